@@ -1,0 +1,1 @@
+"""Data: names and facts, files, made images, augmentation."""

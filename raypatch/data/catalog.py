@@ -1,0 +1,124 @@
+"""The datasets by name: aliases, task, shape, classes and whether a mirror image keeps its label.
+
+The facts of the 18 MedMNIST v2 sets stand in `medmnist.json`, taken from `medmnist.INFO` 3.0.2 (a test
+compares the two), so that the core runs where the medmnist package is not installed.
+"""
+
+import difflib
+import functools
+import json
+import re
+from dataclasses import dataclass
+from importlib import resources
+from typing import Literal
+
+Task = Literal["binary", "multiclass", "ordinal", "multilabel"]
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """What is known of a dataset without reading its images.
+
+    name: canonical name, also the stem of its file (`dermamnist`, `dermamnist_64`, `phantom3d`).
+    task: `multilabel` has one 0/1 column per class, the others one column of class numbers.
+    classes: class names in label order.
+    channels: 1 (grey) or 3 (RGB). dimensions: 2 (images) or 3 (volumes).
+    size: edge in pixels or voxels. counts: images in train, val and test.
+    mirror_safe: False where the label tells left from right, so that a flip would falsify it.
+    md5: of the official file; None for made images and a user's own file.
+    """
+
+    name: str
+    task: Task
+    classes: tuple[str, ...]
+    channels: int
+    dimensions: int
+    size: int
+    counts: tuple[int, int, int]
+    mirror_safe: bool = True
+    licence: str = ""
+    md5: str | None = None
+
+    @property
+    def made_up(self) -> bool:
+        """True for the made images, which show that the tool works and nothing about medicine."""
+        return self.name.startswith("phantom")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one image as the model sees its grid: (H, W) or (D, H, W)."""
+        return (self.size,) * self.dimensions
+
+
+_PHANTOM_CLASSES = ("smooth round", "textured round", "smooth oval", "textured oval")
+_PHANTOM_COUNTS = (240, 80, 120)
+
+
+@functools.cache
+def catalog() -> dict[str, DatasetInfo]:
+    """Every dataset known by name, at every size that MedMNIST+ offers, in MedMNIST's order."""
+    facts = json.loads(resources.files(__package__).joinpath("medmnist.json").read_text("utf-8"))
+    known = {}
+    for stem, entry in facts.items():
+        for size, md5 in entry["md5"].items():
+            name = stem if size == "28" else f"{stem}_{size}"
+            known[name] = DatasetInfo(
+                name=name,
+                task=entry["task"],
+                classes=tuple(entry["classes"]),
+                channels=entry["channels"],
+                dimensions=entry["dimensions"],
+                size=int(size),
+                counts=tuple(entry["counts"]),
+                mirror_safe=not stem.startswith("organ"),
+                licence=entry["licence"],
+                md5=md5,
+            )
+    for name, channels, dimensions in (("phantom2d", 1, 2), ("phantom2d_rgb", 3, 2), ("phantom3d", 1, 3)):
+        known[name] = DatasetInfo(
+            name=name,
+            task="multiclass",
+            classes=_PHANTOM_CLASSES,
+            channels=channels,
+            dimensions=dimensions,
+            size=28,
+            counts=_PHANTOM_COUNTS,
+            licence="made up by raypatch",
+        )
+    return known
+
+
+@functools.cache
+def _aliases() -> dict[str, str]:
+    aliases = {}
+    for name in catalog():
+        plain = re.sub(r"[^a-z0-9]", "", name)
+        aliases[plain] = name
+        short = plain.replace("mnist", "")
+        aliases.setdefault(short, name)
+        if "mnist3d" in plain and short.replace("3d", "") + "mnist" not in catalog():
+            aliases.setdefault(short.replace("3d", "", 1), name)
+    # The only 3D set whose short name is no 2D name either, yet would be guessed as one of three.
+    for size in ("", "64"):
+        aliases.pop(f"organ{size}", None)
+    return aliases
+
+
+def canonical_name(name: str) -> str:
+    """Return the canonical name of `name`: `derma`, `DermaMNIST` and `dermamnist` are one dataset.
+
+    Raises ValueError with the nearest names when none fits.
+    """
+    plain = re.sub(r"[^a-z0-9]", "", name.lower())
+    if plain in _aliases():
+        return _aliases()[plain]
+    near = dict.fromkeys(_aliases()[a] for a in difflib.get_close_matches(plain, _aliases(), n=5, cutoff=0.6))
+    hint = f"did you mean {', '.join(near)}?" if near else "`raypatch data list` shows all names"
+    raise ValueError(f"unknown dataset {name!r}: {hint} An own file is given by its path, ending in .npz")
+
+
+def dataset_info(name: str) -> DatasetInfo:
+    """Return the facts of the dataset called `name` (any alias). Raises ValueError for an unknown name."""
+    return catalog()[canonical_name(name)]

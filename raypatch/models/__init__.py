@@ -1,0 +1,1 @@
+"""Models: timm Vision Transformers over images and volumes at any patch size."""

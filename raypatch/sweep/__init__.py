@@ -1,0 +1,1 @@
+"""Sweeps: what is left to do, and the executors that do it."""
