@@ -1,16 +1,12 @@
 """The disk schema: every file name, every column, the only writers and readers.
 
-Nothing is pickled: JSON, JSON lines, NPZ without objects, safetensors. Files are written aside, synced and put in
-place with one rename, so a reader sees the old file or the new one and never a half.
+Nothing is pickled: JSON, JSON lines, NPZ without objects, safetensors.
 """
 
-import contextlib
-import fcntl
 import io
 import json
 import math
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -21,6 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from raypatch.config import TrialConfig
 from raypatch.data.catalog import Split, Task
+from raypatch.files import write_atomically
 
 SCHEMA_VERSION = 1
 
@@ -109,7 +106,10 @@ class TrialResult(_Record):
 
 @dataclass(frozen=True)
 class Predictions:
-    """Predictions of one split: index (N,) int64 into the file, label (N,) or (N, L) int64, probability (N, C) float32."""
+    """Predictions of one split.
+
+    index: (N,) int64 into the file. label: (N,) or (N, L) int64. probability: (N, C) float32.
+    """
 
     index: NDArray[np.int64]
     label: NDArray[np.int64]
@@ -209,26 +209,6 @@ class SweepPaths:
         return [TrialPaths(entry) for entry in sorted(self.trials.iterdir()) if entry.is_dir()]
 
 
-def write_atomically(path: Path, content: bytes | memoryview) -> None:
-    """Replace `path` by `content` in one step; on any error the old file stays and nothing is left behind."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with aside.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(aside, path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Remove the aside files that a killed writer left in `folder`; call it only while holding the folder's lock."""
-    for aside in folder.glob(".*.tmp"):
-        aside.unlink(missing_ok=True)
-
-
 def append_epoch(path: Path, row: EpochRow) -> None:
     """Append one line to epochs.jsonl."""
     with path.open("a", encoding="utf-8") as stream:
@@ -250,7 +230,9 @@ def read_epochs(path: Path) -> list[EpochRow]:
         except ValidationError as error:
             if number == len(lines):
                 break
-            raise DamagedFileError(f"{path} line {number} is damaged; remove the trial folder to run it again") from error
+            raise DamagedFileError(
+                f"{path} line {number} is damaged; remove the trial folder to run it again"
+            ) from error
     return rows
 
 
@@ -336,37 +318,3 @@ def read_predictions(path: Path, split: Split) -> Predictions:
     if len(found.label) != count or len(found.probability) != count or found.probability.ndim != 2:
         raise DamagedFileError(f"{path} holds arrays of different length for {split}; remove the trial folder")
     return found
-
-
-class LockedError(RuntimeError):
-    """Somebody else holds the lock; the message says who."""
-
-
-@contextlib.contextmanager
-def hold_lock(path: Path, *, wait: bool = False) -> Iterator[None]:
-    """Hold the lock file at `path`; it says who holds it and is removed at the end. The kernel frees it on any death.
-
-    Raises LockedError when another process holds it and `wait` is False.
-    """
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError as error:
-            holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "another process"
-            os.close(descriptor)
-            raise LockedError(f"{path.parent} is in use by {holder}") from error
-        except BaseException:
-            os.close(descriptor)
-            raise
-        with contextlib.suppress(OSError):
-            if os.fstat(descriptor).st_ino == os.stat(path).st_ino:
-                break
-        os.close(descriptor)  # the last holder removed the file between our open and our lock: try again
-    try:
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"process {os.getpid()} on {os.uname().nodename}".encode(), 0)
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-        os.close(descriptor)

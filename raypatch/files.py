@@ -1,0 +1,61 @@
+"""Files that survive a kill: replaced in one step, and locks that a dead holder cannot keep."""
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def write_atomically(path: Path, content: bytes | memoryview) -> None:
+    """Replace `path` by `content` in one step; on any error the old file stays and nothing is left behind."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with aside.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        aside.replace(path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the aside files that a killed writer left in `folder`; call it only while holding the folder's lock."""
+    for aside in folder.glob(".*.tmp"):
+        aside.unlink(missing_ok=True)
+
+
+class LockedError(RuntimeError):
+    """Somebody else holds the lock; the message says who."""
+
+
+@contextlib.contextmanager
+def hold_lock(path: Path, *, wait: bool = False) -> Iterator[None]:
+    """Hold the lock file at `path`; it says who holds it and is removed at the end. The kernel frees it on any death.
+
+    Raises LockedError when another process holds it and `wait` is False.
+    """
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError as error:
+            holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "another process"
+            os.close(descriptor)
+            raise LockedError(f"{path.parent} is in use by {holder}") from error
+        except BaseException:
+            os.close(descriptor)
+            raise
+        with contextlib.suppress(OSError):
+            if os.fstat(descriptor).st_ino == path.stat().st_ino:
+                break
+        os.close(descriptor)  # the last holder removed the file between our open and our lock: try again
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"process {os.getpid()} on {os.uname().nodename}".encode(), 0)
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(descriptor)
