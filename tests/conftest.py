@@ -1,0 +1,33 @@
+"""Fixtures that several test modules share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+def _real_data_folder() -> Path | None:
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data" / "medmnist"
+    for folder in (os.environ.get("MEDMNIST_ROOT"), beside):
+        if folder and (Path(folder) / "breastmnist.npz").is_file():
+            return Path(folder)
+    return None
+
+
+@pytest.fixture(scope="session")
+def medmnist_root() -> Path:
+    """Folder with official MedMNIST files; skips where there is none."""
+    folder = _real_data_folder()
+    if folder is None:
+        pytest.skip("no real data: put MedMNIST files into $MEDMNIST_ROOT")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def deit_tiny_file() -> Path:
+    """Pretrained DeiT-Tiny weights; skips where there are none."""
+    default = Path(__file__).resolve().parents[2] / "shared" / "weights" / "deit_tiny_patch16_224.safetensors"
+    path = Path(os.environ.get("RAYPATCH_DEIT_TINY", default))
+    if not path.is_file():
+        pytest.skip("no pretrained weights: set $RAYPATCH_DEIT_TINY to deit_tiny_patch16_224.safetensors")
+    return path
