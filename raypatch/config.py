@@ -1,12 +1,13 @@
 """What decides a trial's result (TrialConfig, and with it the trial's identity) and what does not (RunOptions)."""
 
+import difflib
 import hashlib
 import json
 import re
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from raypatch.data.catalog import canonical_name
 
@@ -36,6 +37,9 @@ class TrialConfig(BaseModel):
         "timm", description="timm (its hub), random, or file:STEM@DIGEST for a local .safetensors or .pth file."
     )
     patch_size: int = Field(description="Edge of a patch in pixels; must divide image_size.", ge=1)
+    inflation: Literal["repeat", "centre"] = Field(
+        "repeat", description="3D only: a pretrained kernel repeated along depth / p, or on the central slice alone."
+    )
     method: Literal["finetune", "linear_probe"] = Field(
         "finetune", description="Train all weights, or only the classification head on frozen features."
     )
@@ -138,17 +142,14 @@ def own_file_id(path: Path) -> str:
     return f"file:{stem}@{digest}"
 
 
-def explain_validation(error: Any) -> str:
-    """One line per problem of a pydantic ValidationError: field, message, value; near field names for a wrong one."""
-    import difflib
-
-    known = list(TrialConfig.model_fields)
+def explain_validation(error: ValidationError, model: type[BaseModel]) -> str:
+    """One line for a ValidationError of `model`: field, rule and value of each problem, near names for a wrong field."""
     lines = []
     for problem in error.errors(include_url=False):
         place = ".".join(map(str, problem["loc"]))
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(place.split(".")[-1], known, n=3)
+            near = difflib.get_close_matches(place, model.model_fields, n=3)
             message = f"unknown field; did you mean {', '.join(near)}?" if near else "unknown field"
         elif problem["type"] not in ("value_error", "missing"):
             message = f"{message}, not {problem['input']!r}"

@@ -7,18 +7,27 @@ from collections.abc import Iterator
 from pathlib import Path
 
 
-def write_atomically(path: Path, content: bytes | memoryview) -> None:
-    """Replace `path` by `content` in one step; on any error the old file stays and nothing is left behind."""
+@contextlib.contextmanager
+def written_aside(path: Path) -> Iterator[Path]:
+    """Give a path to write to, then sync it and put it in place of `path` in one step.
+
+    On any error the old file stays and nothing is left behind.
+    """
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with aside.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
+        yield aside
+        with aside.open("rb") as stream:
             os.fsync(stream.fileno())
         aside.replace(path)
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
+
+
+def write_atomically(path: Path, content: bytes | memoryview) -> None:
+    """Replace `path` by `content` in one step (see written_aside)."""
+    with written_aside(path) as aside:
+        aside.write_bytes(content)
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -1,0 +1,183 @@
+"""A search space: one YAML file of fixed fields, grid axes and when-rules, resolved to explicit trials."""
+
+import difflib
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from raypatch.config import OWN_FILE, TrialConfig, explain_validation, own_file_id
+from raypatch.data.catalog import DatasetInfo
+
+FACTS = ("dimensions", "task", "channels")
+"""What a when-rule may ask beside the fields of TrialConfig: facts of the dataset."""
+
+_WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+
+
+class WhenRule(BaseModel):
+    """Fields that hold where a condition does: `{if: {dimensions: 3}, set: {lr: 1.0e-5}}`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    condition: dict[str, Any] = Field(alias="if", description="Field or dataset fact -> value or list of values.")
+    values: dict[str, Any] = Field(alias="set", description="TrialConfig fields that the condition sets.")
+
+    def holds(self, values: Mapping[str, Any]) -> bool:
+        """Whether every condition is met by `values`, fields and facts together."""
+        return all(
+            values.get(key) in (want if isinstance(want, list) else [want]) for key, want in self.condition.items()
+        )
+
+
+class SearchSpace(BaseModel):
+    """Which trials a sweep has. A grid axis beats a when-rule, a when-rule beats a fixed field, that the default."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", description="Default name of the run folder.")
+    description: str = Field("", description="What the sweep is for, one sentence.")
+    fixed: dict[str, Any] = Field(default_factory=dict, description="TrialConfig fields that every trial shares.")
+    grid: dict[str, list[Any]] = Field(
+        default_factory=dict, description="TrialConfig fields with a list of values each."
+    )
+    when: tuple[WhenRule, ...] = Field((), description="Rules that set fields, such as the recipe of 2D or 3D data.")
+
+    @model_validator(mode="after")
+    def _only_known_fields(self) -> Self:
+        known = set(TrialConfig.model_fields)
+        conditions = [(key, known | set(FACTS)) for rule in self.when for key in rule.condition]
+        settings = [
+            (key, known) for values in (self.fixed, self.grid, *(rule.values for rule in self.when)) for key in values
+        ]
+        for key, allowed in conditions + settings:
+            if key not in allowed:
+                near = difflib.get_close_matches(key, allowed, n=3)
+                raise ValueError(f"unknown field {key!r}" + (f"; did you mean {', '.join(near)}?" if near else ""))
+        for key, values in self.grid.items():
+            if not values:
+                raise ValueError(f"grid axis {key!r} is empty; give at least one value or remove it")
+        if both := set(self.fixed) & set(self.grid):
+            raise ValueError(f"{', '.join(sorted(both))}: both fixed and a grid axis; keep one")
+        return self
+
+    def override(self, values: Mapping[str, Sequence[Any]]) -> "SearchSpace":
+        """Return the space with each field of `values` replaced by an axis of these values, whatever set it before."""
+        fixed = {key: value for key, value in self.fixed.items() if key not in values}
+        grid = self.grid | {key: list(axis) for key, axis in values.items()}
+        return SearchSpace.model_validate({**self.model_dump(by_alias=True), "fixed": fixed, "grid": grid})
+
+
+def shipped_spaces() -> dict[str, Path]:
+    """The search spaces that come with raypatch: name -> file."""
+    folder = Path(str(resources.files("raypatch.search_spaces")))
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def load_space(name_or_path: str) -> SearchSpace:
+    """Load a shipped space by name or any by path. Raises ValueError with the near names or the wrong line."""
+    path = Path(name_or_path)
+    if path.suffix not in (".yaml", ".yml"):
+        shipped = shipped_spaces()
+        if name_or_path not in shipped:
+            near = difflib.get_close_matches(name_or_path, shipped, n=3) or list(shipped)
+            raise ValueError(
+                f"unknown search space {name_or_path!r}: use {', '.join(near)} or the path of a .yaml file"
+            )
+        path = shipped[name_or_path]
+    try:
+        content = yaml.safe_load(path.read_text("utf-8"))
+    except OSError as error:
+        raise ValueError(f"cannot read the search space {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold a mapping with the keys {', '.join(SearchSpace.model_fields)}")
+    try:
+        return SearchSpace.model_validate(content)
+    except ValidationError as error:
+        raise ValueError(f"{path}: {explain_validation(error, SearchSpace)}") from error
+
+
+def parse_setting(text: str) -> tuple[str, list[Any]]:
+    """Read one `--set field=value`; a list or a comma makes a grid axis. Raises ValueError for another form."""
+    field, separator, value = text.partition("=")
+    if not separator or not field.strip() or not value.strip():
+        raise ValueError(f"--set {text!r} must be field=value, such as epochs=5 or lr=1e-4,1e-3")
+    parsed = yaml.safe_load(value if value.lstrip().startswith("[") else f"[{value}]")
+    return field.strip(), parsed
+
+
+def resolve_trials(space: SearchSpace) -> tuple[list[TrialConfig], dict[str, Path]]:
+    """Resolve a space to its trials, without repeats, and to the own files that they name by content.
+
+    Raises ValueError for a wrong field, value or file.
+    """
+    files: dict[str, Path] = {}
+    infos: dict[str, DatasetInfo] = {}
+    trials: dict[str, TrialConfig] = {}
+    for point in itertools.product(*space.grid.values()):
+        axes = dict(zip(space.grid, point, strict=True))
+        values = _by_content({**space.fixed, **axes}, files)
+        if "dataset" not in values:
+            raise ValueError(f"the search space {space.name!r} names no dataset; give --dataset")
+        info = _describe(str(values["dataset"]), files, infos)
+        values["dataset"] = info.name
+        facts = {"dimensions": info.dimensions, "task": info.task, "channels": info.channels}
+        for rule in space.when:
+            if rule.holds(values | facts):
+                values |= {key: value for key, value in _by_content(rule.values, files).items() if key not in axes}
+        values.setdefault("image_size", info.size)
+        try:
+            config = TrialConfig.model_validate(values)
+        except ValidationError as error:
+            raise ValueError(explain_validation(error, TrialConfig)) from error
+        check_fit(config, info)
+        trials[config.trial_id()] = config
+    used = {name for config in trials.values() for name in (config.dataset, config.weights)}
+    return list(trials.values()), {name: path for name, path in files.items() if name in used}
+
+
+def check_fit(config: TrialConfig, info: DatasetInfo) -> None:
+    """Raise ValueError where a config asks for what its dataset cannot give."""
+    if info.dimensions == 2 and config.inflation != "repeat":
+        raise ValueError(f"inflation={config.inflation} is for volumes; {info.name} has 2D images: leave it out")
+    if config.resize == "pad" and config.image_size < info.size:
+        raise ValueError(
+            f"resize=pad needs image_size of at least {info.size}, the size of {info.name}, not {config.image_size}"
+        )
+
+
+def _by_content(values: Mapping[str, Any], files: dict[str, Path]) -> dict[str, Any]:
+    """Replace the path of an own dataset or weights file by its content's name and note where it lies."""
+    named = dict(values)
+    for field, suffixes in (("dataset", (".npz",)), ("weights", _WEIGHT_SUFFIXES)):
+        value = named.get(field)
+        if isinstance(value, str) and not OWN_FILE.fullmatch(value) and value.endswith(suffixes):
+            path = Path(value).expanduser().resolve()
+            known = next((name for name, place in files.items() if place == path), None)
+            named[field] = known or own_file_id(path)
+            files[named[field]] = path
+    return named
+
+
+def _describe(dataset: str, files: Mapping[str, Path], infos: dict[str, DatasetInfo]) -> DatasetInfo:
+    from raypatch.data.source import describe
+
+    if dataset not in infos:
+        infos[dataset] = describe(dataset, data_dir=None, files=files)
+    return infos[dataset]
+
+
+def check_name(name: str) -> str:
+    """Return a run name that is safe as a folder name. Raises ValueError for path characters."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", name):
+        raise ValueError(
+            f"name {name!r} must be letters, digits, '.', '_', '-', at most 64, starting with one of the first two"
+        )
+    return name
