@@ -143,7 +143,7 @@ def own_file_id(path: Path) -> str:
 
 
 def explain_validation(error: ValidationError, model: type[BaseModel]) -> str:
-    """One line for a ValidationError of `model`: field, rule and value of each problem, near names for a wrong field."""
+    """One line for a ValidationError of `model`: field, rule, value of each problem; near names for a wrong field."""
     lines = []
     for problem in error.errors(include_url=False):
         place = ".".join(map(str, problem["loc"]))

@@ -6,10 +6,10 @@ import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from raypatch.config import OWN_FILE, TrialConfig, explain_validation, own_file_id
 from raypatch.data.catalog import DatasetInfo
@@ -18,6 +18,15 @@ FACTS = ("dimensions", "task", "channels")
 """What a when-rule may ask beside the fields of TrialConfig: facts of the dataset."""
 
 _WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+
+
+def check_name(name: str) -> str:
+    """Return a run name that is safe as a folder name. Raises ValueError for path characters."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", name):
+        raise ValueError(
+            f"name {name!r} must be letters, digits, '.', '_', '-', at most 64, starting with one of the first two"
+        )
+    return name
 
 
 class WhenRule(BaseModel):
@@ -40,7 +49,7 @@ class SearchSpace(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(pattern=r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", description="Default name of the run folder.")
+    name: Annotated[str, AfterValidator(check_name)] = Field(description="Default name of the run folder.")
     description: str = Field("", description="What the sweep is for, one sentence.")
     fixed: dict[str, Any] = Field(default_factory=dict, description="TrialConfig fields that every trial shares.")
     grid: dict[str, list[Any]] = Field(
@@ -172,12 +181,3 @@ def _describe(dataset: str, files: Mapping[str, Path], infos: dict[str, DatasetI
     if dataset not in infos:
         infos[dataset] = describe(dataset, data_dir=None, files=files)
     return infos[dataset]
-
-
-def check_name(name: str) -> str:
-    """Return a run name that is safe as a folder name. Raises ValueError for path characters."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", name):
-        raise ValueError(
-            f"name {name!r} must be letters, digits, '.', '_', '-', at most 64, starting with one of the first two"
-        )
-    return name

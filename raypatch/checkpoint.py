@@ -1,0 +1,79 @@
+"""last.ckpt and best.safetensors: tensors with a checksum and the progress they belong to; nothing is pickled."""
+
+import json
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from raypatch.files import written_aside
+
+Tensors = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a trial stands: epochs completed, the best of them (from 1) and that one's selection figure."""
+
+    epoch: int = 0
+    best_epoch: int = 0
+    best_figure: float | None = None
+
+
+def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], progress: Progress) -> None:
+    """Replace `path` by the tensors and the progress in one step."""
+    on_cpu = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
+    metadata = {"progress": json.dumps(vars(progress)), "crc32": str(_checksum(on_cpu))}
+    with written_aside(path) as aside:
+        save_file(on_cpu, aside, metadata)
+
+
+def load_tensors(path: Path) -> tuple[Tensors, Progress] | None:
+    """Read what save_tensors wrote; None when it is missing, truncated or altered."""
+    try:
+        with safe_open(path, framework="pt") as stored:
+            metadata = stored.metadata() or {}
+            progress = Progress(**json.loads(metadata["progress"]))
+            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - not a dict
+            intact = int(metadata["crc32"]) == _checksum(tensors)
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+        return None
+    return (tensors, progress) if intact else None
+
+
+def training_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> Tensors:
+    """Model and optimizer as one flat dict of tensors, `model.*` and `optimizer.<index>.<name>`."""
+    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    for index, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in state.items()}
+    return tensors
+
+
+def restore_training_state(
+    tensors: Mapping[str, torch.Tensor], model: nn.Module, optimizer: torch.optim.Optimizer
+) -> None:
+    """Bring model and optimizer to the state that training_state gave."""
+    model.load_state_dict(model_weights(tensors))
+    state: dict[int, Tensors] = {}
+    for name, tensor in tensors.items():
+        if name.startswith("optimizer."):
+            _, index, key = name.split(".", 2)
+            state.setdefault(int(index), {})[key] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def model_weights(tensors: Mapping[str, torch.Tensor]) -> Tensors:
+    """The model's part of training_state, under the model's own names."""
+    return {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}
+
+
+def _checksum(tensors: Mapping[str, torch.Tensor]) -> int:
+    checksum = 0
+    for name in sorted(tensors):
+        checksum = zlib.crc32(tensors[name].reshape(-1).view(torch.uint8).numpy(), checksum)
+    return checksum

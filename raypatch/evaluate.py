@@ -1,0 +1,57 @@
+"""Logits, probabilities and loss of a model over a whole split."""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from raypatch import metrics
+from raypatch.data.augment import normalize, to_float
+from raypatch.data.catalog import Task
+from raypatch.results import Scores
+from raypatch.runtime import Precision
+
+TOKENS_PER_BATCH = 16_384
+"""Tokens of one evaluation batch: enough to fill a device, little beside the memory of training."""
+
+
+def classification_loss(logits: torch.Tensor, labels: torch.Tensor, task: Task) -> torch.Tensor:
+    """Mean loss: binary cross-entropy over all labels of a multi-label task, else cross-entropy over classes, nats."""
+    if task == "multilabel":
+        return F.binary_cross_entropy_with_logits(logits.float(), labels.float())
+    return F.cross_entropy(logits.float(), labels)
+
+
+def probabilities(logits: torch.Tensor, task: Task) -> torch.Tensor:
+    """Probabilities (N, C) float32: independent per label in a multi-label task, else summing to one."""
+    return logits.float().sigmoid() if task == "multilabel" else logits.float().softmax(dim=1)
+
+
+@torch.inference_mode()
+def predict_logits(
+    model: nn.Module,
+    images: torch.Tensor,
+    *,
+    device: torch.device,
+    tokens: int,
+    mean: tuple[float, float, float],
+    std: tuple[float, float, float],
+    precision: Precision,
+) -> torch.Tensor:
+    """Logits (N, C) float32 on the device of uint8 images (N, *spatial[, 3]), in batches of about TOKENS_PER_BATCH.
+
+    tokens: per image. The batch size follows from it alone, so the same images give the same bits every time.
+    """
+    model.eval()
+    batch_size = max(1, TOKENS_PER_BATCH // (tokens + 1))
+    logits = []
+    for batch in images.split(batch_size):
+        inputs = normalize(to_float(batch.to(device, non_blocking=True)), mean, std)
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+            logits.append(model(inputs).float())
+    return torch.cat(logits)
+
+
+def score_logits(logits: torch.Tensor, labels: torch.Tensor, task: Task) -> Scores:
+    """Loss and metrics of one split."""
+    loss = classification_loss(logits, labels, task).item()
+    return metrics.score(probabilities(logits, task).cpu().numpy(), labels.cpu().numpy(), task, loss)

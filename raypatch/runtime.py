@@ -1,0 +1,111 @@
+"""Where a trial runs: device, precision, random numbers, and the record of what it ran on."""
+
+import functools
+import importlib.metadata
+import os
+import platform
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+
+import raypatch
+
+Precision = Literal["bfloat16", "float32"]
+Purpose = Literal["head", "order", "augmentation"]
+
+
+def resolve_device(name: str) -> torch.device:
+    """Return the device called `name` (auto, cpu, cuda, cuda:N). Raises ValueError where it does not exist."""
+    if name == "auto":
+        return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"unknown device {name!r}: use auto, cpu, cuda or cuda:N") from error
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"device {name!r} is not supported: use auto, cpu, cuda or cuda:N")
+    count = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise ValueError(
+            f"device {name!r} is missing: this machine has {count} CUDA device(s); use --device auto or cpu"
+        )
+    return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 matrices in hardware (CUDA from sm_80 on, AVX512-BF16, AMX)."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return bool({"avx512_bf16", "amx_bf16"} & _cpu_flags())
+
+
+def resolve_precision(asked: str, device: torch.device) -> Precision:
+    """Return the precision that `asked` (auto, bfloat16, float32) means on this device."""
+    if asked == "auto":
+        return "bfloat16" if has_bfloat16(device) else "float32"
+    return "bfloat16" if asked == "bfloat16" else "float32"
+
+
+def generator(seed: int, epoch: int, purpose: Purpose) -> torch.Generator:
+    """A CPU generator fixed by (seed, epoch, purpose): no draw depends on what ran before, so resuming is exact."""
+    words = np.random.SeedSequence([seed, epoch, *purpose.encode()]).generate_state(2, np.uint32)
+    return torch.Generator().manual_seed(int(words[0]) << 31 ^ int(words[1]))
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: the device allocator's peak since the last reset; on a CPU the process's peak resident memory."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def provenance() -> dict[str, str]:
+    """Versions, hardware and commit under which a trial ran."""
+    found = {"raypatch": raypatch.__version__, "python": platform.python_version(), "host": platform.node()}
+    for package in ("torch", "timm", "torchmetrics", "numpy"):
+        found[package] = importlib.metadata.version(package)
+    found["cpu"] = f"{_cpu_name()} ({os.cpu_count()} cores)"
+    if torch.cuda.is_available():
+        found["gpu"] = torch.cuda.get_device_name()
+        found["cuda"] = str(torch.version.cuda)
+    if commit := _git_commit():
+        found["commit"] = commit
+    return found
+
+
+@functools.cache
+def _cpu_info() -> dict[str, str]:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text("utf-8").split("\n\n", 1)[0].splitlines() if info.exists() else []
+    return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+
+
+def _cpu_flags() -> set[str]:
+    return set(_cpu_info().get("flags", "").split())
+
+
+def _cpu_name() -> str:
+    return _cpu_info().get("model name") or platform.processor() or platform.machine()
+
+
+@functools.cache
+def _git_commit() -> str | None:
+    """The commit of a source checkout, `+` where it has uncommitted changes; None for an installed package."""
+    root = Path(raypatch.__file__).resolve().parents[1]
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root)]
+    try:
+        commit = subprocess.run([*command, "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10)
+        dirty = subprocess.run(
+            [*command, "status", "--porcelain"], capture_output=True, text=True, check=True, timeout=10
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit.stdout.strip()[:12] + ("+" if dirty.stdout.strip() else "")
