@@ -28,6 +28,9 @@ Figure = Annotated[float, BeforeValidator(lambda value: math.nan if value is Non
 class DamagedFileError(ValueError):
     """A result file is truncated, altered or of a newer schema; the message names it and the way out."""
 
+class NewerSchemaError(DamagedFileError):
+    """The file was written by a newer raypatch: whole, but not for this one to touch."""
+
 
 class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="null")
@@ -255,7 +258,7 @@ def _read_json(path: Path, remedy: str) -> dict[str, Any]:
         raise DamagedFileError(f"{path} is damaged (not a JSON object); {remedy}")
     version = content.get("schema_version", SCHEMA_VERSION)
     if not isinstance(version, int) or version > SCHEMA_VERSION:
-        raise DamagedFileError(
+        raise NewerSchemaError(
             f"{path} has schema version {version}, this raypatch reads up to {SCHEMA_VERSION}; install a newer raypatch"
         )
     return content

@@ -100,12 +100,8 @@ def _git_commit() -> str | None:
     root = Path(raypatch.__file__).resolve().parents[1]
     if not (root / ".git").exists():
         return None
-    command = ["git", "-C", str(root)]
+    describe = ["git", "-C", str(root), "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
     try:
-        commit = subprocess.run([*command, "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10)
-        dirty = subprocess.run(
-            [*command, "status", "--porcelain"], capture_output=True, text=True, check=True, timeout=10
-        )
+        return subprocess.run(describe, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
-    return commit.stdout.strip()[:12] + ("+" if dirty.stdout.strip() else "")

@@ -94,7 +94,7 @@ def train_trial(
     paths: TrialPaths,
     options: RunOptions,
     *,
-    on_epoch: Callable[[EpochRow], None] = lambda row: None,
+    on_epoch: Callable[[EpochRow], object] = bool,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> TrialResult:
     """Train one trial, from its checkpoint if there is one, and write everything of its folder.

@@ -1,0 +1,74 @@
+"""One trial under guard: its lock, its log, and what is written when it fails. Both executors run trials this way."""
+
+import contextlib
+import logging
+import traceback
+from collections.abc import Callable, Iterator
+
+from raypatch.config import RunOptions, TrialConfig
+from raypatch.files import hold_lock, remove_leftovers
+from raypatch.results import EpochRow, SweepPaths, TrialPaths, TrialResult, write_config, write_json
+from raypatch.runtime import provenance
+from raypatch.sweep.plan import finished_result
+from raypatch.train import TrialError, train_trial
+
+
+def run_guarded(
+    config: TrialConfig,
+    sweep: SweepPaths,
+    options: RunOptions,
+    *,
+    on_epoch: Callable[[EpochRow], object],
+    should_stop: Callable[[], bool],
+) -> TrialResult:
+    """Run a trial unless somebody finished it meanwhile; waits for a dying holder of its folder.
+
+    A failure that no retry can mend is written as the result; any other goes to the trial's log and is raised.
+    """
+    paths = sweep.trial(config.trial_id())
+    paths.folder.mkdir(parents=True, exist_ok=True)
+    with hold_lock(paths.lock, wait=True), log_to(paths):
+        result = finished_result(sweep, config.trial_id())
+        if result is not None and result.status != "failed":
+            return result
+        paths.result.unlink(missing_ok=True)
+        remove_leftovers(paths.folder)
+        write_config(paths.config, config)
+        try:
+            return train_trial(config, paths, options, on_epoch=on_epoch, should_stop=should_stop)
+        except (TrialError, ValueError) as error:
+            logging.getLogger("raypatch").exception("trial failed")
+            return record_failure(config, paths, error)
+        except Exception:
+            logging.getLogger("raypatch").exception("trial crashed")
+            raise
+
+
+def record_failure(config: TrialConfig, paths: TrialPaths, error: BaseException | str) -> TrialResult:
+    """Write a `failed` result with the traceback."""
+    text = error if isinstance(error, str) else "".join(traceback.format_exception(error))
+    result = TrialResult(trial_id=config.trial_id(), status="failed", error=text, provenance=provenance())
+    paths.folder.mkdir(parents=True, exist_ok=True)
+    write_json(paths.result, result)
+    return result
+
+
+@contextlib.contextmanager
+def log_to(paths: TrialPaths) -> Iterator[None]:
+    """Send raypatch's log, and Python's warnings, to the trial's train.log alone."""
+    handler = logging.FileHandler(paths.log)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    loggers = [logging.getLogger("raypatch"), logging.getLogger("py.warnings")]
+    logging.captureWarnings(capture=True)
+    for logger in loggers:
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+    try:
+        yield
+    finally:
+        logging.captureWarnings(capture=False)
+        for logger in loggers:
+            logger.removeHandler(handler)
+            logger.propagate = True
+        handler.close()

@@ -1,0 +1,68 @@
+"""What a sweep has left to do, and in which order: planned trials minus finished trials, longest first."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from raypatch.config import TrialConfig
+from raypatch.data.source import describe
+from raypatch.models.flops import model_facts
+from raypatch.results import DamagedFileError, NewerSchemaError, SweepPaths, TrialResult, read_result
+
+STEP_SECONDS = 0.02
+TRAINING_FLOPS_PER_SECOND = 2e11
+"""Rough figures of a small machine. They only order the trials; nothing reports them."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Trials of a sweep by state. todo is in the order of running; results holds the trials that are over."""
+
+    todo: tuple[TrialConfig, ...]
+    results: Mapping[str, TrialResult]
+
+    @property
+    def total(self) -> int:
+        return len(self.todo) + len(self.results)
+
+
+def plan_sweep(
+    trials: Sequence[TrialConfig], paths: SweepPaths, files: Mapping[str, Path], *, retry_failed: bool = False
+) -> Plan:
+    """Compare the planned trials with what is on disk.
+
+    A trial is over when its result.json can be read; a damaged one counts as not run. retry_failed: run failed
+    trials again.
+    """
+    results: dict[str, TrialResult] = {}
+    todo = []
+    for config in trials:
+        result = finished_result(paths, config.trial_id())
+        if result is None or (retry_failed and result.status == "failed"):
+            todo.append(config)
+        else:
+            results[config.trial_id()] = result
+    cost = {config.trial_id(): rough_seconds(config, files) for config in todo}
+    todo.sort(key=lambda config: (-cost[config.trial_id()], config.trial_id()))
+    return Plan(tuple(todo), results)
+
+
+def finished_result(paths: SweepPaths, trial_id: str) -> TrialResult | None:
+    """The trial's result; None when it is not over or result.json is damaged. Raises for a newer schema."""
+    try:
+        return read_result(paths.trial(trial_id).result)
+    except NewerSchemaError:
+        raise
+    except DamagedFileError:
+        return None
+
+
+def rough_seconds(config: TrialConfig, files: Mapping[str, Path]) -> float:
+    """A guess of a trial's duration, for ordering alone: steps and arithmetic, a backward pass as two forward."""
+    info = describe(config.dataset, data_dir=None, files=files)
+    images = info.counts[0] * config.train_fraction
+    flops = 1e9 * model_facts(config, dimensions=info.dimensions, outputs=len(info.classes)).gflops
+    steps = images / config.batch_size
+    return config.epochs * (
+        steps * STEP_SECONDS + (3 * images + info.counts[1]) * flops / TRAINING_FLOPS_PER_SECOND
+    )
