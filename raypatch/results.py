@@ -313,7 +313,7 @@ def write_predictions(path: Path, splits: Mapping[Split, Predictions]) -> None:
 def read_predictions(path: Path, split: Split) -> Predictions:
     """Read one split of predictions.npz. Raises DamagedFileError when it is missing, truncated or inconsistent."""
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
             found = Predictions(stored[f"{split}_index"], stored[f"{split}_label"], stored[f"{split}_probability"])
     except Exception as error:  # numpy and zipfile raise many kinds for a broken archive; all mean the same here
         raise DamagedFileError(f"{path} cannot be read ({error}); remove the trial folder to run it again") from error
