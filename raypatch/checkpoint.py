@@ -8,10 +8,10 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
-from raypatch.files import written_aside
+from raypatch.files import write_atomically
 
 Tensors = dict[str, torch.Tensor]
 
@@ -29,8 +29,7 @@ def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], progress: Prog
     """Replace `path` by the tensors and the progress in one step."""
     on_cpu = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
     metadata = {"progress": json.dumps(vars(progress)), "crc32": str(_checksum(on_cpu))}
-    with written_aside(path) as aside:
-        save_file(on_cpu, aside, metadata)
+    write_atomically(path, save(on_cpu, metadata))
 
 
 def load_tensors(path: Path) -> tuple[Tensors, Progress] | None:

@@ -1,9 +1,11 @@
 """What decides a trial's result (TrialConfig, and with it the trial's identity) and what does not (RunOptions)."""
 
 import difflib
+import functools
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, Self
 
@@ -140,6 +142,35 @@ def own_file_id(path: Path) -> str:
         raise ValueError(f"cannot read {path}: {error.strerror}") from error
     stem = re.sub(r"[^A-Za-z0-9_.-]", "_", path.stem)[:64] or "file"
     return f"file:{stem}@{digest}"
+
+
+def locate_own_file(identity: str, files: Mapping[str, Path], *, option: str) -> Path:
+    """Return where the own file named file:STEM@DIGEST lies by `files`; its content is read once per process and state.
+
+    option: what the user gives it by, for the messages, such as `--weights`. Raises ValueError when it is not in
+    `files`, absent or changed.
+    """
+    path = files.get(identity)
+    if path is None:
+        raise ValueError(f"it is not known where {identity} lies; give the file's path: {option} FILE")
+    try:
+        state = path.stat()
+    except OSError as error:
+        raise ValueError(
+            f"cannot read {path}, which was {identity}: {error.strerror}; bring it back or give its new path: {option} FILE"
+        ) from error
+    found = _own_file_id(path, state.st_size, state.st_mtime_ns)
+    if found.rpartition("@")[2] != identity.rpartition("@")[2]:
+        raise ValueError(
+            f"{path} has changed since it was named {identity}: it is now {found}."
+            " Bring the old file back, or start a new run with the changed one"
+        )
+    return path
+
+
+@functools.cache
+def _own_file_id(path: Path, _size: int, _mtime_ns: int) -> str:
+    return own_file_id(path)
 
 
 def explain_validation(error: ValidationError, model: type[BaseModel]) -> str:

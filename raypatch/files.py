@@ -3,31 +3,26 @@
 import contextlib
 import fcntl
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 
-@contextlib.contextmanager
-def written_aside(path: Path) -> Iterator[Path]:
-    """Give a path to write to, then sync it and put it in place of `path` in one step.
+def write_atomically(path: Path, content: bytes | memoryview) -> None:
+    """Write `content` aside, sync it and put it in place of `path` in one step.
 
-    On any error the old file stays and nothing is left behind.
+    A reader sees the old file or the new one; on any error the old one stays and nothing is left behind.
     """
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        yield aside
-        with aside.open("rb") as stream:
+        with aside.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
             os.fsync(stream.fileno())
         aside.replace(path)
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
-
-
-def write_atomically(path: Path, content: bytes | memoryview) -> None:
-    """Replace `path` by `content` in one step (see written_aside)."""
-    with written_aside(path) as aside:
-        aside.write_bytes(content)
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -68,3 +63,15 @@ def hold_lock(path: Path, *, wait: bool = False) -> Iterator[None]:
     finally:
         path.unlink(missing_ok=True)
         os.close(descriptor)
+
+
+def lock_holder(path: Path) -> str | None:
+    """Who holds the lock at `path`, without touching it; None when nobody does or its holder on this machine is dead."""
+    try:
+        holder = path.read_text("utf-8")
+    except OSError:
+        return None
+    match = re.fullmatch(r"process (\d+) on (.+)", holder)
+    if match and match[2] == os.uname().nodename and not Path("/proc", match[1]).exists() and Path("/proc").exists():
+        return None
+    return holder or None

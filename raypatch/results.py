@@ -28,6 +28,7 @@ Figure = Annotated[float, BeforeValidator(lambda value: math.nan if value is Non
 class DamagedFileError(ValueError):
     """A result file is truncated, altered or of a newer schema; the message names it and the way out."""
 
+
 class NewerSchemaError(DamagedFileError):
     """The file was written by a newer raypatch: whole, but not for this one to touch."""
 
@@ -197,6 +198,11 @@ class SweepPaths:
     @property
     def report(self) -> Path:
         return self.folder / "report"
+
+    @property
+    def stop(self) -> Path:
+        """Exists while the sweep is asked to stop."""
+        return self.folder / ".stop"
 
     @property
     def lock(self) -> Path:

@@ -1,6 +1,7 @@
 """One trial under guard: its lock, its log, and what is written when it fails. Both executors run trials this way."""
 
 import contextlib
+import errno
 import logging
 import traceback
 from collections.abc import Callable, Iterator
@@ -11,6 +12,10 @@ from raypatch.results import EpochRow, SweepPaths, TrialPaths, TrialResult, writ
 from raypatch.runtime import provenance
 from raypatch.sweep.plan import finished_result
 from raypatch.train import TrialError, train_trial
+
+
+class SweepHaltedError(RuntimeError):
+    """No trial can go on until the user acts; the message says what to do."""
 
 
 def run_guarded(
@@ -24,6 +29,7 @@ def run_guarded(
     """Run a trial unless somebody finished it meanwhile; waits for a dying holder of its folder.
 
     A failure that no retry can mend is written as the result; any other goes to the trial's log and is raised.
+    Raises Interrupted when asked to stop, SweepHaltedError when the disk is full.
     """
     paths = sweep.trial(config.trial_id())
     paths.folder.mkdir(parents=True, exist_ok=True)
@@ -31,14 +37,18 @@ def run_guarded(
         result = finished_result(sweep, config.trial_id())
         if result is not None and result.status != "failed":
             return result
-        paths.result.unlink(missing_ok=True)
-        remove_leftovers(paths.folder)
-        write_config(paths.config, config)
         try:
+            paths.result.unlink(missing_ok=True)
+            remove_leftovers(paths.folder)
+            write_config(paths.config, config)
             return train_trial(config, paths, options, on_epoch=on_epoch, should_stop=should_stop)
         except (TrialError, ValueError) as error:
             logging.getLogger("raypatch").exception("trial failed")
             return record_failure(config, paths, error)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise SweepHaltedError(f"no space left in {paths.folder}; make space") from error
+            raise
         except Exception:
             logging.getLogger("raypatch").exception("trial crashed")
             raise

@@ -63,6 +63,4 @@ def rough_seconds(config: TrialConfig, files: Mapping[str, Path]) -> float:
     images = info.counts[0] * config.train_fraction
     flops = 1e9 * model_facts(config, dimensions=info.dimensions, outputs=len(info.classes)).gflops
     steps = images / config.batch_size
-    return config.epochs * (
-        steps * STEP_SECONDS + (3 * images + info.counts[1]) * flops / TRAINING_FLOPS_PER_SECOND
-    )
+    return config.epochs * (steps * STEP_SECONDS + (3 * images + info.counts[1]) * flops / TRAINING_FLOPS_PER_SECOND)

@@ -1,0 +1,44 @@
+# Two commands do everything: `make demo` and `make test`. Each installs into .venv first, once.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
+
+.PHONY: demo test slow lint types wheel install clean
+
+demo: $(VENV)/.installed
+	$(BIN)/raypatch run demo
+	$(BIN)/raypatch report runs/demo
+
+test: $(VENV)/.installed
+	$(PYTEST) -m "not slow"
+
+slow: $(VENV)/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# analysis/ and search_spaces/ are mapped into the package when it is built, so types are checked on a build.
+types: $(VENV)/.installed
+	rm -rf build/types
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --target build/types .
+	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p raypatch
+	MYPYPATH=build/types $(BIN)/mypy tests benchmarks
+
+wheel: $(VENV)/.installed
+	$(BIN)/python -m build --quiet --no-isolation --wheel --outdir dist .
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "raypatch needs Python 3.11 or newer: make PYTHON=/path/to/python3.11"; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade --constraint constraints.txt pip setuptools
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,nifti]'
+	touch $@
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,54 @@
+"""Checks before anything starts: data, weights, models, device, folder. A failure is a ValueError with the way out."""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from raypatch.config import OWN_FILE, RunOptions, TrialConfig
+from raypatch.data.source import data_folder, describe, fetch, verify
+from raypatch.models.build import check_model
+from raypatch.results import SweepPaths, read_sweep
+from raypatch.runtime import resolve_device
+
+
+def check_before_start(trials: Sequence[TrialConfig], options: RunOptions, *, say: Callable[[str], None]) -> None:
+    """Check all that a sweep needs, fetching missing MedMNIST files. Raises ValueError; nothing has started then."""
+    resolve_device(options.device)
+    for dataset in dict.fromkeys(config.dataset for config in trials):
+        check_data(dataset, options, say=say)
+    seen = set()
+    for config in trials:
+        info = describe(config.dataset, data_dir=options.data_dir, files=options.files)
+        key = (config.model, config.weights, config.patch_size, config.image_size, config.inflation, info)
+        if key not in seen:
+            seen.add(key)
+            check_model(config, dimensions=info.dimensions, outputs=len(info.classes), files=options.files)
+
+
+def check_data(dataset: str, options: RunOptions, *, say: Callable[[str], None]) -> None:
+    """Have one dataset in place and intact: an official file fetched if missing and verified, an own one inspected."""
+    info = describe(dataset, data_dir=options.data_dir, files=options.files)
+    if OWN_FILE.fullmatch(dataset) or info.made_up:
+        return
+    folder = data_folder(options.data_dir)
+    if not (folder / f"{info.name}.npz").exists():
+        say(f"fetching {info.name} into {folder}")
+        fetch(info.name, data_dir=options.data_dir)
+    verify(info.name, data_dir=options.data_dir)
+
+
+def check_folder(folder: Path) -> SweepPaths:
+    """Make the run folder and see that files can be written to it. Raises ValueError, also for a newer schema."""
+    paths = SweepPaths(folder)
+    try:
+        paths.trials.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".probe.{os.getpid()}.tmp"
+        probe.write_bytes(b"raypatch")
+        probe.unlink()
+    except OSError as error:
+        raise ValueError(
+            f"cannot write to the run folder {folder}: {error.strerror}; give another with --runs-dir"
+        ) from error
+    if paths.record.exists():
+        read_sweep(paths.record)
+    return paths

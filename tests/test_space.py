@@ -1,0 +1,134 @@
+"""Search spaces: precedence, narrowing, shipped files, and clear refusals."""
+
+from pathlib import Path
+
+import pytest
+
+from raypatch.space import SearchSpace, check_name, load_space, parse_setting, resolve_trials, shipped_spaces
+
+
+def _space(**content: object) -> SearchSpace:
+    return SearchSpace.model_validate({"name": "test", **content})
+
+
+def test_the_grid_is_the_study() -> None:
+    trials, files = resolve_trials(load_space("grid"))
+    assert len(trials) == len({config.trial_id() for config in trials}) == 216
+    assert len({config.dataset for config in trials}) == 12
+    assert {config.patch_size for config in trials} == {1, 2, 4, 7, 14, 28}
+    assert {config.seed for config in trials} == {0, 1, 2}
+    assert not files
+    flat = next(config for config in trials if config.dataset == "breastmnist")
+    deep = next(config for config in trials if config.dataset == "vesselmnist3d")
+    assert (flat.lr, flat.epochs) == (1e-4, 100)
+    assert (deep.lr, deep.epochs) == (1e-5, 20)
+
+
+@pytest.mark.parametrize("name", sorted(shipped_spaces()))
+def test_every_shipped_space_loads_and_opens_with_its_command(name: str) -> None:
+    space = load_space(name)
+    assert space.name == name
+    assert space.description
+    text = shipped_spaces()[name].read_text("utf-8")
+    assert text.startswith("#")
+    assert f"raypatch run {name}" in text or "raypatch tune" in text
+    assert "Cost:" in text
+    assert "To expect" in text
+
+
+def test_axis_beats_rule_beats_fixed_beats_default() -> None:
+    space = _space(
+        fixed={"dataset": "derma", "patch_size": 4, "lr": 0.5, "epochs": 3},
+        when=[{"if": {"dimensions": 2}, "set": {"lr": 0.25, "batch_size": 16}}],
+        grid={"batch_size": [2]},
+    )
+    (config,), _ = resolve_trials(space)
+    assert (config.epochs, config.lr, config.batch_size, config.weight_decay) == (3, 0.25, 2, 0.05)
+
+
+def test_override_replaces_what_any_part_of_the_file_says() -> None:
+    space = load_space("grid").override({"dataset": ["breast", "adrenal"], "lr": ["3e-4"], "seed": [0]})
+    trials, _ = resolve_trials(space)
+    assert len(trials) == 2 * 6
+    assert {config.lr for config in trials} == {3e-4}
+    assert {config.epochs for config in trials} == {100, 20}
+
+
+def test_rules_may_ask_for_lists_and_for_facts() -> None:
+    space = _space(
+        grid={"dataset": ["retina", "breast"], "patch_size": [28, 4]},
+        when=[{"if": {"task": ["ordinal", "multilabel"], "patch_size": [1, 4]}, "set": {"epochs": 1}}],
+    )
+    trials, _ = resolve_trials(space)
+    assert [config.epochs for config in trials] == [100, 1, 100, 100]
+
+
+def test_same_trial_named_twice_is_one() -> None:
+    trials, _ = resolve_trials(_space(grid={"dataset": ["derma", "dermamnist"], "patch_size": [4]}))
+    assert len(trials) == 1
+
+
+def test_image_size_follows_the_dataset_unless_given() -> None:
+    trials, _ = resolve_trials(_space(grid={"dataset": ["derma_64", "derma"], "patch_size": [4]}))
+    assert [config.image_size for config in trials] == [64, 28]
+    trials, _ = resolve_trials(_space(fixed={"image_size": 32}, grid={"dataset": ["derma_64"], "patch_size": [4]}))
+    assert trials[0].image_size == 32
+
+
+def test_settings_are_typed_and_lists_become_axes() -> None:
+    assert parse_setting("epochs=5") == ("epochs", [5])
+    assert parse_setting("seed=[0,1]") == ("seed", [0, 1])
+    assert parse_setting("optimizer=adam,sgd") == ("optimizer", ["adam", "sgd"])
+    (config,), _ = resolve_trials(_space(fixed={"dataset": "derma", "patch_size": 4}).override({"lr": ["1e-4"]}))
+    assert config.lr == 1e-4
+
+
+@pytest.mark.parametrize("text", ["epochs", "=5", "epochs=", ""])
+def test_malformed_settings_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="must be field=value"):
+        parse_setting(text)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("name: x\nfixd: {}\n", "fixd: unknown field; did you mean fixed"),
+        ("name: x\nfixed: {learning_rate: 1}\n", "unknown field 'learning_rate'"),
+        ("name: x\ngrid: {epoch: [1]}\n", "unknown field 'epoch'; did you mean epochs"),
+        ("name: x\ngrid: {seed: []}\n", "grid axis 'seed' is empty"),
+        ("name: x\nfixed: {seed: 1}\ngrid: {seed: [0]}\n", "seed: both fixed and a grid axis"),
+        ("name: ../x\n", "must be letters"),
+        ("name: x\nwhen: [{if: {dimension: 2}, set: {lr: 1}}]\n", "did you mean dimensions"),
+        ("- a list\n", "must hold a mapping"),
+        ("name: [x\n", "not valid YAML"),
+    ],
+)
+def test_wrong_files_are_explained(tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "space.yaml"
+    path.write_text(content)
+    with pytest.raises(ValueError, match="space.yaml") as caught:
+        load_space(str(path))
+    assert message in str(caught.value)
+
+
+def test_unknown_space_names_the_near_ones() -> None:
+    with pytest.raises(ValueError, match="unknown search space 'gird': use grid"):
+        load_space("gird")
+    with pytest.raises(ValueError, match="cannot read the search space"):
+        load_space("absent.yaml")
+
+
+def test_wrong_combinations_are_refused() -> None:
+    base = {"dataset": "derma", "patch_size": 4}
+    with pytest.raises(ValueError, match="inflation=centre is for volumes"):
+        resolve_trials(_space(fixed=base | {"inflation": "centre"}))
+    with pytest.raises(ValueError, match="resize=pad needs image_size of at least 28"):
+        resolve_trials(_space(fixed=base | {"image_size": 24, "resize": "pad"}))
+    with pytest.raises(ValueError, match="names no dataset"):
+        resolve_trials(_space(fixed={"patch_size": 4}))
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "", ".hidden", "a" * 65, "a b", "x\n"])
+def test_names_with_path_characters_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="must be letters"):
+        check_name(name)
