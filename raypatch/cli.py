@@ -26,6 +26,8 @@ DataDir = Annotated[
     Path | None,
     typer.Option(help="Folder of the .npz files; default $MEDMNIST_ROOT or ~/.medmnist.", show_default=False),
 ]
+RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Run failed trials again.")]
+TimeLimit = Annotated[str | None, typer.Option(help="Stop after this time, such as 8h or 30m.", show_default=False)]
 RunFolder = Annotated[Path, typer.Argument(help="A run folder, as `raypatch run` made it.")]
 
 
@@ -50,9 +52,9 @@ def run(
     cpus_per_trial: Annotated[int | None, typer.Option(min=1, help="Cores per trial.", show_default=False)] = None,
     micro_batch: Annotated[str, typer.Option(help="Images per forward pass: auto or a number.")] = "auto",
     retries: Annotated[int, typer.Option(min=0, help="Further tries of a crashed trial.")] = 2,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed trials again.")] = False,
+    retry_failed: RetryFailed = False,
     reuse_actors: Annotated[bool, typer.Option(help="Keep worker processes between trials.")] = True,
-    time_limit: Annotated[str | None, typer.Option(help="Stop after this time, such as 8h or 30m.")] = None,
+    time_limit: TimeLimit = None,
 ) -> None:
     """Run a sweep, or continue it: the same command again does what is left."""
     from raypatch.config import RunOptions
@@ -68,10 +70,9 @@ def run(
         cpus_per_trial=cpus_per_trial,
         reuse_actors=reuse_actors,
         retries=retries,
-        time_limit=seconds_of(time_limit),
-        retry_failed=retry_failed,
     )
-    finish(run_sweep(chosen, runs_dir / check_name(name or chosen.name), options, how))
+    folder = runs_dir / check_name(name or chosen.name)
+    finish(run_sweep(chosen, folder, options, how, time_limit=seconds_of(time_limit), retry_failed=retry_failed))
 
 
 def narrow(
@@ -98,14 +99,53 @@ def finish(outcome: "Outcome") -> None:
     """Say how a sweep ended and exit with its code."""
     for trial_id, error in list(outcome.errors.items())[:10]:
         print(f"failed: {trial_id}: {error.strip().splitlines()[-1] if error.strip() else 'unknown'}", file=sys.stderr)
-    print(f"{outcome.ok} trials done, {outcome.failed} failed, {outcome.left} left in {outcome.folder}")
+    print(f"{outcome.ok} trials done, {len(outcome.errors)} failed, {outcome.left} left in {outcome.folder}")
     if outcome.stopped:
         print(f"stopped ({outcome.stopped}); to continue: raypatch resume {outcome.folder}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED)
     print(f"the table: raypatch report {outcome.folder}")
-    if outcome.failed or outcome.left:
+    if outcome.errors or outcome.left:
         print("failed trials run again with --retry-failed", file=sys.stderr)
         raise typer.Exit(SOME_FAILED)
+
+
+@app.command()
+def resume(
+    folder: RunFolder,
+    data_dir: DataDir = None,
+    executor: Annotated[Literal["ray", "local"] | None, typer.Option(help="Other than last time.")] = None,
+    device: Annotated[str | None, typer.Option(help="Other than last time.")] = None,
+    gpus: Annotated[int | None, typer.Option(min=1, help="Other than last time.")] = None,
+    gpu_share: Annotated[float | None, typer.Option(min=0.01, max=1, help="Other than last time.")] = None,
+    cpus_per_trial: Annotated[int | None, typer.Option(min=1, help="Other than last time.")] = None,
+    retry_failed: RetryFailed = False,
+    time_limit: TimeLimit = None,
+) -> None:
+    """Continue the last command of a run folder, as if it were typed again."""
+    from raypatch.sweep.run import resume_sweep
+
+    changes = {"data_dir": data_dir, "executor": executor, "device": device, "gpus": gpus}
+    changes |= {"gpu_share": gpu_share, "cpus_per_trial": cpus_per_trial}
+    finish(resume_sweep(folder, changes, time_limit=seconds_of(time_limit), retry_failed=retry_failed))
+
+
+@app.command()
+def status(
+    folder: RunFolder,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it again every 2 seconds until the sweep ends.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="As JSON, for scripts.")] = False,
+) -> None:
+    """Say how a sweep stands, from its files alone: works from anywhere, while it runs."""
+    from raypatch.results import SweepPaths
+    from raypatch.sweep.status import read_status, show_status, watch_status
+
+    paths = SweepPaths(folder)
+    if json_:
+        print(read_status(paths).as_json())
+    elif watch:
+        watch_status(paths)
+    else:
+        show_status(read_status(paths))
 
 
 @app.command()

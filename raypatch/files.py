@@ -66,7 +66,7 @@ def hold_lock(path: Path, *, wait: bool = False) -> Iterator[None]:
 
 
 def lock_holder(path: Path) -> str | None:
-    """Who holds the lock at `path`, without touching it; None when nobody does or its holder on this machine is dead."""
+    """Who holds the lock at `path`, without touching it; None when nobody does or the holder on this machine died."""
     try:
         holder = path.read_text("utf-8")
     except OSError:

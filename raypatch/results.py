@@ -123,7 +123,8 @@ class Predictions:
 class SweepRecord(BaseModel):
     """sweep.json: the trials of the last command in this folder, and where it came from.
 
-    files: where own data and weights lay (see RunOptions.files). command: as typed, program name first.
+    command: as typed, program name first. options, executor: fields of RunOptions and ExecutorOptions, so that
+    `raypatch resume` runs as the command did; options.files says where own data and weights lay.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -134,7 +135,8 @@ class SweepRecord(BaseModel):
     command: tuple[str, ...]
     created: str
     provenance: dict[str, str]
-    files: dict[str, str] = {}
+    options: dict[str, Any] = {}
+    executor: dict[str, Any] = {}
     trials: tuple[TrialConfig, ...]
 
 

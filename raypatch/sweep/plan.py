@@ -2,9 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from raypatch.config import TrialConfig
+from raypatch.config import RunOptions, TrialConfig
 from raypatch.data.source import describe
 from raypatch.models.flops import model_facts
 from raypatch.results import DamagedFileError, NewerSchemaError, SweepPaths, TrialResult, read_result
@@ -27,7 +26,7 @@ class Plan:
 
 
 def plan_sweep(
-    trials: Sequence[TrialConfig], paths: SweepPaths, files: Mapping[str, Path], *, retry_failed: bool = False
+    trials: Sequence[TrialConfig], paths: SweepPaths, options: RunOptions, *, retry_failed: bool = False
 ) -> Plan:
     """Compare the planned trials with what is on disk.
 
@@ -42,7 +41,7 @@ def plan_sweep(
             todo.append(config)
         else:
             results[config.trial_id()] = result
-    cost = {config.trial_id(): rough_seconds(config, files) for config in todo}
+    cost = {config.trial_id(): rough_seconds(config, options) for config in todo}
     todo.sort(key=lambda config: (-cost[config.trial_id()], config.trial_id()))
     return Plan(tuple(todo), results)
 
@@ -57,9 +56,9 @@ def finished_result(paths: SweepPaths, trial_id: str) -> TrialResult | None:
         return None
 
 
-def rough_seconds(config: TrialConfig, files: Mapping[str, Path]) -> float:
+def rough_seconds(config: TrialConfig, options: RunOptions) -> float:
     """A guess of a trial's duration, for ordering alone: steps and arithmetic, a backward pass as two forward."""
-    info = describe(config.dataset, data_dir=None, files=files)
+    info = describe(config.dataset, data_dir=options.data_dir, files=options.files)
     images = info.counts[0] * config.train_fraction
     flops = 1e9 * model_facts(config, dimensions=info.dimensions, outputs=len(info.classes)).gflops
     steps = images / config.batch_size

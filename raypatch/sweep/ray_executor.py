@@ -1,12 +1,9 @@
 """The Ray executor: one Tuner over explicit trials. Ray places and restarts them; the trial folders are the truth."""
 
 import contextlib
-import logging
-import os
 import shutil
 import tempfile
 import time
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -3,106 +3,143 @@
 import datetime
 import os
 import sys
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
+from pydantic import BaseModel, ConfigDict, Field
 
-from raypatch.config import RunOptions
-from raypatch.files import hold_lock
-from raypatch.results import SweepPaths, SweepRecord, write_json
+from raypatch.config import RunOptions, TrialConfig
+from raypatch.files import hold_lock, write_atomically
+from raypatch.results import SweepPaths, SweepRecord, read_sweep, write_json
 from raypatch.runtime import provenance, resolve_device
-from raypatch.files import write_atomically
 from raypatch.space import SearchSpace, resolve_trials
 from raypatch.sweep.local import run_locally
-from raypatch.sweep.plan import Plan, plan_sweep, rough_seconds
+from raypatch.sweep.plan import plan_sweep, rough_seconds
 from raypatch.sweep.preflight import check_before_start, check_folder
 from raypatch.sweep.progress import make_display
 from raypatch.sweep.stop import StopRequest
 
 
-@dataclass(frozen=True)
-class ExecutorOptions:
-    """How the trials are executed.
+class ExecutorOptions(BaseModel):
+    """How the trials of a sweep are executed."""
 
-    gpus: physical GPUs the whole sweep may use. gpu_share: of one GPU per trial, on a machine that has one.
-    cpus_per_trial: cores of one trial; without a GPU, cores / cpus_per_trial trials run side by side.
-    time_limit: seconds. retries: of a crashed trial.
-    """
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
-    executor: Literal["ray", "local"] = "ray"
-    gpus: int = 1
-    gpu_share: float = 1.0
-    cpus_per_trial: int | None = None
-    reuse_actors: bool = True
-    retries: int = 2
-    time_limit: float | None = None
-    retry_failed: bool = False
+    executor: Literal["ray", "local"] = Field("ray", description="Ray Tune, or one by one in this process.")
+    gpus: int = Field(1, ge=1, description="Physical GPUs that the whole sweep may use.")
+    gpu_share: float = Field(1.0, gt=0, le=1, description="Share of a GPU per trial, on a machine that has one.")
+    cpus_per_trial: int | None = Field(None, ge=1, description="Cores of one trial; default all, or 1 beside a GPU.")
+    reuse_actors: bool = Field(True, description="Keep worker processes between trials.")
+    retries: int = Field(2, ge=0, description="Further tries of a crashed trial, from its checkpoint.")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a sweep ended, recounted from the files. stopped: why it ended early, None when it ran through."""
+    """How a sweep ended, recounted from the files.
+
+    stopped: why it ended early, None when it ran through. errors: of the failed trials, by trial id.
+    """
 
     folder: Path
     ok: int
-    failed: int
     left: int
-    stopped: str | None = None
-    errors: dict[str, str] = field(default_factory=dict)
+    errors: Mapping[str, str]
+    stopped: str | None
 
 
-def run_sweep(space: SearchSpace, folder: Path, options: RunOptions, how: ExecutorOptions) -> Outcome:
-    """Run, or continue, the sweep of `space` in `folder`. Raises ValueError for wrong input before anything starts."""
+def run_sweep(
+    space: SearchSpace,
+    folder: Path,
+    options: RunOptions,
+    how: ExecutorOptions,
+    *,
+    time_limit: float | None = None,
+    retry_failed: bool = False,
+) -> Outcome:
+    """Run, or continue, the sweep of `space` in `folder`. time_limit: seconds.
+
+    Raises ValueError for wrong input and LockedError for a folder in use, before anything starts.
+    """
     trials, files = resolve_trials(space)
-    options = options.model_copy(update={"files": files})
-    check_before_start(trials, options, say=lambda text: print(text, flush=True))
+    record = SweepRecord(
+        name=folder.name,
+        space=space.name,
+        command=tuple(sys.argv),
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        provenance=provenance(),
+        options=options.model_copy(update={"files": files}).model_dump(mode="json"),
+        executor=how.model_dump(mode="json"),
+        trials=tuple(trials),
+    )
+    content = space.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    text = yaml.safe_dump(content, sort_keys=False)
+    return _run(record, folder, text, time_limit=time_limit, retry_failed=retry_failed)
+
+
+def resume_sweep(
+    folder: Path, changes: Mapping[str, Any], *, time_limit: float | None = None, retry_failed: bool = False
+) -> Outcome:
+    """Continue the last command of a run folder, wherever the folder now lies.
+
+    changes: fields of RunOptions and ExecutorOptions to have otherwise than last time; None leaves one as it was.
+    """
+    record = read_sweep(SweepPaths(folder).record)
+    given = {name: value for name, value in changes.items() if value is not None}
+    options = {**record.options, **{name: value for name, value in given.items() if name in RunOptions.model_fields}}
+    how = {**record.executor, **{name: value for name, value in given.items() if name in ExecutorOptions.model_fields}}
+    record = record.model_copy(update={"options": options, "executor": how})
+    return _run(record, folder, None, time_limit=time_limit, retry_failed=retry_failed)
+
+
+def _run(
+    record: SweepRecord, folder: Path, space: str | None, *, time_limit: float | None, retry_failed: bool
+) -> Outcome:
+    options, how = RunOptions.model_validate(record.options), ExecutorOptions.model_validate(record.executor)
+    check_before_start(record.trials, options, say=_say)
     paths = check_folder(folder.absolute())
+    stop = StopRequest(paths.stop)
     with hold_lock(paths.lock):
-        record = SweepRecord(
-            name=paths.folder.name,
-            space=space.name,
-            command=tuple(sys.argv),
-            created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            provenance=provenance(),
-            files={name: str(path) for name, path in files.items()},
-            trials=tuple(trials),
-        )
         write_json(paths.record, record)
-        text = yaml.safe_dump(space.model_dump(mode="json", by_alias=True, exclude_defaults=True), sort_keys=False)
-        write_atomically(paths.space, text.encode())
-        plan = plan_sweep(trials, paths, files, retry_failed=how.retry_failed)
-        print(
-            f"{len(plan.results)} of {plan.total} trials are over, {len(plan.todo)} to run, in {paths.folder}",
-            flush=True,
-        )
-        stop = StopRequest(paths.stop)
+        if space is not None:
+            write_atomically(paths.space, space.encode())
+        plan = plan_sweep(record.trials, paths, options, retry_failed=retry_failed)
+        _say(f"{len(plan.results)} of {plan.total} trials are over, {len(plan.todo)} to run, in {paths.folder}")
         if plan.todo:
-            with stop.listening(how.time_limit):
-                _execute(plan, paths, options, how, stop)
-        after = plan_sweep(trials, paths, files)
-    failed = {name: result.error or "" for name, result in after.results.items() if result.status == "failed"}
-    return Outcome(paths.folder, len(after.results) - len(failed), len(failed), len(after.todo), stop.reason, failed)
+            with stop.listening(time_limit):
+                _execute(plan.todo, len(plan.results), paths, options, how, stop)
+        after = plan_sweep(record.trials, paths, options)
+    errors = {name: result.error or "" for name, result in after.results.items() if result.status == "failed"}
+    return Outcome(paths.folder, len(after.results) - len(errors), len(after.todo), errors, stop.reason)
 
 
-def _execute(plan: Plan, paths: SweepPaths, options: RunOptions, how: ExecutorOptions, stop: StopRequest) -> None:
+def _execute(
+    todo: Sequence[TrialConfig],
+    done: int,
+    paths: SweepPaths,
+    options: RunOptions,
+    how: ExecutorOptions,
+    stop: StopRequest,
+) -> None:
     has_gpu = resolve_device(options.device).type == "cuda"
     cores = len(os.sched_getaffinity(0))
     cpus = how.cpus_per_trial or (1 if has_gpu else cores)
     slots = int(how.gpus / how.gpu_share) if has_gpu else max(1, cores // cpus)
-    side_by_side = slots if how.executor == "ray" else 1
-    seconds = {config.trial_id(): rough_seconds(config, options.files) for config in plan.todo}
+    seconds = {config.trial_id(): rough_seconds(config, options) for config in todo}
     options = options.model_copy(update={"threads": options.threads or cpus})
-    with make_display(plan.todo, seconds, done=len(plan.results), side_by_side=side_by_side) as display:
+    side_by_side = slots if how.executor == "ray" else 1
+    with make_display(todo, seconds, done=done, side_by_side=side_by_side) as display:
         if how.executor == "local":
-            run_locally(plan.todo, paths, options, retries=how.retries, listener=display, stop=stop)
+            run_locally(todo, paths, options, retries=how.retries, listener=display, stop=stop)
             return
-        from raypatch.sweep.ray_executor import Resources, local_ray, run_on_ray
+        from raypatch.sweep.ray_executor import Resources, run_on_ray
+        from raypatch.sweep.ray_setup import local_ray
 
         with local_ray(cpus=max(cores, cpus), gpus=how.gpus if has_gpu else 0):
             run_on_ray(
-                plan.todo,
+                todo,
                 paths,
                 options,
                 resources=Resources(cpus, how.gpu_share if has_gpu else 0.0),
@@ -111,3 +148,7 @@ def _execute(plan: Plan, paths: SweepPaths, options: RunOptions, how: ExecutorOp
                 listener=display,
                 stop=stop,
             )
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)

@@ -1,8 +1,11 @@
 """How a sweep stands, read from its files alone: works from any terminal, while it runs, after it died."""
 
 import json
+import time
 from dataclasses import asdict, dataclass
 from typing import Literal
+
+from rich.console import Console
 
 from raypatch.config import TrialConfig
 from raypatch.files import lock_holder
@@ -19,6 +22,7 @@ from raypatch.results import (
 )
 
 State = Literal["ok", "pruned", "failed", "running", "stopped", "waiting", "damaged"]
+_WORTH_SAYING: tuple[State, ...] = ("failed", "damaged", "running", "stopped", "waiting")
 
 
 @dataclass(frozen=True)
@@ -108,3 +112,34 @@ def _status_of(
         seconds=sum(row.seconds for row in rows),
         error=result.error if result else None,
     )
+
+
+def show_status(status: SweepStatus, console: Console | None = None) -> None:
+    """Print how the sweep stands: counts, who runs it, then the trials that are neither waiting nor done."""
+    console = console or Console(highlight=False, soft_wrap=True)
+    total = len(status.trials)
+    parts = [f"{status.count('ok', 'pruned')}/{total} done"]
+    parts += [f"{status.count(state)} {state}" for state in _WORTH_SAYING if status.count(state)]
+    console.print(f"{status.folder}: {', '.join(parts)}")
+    console.print(f"in use by {status.held_by}" if status.held_by else f"nobody runs it now; command: {status.command}")
+    if status.others:
+        console.print(f"{status.others} more trial folders of earlier commands")
+    for trial in status.trials:
+        if trial.state in ("running", "stopped"):
+            loss = f"val loss {trial.val_loss:.4f}" if trial.val_loss is not None else ""
+            console.print(f"  {trial.state} {trial.trial_id} epoch {trial.epoch}/{trial.epochs} {loss}".rstrip())
+        elif trial.state in ("failed", "damaged"):
+            console.print(f"  {trial.state} {trial.trial_id}: {(trial.error or 'unknown').strip().splitlines()[-1]}")
+
+
+def watch_status(paths: SweepPaths, seconds: float = 2.0) -> None:
+    """Show the status again and again until nobody runs the sweep."""
+    console = Console(highlight=False, soft_wrap=True)
+    while True:
+        status = read_status(paths)
+        if console.is_terminal:
+            console.clear()
+        show_status(status, console)
+        if status.held_by is None:
+            return
+        time.sleep(seconds)

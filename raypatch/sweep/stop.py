@@ -24,7 +24,7 @@ class StopRequest:
         self._event = threading.Event()
 
     def set(self, reason: str) -> None:
-        """Ask to stop. Safe to call from a signal handler, and when the disk is full: then only this process sees it."""
+        """Ask to stop. Safe in a signal handler, and when the disk is full: then only this process sees it."""
         if not self._event.is_set():
             self.reason = reason
             self._event.set()
