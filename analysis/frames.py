@@ -37,7 +37,7 @@ RESULT_COLUMNS = {
     "trial_id": "the trial's identity, the same in every run",
     "folder": "path of the trial folder",
     "status": "ok, pruned (stopped early by a search) or failed",
-    "dataset_label": "the dataset's name for people",
+    "dataset_label": "the dataset's name for people: an own file's without its digest, unless two share it",
     "task": "binary, multiclass, ordinal or multilabel",
     "dimensions": "2 (images) or 3 (volumes)",
     "channels": "1 (grey) or 3 (RGB)",
@@ -138,6 +138,8 @@ def load_study(*runs: Path | str) -> Study:
     for name, folder in _run_names([Path(run) for run in runs]).items():
         _read_run(name, SweepPaths(folder), reading)
     trials = pd.DataFrame(reading.rows, columns=list(COLUMNS))
+    clashing = trials.groupby("dataset_label")["dataset"].transform("nunique") > 1
+    trials["dataset_label"] = trials["dataset_label"].mask(clashing, trials["dataset"])
     provenance = pd.DataFrame(reading.provenance).fillna("").value_counts().rename("trials").reset_index()
     return Study(
         trials=trials.sort_values(["dataset", "patch_size", "seed", "trial_id"], ignore_index=True),
@@ -315,23 +317,6 @@ def _read_split(paths: TrialPaths, split: Split, images: int | None) -> Predicti
     if len(found.label) and not 0 <= found.label.min() <= found.label.max() <= highest:
         raise DamagedFileError(f"{path} holds a {split} label out of range 0 to {highest}; remove the trial folder")
     return found
-
-
-def recipe_fields(trials: pd.DataFrame) -> list[str]:
-    """Return the fields, besides the seed, that differ between trials of one (dataset, patch_size) cell.
-
-    Trials that differ in them are different recipes and must not be averaged.
-    """
-    candidates = [name for name in CONFIG_COLUMNS if name not in ("dataset", "patch_size", "seed")]
-    if trials.empty:
-        return []
-    distinct = trials.groupby(["dataset", "patch_size"])[candidates].nunique(dropna=False)
-    return [name for name in candidates if (distinct[name] > 1).any()]
-
-
-def finished(trials: pd.DataFrame) -> pd.DataFrame:
-    """Return the trials with test figures: status ok."""
-    return trials[trials["status"] == "ok"]
 
 
 def describe_columns(names: Iterable[str] = COLUMNS) -> pd.DataFrame:

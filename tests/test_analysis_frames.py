@@ -21,7 +21,6 @@ from raypatch.analysis.frames import (
     load_study,
     load_trials,
     missing_trials,
-    recipe_fields,
 )
 from raypatch.config import TrialConfig
 from raypatch.metrics import score
@@ -137,13 +136,6 @@ def test_no_run_folder_is_refused(tmp_path):
         load_trials(tmp_path)
     with pytest.raises(ValueError, match="no run folder given"):
         load_trials()
-
-
-def test_recipe_fields_are_those_that_differ_within_a_cell(tmp_path):
-    configs = made_configs(["breastmnist", "vesselmnist3d"], [14, 7], 2)
-    assert recipe_fields(load_trials(write_run(tmp_path / "one", configs, images=0))) == []
-    configs += made_configs(["breastmnist"], [14], 2, lr=3e-4)
-    assert recipe_fields(load_trials(write_run(tmp_path / "two", configs, images=0))) == ["lr"]
 
 
 def test_stack_aligns_by_index(own_copy):

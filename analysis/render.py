@@ -1,0 +1,119 @@
+"""Tables apart from their look: cells with a mark for the best, written as Markdown, LaTeX or CSV."""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+UNDEFINED = "–"
+
+_LATEX = {
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+    **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
+    **{"±": r"$\pm$", "×": r"$\times$", "–": "--", "≤": r"$\leq$", "≥": r"$\geq$", "<": "$<$", ">": "$>$"},
+    **{"²": "$^2$", "α": r"$\alpha$", "χ": r"$\chi$", "−": "$-$", "→": r"$\rightarrow$", "·": r"$\cdot$"},
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One shown value; `best` has it printed bold."""
+
+    text: str
+    best: bool = False
+
+
+Row = tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as it is shown, and the numbers behind it.
+
+    name: stem of its files. columns: headings. blocks: rows in groups, a rule between two groups in print.
+    labels: how many leading columns are names, set left; the rest are figures, set right. data: the full numbers.
+    """
+
+    name: str
+    title: str
+    columns: tuple[str, ...]
+    blocks: tuple[tuple[Row, ...], ...]
+    labels: int = 1
+    note: str = ""
+    data: pd.DataFrame = field(default_factory=pd.DataFrame)
+
+
+def percent(mean: float, spread: float = float("nan")) -> str:
+    """Show a score of 0 to 1 in percent, `86.3 ± 1.2`; no spread where it is NaN, a dash where the mean is."""
+    if pd.isna(mean):
+        return UNDEFINED
+    return f"{100 * mean:.1f}" if pd.isna(spread) else f"{100 * mean:.1f} ± {100 * spread:.1f}"
+
+
+def significant(value: float, digits: int = 3) -> str:
+    """Show a figure with at least so many significant digits, the integer part whole: 0.0868, 9.08, 9815."""
+    if pd.isna(value):
+        return UNDEFINED
+    return f"{value:.0f}" if abs(value) >= 10**digits else f"{value:.{digits}g}"
+
+
+def p_value(value: float) -> str:
+    """Show a p-value: three decimals, `<0.001` below."""
+    if pd.isna(value):
+        return UNDEFINED
+    return "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def to_markdown(table: Table) -> str:
+    """Return a GitHub table with padded columns, its title above and its note beneath."""
+    rows = [[_markdown_cell(cell) for cell in row] for block in table.blocks for row in block]
+    head = [column.replace("|", "\\|") for column in table.columns]
+    widths = [max(3, *(len(row[i]) for row in [head, *rows])) for i in range(len(head))]
+    rule = ["-" * width if i < table.labels else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
+    lines = [_markdown_line(row, widths, table.labels) for row in (head, rule, *rows)]
+    note = f"\n{table.note}\n" if table.note else ""
+    return f"**{table.title}**\n\n" + "\n".join(lines) + "\n" + note
+
+
+def _markdown_cell(cell: Cell) -> str:
+    text = cell.text.replace("|", "\\|")
+    return f"**{text}**" if cell.best else text
+
+
+def _markdown_line(row: list[str], widths: list[int], labels: int) -> str:
+    padded = (
+        text.ljust(width) if i < labels else text.rjust(width)
+        for i, (text, width) in enumerate(zip(row, widths, strict=True))
+    )
+    return f"| {' | '.join(padded)} |"
+
+
+def to_latex(table: Table) -> str:
+    """Return a booktabs table environment; it needs \\usepackage{booktabs} and nothing else."""
+    spec = "l" * table.labels + "r" * (len(table.columns) - table.labels)
+    blocks = ["".join(_latex_line(row) for row in block) for block in table.blocks]
+    note = f"\n\\par\\smallskip\\footnotesize {escape_latex(table.note)}" if table.note else ""
+    body = "\\midrule\n".join(blocks)
+    return (
+        "\\begin{table}[htbp]\n\\centering\n"
+        f"\\caption{{{escape_latex(table.title)}}}\n\\label{{tab:{table.name}}}\n"
+        f"\\begin{{tabular}}{{{spec}}}\n\\toprule\n"
+        f"{' & '.join(map(escape_latex, table.columns))} \\\\\n\\midrule\n"
+        f"{body}\\bottomrule\n\\end{{tabular}}{note}\n\\end{{table}}\n"
+    )
+
+
+def _latex_line(row: Row) -> str:
+    cells = (f"\\textbf{{{escape_latex(c.text)}}}" if c.best else escape_latex(c.text) for c in row)
+    return " & ".join(cells) + " \\\\\n"
+
+
+def escape_latex(text: str) -> str:
+    """Return `text` with LaTeX's special characters and the few others we print made safe."""
+    return re.sub("|".join(map(re.escape, _LATEX)), lambda match: _LATEX[match[0]], text)
+
+
+def write_csv(table: Table, path: Path) -> None:
+    """Write the numbers behind the table, full precision, an empty field where undefined."""
+    table.data.to_csv(path, index=False)
