@@ -16,8 +16,8 @@ from raypatch.analysis.frames import SCORES, Stack, load_stack
 from raypatch.data.catalog import Task
 from raypatch.metrics import predicted_classes, score
 
-Method = Literal["mean", "vote", "weighted", "greedy"]
-METHODS: tuple[Method, ...] = get_args(Method)
+Rule = Literal["mean", "vote", "weighted", "greedy"]
+RULES: tuple[Rule, ...] = get_args(Rule)
 
 GREEDY_ROUNDS = 20
 NEGLIGIBLE = 1e-3
@@ -27,22 +27,22 @@ NEGLIGIBLE = 1e-3
 class Combination:
     """How M members become one prediction. weights: (M,), their sum is 1; a member of weight 0 need not run."""
 
-    method: Method
+    rule: Rule
     weights: NDArray[np.float64]
 
 
-def fit_combination(method: Method, val: Stack, task: Task) -> Combination:
-    """Return the weights of the members, from their validation predictions where the method asks for it.
+def fit_combination(rule: Rule, val: Stack, task: Task) -> Combination:
+    """Return the weights of the members, from their validation predictions where the rule asks for it.
 
     mean, vote: equal weights. weighted: the mixture weights of least log loss. greedy: forward selection with
     replacement by the log loss of the mean (Caruana et al., ICML 2004); the weight is how often a member was taken.
     """
     members = len(val.probability)
-    if method == "weighted":
-        return Combination(method, fit_mixture(val, task))
-    if method == "greedy":
-        return Combination(method, select_greedily(val, task))
-    return Combination(method, np.full(members, 1 / members))
+    if rule == "weighted":
+        return Combination(rule, fit_mixture(val, task))
+    if rule == "greedy":
+        return Combination(rule, select_greedily(val, task))
+    return Combination(rule, np.full(members, 1 / members))
 
 
 def fit_mixture(val: Stack, task: Task, steps: int = 500) -> NDArray[np.float64]:
@@ -100,10 +100,10 @@ def combine(combination: Combination, probability: NDArray[np.float32], task: Ta
     """Return the ensemble's probability (N, C) from its members' (M, N, C).
 
     vote: the share of the members' votes for each class, equal votes settled by the mean probability, which counts
-    as one more ballot. The other methods: the weighted mean.
+    as one more ballot. The other rules: the weighted mean.
     """
     combined: NDArray[np.float64] = np.tensordot(combination.weights, probability.astype(np.float64), axes=1)
-    if combination.method == "vote":
+    if combination.rule == "vote":
         chosen = np.stack([predicted_classes(member, task) for member in probability])
         ballots = chosen if task == "multilabel" else np.eye(probability.shape[2])[chosen]
         combined = (ballots.sum(axis=0) + combined) / (len(probability) + 1)
@@ -111,12 +111,12 @@ def combine(combination: Combination, probability: NDArray[np.float32], task: Ta
 
 
 def score_ensembles(
-    trials: pd.DataFrame, by: Sequence[str], methods: Sequence[Method] = ("mean",), *, size: int | None = None
+    trials: pd.DataFrame, by: Sequence[str], rules: Sequence[Rule] = ("mean",), *, size: int | None = None
 ) -> pd.DataFrame:
-    """Return one row per group of `trials` that agree in the columns `by`, and per method; members are all of a group.
+    """Return one row per group of `trials` that agree in the columns `by`, and per rule; members are all of a group.
 
     Filter `trials` first to choose the members: by patch size with `by` naming the seed, by seed with `by` naming the
-    patch size. Columns: `by`, method, patch (members' patch sizes, `1+2+4`), members (trial ids), weights, gflops and
+    patch size. Columns: `by`, rule, patch (members' patch sizes, `1+2+4`), members (trial ids), weights, gflops and
     gflops_without_attention (sum over the members with weight), val_ and test_ scores.
     size: groups with fewer members are left out. Raises what `load_stack` raises.
     """
@@ -126,9 +126,9 @@ def score_ensembles(
             continue
         task: Task = group["task"].iloc[0]
         val, test = load_stack(group, "val"), load_stack(group, "test")
-        for method in methods:
-            combination = fit_combination(method, val, task)
-            row = dict(zip(by, key, strict=True)) | {"method": method} | _members(group, combination.weights)
+        for rule in rules:
+            combination = fit_combination(rule, val, task)
+            row = dict(zip(by, key, strict=True)) | {"rule": rule} | _members(group, combination.weights)
             for split, stack in (("val", val), ("test", test)):
                 scores = score(combine(combination, stack.probability, task), stack.label, task)
                 row |= {f"{split}_{name}": getattr(scores, name) for name in SCORES}
@@ -148,7 +148,7 @@ def _members(group: pd.DataFrame, weights: NDArray[np.float64]) -> dict[str, obj
 
 
 def patch_ensembles(
-    trials: pd.DataFrame, patch_sizes: Sequence[int] | None = None, methods: Sequence[Method] = ("mean",)
+    trials: pd.DataFrame, patch_sizes: Sequence[int] | None = None, rules: Sequence[Rule] = ("mean",)
 ) -> pd.DataFrame:
     """Return `score_ensembles` over the patch sizes of each series and seed.
 
@@ -162,5 +162,5 @@ def patch_ensembles(
         sizes = default_members(series["patch_size"].tolist()) if patch_sizes is None else patch_sizes
         members = series[series["patch_size"].isin(sizes)]
         if len(sizes) > 1:
-            found.append(score_ensembles(members, [*keys, "seed"], methods, size=len(sizes)))
+            found.append(score_ensembles(members, [*keys, "seed"], rules, size=len(sizes)))
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame()

@@ -90,17 +90,21 @@ def _markdown_line(row: list[str], widths: list[int], labels: int) -> str:
 
 
 def to_latex(table: Table) -> str:
-    """Return a booktabs table environment; it needs \\usepackage{booktabs} and nothing else."""
+    """Return a booktabs table environment, shrunk to the line where it is wider.
+
+    Needs \\usepackage{booktabs} and \\usepackage{graphicx}.
+    """
     spec = "l" * table.labels + "r" * (len(table.columns) - table.labels)
-    blocks = ["".join(_latex_line(row) for row in block) for block in table.blocks]
+    body = "\\midrule\n".join("".join(map(_latex_line, block)) for block in table.blocks)
     note = f"\n\\par\\smallskip\\footnotesize {escape_latex(table.note)}" if table.note else ""
-    body = "\\midrule\n".join(blocks)
     return (
         "\\begin{table}[htbp]\n\\centering\n"
         f"\\caption{{{escape_latex(table.title)}}}\n\\label{{tab:{table.name}}}\n"
-        f"\\begin{{tabular}}{{{spec}}}\n\\toprule\n"
+        f"\\sbox0{{\\small\\begin{{tabular}}{{{spec}}}\n\\toprule\n"
         f"{' & '.join(map(escape_latex, table.columns))} \\\\\n\\midrule\n"
-        f"{body}\\bottomrule\n\\end{{tabular}}{note}\n\\end{{table}}\n"
+        f"{body}\\bottomrule\n\\end{{tabular}}}}%\n"
+        "\\ifdim\\wd0>\\linewidth\\resizebox{\\linewidth}{!}{\\usebox0}\\else\\usebox0\\fi"
+        f"{note}\n\\end{{table}}\n"
     )
 
 

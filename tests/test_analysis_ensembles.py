@@ -1,0 +1,165 @@
+"""Ensembles: nothing gained from copies, weights and members from validation alone, cost of what runs."""
+
+import numpy as np
+import pytest
+from made_runs import made_configs, write_run
+from scipy import optimize
+
+from raypatch.analysis.cells import default_members
+from raypatch.analysis.ensembles import (
+    RULES,
+    combine,
+    fit_combination,
+    fit_mixture,
+    patch_ensembles,
+    score_ensembles,
+    select_greedily,
+)
+from raypatch.analysis.frames import MisalignedError, Stack, load_predictions, load_trials
+from raypatch.metrics import log_loss, predicted_classes, score
+from raypatch.results import SweepPaths, write_predictions
+
+
+def made_stack(members, images=120, classes=4, seed=0, task="multiclass"):
+    rng = np.random.default_rng(seed)
+    if task == "multilabel":
+        label = rng.integers(0, 2, (images, classes))
+        probability = np.clip(0.3 * label + 0.7 * rng.random((members, images, classes)), 0, 1)
+        return Stack(np.arange(images), label, probability.astype(np.float32))
+    label = np.arange(images) % classes
+    strength = rng.uniform(0.2, 2, members)[:, None, None]
+    probability = rng.dirichlet(np.ones(classes), (members, images)) + strength * np.eye(classes)[label]
+    probability /= probability.sum(axis=2, keepdims=True)
+    return Stack(np.arange(images), label, probability.astype(np.float32))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    configs = made_configs(["breastmnist", "vesselmnist3d"], [14, 4, 2, 1], 3, epochs=2)
+    return write_run(tmp_path_factory.mktemp("runs") / "made", configs)
+
+
+@pytest.mark.parametrize("task", ["multiclass", "multilabel"])
+@pytest.mark.parametrize("copies", [1, 3])
+@pytest.mark.parametrize("rule", RULES)
+def test_ensemble_of_one_member_or_of_copies_equals_the_member(rule, copies, task):
+    one = made_stack(1, task=task)
+    stack = Stack(one.index, one.label, np.repeat(one.probability, copies, axis=0))
+    combination = fit_combination(rule, stack, task)
+    found = combine(combination, stack.probability, task)
+    assert combination.weights.sum() == pytest.approx(1)
+    np.testing.assert_array_equal(predicted_classes(found, task), predicted_classes(one.probability[0], task))
+    if rule != "vote":
+        np.testing.assert_allclose(found, one.probability[0], atol=1e-6)
+        assert score(found, one.label, task).auc == pytest.approx(score(one.probability[0], one.label, task).auc)
+
+
+@pytest.mark.parametrize("task", ["multiclass", "multilabel"])
+@pytest.mark.parametrize("members", [2, 3, 4])
+def test_vote_follows_the_majority_and_settles_ties_by_the_mean(members, task):
+    stack = made_stack(members, seed=members, task=task)
+    found = predicted_classes(combine(fit_combination("vote", stack, task), stack.probability, task), task)
+    mean = stack.probability.mean(axis=0)
+    if task == "multilabel":
+        ballots = (stack.probability > 0.5).sum(axis=0)
+        wanted = np.where(2 * ballots == members, mean > 0.5, 2 * ballots > members)
+    else:
+        ballots = np.stack([(stack.probability.argmax(axis=2) == c).sum(axis=0) for c in range(4)], axis=1)
+        wanted = np.where(ballots == ballots.max(axis=1, keepdims=True), mean, -1).argmax(axis=1)
+    np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_combined_probabilities_are_a_distribution(rule):
+    stack = made_stack(5)
+    found = combine(fit_combination(rule, stack, "multiclass"), stack.probability, "multiclass")
+    np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-5)
+    assert found.min() >= 0
+
+
+@pytest.mark.parametrize("task", ["multiclass", "multilabel"])
+def test_mixture_weights_have_the_least_validation_loss(task):
+    stack = made_stack(4, seed=3, task=task)
+
+    def loss(weights):
+        mixed = np.tensordot(weights, stack.probability.astype(np.float64), axes=1)
+        return log_loss(mixed, stack.label, task)
+
+    found = fit_mixture(stack, task, steps=20_000)
+    reference = optimize.minimize(
+        loss,
+        np.full(4, 0.25),
+        rule="SLSQP",
+        bounds=[(0, 1)] * 4,
+        constraints={"type": "eq", "fun": lambda w: w.sum() - 1},
+    )
+    assert loss(found) <= reference.fun + 1e-4
+
+
+def test_greedy_selection_is_no_worse_than_the_best_member_and_prefers_good_ones():
+    stack = made_stack(6, seed=5)
+    weights = select_greedily(stack, "multiclass")
+    losses = [log_loss(member, stack.label, "multiclass") for member in stack.probability]
+    mixed = np.tensordot(weights, stack.probability.astype(np.float64), axes=1)
+    assert log_loss(mixed, stack.label, "multiclass") <= min(losses) + 1e-9
+    assert weights[np.argmin(losses)] > 0
+
+
+def test_choice_does_not_look_at_the_test_split(run, tmp_path):
+    trials = load_trials(run).query("dataset == 'breastmnist' and seed == 0")
+    before = score_ensembles(trials, ["dataset", "seed"], RULES)
+    for trial_id in trials["trial_id"]:
+        splits = {split: load_predictions(run, trial_id, split) for split in ("val", "test")}
+        test = splits["test"]
+        shuffled = np.random.default_rng(1).permutation(test.probability)
+        write_predictions(
+            SweepPaths(run).trial(trial_id).predictions,
+            splits | {"test": type(test)(test.index, test.label, shuffled)},
+        )
+    after = score_ensembles(trials, ["dataset", "seed"], RULES)
+    assert list(after["weights"]) == list(before["weights"])
+    assert not np.allclose(after["test_auc"], before["test_auc"])
+
+
+def test_patch_ensemble_is_the_mean_of_the_same_seed_and_costs_the_sum(run):
+    trials = load_trials(run)
+    found = patch_ensembles(trials).query("dataset == 'vesselmnist3d'").set_index("seed")
+    assert list(found["patch"]) == ["1+2+4"] * 3
+    members = trials.query("dataset == 'vesselmnist3d' and seed == 1 and patch_size in (1, 2, 4)")
+    assert found.loc[1, "gflops"] == pytest.approx(members["gflops"].sum())
+    stack = [load_predictions(run, trial_id, "test") for trial_id in members["trial_id"]]
+    mean = np.mean([one.probability for one in stack], axis=0)
+    wanted = score(mean, stack[0].label, "binary")
+    assert found.loc[1, "test_balanced_accuracy"] == pytest.approx(wanted.balanced_accuracy)
+    assert found.loc[1, "test_auc"] == pytest.approx(wanted.auc)
+
+
+def test_member_without_weight_costs_nothing(run):
+    trials = load_trials(run).query("dataset == 'vesselmnist3d' and seed == 0")
+    for row in score_ensembles(trials, ["dataset", "seed"], ("greedy", "weighted")).to_dict("records"):
+        used = trials[trials["trial_id"].isin(row["members"])]
+        assert len(row["weights"]) == len(row["members"]) == len(used)
+        assert row["gflops"] == pytest.approx(used["gflops"].sum())
+
+
+def test_members_by_seed(run):
+    found = score_ensembles(load_trials(run), ["dataset", "patch_size"])
+    assert len(found) == 8
+    assert set(found["members"].map(len)) == {3}
+
+
+def test_seed_without_all_members_gives_no_ensemble(run):
+    trials = load_trials(run).query("dataset == 'vesselmnist3d' and not (seed == 2 and patch_size == 2)")
+    assert sorted(patch_ensembles(trials)["seed"]) == [0, 1]
+
+
+def test_other_images_are_refused(run):
+    with pytest.raises(MisalignedError):
+        score_ensembles(load_trials(run).query("seed == 0"), ["seed"])
+
+
+def test_default_members_are_those_of_the_paper_or_the_smallest():
+    assert default_members([28, 14, 7, 4, 2, 1]) == (1, 2, 4)
+    assert default_members([14, 7, 28, 4]) == (4, 7, 14)
+    assert default_members([14, 7, 14]) == (7, 14)
+    assert default_members([7, 7]) == ()
