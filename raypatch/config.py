@@ -157,7 +157,8 @@ def locate_own_file(identity: str, files: Mapping[str, Path], *, option: str) ->
         state = path.stat()
     except OSError as error:
         raise ValueError(
-            f"cannot read {path}, which was {identity}: {error.strerror}; bring it back or give its new path: {option} FILE"
+            f"cannot read {path}, which was {identity}: {error.strerror};"
+            f" bring it back or give its new path: {option} FILE"
         ) from error
     found = _own_file_id(path, state.st_size, state.st_mtime_ns)
     if found.rpartition("@")[2] != identity.rpartition("@")[2]:

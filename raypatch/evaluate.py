@@ -33,13 +33,13 @@ def predict_logits(
     *,
     device: torch.device,
     tokens: int,
-    mean: tuple[float, float, float],
-    std: tuple[float, float, float],
+    mean: torch.Tensor,
+    std: torch.Tensor,
     precision: Precision,
 ) -> torch.Tensor:
-    """Logits (N, C) float32 on the device of uint8 images (N, *spatial[, 3]), in batches of about TOKENS_PER_BATCH.
+    """Logits (N, C) float32 on the device of uint8 images (N, C, *spatial), in batches of about TOKENS_PER_BATCH.
 
-    tokens: per image. The batch size follows from it alone, so the same images give the same bits every time.
+    tokens: per image. mean, std: (3,) on the device. The batch size follows from it alone, so the same images give the same bits every time.
     """
     model.eval()
     batch_size = max(1, TOKENS_PER_BATCH // (tokens + 1))

@@ -5,7 +5,7 @@ import logging
 import torch
 from torch import nn
 
-from raypatch.data.augment import Parameters, apply, normalize, to_float
+from raypatch.data.augment import augment, normalize, to_float
 from raypatch.data.catalog import Task
 from raypatch.evaluate import classification_loss
 from raypatch.runtime import Precision
@@ -22,8 +22,8 @@ class TrainingStep:
         optimizer: torch.optim.Optimizer,
         *,
         task: Task,
-        mean: tuple[float, float, float],
-        std: tuple[float, float, float],
+        mean: torch.Tensor,
+        std: torch.Tensor,
         precision: Precision,
         micro_batch: int,
     ) -> None:
@@ -35,8 +35,8 @@ class TrainingStep:
         self.precision = precision
         self.micro_batch = micro_batch
 
-    def __call__(self, images: torch.Tensor, labels: torch.Tensor, parameters: Parameters | None) -> torch.Tensor:
-        """Take one step on uint8 images (B, *spatial[, 3]); parameters: of the augmentation, None for none.
+    def __call__(self, images: torch.Tensor, labels: torch.Tensor, parameters: torch.Tensor | None) -> torch.Tensor:
+        """Take one step on uint8 images (B, C, *spatial); parameters: of their augmentation, None for none.
 
         Returns the batch's mean loss on the device, without waiting for it. Out of memory halves the micro-batch
         and takes the same step again; a batch of one that does not fit raises torch.OutOfMemoryError.
@@ -52,8 +52,8 @@ class TrainingStep:
                 torch.cuda.empty_cache()
                 logger.warning("out of memory: going on with micro_batch=%d", self.micro_batch)
 
-    def _step(self, images: torch.Tensor, labels: torch.Tensor, parameters: Parameters | None) -> torch.Tensor:
-        inputs = to_float(images) if parameters is None else apply(images, parameters)
+    def _step(self, images: torch.Tensor, labels: torch.Tensor, parameters: torch.Tensor | None) -> torch.Tensor:
+        inputs = to_float(images) if parameters is None else augment(images, parameters)
         inputs = normalize(inputs, self.mean, self.std)  # (B, 3, *spatial)
         total = torch.zeros((), device=inputs.device)
         for part, part_labels in zip(inputs.split(self.micro_batch), labels.split(self.micro_batch), strict=True):

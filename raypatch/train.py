@@ -24,7 +24,7 @@ from raypatch.data.catalog import DatasetInfo, Split
 from raypatch.data.resident import ResidentSplit, load_resident
 from raypatch.data.source import describe
 from raypatch.evaluate import predict_logits, probabilities, score_logits
-from raypatch.models.build import BuiltModel, build_model, set_training_mode
+from raypatch.models.build import build_model, set_training_mode
 from raypatch.models.flops import model_facts
 from raypatch.optim import learning_rate, make_optimizer, set_learning_rate
 from raypatch.results import (
@@ -62,19 +62,21 @@ class Trained:
     config: TrialConfig
     info: DatasetInfo
     facts: ModelFacts
-    built: BuiltModel
+    model: nn.Module
+    mean: torch.Tensor
+    std: torch.Tensor
     device: torch.device
     precision: Precision
 
     def logits(self, split: ResidentSplit) -> torch.Tensor:
         """Logits (N, C) of a split."""
         return predict_logits(
-            self.built.model,
+            self.model,
             split.images,
             device=self.device,
             tokens=self.facts.tokens,
-            mean=self.built.mean,
-            std=self.built.std,
+            mean=self.mean,
+            std=self.std,
             precision=self.precision,
         )
 
@@ -85,8 +87,16 @@ def prepare(config: TrialConfig, options: RunOptions) -> Trained:
     info = describe(config.dataset, data_dir=options.data_dir, files=options.files)
     facts = model_facts(config, dimensions=info.dimensions, outputs=len(info.classes))
     built = build_model(config, dimensions=info.dimensions, outputs=len(info.classes), files=options.files)
-    built.model.to(device)
-    return Trained(config, info, facts, built, device, resolve_precision(config.precision, device))
+    return Trained(
+        config,
+        info,
+        facts,
+        model=built.model.to(device),
+        mean=torch.tensor(built.mean, device=device),
+        std=torch.tensor(built.std, device=device),
+        device=device,
+        precision=resolve_precision(config.precision, device),
+    )
 
 
 def train_trial(
@@ -106,7 +116,7 @@ def train_trial(
     if options.threads:
         torch.set_num_threads(options.threads)
     trained = prepare(config, options)
-    model, device = trained.built.model, trained.device
+    model, device = trained.model, trained.device
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     train = load_resident(config, "train", trained.info, options, device)
@@ -117,8 +127,8 @@ def train_trial(
         model,
         optimizer,
         task=trained.info.task,
-        mean=trained.built.mean,
-        std=trained.built.std,
+        mean=trained.mean,
+        std=trained.std,
         precision=trained.precision,
         micro_batch=config.batch_size if options.micro_batch == "auto" else options.micro_batch,
     )
@@ -133,7 +143,7 @@ def train_trial(
         if config.augmentation == "paper":
             random = generator(config.seed, epoch, "augmentation")
             augmentation = draw_parameters(
-                len(train), trained.info.dimensions, random, mirror_safe=trained.info.mirror_safe
+                len(train), train.images.shape[2:], random, mirror_safe=trained.info.mirror_safe
             ).to(device)
         set_training_mode(model, config)
         loss_sum = torch.zeros((), device=device)
@@ -209,7 +219,7 @@ def _finish(
     """Predict val and, for the only time, test from the best weights; write result.json last."""
     best = load_tensors(paths.best_weights)
     assert best is not None, "written or checked by this process"
-    trained.built.model.load_state_dict(best[0])
+    trained.model.load_state_dict(best[0])
     test = load_resident(trained.config, "test", trained.info, options, trained.device)
     scores: dict[Split, Scores] = {}
     predictions: dict[Split, Predictions] = {}

@@ -89,7 +89,7 @@ def test_mixture_weights_have_the_least_validation_loss(task):
     reference = optimize.minimize(
         loss,
         np.full(4, 0.25),
-        rule="SLSQP",
+        method="SLSQP",
         bounds=[(0, 1)] * 4,
         constraints={"type": "eq", "fun": lambda w: w.sum() - 1},
     )

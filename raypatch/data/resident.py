@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from raypatch.config import RunOptions, TrialConfig
-from raypatch.data.augment import resize_images, to_float
+from raypatch.data.augment import channels_first, resize_images
 from raypatch.data.catalog import DatasetInfo, Split
 from raypatch.data.source import load_split, stratified_subset
 
@@ -16,7 +16,7 @@ DEVICE_SHARE = 0.5
 
 @dataclass(frozen=True)
 class ResidentSplit:
-    """One split: images uint8 (N, *spatial[, 3]), labels int64 (N,) or (N, L), index int64 (N,) into the file.
+    """One split: images uint8 (N, C, *spatial), labels int64 (N,) or (N, L), index int64 (N,) into the file.
 
     device: where batches are wanted; labels lie there, images too unless they did not fit.
     """
@@ -47,21 +47,10 @@ def load_resident(
     index = np.arange(len(loaded.labels))
     if split == "train" and config.train_fraction < 1:
         index = stratified_subset(loaded.labels, config.train_fraction, config.seed)
-    images = torch.from_numpy(loaded.images[index])
-    if info.size != config.image_size:
-        images = _resize(images, config)
+    images = channels_first(loaded.images[index], dimensions=info.dimensions)
+    images = resize_images(images, config.image_size, config.resize)
     labels = torch.from_numpy(loaded.labels[index]).to(device)
     if device.type == "cuda":
         fits = images.numel() <= DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]
         images = images.to(device) if fits else images.pin_memory()
     return ResidentSplit(images, labels, torch.from_numpy(index), device)
-
-
-def _resize(images: torch.Tensor, config: TrialConfig) -> torch.Tensor:
-    """Resize uint8 images (N, *spatial[, 3]) to the config's image_size, rounded back to uint8, in chunks."""
-    chunks = []
-    for chunk in images.split(256):
-        resized = resize_images(to_float(chunk), config.image_size, config.resize)  # (B, C, *spatial)
-        rounded = resized.mul(255).round().clamp(0, 255).to(torch.uint8).movedim(1, -1)
-        chunks.append(rounded if rounded.shape[-1] == 3 else rounded.squeeze(-1))
-    return torch.cat(chunks)

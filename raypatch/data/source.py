@@ -1,0 +1,215 @@
+"""Where a dataset comes from: found on disk, downloaded once, checked, loaded; made images need no file."""
+
+import functools
+import hashlib
+import http.client
+import os
+import shutil
+import urllib.error
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raypatch.config import OWN_FILE, own_file_id
+from raypatch.data import phantom
+from raypatch.data.catalog import DatasetInfo, Split, dataset_info
+from raypatch.data.npz import DataError, inspect_npz, read_split
+from raypatch.files import hold_lock
+
+
+@dataclass(frozen=True)
+class Images:
+    """One split.
+
+    images: (N, H, W), (N, H, W, 3) or (N, D, H, W) uint8. labels: (N,) class numbers or (N, L) of 0 and 1, int64.
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+
+
+def data_folder(data_dir: Path | None = None) -> Path:
+    """The folder of the .npz files: the argument, else $MEDMNIST_ROOT, else the medmnist package's ~/.medmnist."""
+    return (data_dir or Path(os.environ.get("MEDMNIST_ROOT") or "~/.medmnist")).expanduser()
+
+
+def locate(dataset: str, *, data_dir: Path | None = None, files: Mapping[str, Path] | None = None) -> Path:
+    """Return the file of a dataset: by canonical name in the data folder, or by file:STEM@DIGEST in `files`.
+
+    A name stands for the official bytes and an id for the digest's, so both are checked, once per process and file.
+    Raises DataError when the file is absent or another one.
+    """
+    if OWN_FILE.fullmatch(dataset):
+        return _locate_own(dataset, files or {})
+    info = dataset_info(dataset)
+    if info.made_up:
+        raise DataError(f"{info.name} is made in memory: there is no file to fetch or verify")
+    path = data_folder(data_dir) / f"{info.name}.npz"
+    if not path.exists():
+        raise DataError(f"no {path}: `raypatch data fetch {info.name}` downloads it. {_by_hand(info, path)}")
+    found = _once(_md5, path)
+    if found != info.md5:
+        raise DataError(
+            f"{path} is not the official {info.name}: its MD5 is {found}, not {info.md5}. To have the official file,"
+            f" rename or remove this one and run `raypatch data fetch {info.name}`; to use a changed file on purpose,"
+            f" give its path as your own data: --dataset {path}"
+        )
+    return path
+
+
+def describe(dataset: str, *, data_dir: Path | None = None, files: Mapping[str, Path] | None = None) -> DatasetInfo:
+    """Return the facts of a dataset: from the catalog for a name (no file needed), inspected for an own file.
+
+    Raises DataError for an own file that is absent, changed or not in MedMNIST's layout.
+    """
+    if not OWN_FILE.fullmatch(dataset):
+        return dataset_info(dataset)
+    return replace(inspect_npz(locate(dataset, data_dir=data_dir, files=files)), name=dataset)
+
+
+def load_split(
+    dataset: str, split: Split, *, data_dir: Path | None = None, files: Mapping[str, Path] | None = None
+) -> Images:
+    """Load one split into memory; only reads, so the data folder may be read-only.
+
+    Raises DataError when the file is absent, damaged, or not the one that the name or id stands for.
+    """
+    info = describe(dataset, data_dir=data_dir, files=files)
+    if info.made_up:
+        return Images(*phantom.make_split(info, split))
+    return Images(*read_split(locate(dataset, data_dir=data_dir, files=files), split))
+
+
+def verify(name: str, *, data_dir: Path | None = None) -> Path:
+    """Check the official file of `name`: MD5, then shape, classes and counts against the catalog; return its path.
+
+    Raises DataError for any difference.
+    """
+    known = dataset_info(name)
+    path = locate(known.name, data_dir=data_dir)
+    found = inspect_npz(path)
+    for fact in ("counts", "size", "channels", "dimensions"):
+        if getattr(found, fact) != getattr(known, fact):
+            raise DataError(f"{path}: {fact} is {getattr(found, fact)}, the catalog says {getattr(known, fact)}")
+    if len(found.classes) != len(known.classes):
+        raise DataError(f"{path}: has {len(found.classes)} classes, the catalog says {len(known.classes)}")
+    return path
+
+
+def fetch(name: str, *, data_dir: Path | None = None, progress: bool = True) -> Path:
+    """Return the official file of `name`, downloaded from where the medmnist package says if it is not there yet.
+
+    Safe when several processes ask at once: one downloads, the others wait. The file appears whole and with the right
+    MD5 or not at all. A different file of that name is never overwritten.
+    progress: show a bar on stderr. Raises DataError with the way out when it cannot be had.
+    """
+    info = dataset_info(name)
+    path = data_folder(data_dir) / f"{info.name}.npz"
+    try:
+        if info.made_up or path.exists():
+            return locate(info.name, data_dir=data_dir)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with hold_lock(path.with_name(f".{path.name}.lock"), wait=True):
+            if not path.exists():
+                _download(info, path, progress=progress)
+    except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise DataError(
+            f"cannot download {info.name} ({reason}); `raypatch data fetch {info.name}` tries again."
+            f" {_by_hand(info, path)}"
+        ) from error
+    except OSError as error:
+        raise DataError(
+            f"cannot save {path.name} in {path.parent}: {error.strerror};"
+            " choose a writable folder with room by --data-dir or $MEDMNIST_ROOT"
+        ) from error
+    return locate(info.name, data_dir=data_dir)
+
+
+def stratified_subset(labels: NDArray[np.int64], fraction: float, seed: int) -> NDArray[np.int64]:
+    """Return sorted positions of a random share of the images.
+
+    labels (N,): the share is taken of each class, at least one image each; labels (N, L): of all images.
+    For one seed a smaller share lies within a larger one.
+    """
+    generator = np.random.Generator(np.random.PCG64(seed))
+    everything = np.arange(len(labels))
+    groups = [everything] if labels.ndim == 2 else [everything[labels == label] for label in np.unique(labels)]
+    chosen = [generator.permutation(group)[: max(1, round(fraction * len(group)))] for group in groups]
+    return np.sort(np.concatenate(chosen))
+
+
+def _by_hand(info: DatasetInfo, path: Path) -> str:
+    return (
+        f"Without a network: put {path.name} (MD5 {info.md5}) into {path.parent},"
+        " or name the folder that has it by --data-dir or $MEDMNIST_ROOT"
+    )
+
+
+def _locate_own(dataset: str, files: Mapping[str, Path]) -> Path:
+    if dataset not in files:
+        raise DataError(f"it is not known where {dataset} lies; give the file's path: --dataset PATH.npz")
+    path = files[dataset]
+    if not path.exists():
+        raise DataError(f"no {path}, which was {dataset}; bring it back or give its new path: --dataset PATH.npz")
+    found = _once(own_file_id, path)
+    if found.rpartition("@")[2] != dataset.rpartition("@")[2]:
+        raise DataError(
+            f"{path} has changed since it was named {dataset}: it is now {found}."
+            " Bring the old file back, or start a new run with the changed one"
+        )
+    return path
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def _once(compute: Callable[[Path], str], path: Path) -> str:
+    """Return `compute(path)`, computed once per process while the file stays as it is."""
+    try:
+        state = path.stat()
+        return _of_state(compute, path, state.st_size, state.st_mtime_ns)
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
+
+
+@functools.cache
+def _of_state(compute: Callable[[Path], str], path: Path, _size: int, _mtime_ns: int) -> str:
+    return compute(path)
+
+
+def _download(info: DatasetInfo, path: Path, *, progress: bool) -> None:
+    """Download into a folder beside `path`, check the MD5, then move into place; call it while holding the lock.
+
+    The medmnist class itself is not used for it: it then reads the whole training split into memory (13 GB for
+    pathmnist_224) and turns every failure, Ctrl-C included, into one RuntimeError.
+    """
+    try:
+        import medmnist
+    except ImportError as error:
+        raise DataError(f"downloading needs the medmnist package (pip install medmnist). {_by_hand(info, path)}") from (
+            error
+        )
+    from torch.hub import download_url_to_file
+
+    flag, _, size = info.name.partition("_")
+    url = medmnist.INFO[flag][f"url_{size}" if size else "url"]
+    aside = path.with_name(f".{path.name}.download")
+    shutil.rmtree(aside, ignore_errors=True)  # what a killed download left
+    aside.mkdir()
+    try:
+        download_url_to_file(url, str(aside / path.name), progress=progress)
+        found = _md5(aside / path.name)
+        if found != info.md5:
+            raise DataError(
+                f"the download of {info.name} from {url} is damaged: MD5 {found}, not {info.md5};"
+                f" `raypatch data fetch {info.name}` tries again. {_by_hand(info, path)}"
+            )
+        (aside / path.name).replace(path)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)

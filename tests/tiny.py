@@ -1,0 +1,37 @@
+"""A trial small enough for a test: made images in a file of its own, a tiny transformer, a few steps."""
+
+from pathlib import Path
+
+import numpy as np
+
+from raypatch.config import RunOptions, TrialConfig, own_file_id
+
+
+def make_images(path: Path, *, dimensions: int = 2, size: int = 8, classes: int = 2, count: int = 24) -> Path:
+    """Write an .npz in MedMNIST's layout: the class is the brightness, plus noise."""
+    random = np.random.default_rng(0)
+    arrays = {}
+    for split, number in (("train", count), ("val", 12), ("test", 12)):
+        labels = np.arange(number) % classes
+        noise = random.integers(0, 100, (number, *(size,) * dimensions))
+        arrays[f"{split}_images"] = (noise + 100 * labels.reshape(-1, *(1,) * dimensions)).clip(0, 255).astype(np.uint8)
+        arrays[f"{split}_labels"] = labels[:, None].astype(np.uint8)
+    np.savez(path, **arrays)
+    return path
+
+
+def tiny_trial(path: Path, **fields: object) -> tuple[TrialConfig, RunOptions]:
+    """A config on the file's images and the options that know where the file lies."""
+    identity = own_file_id(path)
+    values: dict[str, object] = {
+        "dataset": identity,
+        "image_size": 8,
+        "patch_size": 4,
+        "model": "test_vit",
+        "weights": "random",
+        "epochs": 3,
+        "batch_size": 8,
+        "lr": 1e-3,
+    }
+    config = TrialConfig.model_validate(values | fields)
+    return config, RunOptions(device="cpu", files={identity: path}, threads=1)
