@@ -1,0 +1,91 @@
+"""Tests across datasets: do patch sizes rank differently (Friedman), and which pairs differ (Nemenyi, Wilcoxon-Holm).
+
+After Demšar, Statistical Comparisons of Classifiers over Multiple Data Sets, JMLR 7, 2006.
+"""
+
+import itertools
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+ALPHA = 0.05
+
+
+@dataclass(frozen=True)
+class RankTest:
+    """Ranks of k patch sizes over n datasets, 1 the best, and what tests say of them.
+
+    ranks: mean rank by patch size, best first. statistic, p: Friedman's; NaN where k < 3, n < 2 or all scores are
+    equal. critical_difference: mean ranks that differ by more differ significantly at 5 % (Nemenyi).
+    nemenyi: p-values, (k, k). wilcoxon: one row per pair: first, second, median (of first - second, score units),
+    p, p_holm. left_out: datasets without a score for every patch size.
+    """
+
+    datasets: tuple[str, ...]
+    left_out: tuple[str, ...]
+    ranks: pd.Series
+    statistic: float
+    p: float
+    critical_difference: float
+    nemenyi: pd.DataFrame
+    wilcoxon: pd.DataFrame
+
+
+def compare_ranks(scores: pd.DataFrame) -> RankTest:
+    """Compare the columns (patch sizes) of `scores`, (n datasets, k patch sizes), higher is better.
+
+    Rows with a NaN are left out. Raises ValueError below two datasets or two patch sizes.
+    """
+    complete = scores.dropna()
+    n, k = complete.shape
+    if n < 2 or k < 2:
+        raise ValueError(
+            f"a test across datasets needs two datasets with every patch size and two patch sizes, not {n} and {k}"
+        )
+    ranks = complete.rank(axis=1, ascending=False).mean().sort_values(kind="stable")
+    statistic, p = _friedman(complete)
+    return RankTest(
+        datasets=tuple(map(str, complete.index)),
+        left_out=tuple(map(str, scores.index.difference(complete.index, sort=False))),
+        ranks=ranks,
+        statistic=statistic,
+        p=p,
+        critical_difference=critical_difference(k, n),
+        nemenyi=_nemenyi(complete),
+        wilcoxon=_wilcoxon_holm(complete),
+    )
+
+
+def critical_difference(k: int, n: int, alpha: float = ALPHA) -> float:
+    """Return Nemenyi's critical difference of mean ranks of k treatments over n datasets (Demšar, 3.2.2)."""
+    q = stats.studentized_range.ppf(1 - alpha, k, math.inf) / math.sqrt(2)
+    return float(q * math.sqrt(k * (k + 1) / (6 * n)))
+
+
+def _friedman(complete: pd.DataFrame) -> tuple[float, float]:
+    if complete.shape[1] < 3 or complete.eq(complete.iloc[:, 0], axis=0).all(axis=None):
+        return math.nan, math.nan
+    found = stats.friedmanchisquare(*(complete[column] for column in complete))
+    return float(found.statistic), float(found.pvalue)
+
+
+def _nemenyi(complete: pd.DataFrame) -> pd.DataFrame:
+    import scikit_posthocs
+
+    found = scikit_posthocs.posthoc_nemenyi_friedman(complete.to_numpy())
+    return pd.DataFrame(found.to_numpy(), index=complete.columns, columns=complete.columns)
+
+
+def _wilcoxon_holm(complete: pd.DataFrame) -> pd.DataFrame:
+    from statsmodels.stats.multitest import multipletests
+
+    rows = []
+    for first, second in itertools.combinations(complete.columns, 2):
+        difference = complete[first] - complete[second]
+        p = float(stats.wilcoxon(difference).pvalue) if difference.any() else 1.0
+        rows.append((first, second, float(np.median(difference)), p))
+    table = pd.DataFrame(rows, columns=["first", "second", "median", "p"])
+    return table.assign(p_holm=multipletests(table["p"], method="holm")[1])
