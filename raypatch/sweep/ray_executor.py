@@ -1,6 +1,7 @@
 """The Ray executor: one Tuner over explicit trials. Ray places and restarts them; the trial folders are the truth."""
 
 import contextlib
+import os
 import shutil
 import tempfile
 import time
@@ -9,12 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from raypatch.sweep import ray_setup  # noqa: F401 - makes the settings that ray reads when it is imported
+
+# isort: split
 from ray import tune
 from ray.tune import Callback, FailureConfig, PlacementGroupFactory, RunConfig, Stopper, TuneConfig, Tuner
 
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.results import EpochRow, SweepPaths
-from raypatch.sweep import ray_setup  # noqa: F401 - settings that must be made before ray is imported
 from raypatch.sweep.guard import SweepHaltedError, record_failure, run_guarded
 from raypatch.sweep.plan import finished_result
 from raypatch.sweep.progress import Listener
@@ -38,6 +41,7 @@ class Resources:
 
 def ray_trial(spec: dict[str, Any]) -> None:
     """Run one trial in a Ray worker: a plain dict in, one report per epoch out."""
+    os.umask(spec["umask"])  # the worker inherited the private one under which Ray was started
     config = TrialConfig.model_validate(spec["trial"])
     sweep = SweepPaths(Path(spec["folder"]))
     with contextlib.suppress(Interrupted):
@@ -134,7 +138,9 @@ def run_on_ray(
     stop: StopRequest,
 ) -> None:
     """Run the trials on the Ray that is connected, in order as far as room allows, until done or asked to stop."""
-    spec = {"folder": str(paths.folder), "options": options.model_dump(mode="json")}
+    umask = os.umask(0o077)
+    os.umask(umask)
+    spec = {"folder": str(paths.folder), "umask": umask, "options": options.model_dump(mode="json")}
     specs = [{**spec, "trial": config.model_dump(mode="json")} for config in todo]
     observer = _Observer(paths, listener, stop)
     with _tune_storage() as storage:
