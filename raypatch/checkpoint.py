@@ -38,7 +38,7 @@ def load_tensors(path: Path) -> tuple[Tensors, Progress] | None:
         with safe_open(path, framework="pt") as stored:
             metadata = stored.metadata() or {}
             progress = Progress(**json.loads(metadata["progress"]))
-            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - not a dict
+            tensors = {name: stored.get_tensor(name) for name in stored.keys()}
             intact = int(metadata["crc32"]) == _checksum(tensors)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError):
         return None

@@ -149,6 +149,49 @@ def status(
 
 
 @app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="One run folder or several.")],
+    out: Annotated[Path | None, typer.Option(help="Where to write; default report/ in the run folder.")] = None,
+    formats: Annotated[str, typer.Option("--format", help="Some of html, md, latex, by commas.")] = "html,md,latex",
+) -> None:
+    """Print the main table and write tables, ensembles, statistics, plots and a page; also while it runs."""
+    from raypatch.analysis.report import write_report
+
+    written = write_report(runs, out, [part.strip() for part in formats.split(",") if part.strip()])
+    print(written.text)
+    print(f"written to {written.folder}: {', '.join(path.name for path in written.files[:6])} ...")
+
+
+@app.command()
+def model(
+    name: Annotated[str, typer.Argument(help="timm name of a Vision Transformer.")],
+    patch_size: Annotated[str, typer.Option(help="Patch sizes in pixels, separated by commas.")] = "28,14,7,4,2,1",
+    image_size: Annotated[int, typer.Option(help="Edge of the image or volume, pixels.")] = 28,
+    volumes: Annotated[bool, typer.Option("--volumes", help="For 3D volumes instead of 2D images.")] = False,
+    classes: Annotated[int, typer.Option(min=1, help="Outputs of the head.")] = 2,
+    count: Annotated[bool, typer.Option("--count", help="Also count with fvcore, up to 4096 tokens.")] = False,
+) -> None:
+    """Show what a model costs at each patch size: tokens, parameters, GFLOPs per image."""
+    from raypatch.config import make_config
+    from raypatch.models.build import build_model
+    from raypatch.models.flops import count_with_fvcore, model_facts
+
+    dimensions, dataset = (3, "phantom3d") if volumes else (2, "phantom2d")
+    print(f"{'patch':>5} {'tokens':>7} {'parameters':>12} {'GFLOPs':>10} {'without attention':>18}", end="")
+    print(f" {'by fvcore':>10}" if count else "")
+    for patch in patch_size.split(","):
+        fields = {"patch_size": patch, "model": name, "image_size": image_size, "dataset": dataset, "weights": "random"}
+        config = make_config(fields)
+        facts = model_facts(config, dimensions=dimensions, outputs=classes)
+        line = f"{patch:>5} {facts.tokens:7,} {facts.parameters:12,} {facts.gflops:10.4g}"
+        line += f" {facts.gflops_without_attention:18.4g}"
+        if count and facts.tokens <= 4096:
+            built = build_model(config, dimensions=dimensions, outputs=classes, files={})
+            line += f" {count_with_fvcore(built.model, (3, *(image_size,) * dimensions)):10.4g}"
+        print(line)
+
+
+@app.command()
 def spaces(name: Annotated[str | None, typer.Argument(help="Show this one whole.")] = None) -> None:
     """List the search spaces that come with raypatch."""
     from raypatch.space import load_space, shipped_spaces

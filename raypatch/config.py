@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -172,6 +172,14 @@ def locate_own_file(identity: str, files: Mapping[str, Path], *, option: str) ->
 @functools.cache
 def _own_file_id(path: Path, _size: int, _mtime_ns: int) -> str:
     return own_file_id(path)
+
+
+def make_config(values: Mapping[str, Any]) -> TrialConfig:
+    """Return the TrialConfig of `values`. Raises ValueError in one line, with near names for a wrong field."""
+    try:
+        return TrialConfig.model_validate(values)
+    except ValidationError as error:
+        raise ValueError(explain_validation(error, TrialConfig)) from error
 
 
 def explain_validation(error: ValidationError, model: type[BaseModel]) -> str:

@@ -39,7 +39,8 @@ def predict_logits(
 ) -> torch.Tensor:
     """Logits (N, C) float32 on the device of uint8 images (N, C, *spatial), in batches of about TOKENS_PER_BATCH.
 
-    tokens: per image. mean, std: (3,) on the device. The batch size follows from it alone, so the same images give the same bits every time.
+    tokens: per image. mean, std: (3,) on the device. The batch size follows from tokens alone, so the same images give
+    the same bits every time.
     """
     model.eval()
     batch_size = max(1, TOKENS_PER_BATCH // (tokens + 1))

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Self
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from raypatch.config import OWN_FILE, TrialConfig, explain_validation, own_file_id
+from raypatch.config import OWN_FILE, TrialConfig, explain_validation, make_config, own_file_id
 from raypatch.data.catalog import DatasetInfo
 
 FACTS = ("dimensions", "task", "channels")
@@ -142,10 +142,7 @@ def resolve_trials(space: SearchSpace) -> tuple[list[TrialConfig], dict[str, Pat
             if rule.holds(values | facts):
                 values |= {key: value for key, value in _by_content(rule.values, files).items() if key not in axes}
         values.setdefault("image_size", info.size)
-        try:
-            config = TrialConfig.model_validate(values)
-        except ValidationError as error:
-            raise ValueError(explain_validation(error, TrialConfig)) from error
+        config = make_config(values)
         check_fit(config, info)
         trials[config.trial_id()] = config
     used = {name for config in trials.values() for name in (config.dataset, config.weights)}

@@ -46,7 +46,6 @@ class SweepProgress:
         self.running: dict[str, EpochRow | None] = {}
         self.results: dict[str, TrialResult] = {}
         self.began = time.monotonic()
-        self._first_epoch: dict[str, int] = {}
         self._measured = 0.0
         self._expected = 0.0
 

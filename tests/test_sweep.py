@@ -1,0 +1,226 @@
+"""A sweep: the same command continues, both executors agree, and nothing is run twice or left behind."""
+
+import io
+import json
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+from tiny import make_images
+
+import raypatch.sweep.local
+from raypatch.config import RunOptions, TrialConfig
+from raypatch.results import EpochRow, SweepPaths, read_result
+from raypatch.space import SearchSpace
+from raypatch.sweep.progress import LiveDisplay, SweepProgress, describe_result, duration
+from raypatch.sweep.run import ExecutorOptions, Outcome, resume_sweep, run_sweep
+from raypatch.sweep.status import read_status, show_status
+
+LOCAL = ExecutorOptions(executor="local")
+OPTIONS = RunOptions(device="cpu", threads=1)
+
+
+def _space(data: Path, **grid: list[object]) -> SearchSpace:
+    fixed = {"dataset": str(data), "model": "test_vit", "weights": "random", "epochs": 2, "batch_size": 8, "lr": 1e-3}
+    space = SearchSpace.model_validate({"name": "tiny", "fixed": fixed})
+    return space.override({"patch_size": [8, 4], "seed": [0]} | grid)
+
+
+def _results(folder: Path) -> dict[str, bytes]:
+    return {trial.folder.name: trial.result.read_bytes() for trial in SweepPaths(folder).trial_folders()}
+
+
+def _figures(folder: Path) -> dict[str, tuple[str, bytes]]:
+    found = {}
+    for trial in SweepPaths(folder).trial_folders():
+        result = read_result(trial.result)
+        assert result is not None
+        found[trial.folder.name] = (
+            result.model_dump_json(include={"val", "test", "best_epoch"}),
+            trial.predictions.read_bytes(),
+        )
+    return found
+
+
+def _row(epoch: int, seconds: float) -> EpochRow:
+    figures = dict.fromkeys(("val_loss", "val_accuracy", "val_balanced_accuracy", "val_auc", "lr"), 0.5)
+    return EpochRow(epoch=epoch, train_loss=0.5, seconds=seconds, images_per_second=1.0, **figures)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return make_images(tmp_path / "images.npz")
+
+
+def test_the_same_command_again_runs_nothing(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "run"
+    first = run_sweep(_space(data), folder, OPTIONS, LOCAL)
+    assert (first.ok, first.left, first.stopped) == (2, 0, None)
+    before = _results(folder)
+    assert "[2/2] images-p8-s0-" in capsys.readouterr().out  # the costlier patch 4 ran first
+    assert run_sweep(_space(data), folder, OPTIONS, LOCAL) == first
+    assert _results(folder) == before
+    assert not list(folder.rglob("*.tmp")) + list(folder.rglob(".lock")) + list(folder.rglob(".stop"))
+
+
+def test_a_new_seed_runs_only_what_is_new(tmp_path: Path, data: Path) -> None:
+    folder = tmp_path / "run"
+    run_sweep(_space(data), folder, OPTIONS, LOCAL)
+    before = _results(folder)
+    after = run_sweep(_space(data, seed=[0, 1]), folder, OPTIONS, LOCAL)
+    assert after.ok == 4
+    assert {name: _results(folder)[name] for name in before} == before
+
+
+def test_a_changed_field_makes_new_trials_and_leaves_the_old_alone(tmp_path: Path, data: Path) -> None:
+    folder = tmp_path / "run"
+    run_sweep(_space(data), folder, OPTIONS, LOCAL)
+    before = _results(folder)
+    outcome = run_sweep(_space(data, lr=[2e-3]), folder, OPTIONS, LOCAL)
+    assert outcome.ok == 2
+    assert len(_results(folder)) == 4
+    assert {name: _results(folder)[name] for name in before} == before
+    assert read_status(SweepPaths(folder)).others == 2
+
+
+def test_a_moved_folder_is_resumed_without_repeating_anything(tmp_path: Path, data: Path) -> None:
+    run_sweep(_space(data), tmp_path / "run", OPTIONS, LOCAL)
+    removed = SweepPaths(tmp_path / "run").trial_folders()[0].folder
+    shutil.rmtree(removed)
+    shutil.move(tmp_path / "run", tmp_path / "moved")
+    before = _results(tmp_path / "moved")
+    outcome = resume_sweep(tmp_path / "moved", {})
+    assert (outcome.ok, outcome.left) == (2, 0)
+    assert {name: _results(tmp_path / "moved")[name] for name in before} == before
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b'{"trial_id'])
+def test_a_damaged_result_is_run_again(tmp_path: Path, data: Path, content: bytes) -> None:
+    folder = tmp_path / "run"
+    run_sweep(_space(data), folder, OPTIONS, LOCAL)
+    before = _figures(folder)
+    SweepPaths(folder).trial_folders()[0].result.write_bytes(content)
+    assert run_sweep(_space(data), folder, OPTIONS, LOCAL).ok == 2
+    assert _figures(folder) == before
+
+
+def test_a_crashing_trial_is_retried_then_failed_with_its_traceback(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, calls = tmp_path / "run", []
+    real = raypatch.sweep.local.run_guarded
+
+    def crash(config: TrialConfig, *rest: object, **more: object) -> object:
+        if config.patch_size == 4:
+            calls.append(config)
+            raise RuntimeError("the device fell off")
+        return real(config, *rest, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(raypatch.sweep.local, "run_guarded", crash)
+    outcome = run_sweep(_space(data), folder, OPTIONS, LOCAL)
+    assert (outcome.ok, len(outcome.errors), len(calls)) == (1, 1, 3)
+    (error,) = outcome.errors.values()
+    assert "Traceback" in error
+    assert "FAILED: RuntimeError: the device fell off" in capsys.readouterr().out
+
+    monkeypatch.setattr(raypatch.sweep.local, "run_guarded", real)
+    assert len(run_sweep(_space(data), folder, OPTIONS, LOCAL).errors) == 1
+    assert run_sweep(_space(data), folder, OPTIONS, LOCAL, retry_failed=True).ok == 2
+
+
+def test_diverged_trial_fails_at_once_and_the_sweep_goes_on(tmp_path: Path, data: Path) -> None:
+    space = _space(data, optimizer=["sgd"], patch_size=[8], lr=[1e30, 1e-3])
+    outcome = run_sweep(space, tmp_path / "run", OPTIONS, LOCAL)
+    assert outcome.ok == 1
+    (error,) = outcome.errors.values()
+    assert "training diverged" in error
+
+
+def test_time_limit_stops_and_says_so(tmp_path: Path, data: Path) -> None:
+    outcome = run_sweep(_space(data, epochs=[5000]), tmp_path / "run", OPTIONS, LOCAL, time_limit=2.0)
+    assert outcome.stopped == "time limit"
+    assert outcome.left == 2
+    assert not list((tmp_path / "run").rglob("*.tmp"))
+    assert not (tmp_path / "run" / ".stop").exists()
+
+
+def test_status_reads_the_files_alone(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "run"
+    run_sweep(_space(data), folder, OPTIONS, LOCAL)
+    paths = SweepPaths(folder)
+    paths.trial_folders()[0].result.unlink()
+    status = read_status(paths)
+    assert (status.count("ok"), status.count("stopped"), status.held_by) == (1, 1, None)
+    assert json.loads(status.as_json())["counts"]["ok"] == 1
+    capsys.readouterr()
+    show_status(status)
+    assert "1/2 done, 1 stopped" in capsys.readouterr().out
+
+
+def test_eta_follows_what_was_measured() -> None:
+    configs = [TrialConfig(dataset="derma", patch_size=p, epochs=2) for p in (4, 7)]
+    first, second = (config.trial_id() for config in configs)
+    progress = SweepProgress(configs, {first: 100.0, second: 50.0}, done=0, side_by_side=1)
+    assert progress.eta_seconds() is None
+    progress.started(first)
+    progress.epoch(first, _row(1, seconds=100.0))  # expected 50 s: everything takes twice as long
+    assert progress.eta_seconds() == pytest.approx(2 * (50 + 50))
+
+
+def test_durations_are_for_people() -> None:
+    assert [duration(s) for s in (0.4, 59, 185, 7620)] == ["0s", "59s", "3m 05s", "2h 07m"]
+
+
+def test_live_display_fits_80_and_160_columns() -> None:
+    from rich.console import Console
+
+    config = TrialConfig(dataset="derma", patch_size=4)
+    display = LiveDisplay([config], {config.trial_id(): 10.0}, done=3, side_by_side=1)
+    display.started(config.trial_id())
+    for width in (80, 160):
+        console = Console(width=width, record=True, file=io.StringIO())
+        console.print(display.render())
+        lines = console.export_text().splitlines()
+        assert max(map(len, lines)) <= width
+        assert "3/4 done, 0 failed, 1 running, 0 left" in lines[0]
+        assert any(config.trial_id() in line and "0/100" in line for line in lines)
+
+
+@pytest.mark.ray
+@pytest.mark.xdist_group("ray")
+def test_ray_and_in_process_give_the_same_bits(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    space = _space(data, seed=[0, 1])
+    run_sweep(space, tmp_path / "local", OPTIONS, LOCAL)
+    capsys.readouterr()
+    ray = ExecutorOptions(executor="ray", cpus_per_trial=1)
+    outcome = run_sweep(space, tmp_path / "ray", OPTIONS, ray)
+    assert (outcome.ok, outcome.left) == (4, 0)
+    captured = capsys.readouterr()
+    assert captured.err == ""  # Ray itself says nothing
+    assert [line[:3] for line in captured.out.splitlines()] == ["0 o", "[1/", "[2/", "[3/", "[4/"]
+    assert _figures(tmp_path / "ray") == _figures(tmp_path / "local")
+    assert not list((tmp_path / "ray").rglob(".*"))
+
+
+def _outcome_in_time(outcome: Outcome, began: float) -> None:
+    assert time.monotonic() - began < 60
+    assert outcome.stopped == "time limit"
+
+
+@pytest.mark.ray
+@pytest.mark.xdist_group("ray")
+def test_ray_stops_within_a_step_and_leaves_nothing(tmp_path: Path, data: Path) -> None:
+    space, began = _space(data, epochs=[5000], seed=[0, 1, 2, 3]), time.monotonic()
+    outcome = run_sweep(space, tmp_path / "run", OPTIONS, ExecutorOptions(cpus_per_trial=1), time_limit=12.0)
+    _outcome_in_time(outcome, began)
+    assert outcome.left == 8
+    assert any(trial.checkpoint.exists() for trial in SweepPaths(tmp_path / "run").trial_folders())
+    assert not list((tmp_path / "run").rglob(".*"))
+
+
+def test_a_failed_result_is_described_by_its_last_line(tmp_path: Path) -> None:
+    from raypatch.results import TrialResult
+
+    result = TrialResult(trial_id="x", status="failed", error="Traceback\nValueError: no\n")
+    assert describe_result(result) == "x FAILED: ValueError: no"
