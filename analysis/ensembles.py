@@ -111,18 +111,18 @@ def combine(combination: Combination, probability: NDArray[np.float32], task: Ta
 
 
 def score_ensembles(
-    trials: pd.DataFrame, by: Sequence[str], rules: Sequence[Rule] = ("mean",), *, size: int | None = None
+    trials: pd.DataFrame, by: Sequence[str], rules: Sequence[Rule] = ("mean",), *, minimum: int = 1
 ) -> pd.DataFrame:
     """Return one row per group of `trials` that agree in the columns `by`, and per rule; members are all of a group.
 
     Filter `trials` first to choose the members: by patch size with `by` naming the seed, by seed with `by` naming the
     patch size. Columns: `by`, rule, patch (members' patch sizes, `1+2+4`), members (trial ids), weights, gflops and
     gflops_without_attention (sum over the members with weight), val_ and test_ scores.
-    size: groups with fewer members are left out. Raises what `load_stack` raises.
+    Groups of fewer than `minimum` members are left out. Raises what `load_stack` raises.
     """
     rows = []
     for key, group in finished(trials).sort_values("patch_size").groupby(list(by), sort=False, dropna=False):
-        if size is not None and len(group) != size:
+        if len(group) < minimum:
             continue
         task: Task = group["task"].iloc[0]
         val, test = load_stack(group, "val"), load_stack(group, "test")
@@ -162,5 +162,5 @@ def patch_ensembles(
         sizes = default_members(series["patch_size"].tolist()) if patch_sizes is None else patch_sizes
         members = series[series["patch_size"].isin(sizes)]
         if len(sizes) > 1:
-            found.append(score_ensembles(members, [*keys, "seed"], rules, size=len(sizes)))
+            found.append(score_ensembles(members, [*keys, "seed"], rules, minimum=len(sizes)))
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame()

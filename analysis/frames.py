@@ -31,6 +31,11 @@ from raypatch.results import (
 )
 
 SCORES = ("loss", "accuracy", "balanced_accuracy", "auc")
+METRICS = {"accuracy": "ACC", "balanced_accuracy": "bACC", "auc": "AUC"}
+"""The scores that tables and plots show, with their heading."""
+
+HEADLINE = "balanced_accuracy"
+"""The score that the answer of a report is about, as in arXiv 2602.18614."""
 
 RESULT_COLUMNS = {
     "run": "name of the run folder",

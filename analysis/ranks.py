@@ -80,12 +80,19 @@ def _nemenyi(complete: pd.DataFrame) -> pd.DataFrame:
 
 
 def _wilcoxon_holm(complete: pd.DataFrame) -> pd.DataFrame:
-    from statsmodels.stats.multitest import multipletests
-
     rows = []
     for first, second in itertools.combinations(complete.columns, 2):
         difference = complete[first] - complete[second]
         p = float(stats.wilcoxon(difference).pvalue) if difference.any() else 1.0
         rows.append((first, second, float(np.median(difference)), p))
     table = pd.DataFrame(rows, columns=["first", "second", "median", "p"])
-    return table.assign(p_holm=multipletests(table["p"], method="holm")[1])
+    return table.assign(p_holm=correct_holm(table["p"]))
+
+
+def correct_holm(p: pd.Series) -> pd.Series:
+    """Return the p-values after Holm's correction over those that are defined; NaN stays NaN."""
+    from statsmodels.stats.multitest import multipletests
+
+    known = p.dropna()
+    corrected = multipletests(known, method="holm")[1] if len(known) else []
+    return pd.Series(corrected, index=known.index, dtype=float).reindex(p.index)

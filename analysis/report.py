@@ -6,9 +6,9 @@ from pathlib import Path
 
 from raypatch.analysis.cells import select_recipes
 from raypatch.analysis.ensembles import patch_ensembles
-from raypatch.analysis.frames import load_study
+from raypatch.analysis.frames import METRICS, load_study
 from raypatch.analysis.render import to_latex, to_markdown, write_csv
-from raypatch.analysis.tables import METRICS, main_table, metric_table, summarize_cells
+from raypatch.analysis.tables import main_table, metric_table, summarize_cells
 from raypatch.files import write_atomically
 from raypatch.results import SweepPaths
 

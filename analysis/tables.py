@@ -8,10 +8,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from raypatch.analysis.cells import DATASET_KEYS, finished, recipe_fields, series_keys
-from raypatch.analysis.frames import CONFIG_COLUMNS, SCORES
+from raypatch.analysis.frames import CONFIG_COLUMNS, METRICS, SCORES
 from raypatch.analysis.render import Cell, Table, percent, significant
 
-METRICS = {"accuracy": "ACC", "balanced_accuracy": "bACC", "auc": "AUC"}
 COSTS = ("gflops", "gflops_without_attention", "parameters", "tokens")
 SPEEDS = ("train_seconds", "images_per_second", "peak_memory_gb")
 MEASURES = (*(f"{split}_{name}" for split in ("test", "val") for name in SCORES), *COSTS, *SPEEDS)
