@@ -156,10 +156,11 @@ def train_trial(
             loss_sum += step(images, labels, parameters) * len(rows)
         train_loss = loss_sum.item() / len(train)
         train_seconds = time.perf_counter() - started
-        if not math.isfinite(train_loss):
-            raise TrialError(f"training diverged: the loss of epoch {epoch + 1} is {train_loss}; lower lr={config.lr}")
+        logits = trained.logits(val)
+        if not (math.isfinite(train_loss) and logits.isfinite().all()):
+            raise TrialError(f"training diverged in epoch {epoch + 1}: its loss is {train_loss}; lower lr={config.lr}")
 
-        scores = score_logits(trained.logits(val), val.labels, trained.info.task)
+        scores = score_logits(logits, val.labels, trained.info.task)
         row = EpochRow(
             epoch=epoch + 1,
             train_loss=train_loss,

@@ -181,7 +181,7 @@ def test_seeds_differ_and_repeat(tmp_path: Path) -> None:
 
 def test_diverged_training_says_so(tmp_path: Path) -> None:
     config, options = tiny_trial(make_images(tmp_path / "a.npz"), lr=1e30, optimizer="sgd")
-    with pytest.raises(TrialError, match=r"training diverged: the loss of epoch . is .*; lower lr"):
+    with pytest.raises(TrialError, match=r"training diverged in epoch .: its loss is .*; lower lr"):
         _run(tmp_path / "trial", config, options)
 
 

@@ -133,7 +133,9 @@ def _check_name(name: str) -> None:
     architecture, _, tag = name.partition(".")
     known = timm.list_models()
     if architecture not in known:
-        near = difflib.get_close_matches(architecture, timm.list_models(["vit_*", "deit*"]), n=3)
+        fitting = timm.list_models(["vit_*", "deit*"])
+        near = [model for model in fitting if model.startswith(architecture)][:3]
+        near = near or difflib.get_close_matches(architecture, fitting, n=3)
         near = near or difflib.get_close_matches(architecture, known, n=3) or list(EXAMPLES)
         raise ValueError(f"unknown model {name!r}: did you mean {', '.join(near)}?")
     if not is_model_in_modules(architecture, WORKING_MODULES):

@@ -1,0 +1,97 @@
+"""Who may import whom, as docs/ARCHITECTURE.md says: parsed from the source, so that it stays true."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = {"raypatch": ROOT / "raypatch", "raypatch.analysis": ROOT / "analysis"}
+OPTIONAL = {"ray", "medmnist", "fvcore", "optuna", "pandas", "scipy", "sklearn", "matplotlib", "typer", "tensorboardX"}
+MAY_IMPORT_RAY = {"raypatch.sweep.ray_executor", "raypatch.sweep.ray_setup", "raypatch.sweep.search"}
+LAYERS = (
+    ("raypatch.data.catalog", "raypatch.files", "raypatch"),
+    ("raypatch.config",),
+    ("raypatch.data", "raypatch.results"),
+    (
+        "raypatch.space",
+        "raypatch.models",
+        "raypatch.metrics",
+        "raypatch.runtime",
+        "raypatch.optim",
+        "raypatch.checkpoint",
+    ),
+    ("raypatch.evaluate", "raypatch.step"),
+    ("raypatch.train",),
+    ("raypatch.sweep", "raypatch.analysis", "raypatch.selection"),
+    ("raypatch.cli",),
+)
+
+
+def _modules() -> dict[str, ast.Module]:
+    found = {}
+    for package, folder in PACKAGES.items():
+        for path in folder.rglob("*.py"):
+            parts = path.relative_to(folder).with_suffix("").parts
+            name = ".".join([package, *(part for part in parts if part != "__init__")])
+            found[name] = ast.parse(path.read_text("utf-8"))
+    return found
+
+
+def _imports(tree: ast.AST, *, top_level: bool) -> set[str]:
+    names: set[str] = set()
+    nodes = ast.iter_child_nodes(tree) if top_level else ast.walk(tree)
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+        elif top_level and isinstance(node, ast.Try):
+            names |= _imports(ast.Module(body=node.body, type_ignores=[]), top_level=True)
+    return names
+
+
+def _layer(module: str) -> int:
+    matching = [
+        (len(prefix), number)
+        for number, layer in enumerate(LAYERS)
+        for prefix in layer
+        if module == prefix or (prefix != "raypatch" and module.startswith(prefix + "."))
+    ]
+    assert matching, f"{module} is in no layer: add it to LAYERS and to docs/ARCHITECTURE.md"
+    return max(matching)[1]
+
+
+MODULES = _modules()
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_imports_point_down(module: str) -> None:
+    for name in _imports(MODULES[module], top_level=False):
+        if name in MODULES and name != module:
+            assert _layer(name) <= _layer(module), f"{module} imports {name}, which stands above it"
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_ray_stays_where_it_belongs(module: str) -> None:
+    uses = any(name.split(".")[0] == "ray" for name in _imports(MODULES[module], top_level=False))
+    assert not uses or module in MAY_IMPORT_RAY
+
+
+@pytest.mark.parametrize("module", sorted(name for name in MODULES if _layer(name) <= _layer("raypatch.train")))
+def test_the_core_needs_no_optional_package_at_import(module: str) -> None:
+    roots = {name.split(".")[0] for name in _imports(MODULES[module], top_level=True)}
+    assert not roots & OPTIONAL
+
+
+def test_nothing_pickled_is_loaded_and_no_shell_is_used() -> None:
+    for module, tree in MODULES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.keyword):
+                assert node.arg != "shell", module
+                if node.arg in ("allow_pickle", "weights_only"):
+                    assert isinstance(node.value, ast.Constant), module
+                    assert node.value.value is (node.arg == "weights_only"), module
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "pickle":
+                assert node.attr == "UnpicklingError", module
+        assert not {"cloudpickle", "dill", "joblib"} & _imports(tree, top_level=False), module
