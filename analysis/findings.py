@@ -110,7 +110,7 @@ def conclude(study: Study, resamples: int = RESAMPLES) -> Findings:
 
 def _examine(usable: pd.DataFrame, keys: list[str], resamples: int) -> Evidence:
     """Examine every series, side by side on the cores: the bootstrap spends its time outside Python."""
-    groups = dict(list(usable.groupby(keys, sort=False, dropna=False)))
+    groups = dict(list(usable.groupby(keys, dropna=False)))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         found = list(pool.map(lambda series: examine_series(series, resamples), groups.values()))
     joined = {}

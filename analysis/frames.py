@@ -204,8 +204,8 @@ def load_stack(trials: pd.DataFrame, split: Split) -> Stack:
         raise ValueError("no trial to take predictions of")
     first: Predictions | None = None
     members = []
-    for row in trials.to_dict("records"):
-        found = _read_split(TrialPaths(Path(row["folder"])), split, int(row[f"{split}_images"]))
+    for trial_id, folder, images in trials[["trial_id", "folder", f"{split}_images"]].itertuples(index=False):
+        found = _read_split(TrialPaths(Path(folder)), split, int(images))
         order = np.argsort(found.index, kind="stable")
         found = Predictions(found.index[order], found.label[order], found.probability[order])
         first = first or found
@@ -216,7 +216,7 @@ def load_stack(trials: pd.DataFrame, split: Split) -> Stack:
         )
         if not same:
             raise MisalignedError(
-                f"{row['trial_id']} and {trials['trial_id'].iloc[0]} predict different {split} images, labels or"
+                f"{trial_id} and {trials['trial_id'].iloc[0]} predict different {split} images, labels or"
                 " classes; combine only trials of the same dataset file"
             )
         members.append(found.probability)
