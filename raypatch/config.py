@@ -97,6 +97,11 @@ class TrialConfig(BaseModel):
         own = OWN_FILE.fullmatch(self.dataset)
         return own["stem"] if own else self.dataset
 
+    @property
+    def lower_is_better(self) -> bool:
+        """Whether the selection figure is a loss."""
+        return self.selection == "val_loss"
+
     def canonical_json(self) -> str:
         """The fields that differ from their defaults, sorted, as JSON: what the trial's identity hangs on."""
         return json.dumps(self.model_dump(exclude_defaults=True), sort_keys=True, separators=(",", ":"))

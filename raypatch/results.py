@@ -18,6 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from raypatch.config import TrialConfig
 from raypatch.data.catalog import Split, Task
 from raypatch.files import write_atomically
+from raypatch.search_settings import Search
 
 SCHEMA_VERSION = 1
 
@@ -124,7 +125,8 @@ class SweepRecord(BaseModel):
     """sweep.json: the trials of the last command in this folder, and where it came from.
 
     command: as typed, program name first. options, executor: fields of RunOptions and ExecutorOptions, so that
-    `raypatch resume` runs as the command did; options.files says where own data and weights lay.
+    `raypatch resume` runs as the command did; options.files says where own data and weights lay. search: of a
+    search, whose trials are those drawn so far, in order; each is added before it starts.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -137,6 +139,7 @@ class SweepRecord(BaseModel):
     provenance: dict[str, str]
     options: dict[str, Any] = {}
     executor: dict[str, Any] = {}
+    search: Search | None = None
     trials: tuple[TrialConfig, ...]
 
 

@@ -13,10 +13,12 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from raypatch.config import OWN_FILE, TrialConfig, explain_validation, make_config, own_file_id
 from raypatch.data.catalog import DatasetInfo
+from raypatch.search_settings import Search, SearchedField, SearchSettings
 
 FACTS = ("dimensions", "task", "channels")
 """What a when-rule may ask beside the fields of TrialConfig: facts of the dataset."""
 
+_DEFAULTS = {name: field.default for name, field in TrialConfig.model_fields.items() if not field.is_required()}
 _WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 
 
@@ -56,6 +58,7 @@ class SearchSpace(BaseModel):
         default_factory=dict, description="TrialConfig fields with a list of values each."
     )
     when: tuple[WhenRule, ...] = Field((), description="Rules that set fields, such as the recipe of 2D or 3D data.")
+    search: SearchSettings | None = Field(None, description="Fields to search at each point of the grid, and how.")
 
     @model_validator(mode="after")
     def _only_known_fields(self) -> Self:
@@ -73,13 +76,37 @@ class SearchSpace(BaseModel):
                 raise ValueError(f"grid axis {key!r} is empty; give at least one value or remove it")
         if both := set(self.fixed) & set(self.grid):
             raise ValueError(f"{', '.join(sorted(both))}: both fixed and a grid axis; keep one")
+        searched = set(self.search.fields) if self.search else set()
+        if both := searched & {*self.fixed, *self.grid, *(key for rule in self.when for key in rule.condition)}:
+            raise ValueError(f"{', '.join(sorted(both))}: searched, so it cannot be given or asked for by a when-rule")
         return self
 
     def override(self, values: Mapping[str, Sequence[Any]]) -> "SearchSpace":
         """Return the space with each field of `values` replaced by an axis of these values, whatever set it before."""
         fixed = {key: value for key, value in self.fixed.items() if key not in values}
         grid = self.grid | {key: list(axis) for key, axis in values.items()}
-        return SearchSpace.model_validate({**self.model_dump(by_alias=True), "fixed": fixed, "grid": grid})
+        return self._changed(fixed=fixed, grid=grid)
+
+    def override_search(self, *, together: bool = False, **settings: Any) -> "SearchSpace":
+        """Return the space with these `settings` of its search. together: patch size is searched, no longer an axis.
+
+        Raises ValueError for a space without search.
+        """
+        if self.search is None:
+            raise ValueError(f"the search space {self.name!r} has no `search:` section; use --space learning_rate")
+        search = self.search.model_dump(by_alias=True, exclude_none=True) | settings
+        if not together:
+            return self._changed(search=search)
+        patch_sizes = self.grid.get("patch_size", [self.fixed.get("patch_size")])
+        search["fields"] = {**search["fields"], "patch_size": {"choice": patch_sizes}}
+        fixed, grid = ({k: v for k, v in part.items() if k != "patch_size"} for part in (self.fixed, self.grid))
+        return self._changed(fixed=fixed, grid=grid, search=search)
+
+    def _changed(self, **parts: Any) -> "SearchSpace":
+        try:
+            return SearchSpace.model_validate(self.model_dump(by_alias=True, exclude_none=True) | parts)
+        except ValidationError as error:
+            raise ValueError(explain_validation(error, SearchSpace)) from error
 
 
 def shipped_spaces() -> dict[str, Path]:
@@ -139,7 +166,7 @@ def resolve_trials(space: SearchSpace) -> tuple[list[TrialConfig], dict[str, Pat
         values["dataset"] = info.name
         facts = {"dimensions": info.dimensions, "task": info.task, "channels": info.channels}
         for rule in space.when:
-            if rule.holds(values | facts):
+            if rule.holds(_DEFAULTS | {"image_size": info.size} | values | facts):
                 values |= {key: value for key, value in _by_content(rule.values, files).items() if key not in axes}
         values.setdefault("image_size", info.size)
         config = make_config(values)
@@ -147,6 +174,32 @@ def resolve_trials(space: SearchSpace) -> tuple[list[TrialConfig], dict[str, Pat
         trials[config.trial_id()] = config
     used = {name for config in trials.values() for name in (config.dataset, config.weights)}
     return list(trials.values()), {name: path for name, path in files.items() if name in used}
+
+
+def resolve_search(space: SearchSpace) -> tuple[Search, dict[str, Path]]:
+    """Resolve a space with a search to its groups, and to own files as `resolve_trials` does.
+
+    Raises ValueError for a wrong field, value, range or file.
+    """
+    assert space.search is not None
+    settings = space.search
+    ends = {name: [*field.ends] for name, field in settings.fields.items()}
+    for name, values in ends.items():
+        others = {other: [field[0]] for other, field in ends.items() if other != name}
+        trials, _ = resolve_trials(space.model_copy(update={"search": None}).override(others | {name: values}))
+        if settings.fields[name].choice:
+            canonical = tuple(dict.fromkeys(getattr(config, name) for config in trials))
+            fields = settings.fields | {name: SearchedField(choice=canonical)}
+            settings = settings.model_copy(update={"fields": fields})
+    groups, files = resolve_trials(
+        space.model_copy(update={"search": None}).override({name: values[:1] for name, values in ends.items()})
+    )
+    for group in groups:
+        if settings.grace_epochs > group.epochs:
+            raise ValueError(f"grace_epochs={settings.grace_epochs} must be at most epochs={group.epochs}")
+    if len(seeds := {group.seed for group in groups}) > 1:
+        raise ValueError(f"a search has one seed, not {', '.join(map(str, sorted(seeds)))}: a lucky one is no recipe")
+    return Search(settings=settings, groups=tuple(groups)), files
 
 
 def check_fit(config: TrialConfig, info: DatasetInfo) -> None:

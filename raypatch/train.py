@@ -172,7 +172,7 @@ def train_trial(
             seconds=time.perf_counter() - started,
             images_per_second=len(train) / train_seconds,
         )
-        progress = _advance(progress, row, config)
+        progress = advance(progress, row, config)
         append_epoch(paths.epochs, row)
         save_tensors(paths.checkpoint, training_state(model, optimizer), progress)
         if progress.best_epoch == row.epoch:  # after the checkpoint, which can restore it: see _resume
@@ -182,10 +182,10 @@ def train_trial(
     return _finish(trained, paths, options, progress, val, len(train))
 
 
-def _advance(progress: Progress, row: EpochRow, config: TrialConfig) -> Progress:
+def advance(progress: Progress, row: EpochRow, config: TrialConfig) -> Progress:
     """The progress after `row`: the best epoch is the first with the best selection figure; NaN never wins."""
     figure = getattr(row, config.selection)
-    sign = -1.0 if config.selection == "val_loss" else 1.0
+    sign = -1.0 if config.lower_is_better else 1.0
     best = progress.best_figure
     if best is None or (not math.isnan(figure) and (math.isnan(best) or sign * figure > sign * best)):
         return Progress(row.epoch, row.epoch, figure)

@@ -11,7 +11,7 @@ OPTIONAL = {"ray", "medmnist", "fvcore", "optuna", "pandas", "scipy", "sklearn",
 MAY_IMPORT_RAY = {"raypatch.sweep.ray_executor", "raypatch.sweep.ray_setup", "raypatch.sweep.search"}
 LAYERS = (
     ("raypatch.data.catalog", "raypatch.files", "raypatch"),
-    ("raypatch.config",),
+    ("raypatch.config", "raypatch.search_settings"),
     ("raypatch.data", "raypatch.results"),
     (
         "raypatch.space",
