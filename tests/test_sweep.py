@@ -2,7 +2,10 @@
 
 import io
 import json
+import os
 import shutil
+import signal
+import threading
 import time
 from pathlib import Path
 
@@ -12,9 +15,9 @@ from tiny import make_images
 import raypatch.sweep.local
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.results import EpochRow, SweepPaths, read_result
-from raypatch.space import SearchSpace
+from raypatch.space import SearchSpace, resolve_trials
 from raypatch.sweep.progress import LiveDisplay, SweepProgress, describe_result, duration
-from raypatch.sweep.run import ExecutorOptions, Outcome, resume_sweep, run_sweep
+from raypatch.sweep.run import ExecutorOptions, resume_sweep, run_sweep
 from raypatch.sweep.status import read_status, show_status
 
 LOCAL = ExecutorOptions(executor="local")
@@ -203,20 +206,71 @@ def test_ray_and_in_process_give_the_same_bits(tmp_path: Path, data: Path, capsy
     assert not list((tmp_path / "ray").rglob(".*"))
 
 
-def _outcome_in_time(outcome: Outcome, began: float) -> None:
-    assert time.monotonic() - began < 60
-    assert outcome.stopped == "time limit"
-
-
 @pytest.mark.ray
 @pytest.mark.xdist_group("ray")
-def test_ray_stops_within_a_step_and_leaves_nothing(tmp_path: Path, data: Path) -> None:
-    space, began = _space(data, epochs=[5000], seed=[0, 1, 2, 3]), time.monotonic()
-    outcome = run_sweep(space, tmp_path / "run", OPTIONS, ExecutorOptions(cpus_per_trial=1), time_limit=12.0)
-    _outcome_in_time(outcome, began)
-    assert outcome.left == 8
-    assert any(trial.checkpoint.exists() for trial in SweepPaths(tmp_path / "run").trial_folders())
-    assert not list((tmp_path / "run").rglob(".*"))
+def test_a_signal_stops_ray_within_a_step_and_leaves_nothing(tmp_path: Path, data: Path) -> None:
+    folder, signalled = tmp_path / "run", []
+
+    def signal_after_a_checkpoint() -> None:
+        while not list(folder.rglob("last.ckpt")):
+            time.sleep(0.1)
+        signalled.append(time.monotonic())
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=signal_after_a_checkpoint, daemon=True).start()
+    how = ExecutorOptions(executor="ray", cpus_per_trial=1)
+    outcome = run_sweep(_space(data, epochs=[5000], seed=[0, 1, 2, 3]), folder, OPTIONS, how)
+    assert time.monotonic() - signalled[0] < 20
+    assert (outcome.stopped, outcome.left) == ("SIGTERM", 8)
+    assert list(folder.rglob("last.ckpt"))
+    assert not list(folder.rglob(".*"))
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_room_is_checked_before_anything_starts(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cores = len(os.sched_getaffinity(0))
+    with pytest.raises(ValueError, match=f"--cpus-per-trial {cores + 1} is more than the {cores} cores"):
+        run_sweep(_space(data), tmp_path / "run", OPTIONS, ExecutorOptions(cpus_per_trial=cores + 1))
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
+    with pytest.raises(ValueError, match=r"has 0.0 GB free and the 2 trials left need .* --runs-dir"):
+        run_sweep(_space(data), tmp_path / "run", OPTIONS, LOCAL)
+    assert not list((tmp_path / "run").rglob("*.json"))
+
+
+def test_cores_are_shared_as_measured(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from raypatch.sweep import placement
+
+    trials, files = resolve_trials(_space(data))
+    options = OPTIONS.model_copy(update={"files": files})
+    said: list[str] = []
+    for alone, cpus, slots in ((1.2, 1, 2), (1.9, 2, 1)):
+        seconds = {1: alone, 2: 1.0}
+        monkeypatch.setattr(placement, "step_seconds", lambda config, options, threads, s=seconds: s[threads])
+        placed = placement.place_on_cores(trials, options, cpus=None, cores=2, say=said.append)
+        assert (placed.cpus, placed.slots) == (cpus, slots)
+    assert len(said) == 2
+
+
+def test_a_step_is_really_measured(data: Path) -> None:
+    from raypatch.sweep.placement import step_seconds, typical_trial
+
+    trials, files = resolve_trials(_space(data))
+    options = OPTIONS.model_copy(update={"files": files})
+    typical = typical_trial(trials, options)
+    assert typical is not None
+    assert typical.patch_size == 4
+    assert 0 < step_seconds(typical, options, threads=1) < 10
+
+
+@pytest.mark.parametrize(("gpus", "share", "slots"), [(1, 1.0, 1), (1, 0.25, 4), (2, 0.5, 4), (1, 0.3, 3), (3, 1.0, 3)])
+def test_shares_never_exceed_a_gpu(gpus: int, share: float, slots: int) -> None:
+    from raypatch.sweep.placement import place_on_gpus
+
+    placed = place_on_gpus(gpus=gpus, share=share, cpus=None, cores=8)
+    assert placed.slots == slots
+    assert placed.slots * placed.gpu_share <= gpus + 1e-9
+    assert placed.cpus * placed.slots <= 8
 
 
 def test_a_failed_result_is_described_by_its_last_line(tmp_path: Path) -> None:

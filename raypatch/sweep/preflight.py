@@ -1,12 +1,14 @@
 """Checks before anything starts: data, weights, models, device, folder. A failure is a ValueError with the way out."""
 
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from raypatch.config import OWN_FILE, RunOptions, TrialConfig
 from raypatch.data.source import data_folder, describe, fetch, verify
 from raypatch.models.build import check_model
+from raypatch.models.flops import model_facts
 from raypatch.results import SweepPaths, read_sweep
 from raypatch.runtime import resolve_device
 
@@ -52,3 +54,27 @@ def check_folder(folder: Path) -> SweepPaths:
     if paths.record.exists():
         read_sweep(paths.record)
     return paths
+
+
+def needed_bytes(todo: Sequence[TrialConfig], options: RunOptions, *, side_by_side: int = 1) -> int:
+    """Disk space that trials will take: best weights and predictions of each, checkpoints of those that run at once.
+
+    Weights, gradients' two moments and a copy while it is replaced: six times the weights per running trial.
+    """
+    finished, weights = 0, []
+    for config in todo:
+        info = describe(config.dataset, data_dir=options.data_dir, files=options.files)
+        facts = model_facts(config, dimensions=info.dimensions, outputs=len(info.classes))
+        weights.append(4 * facts.parameters)
+        finished += 4 * facts.parameters + (info.counts[1] + info.counts[2]) * (4 * len(info.classes) + 16)
+    return finished + 6 * sum(sorted(weights)[-side_by_side:])
+
+
+def check_space(todo: Sequence[TrialConfig], paths: SweepPaths, options: RunOptions) -> None:
+    """Raise ValueError when the disk of the run folder has less room than the rest of the sweep will take."""
+    needed, free = needed_bytes(todo, options), shutil.disk_usage(paths.folder).free
+    if needed > free:
+        raise ValueError(
+            f"{paths.folder} has {free / 1e9:.1f} GB free and the {len(todo)} trials left need {needed / 1e9:.1f} GB;"
+            " make space or give another folder with --runs-dir"
+        )

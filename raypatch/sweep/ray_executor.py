@@ -6,7 +6,6 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from ray.tune import Callback, FailureConfig, PlacementGroupFactory, RunConfig, 
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.results import EpochRow, SweepPaths
 from raypatch.sweep.guard import SweepHaltedError, record_failure, run_guarded
+from raypatch.sweep.placement import Placement
 from raypatch.sweep.plan import finished_result
 from raypatch.sweep.progress import Listener
 from raypatch.sweep.stop import StopRequest, stop_file_watcher
@@ -26,17 +26,6 @@ from raypatch.train import Interrupted
 
 STOP_SECONDS = 60.0
 """How long running trials may take to reach the end of their step before Ray ends them."""
-
-
-@dataclass(frozen=True)
-class Resources:
-    """What one trial asks of Ray: whole CPUs and a share of a GPU (0 on a machine without)."""
-
-    cpus: int
-    gpu_share: float
-
-    def as_bundle(self) -> dict[str, float]:
-        return {"CPU": float(self.cpus)} | ({"GPU": self.gpu_share} if self.gpu_share else {})
 
 
 def ray_trial(spec: dict[str, Any]) -> None:
@@ -131,7 +120,7 @@ def run_on_ray(
     paths: SweepPaths,
     options: RunOptions,
     *,
-    resources: Resources,
+    placement: Placement,
     retries: int,
     reuse_actors: bool,
     listener: Listener,
@@ -145,7 +134,7 @@ def run_on_ray(
     observer = _Observer(paths, listener, stop)
     with _tune_storage() as storage:
         tuner = Tuner(
-            tune.with_resources(_trainable, PlacementGroupFactory([resources.as_bundle()])),
+            tune.with_resources(_trainable, PlacementGroupFactory([placement.as_bundle()])),
             param_space={"spec": tune.grid_search(specs)},
             tune_config=TuneConfig(
                 reuse_actors=reuse_actors,

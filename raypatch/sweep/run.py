@@ -17,8 +17,9 @@ from raypatch.results import SweepPaths, SweepRecord, read_sweep, write_json
 from raypatch.runtime import provenance, resolve_device
 from raypatch.space import SearchSpace, resolve_trials
 from raypatch.sweep.local import run_locally
+from raypatch.sweep.placement import Placement, check_room, place_on_cores, place_on_gpus
 from raypatch.sweep.plan import plan_sweep, rough_seconds
-from raypatch.sweep.preflight import check_before_start, check_folder
+from raypatch.sweep.preflight import check_before_start, check_folder, check_space
 from raypatch.sweep.progress import make_display
 from raypatch.sweep.stop import StopRequest
 
@@ -99,13 +100,15 @@ def _run(
 ) -> Outcome:
     options, how = RunOptions.model_validate(record.options), ExecutorOptions.model_validate(record.executor)
     check_before_start(record.trials, options, say=_say)
+    check_room(options.device, gpus=how.gpus, cpus=how.cpus_per_trial)
     paths = check_folder(folder.absolute())
     stop = StopRequest(paths.stop)
     with hold_lock(paths.lock):
+        plan = plan_sweep(record.trials, paths, options, retry_failed=retry_failed)
+        check_space(plan.todo, paths, options)
         write_json(paths.record, record)
         if space is not None:
             write_atomically(paths.space, space.encode())
-        plan = plan_sweep(record.trials, paths, options, retry_failed=retry_failed)
         _say(f"{len(plan.results)} of {plan.total} trials are over, {len(plan.todo)} to run, in {paths.folder}")
         if plan.todo:
             with stop.listening(time_limit):
@@ -123,26 +126,29 @@ def _execute(
     how: ExecutorOptions,
     stop: StopRequest,
 ) -> None:
-    has_gpu = resolve_device(options.device).type == "cuda"
     cores = len(os.sched_getaffinity(0))
-    cpus = how.cpus_per_trial or (1 if has_gpu else cores)
-    slots = int(how.gpus / how.gpu_share) if has_gpu else max(1, cores // cpus)
+    if resolve_device(options.device).type == "cuda":
+        placement = place_on_gpus(gpus=how.gpus, share=how.gpu_share, cpus=how.cpus_per_trial, cores=cores)
+    elif how.executor == "local":
+        placement = Placement(how.cpus_per_trial or cores, 0.0, 1)
+    else:
+        placement = place_on_cores(todo, options, cpus=how.cpus_per_trial, cores=cores, say=_say)
     seconds = {config.trial_id(): rough_seconds(config, options) for config in todo}
-    options = options.model_copy(update={"threads": options.threads or cpus})
-    side_by_side = slots if how.executor == "ray" else 1
-    with make_display(todo, seconds, done=done, side_by_side=side_by_side) as display:
+    options = options.model_copy(update={"threads": options.threads or placement.cpus})
+    slots = 1 if how.executor == "local" else placement.slots
+    with make_display(todo, seconds, done=done, side_by_side=slots) as display:
         if how.executor == "local":
             run_locally(todo, paths, options, retries=how.retries, listener=display, stop=stop)
             return
-        from raypatch.sweep.ray_executor import Resources, run_on_ray
+        from raypatch.sweep.ray_executor import run_on_ray
         from raypatch.sweep.ray_setup import local_ray
 
-        with local_ray(cpus=max(cores, cpus), gpus=how.gpus if has_gpu else 0):
+        with local_ray(cpus=max(cores, placement.slots * placement.cpus), gpus=how.gpus if placement.gpu_share else 0):
             run_on_ray(
                 todo,
                 paths,
                 options,
-                resources=Resources(cpus, how.gpu_share if has_gpu else 0.0),
+                placement=placement,
                 retries=how.retries,
                 reuse_actors=how.reuse_actors,
                 listener=display,

@@ -1,0 +1,117 @@
+"""Where trials run: how many cores each has, which share of a GPU, and how many run side by side."""
+
+import math
+import os
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from raypatch.config import RunOptions, TrialConfig
+from raypatch.data.source import describe
+from raypatch.models.flops import model_facts
+from raypatch.optim import make_optimizer
+from raypatch.runtime import resolve_device
+from raypatch.step import TrainingStep
+from raypatch.train import prepare
+
+MEASURABLE_GFLOPS = 200.0
+"""Largest training step, in GFLOPs forward, that is worth a measurement before the sweep: about a second of a core."""
+
+WORTHWHILE = 1.1
+"""How much faster side by side must be measured to be chosen."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What each trial asks for. cpus: whole cores. gpu_share: of one GPU, 0 on a machine without. slots: at once."""
+
+    cpus: int
+    gpu_share: float
+    slots: int
+
+    def as_bundle(self) -> dict[str, float]:
+        """The resources one trial asks of Ray."""
+        return {"CPU": float(self.cpus)} | ({"GPU": self.gpu_share} if self.gpu_share else {})
+
+
+def place_on_gpus(*, gpus: int, share: float, cpus: int | None, cores: int) -> Placement:
+    """Pack trials onto GPUs: as many to each as shares fit, cores divided between them."""
+    slots = gpus * math.floor(1 / share + 1e-9)
+    return Placement(cpus or max(1, cores // slots), share, slots)
+
+
+def place_on_cores(
+    todo: Sequence[TrialConfig],
+    options: RunOptions,
+    *,
+    cpus: int | None,
+    cores: int,
+    say: Callable[[str], None],
+) -> Placement:
+    """Choose between one trial on all cores and one on each core, by measuring a step of a typical trial both ways."""
+    if cpus is None:
+        cpus = cores
+        typical = typical_trial(todo, options) if cores > 1 and len(todo) > 1 else None
+        if typical is not None:
+            together = step_seconds(typical, options, threads=cores)
+            alone = step_seconds(typical, options, threads=1)
+            gain = cores * together / alone
+            cpus = 1 if gain > WORTHWHILE else cores
+            choice = f"{cores} trials side by side" if cpus == 1 else f"one trial at a time on {cores} cores"
+            say(f"{choice}: a core for each was measured at {gain:.2f} times the speed of all cores for one")
+    return Placement(cpus, 0.0, max(1, cores // cpus))
+
+
+def typical_trial(todo: Sequence[TrialConfig], options: RunOptions) -> TrialConfig | None:
+    """The costliest trial of which a training step can be measured in about a second; None when all are larger."""
+    cost = {}
+    for config in todo:
+        info = describe(config.dataset, data_dir=options.data_dir, files=options.files)
+        facts = model_facts(config, dimensions=info.dimensions, outputs=len(info.classes))
+        cost[config] = facts.gflops * config.batch_size
+    measurable = [config for config in todo if cost[config] <= MEASURABLE_GFLOPS]
+    return max(measurable, key=lambda config: cost[config], default=None)
+
+
+def step_seconds(config: TrialConfig, options: RunOptions, *, threads: int, repeats: int = 3) -> float:
+    """Median seconds of one training step on so many threads of a CPU, on noise shaped like the trial's images."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        trained = prepare(config.model_copy(update={"weights": "random"}), options)
+        info = trained.info
+        shape = (config.batch_size, info.channels, *(config.image_size,) * info.dimensions)
+        images = torch.randint(256, shape, dtype=torch.uint8)
+        labels = torch.zeros(config.batch_size, dtype=torch.int64)
+        if info.task == "multilabel":
+            labels = labels[:, None].expand(-1, len(info.classes))
+        step = TrainingStep(
+            trained.model,
+            make_optimizer(trained.model, config),
+            task=info.task,
+            mean=trained.mean,
+            std=trained.std,
+            precision=trained.precision,
+            micro_batch=config.batch_size,
+        )
+        seconds = []
+        for _ in range(repeats + 1):
+            began = time.perf_counter()
+            step(images, labels, None)
+            seconds.append(time.perf_counter() - began)
+        return statistics.median(seconds[1:])
+    finally:
+        torch.set_num_threads(before)
+
+
+def check_room(device: str, *, gpus: int, cpus: int | None) -> None:
+    """Raise ValueError for resources that this machine does not have: Ray would wait for them for ever."""
+    cores = len(os.sched_getaffinity(0))
+    if cpus is not None and cpus > cores:
+        raise ValueError(f"--cpus-per-trial {cpus} is more than the {cores} cores of this machine; use at most {cores}")
+    if resolve_device(device).type == "cuda" and gpus > torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise ValueError(f"--gpus {gpus} is more than the {count} of this machine; use at most {count}")
