@@ -2,18 +2,18 @@
 
 import contextlib
 import os
-import shutil
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from raypatch.sweep import ray_setup  # noqa: F401 - makes the settings that ray reads when it is imported
 
 # isort: split
 from ray import tune
 from ray.tune import Callback, FailureConfig, PlacementGroupFactory, RunConfig, Stopper, TuneConfig, Tuner
+from ray.tune.schedulers import FIFOScheduler
+from ray.tune.search import Searcher
 
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.results import EpochRow, SweepPaths
@@ -23,6 +23,9 @@ from raypatch.sweep.plan import finished_result
 from raypatch.sweep.progress import Listener
 from raypatch.sweep.stop import StopRequest, stop_file_watcher
 from raypatch.train import Interrupted
+
+if TYPE_CHECKING:
+    from raypatch.sweep.search import SearchRun
 
 STOP_SECONDS = 60.0
 """How long running trials may take to reach the end of their step before Ray ends them."""
@@ -66,8 +69,7 @@ class _Observer(Callback):
         if "halt" in result:
             self.stop.set(result["halt"])
         elif "epoch" in result:
-            row = EpochRow.model_validate({name: result[name] for name in EpochRow.model_fields})
-            self.listener.epoch(_config(trial).trial_id(), row)
+            self.listener.epoch(_config(trial).trial_id(), _row(result))
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self.running.discard(trial.trial_id)
@@ -115,57 +117,102 @@ class _StopWhenAsked(Stopper):
         return not self._stopping & self.observer.running or time.monotonic() > self._deadline
 
 
+class _Draws(Searcher):
+    """Hands Ray a search's trials, each drawn when there is room for it."""
+
+    def __init__(self, specs: Iterator[dict[str, Any]]) -> None:
+        super().__init__()
+        self._specs = specs
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+    def suggest(self, trial_id: str) -> Any:
+        return next(self._specs, Searcher.FINISHED)
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Nothing: the observer hears of it too."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the trial folders are the truth."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: the trial folders are the truth."""
+
+
+class _GiveUp(FIFOScheduler):  # type: ignore[misc]
+    """Ends a trial that the search gives up. Its worker waits in the report and never wakes from it."""
+
+    def __init__(self, search: "SearchRun") -> None:
+        super().__init__()
+        self._search = search
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        trial_id = _config(trial).trial_id()
+        if "epoch" not in result or not self._search.should_prune(trial_id, _row(result)):
+            return FIFOScheduler.CONTINUE
+        self._search.prune(trial_id)
+        return FIFOScheduler.STOP
+
+
 def run_on_ray(
     todo: Sequence[TrialConfig],
     paths: SweepPaths,
     options: RunOptions,
     *,
     placement: Placement,
+    storage: Path,
     retries: int,
     reuse_actors: bool,
     listener: Listener,
     stop: StopRequest,
+    search: "SearchRun | None" = None,
 ) -> None:
-    """Run the trials on the Ray that is connected, in order as far as room allows, until done or asked to stop."""
+    """Run the trials on the Ray that is connected, in order as far as room allows, until done or asked to stop.
+
+    search: draws the trials in place of `todo` and gives up those without prospect.
+    """
     umask = os.umask(0o077)
     os.umask(umask)
     spec = {"folder": str(paths.folder), "umask": umask, "options": options.model_dump(mode="json")}
-    specs = [{**spec, "trial": config.model_dump(mode="json")} for config in todo]
+    trials = search.trials(stop) if search else todo
+    specs = ({"spec": {**spec, "trial": config.model_dump(mode="json")}} for config in trials)
+    searching: dict[str, Any] = {}
+    if search:
+        searching = {"search_alg": _Draws(specs), "scheduler": _GiveUp(search), "num_samples": -1}
+        searching["max_concurrent_trials"] = placement.slots
     observer = _Observer(paths, listener, stop)
-    with _tune_storage() as storage:
-        tuner = Tuner(
-            tune.with_resources(_trainable, PlacementGroupFactory([placement.as_bundle()])),
-            param_space={"spec": tune.grid_search(specs)},
-            tune_config=TuneConfig(
-                reuse_actors=reuse_actors,
-                trial_name_creator=lambda trial: _config(trial).trial_id(),
-                trial_dirname_creator=lambda trial: _config(trial).trial_id(),
-            ),
-            run_config=RunConfig(
-                name=paths.folder.name,
-                storage_path=str(storage),
-                verbose=0,
-                stop=_StopWhenAsked(stop, observer),
-                failure_config=FailureConfig(max_failures=retries),
-                callbacks=[observer],
-            ),
-        )
-        tuner.fit()
+    tuner = Tuner(
+        tune.with_resources(_trainable, PlacementGroupFactory([placement.as_bundle()])),
+        param_space=None if search else {"spec": tune.grid_search([each["spec"] for each in specs])},
+        tune_config=TuneConfig(
+            **searching,
+            reuse_actors=reuse_actors,
+            trial_name_creator=lambda trial: _config(trial).trial_id(),
+            trial_dirname_creator=lambda trial: _config(trial).trial_id(),
+        ),
+        run_config=RunConfig(
+            name=paths.folder.name,
+            storage_path=str(storage / "tune"),
+            verbose=0,
+            stop=_StopWhenAsked(stop, observer),
+            failure_config=FailureConfig(max_failures=retries),
+            callbacks=[observer],
+        ),
+    )
+    tuner.fit()
 
 
 def _trainable(config: dict[str, Any]) -> None:
     ray_trial(config["spec"])
 
 
+def _row(result: dict[str, Any]) -> EpochRow:
+    return EpochRow.model_validate({name: result[name] for name in EpochRow.model_fields})
+
+
 def _config(trial: Any) -> TrialConfig:
     return TrialConfig.model_validate(trial.config["spec"]["trial"])
-
-
-@contextlib.contextmanager
-def _tune_storage() -> Iterator[Path]:
-    """A throw-away folder for Ray Tune's own bookkeeping, which nothing of ours reads."""
-    folder = Path(tempfile.mkdtemp(prefix="raypatch-tune-"))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

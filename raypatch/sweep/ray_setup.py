@@ -3,8 +3,11 @@
 import contextlib
 import logging
 import os
+import shutil
+import signal
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 # A private token file, silence, list order, our own signal handling.
 os.environ.setdefault("RAY_AUTH_MODE", "token")
@@ -25,13 +28,17 @@ finally:
 
 
 @contextlib.contextmanager
-def local_ray(*, cpus: int, gpus: int) -> Iterator[None]:
-    """Start Ray on this machine with so many CPUs and GPUs, silent and on loopback; shut it down at the end."""
+def local_ray(*, cpus: int, gpus: int) -> Iterator[Path]:
+    """Start Ray on this machine with so many CPUs and GPUs, silent and on loopback; at the end, shut it down.
+
+    Gives Ray's session folder, which goes with it: room for Ray Tune's own bookkeeping, which nothing of ours reads.
+    """
     umask = os.umask(0o077)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            ray.init(
+            context = ray.init(
                 address="local",
                 num_cpus=cpus,
                 num_gpus=gpus,
@@ -42,9 +49,13 @@ def local_ray(*, cpus: int, gpus: int) -> Iterator[None]:
             )
     finally:
         os.umask(umask)
+        for number, handler in handlers.items():  # ray.init puts its own SIGTERM handler, which exits at once
+            signal.signal(number, handler)
     for name in ("ray", "ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    session = Path(context.address_info["session_dir"])
     try:
-        yield
+        yield session
     finally:
         ray.shutdown()
+        shutil.rmtree(session, ignore_errors=True)

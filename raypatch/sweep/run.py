@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
@@ -15,13 +15,16 @@ from raypatch.config import RunOptions, TrialConfig
 from raypatch.files import hold_lock, write_atomically
 from raypatch.results import SweepPaths, SweepRecord, read_sweep, write_json
 from raypatch.runtime import provenance, resolve_device
-from raypatch.space import SearchSpace, resolve_trials
+from raypatch.space import SearchSpace, resolve_search, resolve_trials
 from raypatch.sweep.local import run_locally
 from raypatch.sweep.placement import Placement, check_room, place_on_cores, place_on_gpus
 from raypatch.sweep.plan import plan_sweep, rough_seconds
 from raypatch.sweep.preflight import check_before_start, check_folder, check_space
 from raypatch.sweep.progress import make_display
 from raypatch.sweep.stop import StopRequest
+
+if TYPE_CHECKING:
+    from raypatch.sweep.search import SearchRun
 
 
 class ExecutorOptions(BaseModel):
@@ -64,7 +67,12 @@ def run_sweep(
 
     Raises ValueError for wrong input and LockedError for a folder in use, before anything starts.
     """
-    trials, files = resolve_trials(space)
+    trials: Sequence[TrialConfig] = ()
+    search = None
+    if space.search is None:
+        trials, files = resolve_trials(space)
+    else:
+        search, files = resolve_search(space)
     record = SweepRecord(
         name=folder.name,
         space=space.name,
@@ -73,6 +81,7 @@ def run_sweep(
         provenance=provenance(),
         options=options.model_copy(update={"files": files}).model_dump(mode="json"),
         executor=how.model_dump(mode="json"),
+        search=search,
         trials=tuple(trials),
     )
     content = space.model_dump(mode="json", by_alias=True, exclude_defaults=True)
@@ -99,20 +108,25 @@ def _run(
     record: SweepRecord, folder: Path, space: str | None, *, time_limit: float | None, retry_failed: bool
 ) -> Outcome:
     options, how = RunOptions.model_validate(record.options), ExecutorOptions.model_validate(record.executor)
-    check_before_start(record.trials, options, say=_say)
+    check_before_start(record.search.groups if record.search else record.trials, options, say=_say)
     check_room(options.device, gpus=how.gpus, cpus=how.cpus_per_trial)
     paths = check_folder(folder.absolute())
     stop = StopRequest(paths.stop)
     with hold_lock(paths.lock):
+        search = _take_up_search(record, paths, options, retry_failed=retry_failed)
+        record = search.record if search else record
+        to_draw = search.undrawn if search else []
         plan = plan_sweep(record.trials, paths, options, retry_failed=retry_failed)
-        check_space(plan.todo, paths, options)
+        check_space([*plan.todo, *to_draw], paths, options)
         write_json(paths.record, record)
         if space is not None:
             write_atomically(paths.space, space.encode())
-        _say(f"{len(plan.results)} of {plan.total} trials are over, {len(plan.todo)} to run, in {paths.folder}")
-        if plan.todo:
+        total, left = plan.total + len(to_draw), len(plan.todo) + len(to_draw)
+        _say(f"{len(plan.results)} of {total} trials are over, {left} to run, in {paths.folder}")
+        if left:
             with stop.listening(time_limit):
-                _execute(plan.todo, len(plan.results), paths, options, how, stop)
+                _execute(plan, paths, options, how, stop, search)
+        record = search.record if search else record
         after = plan_sweep(record.trials, paths, options)
     errors = {name: result.error or "" for name, result in after.results.items() if result.status == "failed"}
     return Outcome(paths.folder, len(after.results) - len(errors), len(after.todo), errors, stop.reason)
@@ -143,12 +157,15 @@ def _execute(
         from raypatch.sweep.ray_executor import run_on_ray
         from raypatch.sweep.ray_setup import local_ray
 
-        with local_ray(cpus=max(cores, placement.slots * placement.cpus), gpus=how.gpus if placement.gpu_share else 0):
+        with local_ray(
+            cpus=max(cores, placement.slots * placement.cpus), gpus=how.gpus if placement.gpu_share else 0
+        ) as session:
             run_on_ray(
                 todo,
                 paths,
                 options,
                 placement=placement,
+                storage=session,
                 retries=how.retries,
                 reuse_actors=how.reuse_actors,
                 listener=display,
