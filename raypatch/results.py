@@ -177,6 +177,10 @@ class TrialPaths:
     def result(self) -> Path:
         return self.folder / "result.json"
 
+    def event_files(self) -> list[Path]:
+        """TensorBoard's: one at most, named by when and where it was begun."""
+        return sorted(self.folder.glob("events.out.tfevents.*"))
+
     @property
     def lock(self) -> Path:
         return self.folder / ".lock"
@@ -201,8 +205,23 @@ class SweepPaths:
         return self.folder / "trials"
 
     @property
+    def studies(self) -> Path:
+        """Of a search: Optuna's view of it, for optuna-dashboard, made anew from the trial folders at every start."""
+        return self.folder / "optuna.journal"
+
+    @property
+    def recipes(self) -> Path:
+        """Of a search: the best fields of each group."""
+        return self.folder / "best.yaml"
+
+    @property
     def report(self) -> Path:
         return self.folder / "report"
+
+    @property
+    def mlflow(self) -> Path:
+        """MLflow's store, where no server was named."""
+        return self.folder / "mlflow.db"
 
     @property
     def stop(self) -> Path:

@@ -104,3 +104,33 @@ class Search(BaseModel):
 
     settings: SearchSettings
     groups: tuple[TrialConfig, ...]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """A name for each group, unique: dataset and patch size, unless that is searched too."""
+        names = [
+            group.dataset_label + ("" if "patch_size" in self.settings.fields else f"-p{group.patch_size}")
+            for group in self.groups
+        ]
+        return tuple(
+            name if names.count(name) == 1 else f"{name}-{group.trial_id().rpartition('-')[2]}"
+            for name, group in zip(names, self.groups, strict=True)
+        )
+
+    @property
+    def extremes(self) -> tuple[TrialConfig, ...]:
+        """Trials that show whether all can run: in each group, each end or choice of each searched field."""
+        return tuple(
+            group.model_copy(update={name: value})
+            for group in self.groups
+            for name, field in self.settings.fields.items()
+            for value in field.ends
+        )
+
+    def group_of(self, config: TrialConfig) -> int | None:
+        """Index of the group that could have drawn `config`: equal but for searched fields, and these in range."""
+        fields = self.settings.fields
+        if not all(field.contains(getattr(config, name)) for name, field in fields.items()):
+            return None
+        rest = config.model_dump(exclude=set(fields))
+        return next((i for i, group in enumerate(self.groups) if group.model_dump(exclude=set(fields)) == rest), None)

@@ -183,15 +183,17 @@ def resolve_search(space: SearchSpace) -> tuple[Search, dict[str, Path]]:
     """
     assert space.search is not None
     settings = space.search
+    files: dict[str, Path] = {}
     ends = {name: [*field.ends] for name, field in settings.fields.items()}
     for name, values in ends.items():
         others = {other: [field[0]] for other, field in ends.items() if other != name}
-        trials, _ = resolve_trials(space.model_copy(update={"search": None}).override(others | {name: values}))
+        trials, found = resolve_trials(space.model_copy(update={"search": None}).override(others | {name: values}))
+        files |= found
         if settings.fields[name].choice:
             canonical = tuple(dict.fromkeys(getattr(config, name) for config in trials))
-            fields = settings.fields | {name: SearchedField(choice=canonical)}
+            fields = settings.fields | {name: SearchedField.model_validate({"choice": canonical})}
             settings = settings.model_copy(update={"fields": fields})
-    groups, files = resolve_trials(
+    groups, _ = resolve_trials(
         space.model_copy(update={"search": None}).override({name: values[:1] for name, values in ends.items()})
     )
     for group in groups:

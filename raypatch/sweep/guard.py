@@ -2,20 +2,36 @@
 
 import contextlib
 import errno
+import functools
 import logging
+import statistics
 import traceback
 from collections.abc import Callable, Iterator
 
+from raypatch.checkpoint import Progress
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.files import hold_lock, remove_leftovers
-from raypatch.results import EpochRow, SweepPaths, TrialPaths, TrialResult, write_config, write_json
+from raypatch.results import (
+    EpochRow,
+    Scores,
+    SweepPaths,
+    TrialPaths,
+    TrialResult,
+    read_epochs,
+    write_config,
+    write_json,
+)
 from raypatch.runtime import provenance
 from raypatch.sweep.plan import finished_result
-from raypatch.train import TrialError, train_trial
+from raypatch.train import TrialError, advance, train_trial
 
 
 class SweepHaltedError(RuntimeError):
     """No trial can go on until the user acts; the message says what to do."""
+
+
+class Pruned(Exception):  # noqa: N818 - no error: a search has seen enough
+    """Raised by on_epoch: the search gives the trial up."""
 
 
 def run_guarded(
@@ -29,7 +45,7 @@ def run_guarded(
     """Run a trial unless somebody finished it meanwhile; waits for a dying holder of its folder.
 
     A failure that no retry can mend is written as the result; any other goes to the trial's log and is raised.
-    Raises Interrupted when asked to stop, SweepHaltedError when the disk is full.
+    on_epoch may raise Pruned. Raises Interrupted when asked to stop, SweepHaltedError when the disk is full.
     """
     paths = sweep.trial(config.trial_id())
     paths.folder.mkdir(parents=True, exist_ok=True)
@@ -42,6 +58,8 @@ def run_guarded(
             remove_leftovers(paths.folder)
             write_config(paths.config, config)
             return train_trial(config, paths, options, on_epoch=on_epoch, should_stop=should_stop)
+        except Pruned:
+            return record_pruned(config, paths)
         except (TrialError, ValueError) as error:
             logging.getLogger("raypatch").exception("trial failed")
             return record_failure(config, paths, error)
@@ -60,6 +78,30 @@ def record_failure(config: TrialConfig, paths: TrialPaths, error: BaseException 
     result = TrialResult(trial_id=config.trial_id(), status="failed", error=text, provenance=provenance())
     paths.folder.mkdir(parents=True, exist_ok=True)
     write_json(paths.result, result)
+    return result
+
+
+def record_pruned(config: TrialConfig, paths: TrialPaths) -> TrialResult:
+    """Write a `pruned` result, with the validation figures of the best epoch, and drop weights nobody will use.
+
+    Nobody else may write to the folder now: the caller holds its lock, or its holder waits in a report.
+    """
+    rows = read_epochs(paths.epochs)
+    best = functools.reduce(lambda progress, row: advance(progress, row, config), rows, Progress()).best_epoch
+    figures = {name: getattr(rows[best - 1], f"val_{name}") for name in Scores.model_fields}
+    result = TrialResult(
+        trial_id=config.trial_id(),
+        status="pruned",
+        epochs=rows[-1].epoch,
+        best_epoch=best,
+        val=Scores(**figures),
+        train_seconds=sum(row.seconds for row in rows),
+        images_per_second=statistics.median(row.images_per_second for row in rows),
+        provenance=provenance(),
+    )
+    write_json(paths.result, result)
+    for weights in (paths.checkpoint, paths.best_weights):
+        weights.unlink(missing_ok=True)
     return result
 
 

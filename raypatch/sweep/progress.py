@@ -34,6 +34,7 @@ class SweepProgress:
     """Counts and times of a running sweep; the Listener that every display draws from.
 
     seconds: expected seconds of each trial that is left, corrected by what was measured (see eta_seconds).
+    to_draw: of a search, the expected seconds of each trial that is not drawn yet. notes: what else to show, by topic.
     """
 
     def __init__(
@@ -43,6 +44,8 @@ class SweepProgress:
         self.seconds = dict(seconds)
         self.already_done = done
         self.side_by_side = side_by_side
+        self.to_draw: list[float] = []
+        self.notes: dict[str, str] = {}
         self.running: dict[str, EpochRow | None] = {}
         self.results: dict[str, TrialResult] = {}
         self.began = time.monotonic()
@@ -64,6 +67,21 @@ class SweepProgress:
     def lost(self, trial_id: str) -> None:
         self.running.pop(trial_id, None)
 
+    def add(self, config: TrialConfig, seconds: float) -> None:
+        """A search drew the next trial."""
+        self.configs[config.trial_id()] = config
+        self.seconds[config.trial_id()] = seconds
+        self.to_draw.remove(min(self.to_draw, key=lambda expected: abs(expected - seconds)))
+
+    def note(self, topic: str, text: str) -> None:
+        """Show `text` under `topic` from now on."""
+        self.notes[topic] = text
+
+    @property
+    def total(self) -> int:
+        """All trials: over, running and to come."""
+        return self.already_done + len(self.configs) + len(self.to_draw)
+
     @property
     def failed(self) -> int:
         """Trials of this session that failed."""
@@ -72,18 +90,19 @@ class SweepProgress:
     @property
     def left(self) -> int:
         """Trials neither over nor running."""
-        return len(self.configs) - len(self.results) - len(self.running)
+        return len(self.configs) + len(self.to_draw) - len(self.results) - len(self.running)
 
     def eta_seconds(self) -> float | None:
         """Seconds until the end: expected ones, times measured / expected so far. None before the first epoch."""
         if not self._expected:
             return None
-        expected = 0.0
+        pruned = [result.epochs / self.configs[name].epochs for name, result in self.results.items()]
+        expected = sum(self.to_draw) * (sum(pruned) / len(pruned) if pruned else 1.0)
         for trial_id, config in self.configs.items():
             if trial_id not in self.results:
                 row = self.running.get(trial_id)
                 expected += self.seconds[trial_id] * (1 - (row.epoch / config.epochs if row else 0.0))
-        return expected * self._measured / self._expected / max(1, min(self.side_by_side, len(self.configs)))
+        return expected * self._measured / self._expected / max(1, min(self.side_by_side, self.total))
 
 
 class LineDisplay(SweepProgress):
@@ -91,10 +110,14 @@ class LineDisplay(SweepProgress):
 
     def finished(self, result: TrialResult) -> None:
         super().finished(result)
-        done, total = self.already_done + len(self.results), self.already_done + len(self.configs)
+        done, total = self.already_done + len(self.results), self.total
         eta = self.eta_seconds()
         tail = f", about {duration(eta)} left" if eta and done < total else ""
         print(f"[{done}/{total}] {describe_result(result)}{tail}", flush=True)
+
+    def note(self, topic: str, text: str) -> None:
+        super().note(topic, text)
+        print(f"best of {topic} so far: {text}", flush=True)
 
     def __enter__(self) -> "LineDisplay":
         return self
@@ -114,11 +137,11 @@ class LiveDisplay(SweepProgress):
 
     def finished(self, result: TrialResult) -> None:
         super().finished(result)
-        self._live.console.print(describe_result(result), style=None if result.status == "ok" else "red")
+        self._live.console.print(describe_result(result), style="red" if result.status == "failed" else None)
 
     def render(self) -> RenderableType:
         """The display as it is now."""
-        done, total = self.already_done + len(self.results), self.already_done + len(self.configs)
+        done, total = self.already_done + len(self.results), self.total
         eta = self.eta_seconds()
         counts = Text(f"{done}/{total} done, {self.failed} failed, {len(self.running)} running, {self.left} left")
         counts.append(f"  {duration(time.monotonic() - self.began)} elapsed")
@@ -134,7 +157,8 @@ class LiveDisplay(SweepProgress):
             else:
                 figures = (f"{row.val_loss:.4f}", f"{row.val_auc:.3f}", f"{row.images_per_second:,.0f}")
                 table.add_row(trial_id, f"{row.epoch}/{epochs}", *figures)
-        return Group(counts, ProgressBar(total=max(1, total), completed=done, width=None), table)
+        notes = [Text(f"best of {topic} so far: {text}") for topic, text in self.notes.items()]
+        return Group(counts, ProgressBar(total=max(1, total), completed=done, width=None), table, *notes)
 
     def __enter__(self) -> "LiveDisplay":
         self._live.__enter__()
@@ -157,7 +181,8 @@ def describe_result(result: TrialResult) -> str:
     if result.status == "failed":
         return f"{result.trial_id} FAILED: {(result.error or 'unknown').strip().splitlines()[-1]}"
     if result.test is None or result.val is None:
-        return f"{result.trial_id} {result.status} after {result.epochs} epochs"
+        loss = f", val loss {result.val.loss:.4f}" if result.val else ""
+        return f"{result.trial_id} {result.status} after {result.epochs} epochs{loss}"
     return (
         f"{result.trial_id} val loss {result.val.loss:.4f} test AUC {result.test.auc:.3f}"
         f" bal. acc. {result.test.balanced_accuracy:.3f} in {duration(result.train_seconds)}"

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +14,12 @@ from ray import tune
 from ray.tune import Callback, FailureConfig, PlacementGroupFactory, RunConfig, Stopper, TuneConfig, Tuner
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
+from ray.tune.trainable import wrap_function
 
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.results import EpochRow, SweepPaths
 from raypatch.sweep.guard import SweepHaltedError, record_failure, run_guarded
+from raypatch.sweep.monitor import trial_gauges
 from raypatch.sweep.placement import Placement
 from raypatch.sweep.plan import finished_result
 from raypatch.sweep.progress import Listener
@@ -35,16 +37,16 @@ def ray_trial(spec: dict[str, Any]) -> None:
     """Run one trial in a Ray worker: a plain dict in, one report per epoch out."""
     os.umask(spec["umask"])  # the worker inherited the private one under which Ray was started
     config = TrialConfig.model_validate(spec["trial"])
+    options = RunOptions.model_validate(spec["options"])
     sweep = SweepPaths(Path(spec["folder"]))
-    with contextlib.suppress(Interrupted):
+    with contextlib.suppress(Interrupted), trial_gauges(config, options) as publish:
+
+        def on_epoch(row: EpochRow) -> None:
+            publish(row)
+            tune.report(row.model_dump())
+
         try:
-            run_guarded(
-                config,
-                sweep,
-                RunOptions.model_validate(spec["options"]),
-                on_epoch=lambda row: tune.report(row.model_dump()),
-                should_stop=stop_file_watcher(sweep.stop),
-            )
+            run_guarded(config, sweep, options, on_epoch=on_epoch, should_stop=stop_file_watcher(sweep.stop))
         except SweepHaltedError as halt:
             tune.report({"halt": str(halt)})
 
@@ -140,11 +142,11 @@ class _Draws(Searcher):
         """Nothing: the trial folders are the truth."""
 
 
-class _GiveUp(FIFOScheduler):  # type: ignore[misc]
+class _GiveUp(FIFOScheduler):
     """Ends a trial that the search gives up. Its worker waits in the report and never wakes from it."""
 
     def __init__(self, search: "SearchRun") -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._search = search
 
     def __getstate__(self) -> dict[str, Any]:
@@ -167,13 +169,15 @@ def run_on_ray(
     storage: Path,
     retries: int,
     reuse_actors: bool,
+    track: str = "none",
     listener: Listener,
     stop: StopRequest,
     search: "SearchRun | None" = None,
 ) -> None:
     """Run the trials on the Ray that is connected, in order as far as room allows, until done or asked to stop.
 
-    search: draws the trials in place of `todo` and gives up those without prospect.
+    track: the experiment tracker that is told of them, if any. search: draws the trials in place of `todo` and gives
+    up those without prospect.
     """
     umask = os.umask(0o077)
     os.umask(umask)
@@ -185,8 +189,13 @@ def run_on_ray(
         searching = {"search_alg": _Draws(specs), "scheduler": _GiveUp(search), "num_samples": -1}
         searching["max_concurrent_trials"] = placement.slots
     observer = _Observer(paths, listener, stop)
+    callbacks: list[Callback] = [observer]
+    if track != "none":
+        from raypatch.sweep.tracking import Tracker
+
+        callbacks.append(Tracker(track, paths))
     tuner = Tuner(
-        tune.with_resources(_trainable, PlacementGroupFactory([placement.as_bundle()])),
+        tune.with_resources(RaypatchTrial, PlacementGroupFactory([placement.as_bundle()])),
         param_space=None if search else {"spec": tune.grid_search([each["spec"] for each in specs])},
         tune_config=TuneConfig(
             **searching,
@@ -200,7 +209,7 @@ def run_on_ray(
             verbose=0,
             stop=_StopWhenAsked(stop, observer),
             failure_config=FailureConfig(max_failures=retries),
-            callbacks=[observer],
+            callbacks=callbacks,
         ),
     )
     tuner.fit()
@@ -208,6 +217,13 @@ def run_on_ray(
 
 def _trainable(config: dict[str, Any]) -> None:
     ray_trial(config["spec"])
+
+
+class RaypatchTrial(wrap_function(_trainable)):  # type: ignore[misc]
+    """The actor of a trial. Ray's dashboard lists it by the name it has when it starts."""
+
+    def __repr__(self) -> str:
+        return _config(self).trial_id()
 
 
 def _row(result: dict[str, Any]) -> EpochRow:

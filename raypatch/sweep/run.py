@@ -18,9 +18,9 @@ from raypatch.runtime import provenance, resolve_device
 from raypatch.space import SearchSpace, resolve_search, resolve_trials
 from raypatch.sweep.local import run_locally
 from raypatch.sweep.placement import Placement, check_room, place_on_cores, place_on_gpus
-from raypatch.sweep.plan import plan_sweep, rough_seconds
+from raypatch.sweep.plan import Plan, plan_sweep, rough_seconds
 from raypatch.sweep.preflight import check_before_start, check_folder, check_space
-from raypatch.sweep.progress import make_display
+from raypatch.sweep.progress import Listener, make_display
 from raypatch.sweep.stop import StopRequest
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def _run(
     record: SweepRecord, folder: Path, space: str | None, *, time_limit: float | None, retry_failed: bool
 ) -> Outcome:
     options, how = RunOptions.model_validate(record.options), ExecutorOptions.model_validate(record.executor)
-    check_before_start(record.search.groups if record.search else record.trials, options, say=_say)
+    check_before_start(record.search.extremes if record.search else record.trials, options, say=_say)
     check_room(options.device, gpus=how.gpus, cpus=how.cpus_per_trial)
     paths = check_folder(folder.absolute())
     stop = StopRequest(paths.stop)
@@ -128,31 +128,46 @@ def _run(
                 _execute(plan, paths, options, how, stop, search)
         record = search.record if search else record
         after = plan_sweep(record.trials, paths, options)
+        left = len(after.todo) + (len(search.undrawn) if search else 0)
     errors = {name: result.error or "" for name, result in after.results.items() if result.status == "failed"}
-    return Outcome(paths.folder, len(after.results) - len(errors), len(after.todo), errors, stop.reason)
+    return Outcome(paths.folder, len(after.results) - len(errors), left, errors, stop.reason)
+
+
+def _take_up_search(
+    record: SweepRecord, paths: SweepPaths, options: RunOptions, *, retry_failed: bool
+) -> "SearchRun | None":
+    if record.search is None:
+        return None
+    from raypatch.sweep.search import SearchRun
+
+    return SearchRun(record, paths, options, retry_failed=retry_failed)
 
 
 def _execute(
-    todo: Sequence[TrialConfig],
-    done: int,
+    plan: Plan,
     paths: SweepPaths,
     options: RunOptions,
     how: ExecutorOptions,
     stop: StopRequest,
+    search: "SearchRun | None",
 ) -> None:
+    expected = [*plan.todo, *(search.undrawn if search else ())]
     cores = len(os.sched_getaffinity(0))
     if resolve_device(options.device).type == "cuda":
         placement = place_on_gpus(gpus=how.gpus, share=how.gpu_share, cpus=how.cpus_per_trial, cores=cores)
     elif how.executor == "local":
         placement = Placement(how.cpus_per_trial or cores, 0.0, 1)
     else:
-        placement = place_on_cores(todo, options, cpus=how.cpus_per_trial, cores=cores, say=_say)
-    seconds = {config.trial_id(): rough_seconds(config, options) for config in todo}
+        placement = place_on_cores(expected, options, cpus=how.cpus_per_trial, cores=cores, say=_say)
+    seconds = {config.trial_id(): rough_seconds(config, options) for config in plan.todo}
     options = options.model_copy(update={"threads": options.threads or placement.cpus})
     slots = 1 if how.executor == "local" else placement.slots
-    with make_display(todo, seconds, done=done, side_by_side=slots) as display:
+    with make_display(plan.todo, seconds, done=len(plan.results), side_by_side=slots) as display:
+        if search:
+            search.show_on(display)
+        listener: Listener = search or display
         if how.executor == "local":
-            run_locally(todo, paths, options, retries=how.retries, listener=display, stop=stop)
+            run_locally(plan.todo, paths, options, retries=how.retries, listener=listener, stop=stop, search=search)
             return
         from raypatch.sweep.ray_executor import run_on_ray
         from raypatch.sweep.ray_setup import local_ray
@@ -161,15 +176,16 @@ def _execute(
             cpus=max(cores, placement.slots * placement.cpus), gpus=how.gpus if placement.gpu_share else 0
         ) as session:
             run_on_ray(
-                todo,
+                plan.todo,
                 paths,
                 options,
                 placement=placement,
                 storage=session,
                 retries=how.retries,
                 reuse_actors=how.reuse_actors,
-                listener=display,
+                listener=listener,
                 stop=stop,
+                search=search,
             )
 
 

@@ -1,0 +1,135 @@
+"""One group of a search as an Optuna study: what to try next, which trial to give up. Knows nothing of the disk."""
+
+import hashlib
+import itertools
+import math
+from dataclasses import dataclass, field
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import TrialState
+
+from raypatch.checkpoint import Progress
+from raypatch.config import TrialConfig, make_config
+from raypatch.results import EpochRow, TrialResult
+from raypatch.search_settings import SearchedField, SearchSettings
+from raypatch.train import advance
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+@dataclass
+class _Entry:
+    config: TrialConfig
+    trial: optuna.Trial
+    progress: Progress = field(default_factory=Progress)
+
+
+class GroupStudy:
+    """The trials of one group, in the order of drawing, and the study that knows their scores.
+
+    A trial's score after an epoch is its best selection figure so far: the one its kept weights have.
+    """
+
+    def __init__(
+        self, base: TrialConfig, label: str, settings: SearchSettings, storage: optuna.storages.BaseStorage | None
+    ) -> None:
+        self.base, self.label, self.settings = base, label, settings
+        self.entries: dict[str, _Entry] = {}
+        self._distributions = {name: distribution_of(searched) for name, searched in settings.fields.items()}
+        self._study = optuna.create_study(
+            storage=storage,
+            study_name=label,
+            direction="minimize" if base.lower_is_better else "maximize",
+            pruner=make_pruner(settings, base.epochs),
+        )
+
+    @property
+    def undrawn(self) -> int:
+        """How many samples are still to be drawn."""
+        return max(0, self.settings.samples - len(self.entries))
+
+    def enter(self, config: TrialConfig) -> None:
+        """Take up a trial that was drawn in an earlier session."""
+        self._study.enqueue_trial({name: getattr(config, name) for name in self.settings.fields})
+        self._add(config, self._study.ask(self._distributions))
+
+    def draw(self) -> TrialConfig:
+        """Return a new trial. The draw hangs on seed, group, the sample's number and the scores known now, only."""
+        for attempt in itertools.count():
+            self._study.sampler = self._sampler(attempt)
+            trial = self._study.ask(self._distributions)
+            config = make_config(self.base.model_dump() | trial.params)
+            if config.trial_id() not in self.entries:
+                break
+            self._study.tell(trial, state=TrialState.FAIL)  # drawn before, as happens among few choices
+        self._add(config, trial)
+        return config
+
+    def report(self, trial_id: str, row: EpochRow) -> bool:
+        """Take a trial's epoch; say whether to give the trial up. Epochs that are repeated after a crash are old news.
+
+        The last epoch is never a reason: there is nothing left to save.
+        """
+        entry = self.entries[trial_id]
+        if row.epoch <= entry.progress.epoch:
+            return False
+        entry.progress = advance(entry.progress, row, entry.config)
+        assert entry.progress.best_figure is not None
+        entry.trial.report(entry.progress.best_figure, row.epoch)
+        return row.epoch < entry.config.epochs and entry.trial.should_prune()
+
+    def tell(self, result: TrialResult) -> None:
+        """Take the end of a trial. A failed one counts as a sample, without a score."""
+        trial = self.entries[result.trial_id].trial
+        score = score_of(self.base, result)
+        if result.status == "pruned":
+            self._study.tell(trial, state=TrialState.PRUNED)
+        elif math.isnan(score):
+            self._study.tell(trial, state=TrialState.FAIL)
+        else:
+            self._study.tell(trial, score)
+
+    def _add(self, config: TrialConfig, trial: optuna.Trial) -> None:
+        trial.set_user_attr("trial_id", config.trial_id())
+        self.entries[config.trial_id()] = _Entry(config, trial)
+
+    def _sampler(self, attempt: int) -> optuna.samplers.BaseSampler:
+        text = f"{self.base.seed}/{self.label}/{len(self.entries)}/{attempt}"
+        seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
+        if self.settings.sampler == "random" or attempt:
+            return optuna.samplers.RandomSampler(seed=seed)
+        startup = max(4, self.settings.samples // 4)
+        return optuna.samplers.TPESampler(seed=seed, n_startup_trials=startup, constant_liar=True)
+
+
+def score_of(config: TrialConfig, result: TrialResult) -> float:
+    """The selection figure of a trial's best epoch, on validation; NaN where there is none."""
+    if result.val is None or result.status == "failed":
+        return math.nan
+    return float(getattr(result.val, config.selection.removeprefix("val_")))
+
+
+def distribution_of(searched: SearchedField) -> BaseDistribution:
+    """Optuna's name for a searched field's range."""
+    if searched.choice is not None:
+        return CategoricalDistribution(searched.choice)
+    low, high = searched.ends
+    if searched.integer:
+        return IntDistribution(low, high)
+    return FloatDistribution(low, high, log=searched.loguniform is not None)
+
+
+def make_pruner(settings: SearchSettings, epochs: int) -> optuna.pruners.BasePruner:
+    """What gives trials up. asha: asynchronous successive halving (Li et al., MLSys 2020), rungs at grace_epochs x
+    reduction^k; hyperband: several of those with longer and longer grace (Li et al., JMLR 2018); median: worse than
+    the median of the others at the same epoch (Golovin et al., KDD 2017).
+    """
+    grace, reduction = settings.grace_epochs, settings.reduction
+    if settings.pruner == "asha":
+        return optuna.pruners.SuccessiveHalvingPruner(min_resource=grace, reduction_factor=reduction)
+    if settings.pruner == "hyperband":
+        return optuna.pruners.HyperbandPruner(min_resource=grace, max_resource=epochs, reduction_factor=reduction)
+    if settings.pruner == "median":
+        return optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=grace)
+    return optuna.pruners.NopPruner()
