@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = {"raypatch": ROOT / "raypatch", "raypatch.analysis": ROOT / "analysis"}
 OPTIONAL = {"ray", "medmnist", "fvcore", "optuna", "pandas", "scipy", "sklearn", "matplotlib", "typer", "tensorboardX"}
-MAY_IMPORT_RAY = {"raypatch.sweep.ray_executor", "raypatch.sweep.ray_setup", "raypatch.sweep.search"}
+MAY_IMPORT_RAY = {f"raypatch.sweep.{name}" for name in ("ray_executor", "ray_setup", "search", "monitor", "tracking")}
 LAYERS = (
     ("raypatch.data.catalog", "raypatch.files", "raypatch"),
     ("raypatch.config", "raypatch.search_settings"),

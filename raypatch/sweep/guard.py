@@ -23,6 +23,7 @@ from raypatch.results import (
 )
 from raypatch.runtime import provenance
 from raypatch.sweep.plan import finished_result
+from raypatch.sweep.tensorboard import EventFile
 from raypatch.train import TrialError, advance, train_trial
 
 
@@ -57,7 +58,13 @@ def run_guarded(
             paths.result.unlink(missing_ok=True)
             remove_leftovers(paths.folder)
             write_config(paths.config, config)
-            return train_trial(config, paths, options, on_epoch=on_epoch, should_stop=should_stop)
+            with contextlib.closing(EventFile(paths)) as events:
+
+                def each_epoch(row: EpochRow) -> None:
+                    events.epoch(row)
+                    on_epoch(row)
+
+                return train_trial(config, paths, options, on_epoch=each_epoch, should_stop=should_stop)
         except Pruned:
             return record_pruned(config, paths)
         except (TrialError, ValueError) as error:

@@ -1,5 +1,6 @@
 """Checks before anything starts: data, weights, models, device, folder. A failure is a ValueError with the way out."""
 
+import importlib.util
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -25,6 +26,15 @@ def check_before_start(trials: Sequence[TrialConfig], options: RunOptions, *, sa
         if key not in seen:
             seen.add(key)
             check_model(config, dimensions=info.dimensions, outputs=len(info.classes), files=options.files)
+
+
+def check_monitoring(executor: str, *, dashboard: bool, track: str) -> None:
+    """See that what is asked for can watch the sweep. Raises ValueError."""
+    for option, asked in (("--dashboard", dashboard), (f"--track {track}", track != "none")):
+        if asked and executor != "ray":
+            raise ValueError(f"{option} is Ray's: it cannot go with --executor {executor}; use --executor ray")
+    if track != "none" and importlib.util.find_spec(track) is None:
+        raise ValueError(f"--track {track} needs the package {track}; install it: pip install 'raypatch[{track}]'")
 
 
 def check_data(dataset: str, options: RunOptions, *, say: Callable[[str], None]) -> None:

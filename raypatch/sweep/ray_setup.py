@@ -28,10 +28,11 @@ finally:
 
 
 @contextlib.contextmanager
-def local_ray(*, cpus: int, gpus: int) -> Iterator[Path]:
-    """Start Ray on this machine with so many CPUs and GPUs, silent and on loopback; at the end, shut it down.
+def local_ray(*, cpus: int, gpus: int, dashboard: bool = False) -> Iterator[Path]:
+    """Start Ray on this machine with so many CPUs and GPUs, silent; at the end, shut it down.
 
-    Gives Ray's session folder, which goes with it: room for Ray Tune's own bookkeeping, which nothing of ours reads.
+    dashboard: serve Ray's, on loopback at port 8265 or the next that is free, and say how to open it. Gives Ray's
+    session folder, which goes with it: room for Ray Tune's own bookkeeping, which nothing of ours reads.
     """
     umask = os.umask(0o077)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -42,7 +43,8 @@ def local_ray(*, cpus: int, gpus: int) -> Iterator[Path]:
                 address="local",
                 num_cpus=cpus,
                 num_gpus=gpus,
-                include_dashboard=False,
+                include_dashboard=dashboard,
+                dashboard_host="127.0.0.1",
                 log_to_driver=False,
                 logging_level=logging.ERROR,
                 object_store_memory=200 << 20,
@@ -53,9 +55,19 @@ def local_ray(*, cpus: int, gpus: int) -> Iterator[Path]:
             signal.signal(number, handler)
     for name in ("ray", "ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    if dashboard:
+        print(how_to_open(context.dashboard_url), flush=True)
     session = Path(context.address_info["session_dir"])
     try:
         yield session
     finally:
         ray.shutdown()
         shutil.rmtree(session, ignore_errors=True)
+
+
+def how_to_open(address: str) -> str:
+    """One line: where Ray's dashboard is, and where its user finds the token that it asks for."""
+    place = os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token"
+    if "RAY_AUTH_TOKEN" in os.environ:
+        place = "$RAY_AUTH_TOKEN"
+    return f"Ray's dashboard: http://{address} asks for the token in {place}; `ray get-auth-token` prints it"
