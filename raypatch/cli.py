@@ -28,6 +28,7 @@ DataDir = Annotated[
 ]
 RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Run failed trials again.")]
 TimeLimit = Annotated[str | None, typer.Option(help="Stop after this time, such as 8h or 30m.", show_default=False)]
+Tracker = Literal["none", "mlflow", "wandb"]
 RunFolder = Annotated[Path, typer.Argument(help="A run folder, as `raypatch run` made it.")]
 
 
@@ -54,6 +55,8 @@ def run(
     retries: Annotated[int, typer.Option(min=0, help="Further tries of a crashed trial.")] = 2,
     retry_failed: RetryFailed = False,
     reuse_actors: Annotated[bool, typer.Option(help="Keep worker processes between trials.")] = True,
+    dashboard: Annotated[bool, typer.Option("--dashboard", help="Serve Ray's dashboard on 127.0.0.1.")] = False,
+    track: Annotated[Tracker, typer.Option(help="Experiment tracker to tell of each epoch.")] = "none",
     time_limit: TimeLimit = None,
 ) -> None:
     """Run a sweep, or continue it: the same command again does what is left."""
@@ -70,6 +73,8 @@ def run(
         cpus_per_trial=cpus_per_trial,
         reuse_actors=reuse_actors,
         retries=retries,
+        dashboard=dashboard,
+        track=track,
     )
     folder = runs_dir / check_name(name or chosen.name)
     finish(run_sweep(chosen, folder, options, how, time_limit=seconds_of(time_limit), retry_failed=retry_failed))
@@ -118,6 +123,8 @@ def resume(
     gpus: Annotated[int | None, typer.Option(min=1, help="Other than last time.")] = None,
     gpu_share: Annotated[float | None, typer.Option(min=0.01, max=1, help="Other than last time.")] = None,
     cpus_per_trial: Annotated[int | None, typer.Option(min=1, help="Other than last time.")] = None,
+    dashboard: Annotated[bool | None, typer.Option(help="Other than last time.")] = None,
+    track: Annotated[Tracker | None, typer.Option(help="Other than last time.")] = None,
     retry_failed: RetryFailed = False,
     time_limit: TimeLimit = None,
 ) -> None:
@@ -126,6 +133,7 @@ def resume(
 
     changes = {"data_dir": data_dir, "executor": executor, "device": device, "gpus": gpus}
     changes |= {"gpu_share": gpu_share, "cpus_per_trial": cpus_per_trial}
+    changes |= {"dashboard": dashboard, "track": track}
     finish(resume_sweep(folder, changes, time_limit=seconds_of(time_limit), retry_failed=retry_failed))
 
 

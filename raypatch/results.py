@@ -224,11 +224,6 @@ class SweepPaths:
         return self.folder / "mlflow.db"
 
     @property
-    def mlflow(self) -> Path:
-        """MLflow's store, where no server was named."""
-        return self.folder / "mlflow.db"
-
-    @property
     def stop(self) -> Path:
         """Exists while the sweep is asked to stop."""
         return self.folder / ".stop"

@@ -30,9 +30,12 @@ def check_before_start(trials: Sequence[TrialConfig], options: RunOptions, *, sa
 
 def check_monitoring(executor: str, *, dashboard: bool, track: str) -> None:
     """See that what is asked for can watch the sweep. Raises ValueError."""
-    for option, asked in (("--dashboard", dashboard), (f"--track {track}", track != "none")):
+    for option, asked, without in (
+        ("dashboard", dashboard, "--no-dashboard"),
+        ("track", track != "none", "--track none"),
+    ):
         if asked and executor != "ray":
-            raise ValueError(f"{option} is Ray's: it cannot go with --executor {executor}; use --executor ray")
+            raise ValueError(f"--{option} goes with --executor ray, not {executor}; use that, or {without}")
     if track != "none" and importlib.util.find_spec(track) is None:
         raise ValueError(f"--track {track} needs the package {track}; install it: pip install 'raypatch[{track}]'")
 

@@ -19,7 +19,7 @@ from raypatch.space import SearchSpace, resolve_search, resolve_trials
 from raypatch.sweep.local import run_locally
 from raypatch.sweep.placement import Placement, check_room, place_on_cores, place_on_gpus
 from raypatch.sweep.plan import Plan, plan_sweep, rough_seconds
-from raypatch.sweep.preflight import check_before_start, check_folder, check_space
+from raypatch.sweep.preflight import check_before_start, check_folder, check_monitoring, check_space
 from raypatch.sweep.progress import Listener, make_display
 from raypatch.sweep.stop import StopRequest
 
@@ -38,6 +38,8 @@ class ExecutorOptions(BaseModel):
     cpus_per_trial: int | None = Field(None, ge=1, description="Cores of one trial; default all, or 1 beside a GPU.")
     reuse_actors: bool = Field(True, description="Keep worker processes between trials.")
     retries: int = Field(2, ge=0, description="Further tries of a crashed trial, from its checkpoint.")
+    dashboard: bool = Field(False, description="Serve Ray's dashboard; each trial then has a worker of its own name.")
+    track: Literal["none", "mlflow", "wandb"] = Field("none", description="Experiment tracker to tell of each epoch.")
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,7 @@ def _run(
     record: SweepRecord, folder: Path, space: str | None, *, time_limit: float | None, retry_failed: bool
 ) -> Outcome:
     options, how = RunOptions.model_validate(record.options), ExecutorOptions.model_validate(record.executor)
+    check_monitoring(how.executor, dashboard=how.dashboard, track=how.track)
     check_before_start(record.search.extremes if record.search else record.trials, options, say=_say)
     check_room(options.device, gpus=how.gpus, cpus=how.cpus_per_trial)
     paths = check_folder(folder.absolute())
@@ -172,9 +175,8 @@ def _execute(
         from raypatch.sweep.ray_executor import run_on_ray
         from raypatch.sweep.ray_setup import local_ray
 
-        with local_ray(
-            cpus=max(cores, placement.slots * placement.cpus), gpus=how.gpus if placement.gpu_share else 0
-        ) as session:
+        cpus, gpus = max(cores, placement.slots * placement.cpus), how.gpus if placement.gpu_share else 0
+        with local_ray(cpus=cpus, gpus=gpus, dashboard=how.dashboard) as session:
             run_on_ray(
                 plan.todo,
                 paths,
@@ -182,7 +184,8 @@ def _execute(
                 placement=placement,
                 storage=session,
                 retries=how.retries,
-                reuse_actors=how.reuse_actors,
+                reuse_actors=how.reuse_actors and not how.dashboard,
+                track=how.track,
                 listener=listener,
                 stop=stop,
                 search=search,
