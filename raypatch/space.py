@@ -1,6 +1,7 @@
 """A search space: one YAML file of fixed fields, grid axes and when-rules, resolved to explicit trials."""
 
 import difflib
+import functools
 import itertools
 import re
 from collections.abc import Mapping, Sequence
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from raypatch.config import OWN_FILE, TrialConfig, explain_validation, make_config, own_file_id
 from raypatch.data.catalog import DatasetInfo
@@ -31,6 +32,19 @@ def check_name(name: str) -> str:
     return name
 
 
+def _typed(field: str, value: Any) -> Any:
+    """`value` as the type of its field, so that "4" from a command line equals 4; unchanged where that fails."""
+    try:
+        return _adapter(field).validate_python(value)
+    except ValidationError:
+        return value
+
+
+@functools.cache
+def _adapter(field: str) -> TypeAdapter[Any]:
+    return TypeAdapter(TrialConfig.model_fields[field].annotation if field in TrialConfig.model_fields else Any)
+
+
 class WhenRule(BaseModel):
     """Fields that hold where a condition does: `{if: {dimensions: 3}, set: {lr: 1.0e-5}}`."""
 
@@ -42,7 +56,8 @@ class WhenRule(BaseModel):
     def holds(self, values: Mapping[str, Any]) -> bool:
         """Whether every condition is met by `values`, fields and facts together."""
         return all(
-            values.get(key) in (want if isinstance(want, list) else [want]) for key, want in self.condition.items()
+            _typed(key, values.get(key)) in [_typed(key, each) for each in (want if isinstance(want, list) else [want])]
+            for key, want in self.condition.items()
         )
 
 
@@ -101,6 +116,10 @@ class SearchSpace(BaseModel):
         search["fields"] = {**search["fields"], "patch_size": {"choice": patch_sizes}}
         fixed, grid = ({k: v for k, v in part.items() if k != "patch_size"} for part in (self.fixed, self.grid))
         return self._changed(fixed=fixed, grid=grid, search=search)
+
+    def add_rules(self, rules: Sequence[WhenRule]) -> "SearchSpace":
+        """Return the space with further when-rules; where two set a field, the last one that holds wins."""
+        return self._changed(when=[rule.model_dump(by_alias=True) for rule in (*self.when, *rules)])
 
     def _changed(self, **parts: Any) -> "SearchSpace":
         try:

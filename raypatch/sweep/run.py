@@ -15,6 +15,7 @@ from raypatch.config import RunOptions, TrialConfig
 from raypatch.files import hold_lock, write_atomically
 from raypatch.results import SweepPaths, SweepRecord, read_sweep, write_json
 from raypatch.runtime import provenance, resolve_device
+from raypatch.selection import describe_search, summarize_search, write_recipes
 from raypatch.space import SearchSpace, resolve_search, resolve_trials
 from raypatch.sweep.local import run_locally
 from raypatch.sweep.placement import Placement, check_room, place_on_cores, place_on_gpus
@@ -46,7 +47,8 @@ class ExecutorOptions(BaseModel):
 class Outcome:
     """How a sweep ended, recounted from the files.
 
-    stopped: why it ended early, None when it ran through. errors: of the failed trials, by trial id.
+    stopped: why it ended early, None when it ran through. errors: of the failed trials, by trial id. table: of a
+    search, what it found.
     """
 
     folder: Path
@@ -54,6 +56,7 @@ class Outcome:
     left: int
     errors: Mapping[str, str]
     stopped: str | None
+    table: str | None = None
 
 
 def run_sweep(
@@ -132,8 +135,14 @@ def _run(
         record = search.record if search else record
         after = plan_sweep(record.trials, paths, options)
         left = len(after.todo) + (len(search.undrawn) if search else 0)
+        table = None
+        if search:
+            found = summarize_search(record, paths)
+            table = describe_search(record, found)
+            if not left:
+                write_recipes(paths.recipes, record, found)
     errors = {name: result.error or "" for name, result in after.results.items() if result.status == "failed"}
-    return Outcome(paths.folder, len(after.results) - len(errors), left, errors, stop.reason)
+    return Outcome(paths.folder, len(after.results) - len(errors), left, errors, stop.reason, table)
 
 
 def _take_up_search(

@@ -1,7 +1,6 @@
 """A search while it runs: draws trials group by group, judges them, and stands on the trial folders alone."""
 
 import contextlib
-import math
 from collections.abc import Iterator, Sequence
 
 from optuna.storages import JournalStorage
@@ -21,10 +20,11 @@ from raypatch.results import (
     write_json,
 )
 from raypatch.search_settings import Search
+from raypatch.selection import describe_values, selection_score
 from raypatch.sweep.guard import record_pruned
 from raypatch.sweep.plan import finished_result, rough_seconds
 from raypatch.sweep.progress import SweepProgress
-from raypatch.sweep.search_study import GroupStudy, score_of
+from raypatch.sweep.search_study import GroupStudy
 from raypatch.sweep.stop import StopRequest
 
 
@@ -163,9 +163,8 @@ class SearchRun:
         self.record = self.record.model_copy(update={"trials": (*self.record.trials, config)})
 
     def _note_best(self, group: GroupStudy, result: TrialResult) -> None:
-        score = score_of(group.base, result)
-        best = self._best.get(group.label)
-        if result.status != "ok" or math.isnan(score):
+        score, best = selection_score(group.base, result), self._best.get(group.label)
+        if score is None:
             return
         if best is None or (score < best[0] if group.base.lower_is_better else score > best[0]):
             values = describe_values(group.entries[result.trial_id].config, self.search)
@@ -183,9 +182,3 @@ def known_trials(search: Search, paths: SweepPaths) -> list[TrialConfig]:
         with contextlib.suppress(DamagedFileError):
             known.setdefault(path.parent.name, read_config(path))
     return [config for config in known.values() if search.group_of(config) is not None]
-
-
-def describe_values(config: TrialConfig, search: Search) -> str:
-    """The searched fields of a trial for people: `lr=3.2e-05 batch_size=8`."""
-    values = {name: getattr(config, name) for name in search.settings.fields}
-    return " ".join(f"{name}={f'{value:.3g}' if isinstance(value, float) else value}" for name, value in values.items())

@@ -2,7 +2,6 @@
 
 import hashlib
 import itertools
-import math
 from dataclasses import dataclass, field
 
 import optuna
@@ -13,6 +12,7 @@ from raypatch.checkpoint import Progress
 from raypatch.config import TrialConfig, make_config
 from raypatch.results import EpochRow, TrialResult
 from raypatch.search_settings import SearchedField, SearchSettings
+from raypatch.selection import selection_score
 from raypatch.train import advance
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -82,10 +82,10 @@ class GroupStudy:
     def tell(self, result: TrialResult) -> None:
         """Take the end of a trial. A failed one counts as a sample, without a score."""
         trial = self.entries[result.trial_id].trial
-        score = score_of(self.base, result)
+        score = selection_score(self.base, result)
         if result.status == "pruned":
             self._study.tell(trial, state=TrialState.PRUNED)
-        elif math.isnan(score):
+        elif score is None:
             self._study.tell(trial, state=TrialState.FAIL)
         else:
             self._study.tell(trial, score)
@@ -101,13 +101,6 @@ class GroupStudy:
             return optuna.samplers.RandomSampler(seed=seed)
         startup = max(4, self.settings.samples // 4)
         return optuna.samplers.TPESampler(seed=seed, n_startup_trials=startup, constant_liar=True)
-
-
-def score_of(config: TrialConfig, result: TrialResult) -> float:
-    """The selection figure of a trial's best epoch, on validation; NaN where there is none."""
-    if result.val is None or result.status == "failed":
-        return math.nan
-    return float(getattr(result.val, config.selection.removeprefix("val_")))
 
 
 def distribution_of(searched: SearchedField) -> BaseDistribution:
