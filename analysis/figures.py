@@ -25,7 +25,14 @@ STYLE: dict[Any, Any] = {
     **{"font.size": 8, "axes.titlesize": 9, "axes.spines.top": False, "axes.spines.right": False},
     **{"axes.grid": True, "grid.alpha": 0.15, "grid.color": INK, "lines.linewidth": 1.3, "lines.markersize": 4},
     **{f"{part}.color": INK for part in ("text", "xtick", "ytick")},
-    **{"axes.edgecolor": INK, "axes.labelcolor": INK, "svg.fonttype": "none", "pdf.fonttype": 42, "savefig.dpi": 150},
+    **{
+        "axes.edgecolor": INK,
+        "axes.labelcolor": INK,
+        "svg.fonttype": "none",
+        "text.parse_math": False,
+        "pdf.fonttype": 42,
+        "savefig.dpi": 150,
+    },
 }
 
 
@@ -33,7 +40,7 @@ STYLE: dict[Any, Any] = {
 class Plot:
     """A plot: `data` with a column `panel`, drawn panel by panel. caption: what is shown, for people and readers.
 
-    lines: label, colour and marker of each line, for a legend.
+    lines: label, colour and marker of each line, for a legend. columns: panels side by side in print.
     """
 
     name: str
@@ -42,6 +49,7 @@ class Plot:
     data: pd.DataFrame
     draw: Callable[[Axes, pd.DataFrame], None]
     lines: tuple[tuple[str, str, str], ...] = ()
+    columns: int = 4
 
     @property
     def panels(self) -> dict[str, pd.DataFrame]:
@@ -53,7 +61,7 @@ class Plot:
 def draw_plot(plot: Plot) -> Figure:
     """Draw all panels of a plot into one figure, for print."""
     found = plot.panels
-    columns = min(4, len(found))
+    columns = min(plot.columns, len(found))
     rows = -(-len(found) // columns)
     with mpl.rc_context(STYLE):
         figure = Figure((PANEL_INCHES[0] * columns, PANEL_INCHES[1] * rows + 0.4), layout="constrained")
@@ -96,5 +104,5 @@ def panel_svg(plot: Plot, name: str, data: pd.DataFrame) -> str:
     svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
     own = re.sub(r"\W+", "-", f"{plot.name}-{name}")
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{own}-", svg)
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<(metadata|style).*?</\1>", "", svg, flags=re.DOTALL)
     return svg.replace("<svg ", f'<svg role="img" aria-label="{html.escape(f"{plot.title}: {name}")}" ', 1)

@@ -88,10 +88,10 @@ def draw_confusion(axes: Axes, data: pd.DataFrame) -> None:
             colour = "black" if share > 55 else "white"
             if not np.isnan(share):
                 axes.text(column + 0.5, row + 0.5, f"{share:.0f}", ha="center", va="center", color=colour, fontsize=6)
-    short = [_shorten(name) if len(names) <= 4 else str(place) for place, name in enumerate(names)]
+    short = [_shorten(name) if len(names) == 2 else str(place) for place, name in enumerate(names)]
     shown = short if len(names) <= 20 else []
     axes.set_xticks(np.arange(len(shown)) + 0.5, shown)
-    axes.set_yticks(np.arange(len(shown)) + 0.5, shown, rotation=90 if len(names) <= 4 else 0, va="center")
+    axes.set_yticks(np.arange(len(shown)) + 0.5, shown, rotation=90 if len(names) == 2 else 0, va="center")
     axes.tick_params(length=0)
     axes.invert_yaxis()
     axes.grid(visible=False)
@@ -139,8 +139,9 @@ def _patch_axis(axes: Axes, patch_sizes: Sequence[int] | pd.Series) -> list[int]
 
 
 def _plain_numbers(axis: Axis) -> None:
-    """Write the powers of ten of a logarithmic axis as plain numbers, which take a tenth of the time of formulas."""
-    axis.set_major_locator(LogLocator(numticks=6))
+    """Write a logarithmic axis in plain numbers, which take a tenth of the time of powers of ten as formulas."""
+    low, high = axis.get_data_interval()
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,), numticks=8))
     axis.set_major_formatter(FuncFormatter(lambda value, _: significant(value)))
     axis.set_minor_locator(NullLocator())
 

@@ -1,5 +1,6 @@
 """The plots of a study: which data each shows and what it says beneath."""
 
+import itertools
 from collections.abc import Iterator
 
 import pandas as pd
@@ -84,13 +85,13 @@ def plot_costs(findings: Findings) -> Plot:
     """Time, speed and memory by patch size."""
     cells = findings.cells[findings.cells["patch_size"] > 0]
     parts = []
-    for name, (label, unit) in COSTS.items():
+    for (_, block), (name, (label, unit)) in itertools.product(cells.groupby("dimensions"), COSTS.items()):
         part = pd.DataFrame(
             {
-                "panel": cells["dimensions"].astype(int).astype(str) + f"D: {label}",
-                "dataset": name_panels(cells, findings),
-                "patch_size": cells["patch_size"],
-                "value": cells[f"{name}_mean"],
+                "panel": f"{block['dimensions'].iloc[0]:.0f}D: {label}",
+                "dataset": name_panels(block, findings),
+                "patch_size": block["patch_size"],
+                "value": block[f"{name}_mean"],
                 "unit": unit,
             }
         )
@@ -102,8 +103,9 @@ def plot_costs(findings: Findings) -> Plot:
             "A line per dataset, mean over seeds: training time of a whole trial with its validation, images per second"
             " in training, and peak memory of the device (of the process on a CPU)."
         ),
-        data=pd.concat(parts, ignore_index=True).sort_values("panel", kind="stable"),
+        data=pd.concat(parts, ignore_index=True),
         draw=panels.draw_costs,
+        columns=len(COSTS),
     )
 
 

@@ -43,12 +43,37 @@ class Table:
     note: str = ""
     data: pd.DataFrame = field(default_factory=pd.DataFrame)
 
+    @property
+    def row_count(self) -> int:
+        """Rows over all blocks."""
+        return sum(map(len, self.blocks))
+
 
 def percent(mean: float, spread: float = float("nan")) -> str:
     """Show a score of 0 to 1 in percent, `86.3 ± 1.2`; no spread where it is NaN, a dash where the mean is."""
     if pd.isna(mean):
         return UNDEFINED
     return f"{100 * mean:.1f}" if pd.isna(spread) else f"{100 * mean:.1f} ± {100 * spread:.1f}"
+
+
+def points(difference: float) -> str:
+    """Show a difference of scores in percentage points with its sign: +9.3."""
+    return UNDEFINED if pd.isna(difference) else f"{100 * difference:+.1f}".replace("-", "−")
+
+
+def interval(low: float, high: float) -> str:
+    """Show the bounds of a difference of scores in percentage points: +0.9 to +18.5."""
+    return UNDEFINED if pd.isna(low) else f"{points(low)} to {points(high)}"
+
+
+def duration(seconds: float) -> str:
+    """Show a time in the unit that suits it: 42 s, 12 min, 5.3 h."""
+    if pd.isna(seconds):
+        return UNDEFINED
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{significant(seconds / length, 2)} {unit}"
+    return f"{significant(seconds, 2)} s"
 
 
 def significant(value: float, digits: int = 3) -> str:
@@ -63,6 +88,17 @@ def p_value(value: float) -> str:
     if pd.isna(value):
         return UNDEFINED
     return "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def p_equals(value: float) -> str:
+    """Show a p-value within a sentence: p = 0.012, p < 0.001."""
+    shown = p_value(value)
+    return f"p < {shown[1:]}" if shown.startswith("<") else f"p = {shown}"
+
+
+def multiple(value: float) -> str:
+    """Show a ratio with three significant digits: ×8.37, ×515, ×72400."""
+    return UNDEFINED if pd.isna(value) else f"×{significant(float(f'{value:.3g}'))}"
 
 
 def to_markdown(table: Table) -> str:

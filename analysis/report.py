@@ -1,58 +1,122 @@
-"""Everything a run folder shows, written as files: tables as Markdown, CSV and LaTeX."""
+"""Everything a run folder shows, written as files: a page, Markdown, LaTeX tables, figures, and all numbers as CSV."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from raypatch.analysis.cells import select_recipes
-from raypatch.analysis.ensembles import patch_ensembles
-from raypatch.analysis.frames import METRICS, load_study
+from raypatch.analysis.answers import Statement, state_answer
+from raypatch.analysis.content import METHOD, Section, count_trials, list_notes, make_sections
+from raypatch.analysis.figures import save_plot
+from raypatch.analysis.findings import Findings, conclude
+from raypatch.analysis.frames import Study, load_study
+from raypatch.analysis.page import render_page
 from raypatch.analysis.render import to_latex, to_markdown, write_csv
-from raypatch.analysis.tables import main_table, metric_table, summarize_cells
+from raypatch.analysis.tables import main_table
 from raypatch.files import write_atomically
 from raypatch.results import SweepPaths
 
 FORMATS = ("html", "md", "latex")
+NOT_IN_PRINT = ("missing", "provenance", "classes", "recipes")
 
 
 @dataclass(frozen=True)
 class ReportFiles:
-    """What was written. text: the main table and what is missing, as Markdown, to print."""
+    """What was written. files: the page first. text: the answer, the main table and notes, as Markdown, to print."""
 
     folder: Path
     files: tuple[Path, ...]
     text: str
 
 
-def write_report(runs: Sequence[Path], out: Path | None = None, formats: Sequence[str] = FORMATS) -> ReportFiles:
+def write_report(runs: Sequence[Path | str], out: Path | None = None, formats: Sequence[str] = FORMATS) -> ReportFiles:
     """Write the report of one or several runs, finished or not, to `out` (default: report/ in the first run).
 
-    Raises ValueError for an unknown format, a folder that is no run folder, or runs without any finished trial.
+    Always written: tables/*.csv and figures/*.{csv,svg,pdf,png}. html: report.html. md: report.md. latex: tables.tex.
+    Raises ValueError for an unknown format, a folder that is no run folder, runs without any finished trial, or a
+    folder that cannot be written.
     """
     unknown = sorted(set(formats) - set(FORMATS))
-    if unknown:
-        raise ValueError(f"unknown format {', '.join(unknown)}; use some of {', '.join(FORMATS)}")
+    if unknown or not formats:
+        raise ValueError(f"unknown format {', '.join(unknown)!r}; use some of {', '.join(FORMATS)}")
     study = load_study(*runs)
-    trials = select_recipes(study.trials)
-    if trials.empty:
-        problems = "".join(f"\n- {problem}" for problem in study.problems)
-        raise ValueError(f"no finished trial in {', '.join(map(str, runs))}; run `raypatch run` first{problems}")
-    cells = summarize_cells(trials, patch_ensembles(trials))
-    tables = [main_table(cells)]
-    for _, part in cells.groupby("dimensions"):
-        tables += [metric_table(part, metric) for metric in METRICS]
-    folder = out or SweepPaths(Path(runs[0])).report
-    folder.mkdir(parents=True, exist_ok=True)
-    files = []
-    for table in tables:
-        write_csv(table, folder / f"{table.name}.csv")
-        files.append(folder / f"{table.name}.csv")
+    _require_results(study, runs)
+    findings = conclude(study)
+    statements = [state_answer(findings, setting) for setting in findings.settings]
+    notes = list_notes(findings)
+    sections = make_sections(findings)
+    names = ", ".join(dict.fromkeys(findings.study.trials["run"]))
+    title, lead = f"Which patch size? {names}", f"raypatch, run {names}: {count_trials(findings)}."
+    texts = {}
+    if "html" in formats:
+        texts["report.html"] = render_page(title, lead, statements, notes, sections)
     if "md" in formats:
-        files.append(folder / "report.md")
-        write_atomically(files[-1], "\n".join(map(to_markdown, tables)).encode())
+        texts["report.md"] = "\n".join(_markdown(title, lead, statements, notes, sections))
     if "latex" in formats:
-        files.append(folder / "tables.tex")
-        write_atomically(files[-1], "\n".join(map(to_latex, tables)).encode())
-    missing = [f"\n{len(study.missing)} planned trials have no result yet.\n"] if len(study.missing) else []
-    notes = [f"\nLeft out: {problem}\n" for problem in study.problems]
-    return ReportFiles(folder, tuple(files), "".join([to_markdown(tables[0]), *missing, *notes]))
+        texts["tables.tex"] = "\n".join(_latex(sections))
+    folder = out or SweepPaths(Path(runs[0])).report
+    try:
+        files = _write(folder, texts, sections, findings)
+    except OSError as error:
+        raise ValueError(f"cannot write the report to {folder}: {error.strerror}; give another --out") from error
+    return ReportFiles(folder, tuple(files), _summary(findings, statements, notes))
+
+
+def _require_results(study: Study, runs: Sequence[Path | str]) -> None:
+    if (study.trials["status"] == "ok").any():
+        return
+    reasons = [f"{len(study.missing)} planned trials have no result"] if len(study.missing) else []
+    reasons += [str(problem) for problem in study.problems]
+    failed = study.trials.loc[study.trials["status"] == "failed", "error"]
+    reasons += [f"{count} failed: {error}" for error, count in failed.value_counts().items()]
+    raise ValueError(
+        f"nothing to report: no finished trial in {', '.join(map(str, runs))};"
+        f" continue it with `raypatch resume`. {'; '.join(reasons)}"
+    )
+
+
+def _write(folder: Path, texts: dict[str, str], sections: Sequence[Section], findings: Findings) -> list[Path]:
+    files = []
+    for part in ("tables", "figures"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        files.append(folder / name)
+        write_atomically(files[-1], text.encode())
+    for table in [main_table(findings.cells), *(table for section in sections for table in section.tables)]:
+        files.append(folder / "tables" / f"{table.name}.csv")
+        write_csv(table, files[-1])
+    for section in sections:
+        for plot in section.plots:
+            files += save_plot(plot, folder / "figures")
+    return files
+
+
+def _summary(findings: Findings, statements: Sequence[Statement], notes: Sequence[str]) -> str:
+    parts = [f"{statement.label}: {statement.verdict} {' '.join(statement.support[:2])}" for statement in statements]
+    parts += [to_markdown(main_table(findings.cells))]
+    parts += [f"- {note}" for note in notes]
+    return "\n".join(parts)
+
+
+def _markdown(
+    title: str, lead: str, statements: Sequence[Statement], notes: Sequence[str], sections: Sequence[Section]
+) -> Iterator[str]:
+    yield f"# {title}\n\n{lead}\n"
+    for statement in statements:
+        yield f"## {statement.label}: {statement.verdict}\n"
+        yield from (f"- {sentence}" for sentence in statement.support)
+        yield ""
+    yield from (f"- {note}" for note in notes)
+    for section in sections:
+        yield f"\n## {section.title}\n"
+        yield from map(to_markdown, section.tables)
+        for plot in section.plots:
+            yield f"**{plot.title}**\n\n![{plot.title}](figures/{plot.name}.png)\n\n{plot.caption}\n"
+    yield "\n## Method\n"
+    yield from (f"- {sentence}" for sentence in METHOD)
+    yield ""
+
+
+def _latex(sections: Sequence[Section]) -> Iterator[str]:
+    yield "% Needs \\usepackage{booktabs} and \\usepackage{graphicx}."
+    for section in sections:
+        yield from (to_latex(table) for table in section.tables if table.name not in NOT_IN_PRINT)
