@@ -1,0 +1,170 @@
+"""Signals in a real terminal, and a disk that fills up: clear words, nothing lost, and it goes on afterwards."""
+
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tiny import make_images
+
+from raypatch.results import SweepPaths
+
+PATIENCE = 120.0
+TINY = ("--model", "test_vit", "--weights", "random", "--patch-size", "8,4", "--device", "cpu", "--cpus-per-trial", "1")
+
+
+class Terminal:
+    """A command in a pseudo-terminal of a given width; `text` is all that it wrote."""
+
+    def __init__(self, words: list[str], folder: Path, columns: int) -> None:
+        self._master, slave = pty.openpty()
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": str(columns), "LINES": "30", "TERM": "xterm"}
+        command = [sys.executable, "-c", "from raypatch.cli import main; main()", *words]
+        self.process = subprocess.Popen(
+            command, cwd=folder, env=environment, stdin=slave, stdout=slave, stderr=slave, start_new_session=True
+        )
+        os.close(slave)
+        os.set_blocking(self._master, False)
+        self.text = ""
+
+    def read(self) -> None:
+        try:
+            while chunk := os.read(self._master, 65536):
+                self.text += chunk.decode(errors="replace")
+        except (BlockingIOError, OSError):
+            pass
+
+    def wait_for(self, pattern: str) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not re.search(pattern, self.text):
+            assert time.monotonic() < deadline, f"no {pattern!r} in {self.text[-2000:]}"
+            assert self.process.poll() is None, self.text[-2000:]
+            self.read()
+            time.sleep(0.05)
+
+    def end(self) -> int:
+        deadline = time.monotonic() + PATIENCE
+        while self.process.poll() is None:
+            assert time.monotonic() < deadline, self.text[-2000:]
+            self.read()
+            time.sleep(0.05)
+        self.read()
+        return self.process.returncode
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self._master)
+
+
+@pytest.fixture
+def endless(tmp_path: Path) -> list[str]:
+    data = make_images(tmp_path / "own.npz")
+    return ["run", "demo", "--dataset", str(data), *TINY, "--seed", "0", "--set", "epochs=9999"]
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.parametrize(("number", "columns"), [(signal.SIGINT, 80), (signal.SIGTERM, 160)])
+@pytest.mark.parametrize("executor", ["ray", "local"])
+def test_one_signal_stops_safely_and_names_the_command_that_continues(
+    tmp_path: Path, endless: list[str], number: signal.Signals, columns: int, executor: str
+) -> None:
+    terminal = Terminal([*endless, "--executor", executor], tmp_path, columns)
+    try:
+        terminal.wait_for(r" [3-9]/9999")
+        terminal.process.send_signal(number)
+        assert terminal.end() == 130
+    finally:
+        terminal.close()
+    said = re.sub(r"\s+", "", terminal.text)
+    assert f"stopped({number.name});tocontinue:raypatchresume{tmp_path}/runs/demo" in said
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", terminal.text)
+    assert max(len(line) for line in re.split(r"[\r\n]+", plain) if "epoch" in line or "9999" in line) <= columns
+    folder = tmp_path / "runs" / "demo"
+    assert not list(folder.rglob(".*"))
+    assert list(folder.rglob("last.ckpt"))
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_second_signal_stops_at_once_and_the_folder_can_be_taken_up(tmp_path: Path, endless: list[str]) -> None:
+    terminal = Terminal([*endless, "--executor", "ray"], tmp_path, 100)
+    try:
+        terminal.wait_for(r" [3-9]/9999")
+        terminal.process.send_signal(signal.SIGINT)
+        terminal.process.send_signal(signal.SIGINT)
+        began = time.monotonic()
+        terminal.end()
+        assert time.monotonic() - began < 10
+    finally:
+        terminal.close()
+    again = [*endless[:-2], "--set", "epochs=2", "--executor", "local"]
+    done = subprocess.run(
+        [sys.executable, "-c", "from raypatch.cli import main; main()", *again],
+        cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "2 trials done" in done.stdout
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 24 MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", folder], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"cannot mount a small disk here: {mounted.stderr.decode().strip()}")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.parametrize("executor", ["ray", "local"])
+def test_full_disk_stops_the_sweep_and_loses_nothing(tmp_path: Path, small_disk: Path, executor: str) -> None:
+    data = make_images(tmp_path / "own.npz")
+    words = ["run", "demo", "--dataset", str(data), *TINY, "--seed", "0", "--set", "epochs=60"]
+    words += ["--set", "batch_size=2", "--runs-dir", str(small_disk), "--executor", executor]
+    command = [sys.executable, "-c", "from raypatch.cli import main; main()", *words]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    paths = SweepPaths(small_disk / "demo")
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    deadline = time.monotonic() + PATIENCE
+    while not list(paths.folder.rglob("last.ckpt")):
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    filler = small_disk / "filler"
+    with filler.open("wb") as stream:
+        try:
+            while True:
+                stream.write(bytes(1 << 16))
+                stream.flush()
+        except OSError:
+            pass
+    out, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 130, out + err
+    assert "no space left in" in err
+    assert "make space" in err
+    assert "Traceback" not in err
+    assert "failed" not in out.replace("0 failed", "")
+    filler.unlink()
+    assert not list(paths.folder.rglob("*.tmp"))
+
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 trials done, 0 failed, 0 left" in done.stdout
