@@ -23,6 +23,7 @@ from raypatch.sweep.monitor import trial_gauges
 from raypatch.sweep.placement import Placement
 from raypatch.sweep.plan import finished_result
 from raypatch.sweep.progress import Listener
+from raypatch.sweep.ray_cap import place_under_cap
 from raypatch.sweep.stop import StopRequest, stop_file_watcher
 from raypatch.train import Interrupted
 
@@ -166,6 +167,7 @@ def run_on_ray(
     options: RunOptions,
     *,
     placement: Placement,
+    gpus: int = 1,
     storage: Path,
     retries: int,
     reuse_actors: bool,
@@ -176,29 +178,31 @@ def run_on_ray(
 ) -> None:
     """Run the trials on the Ray that is connected, in order as far as room allows, until done or asked to stop.
 
-    track: the experiment tracker that is told of them, if any. search: draws the trials in place of `todo` and gives
+    gpus: physical GPUs that may be used at once. track: the experiment tracker that is told of them, if any. search: draws the trials in place of `todo` and gives
     up those without prospect.
     """
     umask = os.umask(0o077)
     os.umask(umask)
     spec = {"folder": str(paths.folder), "umask": umask, "options": options.model_dump(mode="json")}
+    spec["request"], at_once = place_under_cap(placement, gpus)
     trials = search.trials(stop) if search else todo
     specs = ({"spec": {**spec, "trial": config.model_dump(mode="json")}} for config in trials)
     searching: dict[str, Any] = {}
     if search:
         searching = {"search_alg": _Draws(specs), "scheduler": _GiveUp(search), "num_samples": -1}
-        searching["max_concurrent_trials"] = placement.slots
+        at_once = placement.slots
     observer = _Observer(paths, listener, stop)
     callbacks: list[Callback] = [observer]
     if track != "none":
-        from raypatch.sweep.tracking import Tracker
+        from raypatch.sweep.tracking import make_tracker
 
-        callbacks.append(Tracker(track, paths))
+        callbacks.append(make_tracker(track, paths))
     tuner = Tuner(
-        tune.with_resources(RaypatchTrial, PlacementGroupFactory([placement.as_bundle()])),
+        RaypatchTrial,
         param_space=None if search else {"spec": tune.grid_search([each["spec"] for each in specs])},
         tune_config=TuneConfig(
             **searching,
+            max_concurrent_trials=at_once,
             reuse_actors=reuse_actors,
             trial_name_creator=lambda trial: _config(trial).trial_id(),
             trial_dirname_creator=lambda trial: _config(trial).trial_id(),
@@ -221,6 +225,10 @@ def _trainable(config: dict[str, Any]) -> None:
 
 class RaypatchTrial(wrap_function(_trainable)):  # type: ignore[misc]
     """The actor of a trial. Ray's dashboard lists it by the name it has when it starts."""
+
+    @classmethod
+    def default_resource_request(cls, config: dict[str, Any]) -> PlacementGroupFactory:
+        return PlacementGroupFactory(**config["spec"]["request"])
 
     def __repr__(self) -> str:
         return _config(self).trial_id()

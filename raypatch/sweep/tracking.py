@@ -35,13 +35,13 @@ class _Trial:
 class Tracker(Callback):
     """Tells an experiment tracker of every trial and epoch, through Ray's callback for it.
 
-    A trial that goes on is told from its first epoch, as a run of its own. A tracker that fails is left alone: the
-    sweep goes on. Ray pickles callbacks; the copy keeps nothing.
+    A trial that goes on is told from its first epoch, as a run of its own. A tracker that fails later is left alone:
+    the sweep goes on. Ray pickles callbacks; the copy keeps nothing.
     """
 
-    def __init__(self, name: str, paths: SweepPaths) -> None:
+    def __init__(self, name: str, inner: Any, paths: SweepPaths) -> None:
         self.name, self.paths = name, paths
-        self._inner = _mlflow(paths) if name == "mlflow" else _wandb(paths)
+        self._inner = inner
         self._told: dict[_Trial, int] = {}
         self._broken = False
 
@@ -96,15 +96,15 @@ class Tracker(Callback):
             logger.warning("--track %s stopped: %s", self.name, error)
 
 
-def _mlflow(paths: SweepPaths) -> Any:
-    from ray.air.integrations.mlflow import MLflowLoggerCallback
+def make_tracker(name: str, paths: SweepPaths) -> Tracker:
+    """MLflow at $MLFLOW_TRACKING_URI, else in the run folder; or Weights & Biases, under project $WANDB_PROJECT."""
+    if name == "mlflow":
+        from ray.air.integrations.mlflow import MLflowLoggerCallback
 
-    store = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{paths.mlflow}"
-    return MLflowLoggerCallback(tracking_uri=store, experiment_name=paths.folder.name)
-
-
-def _wandb(paths: SweepPaths) -> Any:
+        store = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{paths.mlflow}"
+        return Tracker(name, MLflowLoggerCallback(tracking_uri=store, experiment_name=paths.folder.name), paths)
     from ray.air.integrations.wandb import WandbLoggerCallback
 
     project = os.environ.get("WANDB_PROJECT", "raypatch")
-    return WandbLoggerCallback(project=project, group=paths.folder.name, dir=str(paths.folder))
+    callback = WandbLoggerCallback(project=project, group=paths.folder.name, dir=str(paths.folder))
+    return Tracker(name, callback, paths)
