@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = {"raypatch": ROOT / "raypatch", "raypatch.analysis": ROOT / "analysis"}
 OPTIONAL = {"ray", "medmnist", "fvcore", "optuna", "pandas", "scipy", "sklearn", "matplotlib", "typer", "tensorboardX"}
-MAY_IMPORT_RAY = {f"raypatch.sweep.{name}" for name in ("ray_executor", "ray_setup", "search", "monitor", "tracking")}
+MAY_IMPORT_RAY = {f"raypatch.sweep.{name}" for name in ("ray_executor", "ray_setup", "ray_cap", "search", "monitor", "tracking")}
 LAYERS = (
     ("raypatch.data.catalog", "raypatch.files", "raypatch"),
     ("raypatch.config", "raypatch.search_settings"),
@@ -24,7 +24,7 @@ LAYERS = (
     ("raypatch.evaluate", "raypatch.step"),
     ("raypatch.train",),
     ("raypatch.sweep", "raypatch.analysis", "raypatch.selection"),
-    ("raypatch.cli",),
+    ("raypatch.cli", "raypatch.cli_options"),
 )
 
 

@@ -4,6 +4,8 @@ import contextlib
 import errno
 import functools
 import logging
+import os
+import platform
 import statistics
 import traceback
 from collections.abc import Callable, Iterator
@@ -49,8 +51,9 @@ def run_guarded(
     on_epoch may raise Pruned. Raises Interrupted when asked to stop, SweepHaltedError when the disk is full.
     """
     paths = sweep.trial(config.trial_id())
-    paths.folder.mkdir(parents=True, exist_ok=True)
-    with hold_lock(paths.lock, wait=True), log_to(paths):
+    with _halt_on_full_disk(paths), hold_lock(paths.lock, wait=True), log_to(paths):
+        cards = os.environ.get("CUDA_VISIBLE_DEVICES", "all")
+        logging.getLogger("raypatch").info("process %d on %s, visible GPUs: %s", os.getpid(), platform.node(), cards)
         result = finished_result(sweep, config.trial_id())
         if result is not None and result.status != "failed":
             return result
@@ -70,13 +73,21 @@ def run_guarded(
         except (TrialError, ValueError) as error:
             logging.getLogger("raypatch").exception("trial failed")
             return record_failure(config, paths, error)
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise SweepHaltedError(f"no space left in {paths.folder}; make space") from error
-            raise
         except Exception:
             logging.getLogger("raypatch").exception("trial crashed")
             raise
+
+
+@contextlib.contextmanager
+def _halt_on_full_disk(paths: TrialPaths) -> Iterator[None]:
+    """Make the trial's folder, and turn a full disk anywhere inside into SweepHaltedError."""
+    try:
+        paths.folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise SweepHaltedError(f"no space left in {paths.folder}; make space") from error
+        raise
 
 
 def record_failure(config: TrialConfig, paths: TrialPaths, error: BaseException | str) -> TrialResult:

@@ -178,8 +178,9 @@ def run_on_ray(
 ) -> None:
     """Run the trials on the Ray that is connected, in order as far as room allows, until done or asked to stop.
 
-    gpus: physical GPUs that may be used at once. track: the experiment tracker that is told of them, if any. search: draws the trials in place of `todo` and gives
-    up those without prospect.
+    gpus: physical GPUs that may be used at once. storage: for Ray Tune's own bookkeeping, seen by all nodes.
+    track: the experiment tracker that is told of them, if any. search: draws the trials in place of `todo` and gives
+    up those without prospect. Raises ValueError when no node has what a trial asks for.
     """
     umask = os.umask(0o077)
     os.umask(umask)

@@ -191,6 +191,7 @@ def _execute(
                 paths,
                 options,
                 placement=placement,
+                gpus=how.gpus,
                 storage=session,
                 retries=how.retries,
                 reuse_actors=how.reuse_actors and not how.dashboard,

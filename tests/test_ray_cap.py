@@ -1,0 +1,127 @@
+"""At most the allowed number of GPUs is ever in use, on one node and on several; what cannot be met is an error."""
+
+import re
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from tiny import make_images
+
+from raypatch.config import RunOptions, TrialConfig
+from raypatch.results import SweepPaths, read_result
+from raypatch.space import SearchSpace, resolve_trials
+from raypatch.sweep.placement import Placement
+from raypatch.sweep.progress import SweepProgress
+from raypatch.sweep.stop import StopRequest
+
+pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
+
+Nodes = Callable[[list[int]], None]
+
+
+@pytest.fixture
+def ray_nodes() -> Iterator[Nodes]:
+    """Connect to a Ray of some nodes, each with so many made-up GPUs."""
+    from raypatch.sweep import ray_setup  # noqa: F401 - makes the settings that ray reads when it is imported
+
+    # isort: split
+    import ray
+    from ray.cluster_utils import Cluster
+
+    clusters = []
+
+    def start(gpus: list[int]) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            cluster = Cluster(
+                initialize_head=True, head_node_args={"num_cpus": 4, "num_gpus": gpus[0], "include_dashboard": False}
+            )
+            clusters.append(cluster)
+            for count in gpus[1:]:
+                cluster.add_node(num_cpus=4, num_gpus=count)
+            ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+
+    yield start
+    ray.shutdown()
+    for cluster in clusters:
+        cluster.shutdown()
+
+
+class _Watch(SweepProgress):
+    """Remembers how many trials ran at once."""
+
+    most = 0
+
+    def started(self, trial_id: str) -> None:
+        super().started(trial_id)
+        self.most = max(self.most, len(self.running))
+
+
+def _sweep(tmp_path: Path, placement: Placement, gpus: int, epochs: int = 2) -> tuple[_Watch, list[set[str]]]:
+    """Run six tiny trials; returns the watch and, per trial, the cards that it saw."""
+    from raypatch.sweep.ray_executor import run_on_ray
+
+    data = make_images(tmp_path / "own.npz")
+    fixed = {"dataset": str(data), "model": "test_vit", "weights": "random", "epochs": epochs, "patch_size": 4}
+    space = SearchSpace.model_validate({"name": "cap", "fixed": fixed, "grid": {"seed": [0, 1, 2, 3, 4, 5]}})
+    trials, files = resolve_trials(space)
+    paths = SweepPaths(tmp_path / "run")
+    paths.trials.mkdir(parents=True)
+    options = RunOptions(device="cpu", threads=1, files=files)
+    watch = _Watch(trials, {config.trial_id(): 1.0 for config in trials}, done=0, side_by_side=1)
+    run_on_ray(
+        trials, paths, options, placement=placement, gpus=gpus, storage=tmp_path / "storage", retries=0,
+        reuse_actors=True, listener=watch, stop=StopRequest(paths.stop),
+    )  # fmt: skip
+    seen = []
+    for trial in paths.trial_folders():
+        result = read_result(trial.result)
+        assert result is not None
+        assert result.status == "ok", result.error
+        (cards,) = re.findall(r"on (\S+), visible GPUs: (\S*)", trial.log.read_text())
+        seen.append(set(cards[1].split(",")))
+    return watch, seen
+
+
+@pytest.mark.parametrize("nodes", [[4], [2, 2]])
+@pytest.mark.parametrize(("share", "at_once"), [(1.0, 1), (0.5, 2)])
+def test_one_card_is_used_of_four(
+    tmp_path: Path, ray_nodes: Nodes, nodes: list[int], share: float, at_once: int
+) -> None:
+    ray_nodes(nodes)
+    watch, seen = _sweep(tmp_path, Placement(cpus=1, gpu_share=share, slots=at_once), gpus=1)
+    assert watch.most <= at_once
+    assert all(cards == seen[0] and len(cards) == 1 for cards in seen)
+
+
+def test_more_cards_are_used_when_asked_for(tmp_path: Path, ray_nodes: Nodes) -> None:
+    ray_nodes([1, 1, 1])
+    watch, _ = _sweep(tmp_path, Placement(cpus=1, gpu_share=1.0, slots=2), gpus=2, epochs=100)
+    assert watch.most == 2
+
+
+def test_what_cannot_be_met_is_an_error_at_once(ray_nodes: Nodes, tmp_path: Path) -> None:
+    from raypatch.sweep.ray_cap import place_under_cap
+
+    ray_nodes([1])
+    began = time.monotonic()
+    with pytest.raises(ValueError, match="no node of Ray has that"):
+        _sweep(tmp_path, Placement(cpus=64, gpu_share=0.0, slots=1), gpus=1)
+    with pytest.raises(ValueError, match="no node of Ray has that"):
+        place_under_cap(Placement(cpus=5, gpu_share=1.0, slots=1), 1)
+    assert time.monotonic() - began < 10
+
+
+def test_shares_are_not_spread_over_nodes(ray_nodes: Nodes) -> None:
+    from raypatch.sweep.ray_cap import place_under_cap
+
+    ray_nodes([1, 1, 1])
+    with pytest.raises(ValueError, match="--gpu-share 1"):
+        place_under_cap(Placement(cpus=1, gpu_share=0.5, slots=4), 2)
+
+
+def test_configs_survive_the_way_through_ray() -> None:
+    config = TrialConfig(dataset="derma", patch_size=4, lr=3e-4)
+    assert TrialConfig.model_validate(config.model_dump(mode="json")).trial_id() == config.trial_id()
