@@ -1,14 +1,15 @@
 """The command line: parse, call one function, print where the result is. Heavy imports wait until they are needed."""
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from raypatch import cli_options
+from raypatch.cli_options import metric_of, micro_batch_of, narrow, seconds_of
+
 if TYPE_CHECKING:
-    from raypatch.space import SearchSpace
     from raypatch.sweep.run import Outcome
 
 DONE, SOME_FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -22,49 +23,42 @@ app = typer.Typer(
 data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="List, fetch and verify datasets.")
 app.add_typer(data_app, name="data")
 
-DataDir = Annotated[
-    Path | None,
-    typer.Option(help="Folder of the .npz files; default $MEDMNIST_ROOT or ~/.medmnist.", show_default=False),
-]
-RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Run failed trials again.")]
-TimeLimit = Annotated[str | None, typer.Option(help="Stop after this time, such as 8h or 30m.", show_default=False)]
-Tracker = Literal["none", "mlflow", "wandb"]
-RunFolder = Annotated[Path, typer.Argument(help="A run folder, as `raypatch run` made it.")]
-
 
 @app.command()
 def run(
     space: Annotated[str, typer.Argument(help="Name of a shipped search space (`raypatch spaces`) or a .yaml file.")],
-    dataset: Annotated[str | None, typer.Option(help="Datasets: names or .npz paths, separated by commas.")] = None,
-    patch_size: Annotated[str | None, typer.Option(help="Patch sizes in pixels, separated by commas.")] = None,
+    dataset: cli_options.Datasets = None,
+    patch_size: cli_options.PatchSizes = None,
     seed: Annotated[str | None, typer.Option(help="Seeds, separated by commas.")] = None,
-    model: Annotated[str | None, typer.Option(help="timm name of a Vision Transformer.")] = None,
-    weights: Annotated[str | None, typer.Option(help="timm, random, or a .safetensors or .pth file.")] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="Any field: --set epochs=5 --set lr=1e-4,1e-3.")
-    ] = None,
+    model: cli_options.Model = None,
+    weights: cli_options.Weights = None,
+    set_: cli_options.Settings = None,
+    recipes: Annotated[Path | None, typer.Option(help="best.yaml of a search: use what it found.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the run folder; default the space's name.")] = None,
-    runs_dir: Annotated[Path, typer.Option(help="Where run folders lie.")] = Path("runs"),
-    data_dir: DataDir = None,
-    executor: Annotated[Literal["ray", "local"], typer.Option(help="Ray Tune, or one by one in this process.")] = "ray",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    gpus: Annotated[int, typer.Option(min=1, help="Physical GPUs the whole sweep may use.")] = 1,
-    gpu_share: Annotated[float, typer.Option(min=0.01, max=1, help="Share of a GPU per trial.")] = 1.0,
-    cpus_per_trial: Annotated[int | None, typer.Option(min=1, help="Cores per trial.", show_default=False)] = None,
-    micro_batch: Annotated[str, typer.Option(help="Images per forward pass: auto or a number.")] = "auto",
-    retries: Annotated[int, typer.Option(min=0, help="Further tries of a crashed trial.")] = 2,
-    retry_failed: RetryFailed = False,
-    reuse_actors: Annotated[bool, typer.Option(help="Keep worker processes between trials.")] = True,
-    dashboard: Annotated[bool, typer.Option("--dashboard", help="Serve Ray's dashboard on 127.0.0.1.")] = False,
-    track: Annotated[Tracker, typer.Option(help="Experiment tracker to tell of each epoch.")] = "none",
-    time_limit: TimeLimit = None,
+    runs_dir: cli_options.RunsDir = Path("runs"),
+    data_dir: cli_options.DataDir = None,
+    executor: cli_options.Executor = "ray",
+    device: cli_options.Device = "auto",
+    gpus: cli_options.Gpus = 1,
+    gpu_share: cli_options.GpuShare = 1.0,
+    cpus_per_trial: cli_options.CpusPerTrial = None,
+    micro_batch: cli_options.MicroBatch = "auto",
+    retries: cli_options.Retries = 2,
+    retry_failed: cli_options.RetryFailed = False,
+    reuse_actors: cli_options.ReuseActors = True,
+    dashboard: cli_options.Dashboard = False,
+    track: cli_options.Track = "none",
+    time_limit: cli_options.TimeLimit = None,
 ) -> None:
     """Run a sweep, or continue it: the same command again does what is left."""
     from raypatch.config import RunOptions
+    from raypatch.selection import apply_recipes
     from raypatch.space import check_name, load_space
     from raypatch.sweep.run import ExecutorOptions, run_sweep
 
     chosen = narrow(load_space(space), dataset, patch_size, seed, model, weights, set_ or [])
+    if recipes is not None:
+        chosen = apply_recipes(chosen, recipes)
     options = RunOptions(device=device, data_dir=data_dir, micro_batch=micro_batch_of(micro_batch))
     how = ExecutorOptions(
         executor=executor,
@@ -80,24 +74,63 @@ def run(
     finish(run_sweep(chosen, folder, options, how, time_limit=seconds_of(time_limit), retry_failed=retry_failed))
 
 
-def narrow(
-    space: "SearchSpace",
-    dataset: str | None,
-    patch_size: str | None,
-    seed: str | None,
-    model: str | None,
-    weights: str | None,
-    settings: Sequence[str],
-) -> "SearchSpace":
-    """Return the space with the options of the command line in place of what the file says."""
-    from raypatch.space import parse_setting
+@app.command()
+def tune(
+    dataset: cli_options.Datasets = None,
+    patch_size: cli_options.PatchSizes = None,
+    space: Annotated[str, typer.Option(help="A search space with a `search:` section, or a .yaml file.")] = (
+        "learning_rate"
+    ),
+    samples: Annotated[int | None, typer.Option(min=1, help="Trials per dataset and patch size.")] = None,
+    max_epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of a trial that is not stopped early.")] = None,
+    grace_epochs: Annotated[int | None, typer.Option(min=1, help="Epochs that every trial gets.")] = None,
+    metric: Annotated[str | None, typer.Option(help="Validation figure to judge by, such as val_auc.")] = None,
+    together: Annotated[bool, typer.Option("--together", help="Search the patch size too: one best trial.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the draws and of every trial.")] = 0,
+    model: cli_options.Model = None,
+    weights: cli_options.Weights = None,
+    set_: cli_options.Settings = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run folder; default space and datasets.")] = None,
+    runs_dir: cli_options.RunsDir = Path("runs"),
+    data_dir: cli_options.DataDir = None,
+    executor: cli_options.Executor = "ray",
+    device: cli_options.Device = "auto",
+    gpus: cli_options.Gpus = 1,
+    gpu_share: cli_options.GpuShare = 1.0,
+    cpus_per_trial: cli_options.CpusPerTrial = None,
+    micro_batch: cli_options.MicroBatch = "auto",
+    retries: cli_options.Retries = 2,
+    retry_failed: cli_options.RetryFailed = False,
+    reuse_actors: cli_options.ReuseActors = True,
+    dashboard: cli_options.Dashboard = False,
+    track: cli_options.Track = "none",
+    time_limit: cli_options.TimeLimit = None,
+) -> None:
+    """Search the best learning rate, or what the space says, for each dataset and patch size; bad trials stop early."""
+    from raypatch.config import RunOptions
+    from raypatch.space import check_name, default_run_name, load_space
+    from raypatch.sweep.run import ExecutorOptions, run_sweep
 
-    values: dict[str, list[Any]] = dict(parse_setting(text) for text in settings)
-    named = {"dataset": dataset, "patch_size": patch_size, "seed": seed, "model": model, "weights": weights}
-    for field, text in named.items():
-        if text is not None:
-            values[field] = [part.strip() for part in text.split(",") if part.strip()]
-    return space.override(values)
+    settings = [*(set_ or []), *([f"epochs={max_epochs}"] if max_epochs else [])]
+    settings += [f"selection={metric_of(metric)}"] if metric else []
+    changes = {"samples": samples, "grace_epochs": grace_epochs}
+    asked = load_space(space).override_search(**{key: value for key, value in changes.items() if value is not None})
+    chosen = narrow(asked, dataset, patch_size, str(seed), model, weights, settings)
+    if together:
+        chosen = chosen.search_patch_sizes()
+    options = RunOptions(device=device, data_dir=data_dir, micro_batch=micro_batch_of(micro_batch))
+    how = ExecutorOptions(
+        executor=executor,
+        gpus=gpus,
+        gpu_share=gpu_share,
+        cpus_per_trial=cpus_per_trial,
+        reuse_actors=reuse_actors,
+        retries=retries,
+        dashboard=dashboard,
+        track=track,
+    )
+    folder = runs_dir / check_name(name or default_run_name(chosen))
+    finish(run_sweep(chosen, folder, options, how, time_limit=seconds_of(time_limit), retry_failed=retry_failed))
 
 
 def finish(outcome: "Outcome") -> None:
@@ -105,10 +138,14 @@ def finish(outcome: "Outcome") -> None:
     for trial_id, error in list(outcome.errors.items())[:10]:
         print(f"failed: {trial_id}: {error.strip().splitlines()[-1] if error.strip() else 'unknown'}", file=sys.stderr)
     print(f"{outcome.ok} trials done, {len(outcome.errors)} failed, {outcome.left} left in {outcome.folder}")
+    if outcome.table:
+        print(outcome.table)
     if outcome.stopped:
         print(f"stopped ({outcome.stopped}); to continue: raypatch resume {outcome.folder}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED)
-    print(f"the table: raypatch report {outcome.folder}")
+    print(f"{'the plots' if outcome.table else 'the table'}: raypatch report {outcome.folder}")
+    if outcome.table and not outcome.left:
+        print(f"to use what was found: raypatch run grid --recipes {outcome.folder / 'best.yaml'}")
     if outcome.errors or outcome.left:
         print("failed trials run again with --retry-failed", file=sys.stderr)
         raise typer.Exit(SOME_FAILED)
@@ -116,17 +153,17 @@ def finish(outcome: "Outcome") -> None:
 
 @app.command()
 def resume(
-    folder: RunFolder,
-    data_dir: DataDir = None,
+    folder: cli_options.RunFolder,
+    data_dir: cli_options.DataDir = None,
     executor: Annotated[Literal["ray", "local"] | None, typer.Option(help="Other than last time.")] = None,
     device: Annotated[str | None, typer.Option(help="Other than last time.")] = None,
     gpus: Annotated[int | None, typer.Option(min=1, help="Other than last time.")] = None,
     gpu_share: Annotated[float | None, typer.Option(min=0.01, max=1, help="Other than last time.")] = None,
     cpus_per_trial: Annotated[int | None, typer.Option(min=1, help="Other than last time.")] = None,
     dashboard: Annotated[bool | None, typer.Option(help="Other than last time.")] = None,
-    track: Annotated[Tracker | None, typer.Option(help="Other than last time.")] = None,
-    retry_failed: RetryFailed = False,
-    time_limit: TimeLimit = None,
+    track: Annotated[cli_options.Tracker | None, typer.Option(help="Other than last time.")] = None,
+    retry_failed: cli_options.RetryFailed = False,
+    time_limit: cli_options.TimeLimit = None,
 ) -> None:
     """Continue the last command of a run folder, as if it were typed again."""
     from raypatch.sweep.run import resume_sweep
@@ -139,7 +176,7 @@ def resume(
 
 @app.command()
 def status(
-    folder: RunFolder,
+    folder: cli_options.RunFolder,
     watch: Annotated[bool, typer.Option("--watch", help="Show it again every 2 seconds until the sweep ends.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="As JSON, for scripts.")] = False,
 ) -> None:
@@ -213,7 +250,7 @@ def spaces(name: Annotated[str | None, typer.Argument(help="Show this one whole.
 
 
 @data_app.command("list")
-def data_list(data_dir: DataDir = None) -> None:
+def data_list(data_dir: cli_options.DataDir = None) -> None:
     """List all datasets known by name, with task, size and whether the file is there."""
     from raypatch.data.catalog import catalog
     from raypatch.data.source import data_folder
@@ -228,7 +265,7 @@ def data_list(data_dir: DataDir = None) -> None:
 
 
 @data_app.command("fetch")
-def data_fetch(name: str, data_dir: DataDir = None) -> None:
+def data_fetch(name: str, data_dir: cli_options.DataDir = None) -> None:
     """Download a MedMNIST file through the medmnist package's addresses, check its MD5, put it in place."""
     from raypatch.data.source import fetch
 
@@ -236,7 +273,7 @@ def data_fetch(name: str, data_dir: DataDir = None) -> None:
 
 
 @data_app.command("verify")
-def data_verify(name: str, data_dir: DataDir = None) -> None:
+def data_verify(name: str, data_dir: cli_options.DataDir = None) -> None:
     """Check a MedMNIST file by its MD5, or an own .npz by its structure."""
     from raypatch.data.npz import inspect_npz
     from raypatch.data.source import verify
@@ -246,30 +283,6 @@ def data_verify(name: str, data_dir: DataDir = None) -> None:
         print(f"{name}: {info.task}, {len(info.classes)} classes, {info.counts} images of {info.shape}")
     else:
         print(f"{verify(name, data_dir=data_dir)}: as published")
-
-
-def micro_batch_of(text: str) -> int | Literal["auto"]:
-    """Read --micro-batch. Raises ValueError."""
-    if text == "auto":
-        return "auto"
-    if not text.isdigit() or int(text) < 1:
-        raise ValueError(f"--micro-batch {text!r} must be auto or a number of at least 1")
-    return int(text)
-
-
-def seconds_of(text: str | None) -> float | None:
-    """Read a time such as 90s, 30m, 8h or 1.5d; plain numbers are seconds. Raises ValueError."""
-    if text is None:
-        return None
-    units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-    number, unit = (text[:-1], text[-1]) if text[-1:] in units else (text, "s")
-    try:
-        seconds = float(number) * units[unit]
-    except ValueError:
-        seconds = -1.0
-    if not 0 < seconds < float("inf"):
-        raise ValueError(f"--time-limit {text!r} must be a positive time such as 90s, 30m or 8h")
-    return seconds
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from raypatch.config import OWN_FILE, TrialConfig, explain_validation, make_config, own_file_id
-from raypatch.data.catalog import DatasetInfo
+from raypatch.data.catalog import DatasetInfo, canonical_name
 from raypatch.search_settings import Search, SearchedField, SearchSettings
 
 FACTS = ("dimensions", "task", "channels")
@@ -100,22 +100,25 @@ class SearchSpace(BaseModel):
         """Return the space with each field of `values` replaced by an axis of these values, whatever set it before."""
         fixed = {key: value for key, value in self.fixed.items() if key not in values}
         grid = self.grid | {key: list(axis) for key, axis in values.items()}
-        return self._changed(fixed=fixed, grid=grid)
+        if self.search is None:
+            return self._changed(fixed=fixed, grid=grid)
+        search = self.search.model_dump(by_alias=True, exclude_none=True)
+        search["fields"] = {key: field for key, field in search["fields"].items() if key not in values}
+        return self._changed(fixed=fixed, grid=grid, search=search)
 
-    def override_search(self, *, together: bool = False, **settings: Any) -> "SearchSpace":
-        """Return the space with these `settings` of its search. together: patch size is searched, no longer an axis.
-
-        Raises ValueError for a space without search.
-        """
+    def override_search(self, **settings: Any) -> "SearchSpace":
+        """Return the space with these settings of its search. Raises ValueError for a space without search."""
         if self.search is None:
             raise ValueError(f"the search space {self.name!r} has no `search:` section; use --space learning_rate")
-        search = self.search.model_dump(by_alias=True, exclude_none=True) | settings
-        if not together:
-            return self._changed(search=search)
-        patch_sizes = self.grid.get("patch_size", [self.fixed.get("patch_size")])
-        search["fields"] = {**search["fields"], "patch_size": {"choice": patch_sizes}}
+        return self._changed(search=self.search.model_dump(by_alias=True, exclude_none=True) | settings)
+
+    def search_patch_sizes(self) -> "SearchSpace":
+        """Return the space with the patch size searched: the axis is one choice within each dataset."""
+        assert self.search is not None
+        sizes = self.grid.get("patch_size", [self.fixed.get("patch_size")])
+        fields = self.search.model_dump(by_alias=True, exclude_none=True)["fields"]
         fixed, grid = ({k: v for k, v in part.items() if k != "patch_size"} for part in (self.fixed, self.grid))
-        return self._changed(fixed=fixed, grid=grid, search=search)
+        return self._changed(fixed=fixed, grid=grid).override_search(fields={**fields, "patch_size": {"choice": sizes}})
 
     def add_rules(self, rules: Sequence[WhenRule]) -> "SearchSpace":
         """Return the space with further when-rules; where two set a field, the last one that holds wins."""
@@ -126,6 +129,13 @@ class SearchSpace(BaseModel):
             return SearchSpace.model_validate(self.model_dump(by_alias=True, exclude_none=True) | parts)
         except ValidationError as error:
             raise ValueError(explain_validation(error, SearchSpace)) from error
+
+
+def default_run_name(space: SearchSpace) -> str:
+    """The space's name and, up to three, its datasets: `learning_rate-dermamnist`."""
+    given = map(str, space.grid.get("dataset", [space.fixed[key] for key in ("dataset",) if key in space.fixed]))
+    datasets = sorted({Path(name).stem if name.endswith(".npz") else canonical_name(name) for name in given})
+    return "-".join([space.name, *datasets]) if len(datasets) <= 3 else space.name
 
 
 def shipped_spaces() -> dict[str, Path]:
