@@ -67,7 +67,8 @@ def resize_images(images: Tensor, size: int, mode: Literal["bilinear", "nearest"
     if images.is_floating_point():
         return _resample(images, size, mode)
     chunk = max(1, _RESIZE_CHUNK // max(math.prod(images.shape[1:]), images.shape[1] * size ** len(spatial)))
-    return torch.cat([_resample(part.float(), size, mode).round_().byte() for part in images.split(chunk)])
+    parts = torch.split(images, chunk)
+    return torch.cat([_resample(part.float(), size, mode).round_().byte() for part in parts])
 
 
 def _resample(images: Tensor, size: int, mode: str) -> Tensor:
@@ -224,5 +225,5 @@ def _mean_grey(images: Tensor) -> Tensor:
     means = images.mean(dim=(2, 3), keepdim=True)
     if images.shape[1] == 1:
         return means
-    red, green, blue = means.split(1, dim=1)
+    red, green, blue = means[:, :1], means[:, 1:2], means[:, 2:]
     return _LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue

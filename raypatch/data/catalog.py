@@ -52,8 +52,8 @@ class DatasetInfo:
         return (self.size,) * self.dimensions
 
 
-_PHANTOM_CLASSES = ("smooth round", "textured round", "smooth oval", "textured oval")
-_PHANTOM_COUNTS = (240, 80, 120)
+_PHANTOM_CLASSES = ("small smooth", "small grainy", "large smooth", "large grainy")
+_PHANTOM_COUNTS = (720, 160, 240)
 
 
 @functools.cache

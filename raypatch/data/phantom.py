@@ -1,7 +1,7 @@
 """Made images that show a patch-size effect within minutes: not medical, and no benchmark of anything.
 
-One blob on a noisy ground. Its coarse shape (round or oval) can be seen in large patches; its fine texture (none, or
-faint stripes about three pixels apart) only where patches are small: together they are the class.
+One blob on a noisy ground. Its size can be seen in large patches; its grain (none, or specks of a few pixels) asks for
+small ones, for it has no fixed place or sign. Size and grain together are the class.
 """
 
 import numpy as np
@@ -9,60 +9,45 @@ from numpy.typing import NDArray
 
 from raypatch.data.catalog import SPLITS, DatasetInfo, Split
 
-_ELONGATION = 1.5
-_STRIPE_PERIOD = (2.5, 3.5)  # pixels
-_STRIPE_CONTRAST = 0.2
-_NOISE = 0.06
+_RADIUS = (0.19, 0.32)  # of the image's edge: small, large
+_GROUND = (0.35, 0.45)  # brightness around the blob, 0 to 1
+_SHADE = (0.3, 0.4)  # how much brighter the blob is
+_SPECK = {2: (2, 0.3), 3: (4, 0.45)}  # edge in pixels and contrast, by dimensions
+_NOISE = 0.05  # standard deviation
 
 
 def make_split(info: DatasetInfo, split: Split) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Make one split of a phantom: images (N, H, W), (N, H, W, 3) or (N, D, H, W) and labels (N,), classes in turn.
 
-    The same (name, split) gives the same bytes everywhere: PCG64, and only arithmetic that IEEE 754 rounds exactly.
+    The same name and split give the same bytes everywhere: PCG64, and only arithmetic that IEEE 754 rounds exactly.
     """
-    seed = np.random.SeedSequence([*info.name.encode(), SPLITS.index(split)])
-    generator = np.random.Generator(np.random.PCG64(seed))
-    labels = np.arange(info.counts[SPLITS.index(split)]) % len(info.classes)
-    images = np.stack([_draw_image(generator, info, oval=label >= 2, textured=label % 2 == 1) for label in labels])
-    return images, labels.astype(np.int64)
+    number = SPLITS.index(split)
+    generator = np.random.Generator(np.random.PCG64([*info.name.encode(), number]))
+    labels = np.arange(info.counts[number]) % len(info.classes)
+    images = [_draw_image(generator, info, large=bool(label >= 2), grainy=bool(label % 2)) for label in labels]
+    return np.stack(images), labels.astype(np.int64)
 
 
-def _draw_image(generator: np.random.Generator, info: DatasetInfo, *, oval: bool, textured: bool) -> NDArray[np.uint8]:
-    dimensions, size = info.dimensions, info.size
-    centre = generator.uniform(0.38, 0.62, dimensions) * size
-    radius = generator.uniform(0.2, 0.26) * size
+def _draw_image(generator: np.random.Generator, info: DatasetInfo, *, large: bool, grainy: bool) -> NDArray[np.uint8]:
+    size, dimensions = info.size, info.dimensions
+    radius = _RADIUS[large] * size * generator.uniform(0.9, 1.1)
+    middle = generator.uniform(0.38, 0.62, dimensions) * size
     axes = np.meshgrid(*[np.arange(size) + 0.5] * dimensions, indexing="ij", sparse=True)
-    offsets = [axis - middle for axis, middle in zip(axes, centre, strict=True)]
+    squared = sum(((axis - m) ** 2 for axis, m in zip(axes, middle, strict=True)), np.zeros(1))
+    blob = np.clip((radius - np.sqrt(squared)) / 2 + 0.5, 0, 1)
 
-    squared = sum(offset * offset for offset in offsets)
-    along = _project(offsets, _direction(generator, dimensions))
-    stretch = _ELONGATION if oval else 1.0
-    long_axis, short_axis = radius * stretch ** (dimensions - 1), radius / stretch  # the same area or volume
-    distance = np.sqrt(along * along / long_axis**2 + (squared - along * along) / short_axis**2)
-    blob = np.clip((1 - distance) * radius / 2 + 0.5, 0, 1)
-
-    waves = (
-        _project(offsets, _direction(generator, dimensions)) / generator.uniform(*_STRIPE_PERIOD) + generator.random()
-    )
-    stripes = np.abs(4 * (waves - np.floor(waves)) - 2) - 1  # triangle wave, -1 to 1
-    shade = generator.uniform(0.35, 0.55) + textured * _STRIPE_CONTRAST * stripes
-    image = generator.uniform(0.15, 0.25) + blob * shade
-    shape = image.shape
+    shade = generator.uniform(*_SHADE) + grainy * _draw_specks(generator, size, dimensions)
+    image = generator.uniform(*_GROUND) + blob * shade
     if info.channels == 3:
         image = image[..., None] * generator.uniform(0.8, 1.1, 3)
-        shape = (*shape, 3)
-    noise = generator.random(shape) + generator.random(shape) - 1
-    return np.clip(np.rint((image + _NOISE * 2.4495 * noise) * 255), 0, 255).astype(np.uint8)
+    noise = generator.random(image.shape) + generator.random(image.shape) - 1  # triangular, variance 1/6
+    return (255 * (image + _NOISE * 6**0.5 * noise)).round().clip(0, 255).astype(np.uint8)
 
 
-def _direction(generator: np.random.Generator, dimensions: int) -> NDArray[np.float64]:
-    """A random unit vector: the first draw inside the unit ball, scaled."""
-    while True:
-        vector = generator.uniform(-1, 1, dimensions)
-        length = np.sqrt((vector * vector).sum())
-        if 0.1 < length <= 1:
-            return vector / length
-
-
-def _project(offsets: list[NDArray[np.float64]], direction: NDArray[np.float64]) -> NDArray[np.float64]:
-    return sum(offset * part for offset, part in zip(offsets, direction, strict=True))
+def _draw_specks(generator: np.random.Generator, size: int, dimensions: int) -> NDArray[np.float64]:
+    """Specks of random sign on a lattice of random place."""
+    edge, contrast = _SPECK[dimensions]
+    signs = 2.0 * generator.integers(0, 2, (size // edge + 2,) * dimensions) - 1
+    specks = np.kron(signs, np.full((edge,) * dimensions, contrast))
+    start = generator.integers(0, edge, dimensions)
+    return specks[tuple(slice(s, s + size) for s in start)]
