@@ -208,6 +208,39 @@ def report(
 
 
 @app.command()
+def predict(
+    folder: cli_options.RunFolder,
+    input_: Annotated[Path, typer.Option("--input", help="An .npz, a folder of pictures or .nii.gz volumes, or one.")],
+    dataset: Annotated[str | None, typer.Option(help="Trained on this dataset, where the run has several.")] = None,
+    patch_size: Annotated[str | None, typer.Option(help="Ensemble of these; default the best single model.")] = None,
+    split: Annotated[Literal["train", "val", "test"], typer.Option(help="Which split of an .npz.")] = "test",
+    out: Annotated[Path, typer.Option(help="The CSV to write.")] = Path("predictions.csv"),
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+) -> None:
+    """Predict new images with a run's best model, or the ensemble of patch sizes; best by validation."""
+    from raypatch.files import write_atomically
+    from raypatch.predict import predict as predict_images
+
+    sizes = [int(part) for part in patch_size.split(",")] if patch_size else None
+    table, members = predict_images(folder, input_, dataset=dataset, patch_sizes=sizes, split=split, device=device)
+    write_atomically(out, table.encode())
+    print(f"{table.count(chr(10)) - 1} images predicted by {', '.join(members)}, in {out}")
+
+
+@app.command()
+def export(
+    folder: cli_options.RunFolder,
+    trial: Annotated[str, typer.Option(help="The trial's id, as in `raypatch status` and the report.")],
+    out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("exported"),
+) -> None:
+    """Write a trial's model as safetensors and JSON that timm loads (2D) or raypatch.predict.load_exported (3D)."""
+    from raypatch.predict import export_trial
+
+    written = export_trial(folder, trial, out)
+    print(f'{written}: timm.create_model("local-dir:{written}", pretrained=True), or raypatch.predict.load_exported')
+
+
+@app.command()
 def model(
     name: Annotated[str, typer.Argument(help="timm name of a Vision Transformer.")],
     patch_size: Annotated[str, typer.Option(help="Patch sizes in pixels, separated by commas.")] = "28,14,7,4,2,1",

@@ -71,6 +71,7 @@ def provenance() -> dict[str, str]:
     for package in ("torch", "timm", "torchmetrics", "numpy"):
         found[package] = importlib.metadata.version(package)
     found["cpu"] = f"{_cpu_name()} ({os.cpu_count()} cores)"
+    found["threads"] = str(torch.get_num_threads())
     if torch.cuda.is_available():
         found["gpu"] = torch.cuda.get_device_name()
         found["cuda"] = str(torch.version.cuda)

@@ -23,7 +23,7 @@ LAYERS = (
     ),
     ("raypatch.evaluate", "raypatch.step"),
     ("raypatch.train",),
-    ("raypatch.sweep", "raypatch.analysis", "raypatch.selection"),
+    ("raypatch.sweep", "raypatch.analysis", "raypatch.selection", "raypatch.predict"),
     ("raypatch.cli", "raypatch.cli_options"),
 )
 

@@ -1,0 +1,146 @@
+"""What is predicted with a run equals what the run stored; what is exported predicts the same elsewhere."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from tiny import make_images
+
+from raypatch.config import RunOptions
+from raypatch.predict import (
+    FinishedTrial,
+    choose_members,
+    export_trial,
+    find_trials,
+    load_exported,
+    load_model,
+    predict,
+)
+from raypatch.results import read_predictions
+from raypatch.space import SearchSpace
+from raypatch.sweep.run import ExecutorOptions, run_sweep
+
+
+def _run(folder: Path, dimensions: int) -> tuple[Path, Path]:
+    data = make_images(folder / f"own{dimensions}.npz", dimensions=dimensions)
+    fixed = {"dataset": str(data), "model": "test_vit", "weights": "random", "epochs": 2, "lr": 1e-3}
+    space = SearchSpace.model_validate({"name": "t", "fixed": fixed, "grid": {"patch_size": [8, 4], "seed": [0, 1]}})
+    run = folder / f"run{dimensions}"
+    run_sweep(space, run, RunOptions(device="cpu", threads=1), ExecutorOptions(executor="local"))
+    return run, data
+
+
+@pytest.fixture(scope="module", params=[2, 3])
+def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return _run(tmp_path_factory.mktemp("predict"), request.param)
+
+
+def _table(text: str) -> tuple[list[str], np.ndarray]:
+    rows = list(csv.reader(text.splitlines()))[1:]
+    return [row[1] for row in rows], np.array([[np.float32(cell) for cell in row[2:]] for row in rows], np.float32)
+
+
+def _stored(trials: list[FinishedTrial], trial_id: str, split: str = "test") -> np.ndarray:
+    (member,) = [trial for trial in trials if trial.result.trial_id == trial_id]
+    return read_predictions(member.paths.predictions, split).probability  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_best_model_gives_the_stored_probabilities(finished: tuple[Path, Path], split: str) -> None:
+    run, data = finished
+    text, (used,) = predict(run, data, dataset=None, patch_sizes=None, split=split, device="cpu")  # type: ignore[arg-type]
+    assert np.array_equal(_table(text)[1], _stored(find_trials(run), used, split))
+
+
+def test_ensemble_is_the_mean_of_its_members(finished: tuple[Path, Path]) -> None:
+    run, data = finished
+    text, used = predict(run, data, dataset=None, patch_sizes=[4, 8], split="test", device="cpu")
+    trials = find_trials(run)
+    mean = np.mean([_stored(trials, name).astype(np.float64) for name in used], axis=0)
+    names, probability = _table(text)
+    assert np.allclose(probability, mean, atol=1e-7)
+    assert names == [str(row.argmax()) for row in probability]
+
+
+def test_members_are_chosen_by_validation(finished: tuple[Path, Path]) -> None:
+    trials = find_trials(finished[0])
+    (best,) = choose_members(trials, None, None)
+    losses = {trial.result.trial_id: trial.result.val.loss for trial in trials if trial.result.val}
+    assert best.result.trial_id == min(losses, key=lambda name: losses[name])
+
+
+def test_exported_model_predicts_the_same(finished: tuple[Path, Path], tmp_path: Path) -> None:
+    member = find_trials(finished[0])[0]
+    out = export_trial(finished[0], member.result.trial_id, tmp_path / "out")
+    assert sorted(path.name for path in out.iterdir()) == ["config.json", "model.safetensors"]
+    images = torch.rand(2, 3, *(8,) * member.dataset.dimensions)
+    expected = load_model(member)(images)
+    assert torch.equal(load_exported(out)(images), expected)
+    if member.dataset.dimensions == 2:
+        loaded = timm.create_model(f"local-dir:{out}", pretrained=True).eval()
+        assert torch.equal(loaded(images), expected)
+        assert list(loaded.pretrained_cfg["mean"]) == [0.5, 0.5, 0.5]
+
+
+def test_pictures_are_read_in_order_of_their_names(tmp_path: Path) -> None:
+    from PIL import Image
+
+    run, data = _run(tmp_path, 2)
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    with np.load(data) as stored:
+        for index, image in enumerate(stored["test_images"]):
+            Image.fromarray(image).save(folder / f"{index:03}.png")
+    (folder / "notes.txt").write_text("not a picture")
+    from_npz, _ = predict(run, data, dataset=None, patch_sizes=None, split="test", device="cpu")
+    from_folder, _ = predict(run, folder, dataset=None, patch_sizes=None, split="test", device="cpu")
+    assert np.array_equal(_table(from_folder)[1], _table(from_npz)[1])
+    assert from_folder.splitlines()[1].startswith("000.png,")
+
+
+def test_volumes_are_read_with_their_axes_turned(tmp_path: Path) -> None:
+    import nibabel
+
+    run, data = _run(tmp_path, 3)
+    with np.load(data) as stored:
+        volume = stored["test_images"][0].copy()
+    volume.flat[:2] = 0, 255  # the stretch to 0..255 then changes nothing
+    arrays = {f"{split}_images": volume[None] for split in ("train", "val", "test")}
+    np.savez(tmp_path / "one.npz", **arrays, **{f"{s}_labels": np.array([[0]]) for s in ("train", "val", "test")})
+    nibabel.save(nibabel.Nifti1Image(volume.transpose(2, 1, 0), np.eye(4)), tmp_path / "one.nii.gz")
+    from_npz, _ = predict(run, tmp_path / "one.npz", dataset=None, patch_sizes=None, split="test", device="cpu")
+    from_nifti, _ = predict(run, tmp_path / "one.nii.gz", dataset=None, patch_sizes=None, split="test", device="cpu")
+    assert np.array_equal(_table(from_nifti)[1], _table(from_npz)[1])
+
+
+def test_wrong_requests_are_explained(finished: tuple[Path, Path], tmp_path: Path) -> None:
+    run, data = finished
+    (tmp_path / "empty").mkdir()
+
+    def ask(folder: Path = run, source: Path = data, **changes: object) -> None:
+        words: dict[str, object] = {"dataset": None, "patch_sizes": None, "split": "test", "device": "cpu"} | changes
+        predict(folder, source, **words)  # type: ignore[arg-type]
+
+    with pytest.raises(ValueError, match="has no finished trial"):
+        ask(folder=tmp_path)
+    with pytest.raises(ValueError, match=r"at patch size 2; there are \[4, 8\]"):
+        ask(patch_sizes=[2])
+    with pytest.raises(ValueError, match="the run has no finished trial of breastmnist"):
+        ask(dataset="breast")
+    with pytest.raises(ValueError, match="holds no"):
+        ask(source=tmp_path / "empty")
+    with pytest.raises(ValueError, match="no finished trial 'x'"):
+        export_trial(run, "x", tmp_path / "out")
+    with pytest.raises(ValueError, match="is not what `raypatch export` writes"):
+        load_exported(tmp_path)
+
+
+def test_damaged_weights_are_refused(tmp_path: Path) -> None:
+    run, data = _run(tmp_path, 2)
+    for trial in find_trials(run):
+        trial.paths.best_weights.write_bytes(trial.paths.best_weights.read_bytes()[:-9])
+    with pytest.raises(ValueError, match="missing or damaged"):
+        predict(run, data, dataset=None, patch_sizes=None, split="test", device="cpu")
