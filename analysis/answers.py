@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from raypatch.analysis.findings import Answer, Findings, Setting
 from raypatch.analysis.frames import HEADLINE
-from raypatch.analysis.render import multiple, p_equals, percent, points
+from raypatch.analysis.render import p_equals, percent, points, times
 
 PAPER_GAINS = {2: ("12.78 %", "patch 2 against 28"), 3: ("23.78 %", "patch 1 against 14")}
 """Largest gains in balanced accuracy that the paper's abstract states, by dimensions (arXiv 2602.18614)."""
@@ -28,38 +28,36 @@ def state_answer(findings: Findings, setting: Setting) -> Statement:
         return Statement(setting.label, verdict, tuple(_best_gain(setting)))
     if answer.chosen == answer.baseline:
         verdict = f"Keep patch size {answer.chosen}: none of the smaller ones is better on validation."
-        return Statement(setting.label, verdict, (*_tests(setting, answer), *_best_gain(setting)))
-    real = (
-        ""
-        if answer.significant or not answer.tested
-        else ", though the gain on the test split is not significant in any dataset"
+        return Statement(setting.label, verdict, (*_across(setting), *_best_gain(setting)))
+    verdict = (
+        f"Patch size {answer.chosen}: {points(answer.gain[0])} points of balanced accuracy against patch size"
+        f" {answer.baseline}, {_how_sure(answer)}."
     )
-    verdict = f"Patch size {answer.chosen}{real}."
-    support = [_gain(answer), *_tests(setting, answer), *_frugal(answer), *_ensemble(findings, setting, answer)]
+    support = [_gain(answer), *_across(setting), *_frugal(answer), *_ensemble(findings, setting, answer)]
     return Statement(setting.label, verdict, (*support, *_best_gain(setting)))
 
 
+def _how_sure(answer: Answer) -> str:
+    if not answer.tested:
+        return "not tested, since no stored predictions could be used"
+    if len(answer.datasets) == 1:
+        return "significant" if answer.significant else "not significant"
+    return f"significantly better in {answer.significant} of {answer.tested} datasets"
+
+
 def _gain(answer: Answer) -> str:
-    mean, least, most = answer.gain
-    where = f"on {answer.datasets[0]}"
-    if len(answer.datasets) > 1:
-        where = f"on average over {len(answer.datasets)} datasets ({points(least)} to {points(most)})"
+    _, least, most = answer.gain
+    where = f" ({points(least)} to {points(most)})" if len(answer.datasets) > 1 else ""
     return (
-        f"Chosen on validation among {', '.join(map(str, answer.sizes))}. On the test split its balanced accuracy is"
-        f" {points(mean)} points against patch size {answer.baseline} {where}, for {multiple(answer.cost)} the GFLOPs"
-        f" and {multiple(answer.seconds)} the training time."
+        f"It was chosen on validation among {', '.join(map(str, answer.sizes))}. The gain is the mean over the test"
+        f" splits of {', '.join(answer.datasets)}{where}; significant means p < 0.05 in a paired bootstrap over images"
+        f" and seeds, after Holm's correction. It costs {times(answer.cost)} the GFLOPs and {times(answer.seconds)} the"
+        " training time."
     )
 
 
-def _tests(setting: Setting, answer: Answer) -> list[str]:
+def _across(setting: Setting) -> list[str]:
     said = []
-    if answer.tested:
-        said.append(
-            f"Significantly better in {answer.significant} of {answer.tested} datasets"
-            " (paired bootstrap over images and seeds, Holm's correction, p < 0.05)."
-        )
-    else:
-        said.append("No stored predictions could be used: the difference could not be tested.")
     ranks = setting.ranks
     if ranks is not None and ranks.p == ranks.p:
         said.append(
@@ -67,7 +65,7 @@ def _tests(setting: Setting, answer: Answer) -> list[str]:
             f" {'differ' if ranks.p < 0.05 else 'cannot be told apart'} (Friedman, {p_equals(ranks.p)})."
         )
     elif len(setting.gains) == 1:
-        said.append("One dataset: no test across datasets is possible.")
+        said.append("One dataset only: no test across datasets is possible.")
     return said
 
 
@@ -77,7 +75,7 @@ def _frugal(answer: Answer) -> list[str]:
     return [
         f"If cost matters: patch size {answer.frugal} is within a point of it on validation, and on the test split"
         f" {points(answer.frugal_gain)} points against patch size {answer.baseline} for"
-        f" {multiple(answer.frugal_cost)} the GFLOPs."
+        f" {times(answer.frugal_cost)} the GFLOPs."
     ]
 
 
@@ -96,7 +94,7 @@ def _ensemble(findings: Findings, setting: Setting, answer: Answer) -> list[str]
     cost = float(gflops[name].mean() / gflops[str(answer.chosen)].mean())
     return [
         f"The ensemble of patch sizes {name} (mean probability) scores {points(difference)} points against patch size"
-        f" {answer.chosen} alone, for {multiple(cost)} its GFLOPs."
+        f" {answer.chosen} alone, for {times(cost)} its GFLOPs."
     ]
 
 

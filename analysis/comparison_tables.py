@@ -6,7 +6,7 @@ from raypatch.analysis.cells import series_keys
 from raypatch.analysis.findings import Findings, Setting
 from raypatch.analysis.frames import METRICS
 from raypatch.analysis.ranks import ALPHA
-from raypatch.analysis.render import Cell, Table, interval, multiple, p_equals, p_value, percent, points, significant
+from raypatch.analysis.render import Cell, Table, interval, p_equals, p_value, percent, points, significant, times
 from raypatch.analysis.tables import GFLOPS_NOTE, mark_best
 
 RULES = {
@@ -30,7 +30,7 @@ def gains_table(setting: Setting) -> Table:
                 Cell(points(row["gain"]), best=row["p_holm"] < ALPHA),
                 Cell(interval(row["low"], row["high"])),
                 Cell(p_value(row["p_holm"])),
-                Cell(multiple(row["cost"])),
+                Cell(times(row["cost"])),
                 Cell(f"{points(row['best_gain'])} (patch {row['best']})"),
             )
         )

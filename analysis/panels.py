@@ -13,8 +13,8 @@ from raypatch.analysis.render import significant
 INK = "#1b1c1d"
 """Of all text and lines that are no data; a page in dark colours replaces it."""
 
-# Okabe and Ito's palette without its black and yellow, orange and sky blue darkened to 3:1 on white and on black.
-PALETTE = ("#aa5b8c", "#2f86bd", "#008f68", "#b87700", "#d55e00", "#4a63c8")
+# After Okabe and Ito, with grey for the largest patch; each has a contrast of 3:1 on white and on the dark page.
+PALETTE = ("#7d828a", "#2f86bd", "#008f68", "#b87700", "#d55e00", "#a95ab5")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 METRIC_LABELS = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "auc": "AUC"}
 

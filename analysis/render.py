@@ -96,9 +96,9 @@ def p_equals(value: float) -> str:
     return f"p < {shown[1:]}" if shown.startswith("<") else f"p = {shown}"
 
 
-def multiple(value: float) -> str:
-    """Show a ratio with three significant digits: ×8.37, ×515, ×72400."""
-    return UNDEFINED if pd.isna(value) else f"×{significant(float(f'{value:.3g}'))}"
+def times(value: float) -> str:
+    """Show a ratio with three significant digits: 8.37 times, 72400 times."""
+    return UNDEFINED if pd.isna(value) else f"{significant(float(f'{value:.3g}'))} times"
 
 
 def to_markdown(table: Table) -> str:

@@ -108,6 +108,7 @@ def metric_table(cells: pd.DataFrame, metric: str) -> Table:
         rows.append((*map(_name_cell, names), *(shown.get(patch, Cell("")) for patch in patches)))
     gflops = cells.groupby("patch")["gflops_mean"].mean()
     cost = (Cell("GFLOPs"), *(Cell("") for _ in fields), *_cost_cells([gflops[patch] for patch in patches]))
+    figures = [name for name in map(str, cells) if name.startswith(f"test_{metric}_")]
     dimensions = int(cells["dimensions"].iloc[0])
     return Table(
         name=f"{metric}_{dimensions}d",
@@ -116,7 +117,7 @@ def metric_table(cells: pd.DataFrame, metric: str) -> Table:
         blocks=(tuple(rows), (cost,)),
         labels=1 + len(fields),
         note=f"{SCORES_NOTE} {GFLOPS_NOTE}",
-        data=cells,
+        data=cells[[*DATASET_KEYS, *fields, "patch", "seeds", "gflops_mean", *figures]],
     )
 
 
