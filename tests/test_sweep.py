@@ -208,7 +208,9 @@ def test_ray_and_in_process_give_the_same_bits(tmp_path: Path, data: Path, capsy
 
 @pytest.mark.ray
 @pytest.mark.xdist_group("ray")
-def test_a_signal_stops_ray_within_a_step_and_leaves_nothing(tmp_path: Path, data: Path) -> None:
+def test_a_signal_stops_ray_within_a_step_and_leaves_nothing(
+    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder, signalled = tmp_path / "run", []
 
     def signal_after_a_checkpoint() -> None:
@@ -222,6 +224,9 @@ def test_a_signal_stops_ray_within_a_step_and_leaves_nothing(tmp_path: Path, dat
     outcome = run_sweep(_space(data, epochs=[5000], seed=[0, 1, 2, 3]), folder, OPTIONS, how)
     assert time.monotonic() - signalled[0] < 20
     assert (outcome.stopped, outcome.left) == ("SIGTERM", 8)
+    captured = capsys.readouterr()
+    assert captured.out.count("\n") == 1
+    assert captured.err == ""
     assert list(folder.rglob("last.ckpt"))
     assert not list(folder.rglob(".*"))
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

@@ -23,8 +23,8 @@ def read_inputs(
     """Return names and uint8 images (N, C, *spatial) at image_size.
 
     path: an .npz in MedMNIST's layout (of which `split` is taken), a folder of pictures or of NIfTI volumes, or one
-    such file. Pictures are read as grey or RGB, as the model was trained; the grey values of a volume are stretched from its
-    lowest to 0 and from its highest to 255. What is not square or cubic is stretched to it.
+    such file. Pictures are read as grey or RGB, as the model was trained; the grey values of a volume are stretched from
+    its lowest to 0 and from its highest to 255. What is not square or cubic is stretched to it.
     Raises DataError for a path that holds nothing of the kind.
     """
     if path.suffix == ".npz":

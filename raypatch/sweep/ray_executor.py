@@ -12,6 +12,7 @@ from raypatch.sweep import ray_setup  # noqa: F401 - makes the settings that ray
 # isort: split
 from ray import tune
 from ray.tune import Callback, FailureConfig, PlacementGroupFactory, RunConfig, Stopper, TuneConfig, Tuner
+from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 from ray.tune.trainable import wrap_function
@@ -52,8 +53,11 @@ def ray_trial(spec: dict[str, Any]) -> None:
             tune.report({"halt": str(halt)})
 
 
-class _Observer(Callback):
-    """Passes Ray's events on to the listener. Ray pickles callbacks; the copy keeps nothing."""
+class _Observer(TrialProgressCallback):
+    """Passes Ray's events on to the listener. Ray pickles callbacks; the copy keeps nothing.
+
+    Being a TrialProgressCallback keeps Ray from adding its own, which prints each trial that stops.
+    """
 
     def __init__(self, paths: SweepPaths, listener: Listener, stop: StopRequest) -> None:
         self.paths, self.listener, self.stop = paths, listener, stop
