@@ -49,6 +49,8 @@ def local_ray(*, cpus: int, gpus: int, dashboard: bool = False) -> Iterator[Path
                 logging_level=logging.ERROR,
                 object_store_memory=200 << 20,
             )
+    except ray.exceptions.AuthenticationError as error:
+        raise ValueError(f"Ray finds no token: {error}") from error
     finally:
         os.umask(umask)
         for number, handler in handlers.items():  # ray.init puts its own SIGTERM handler, which exits at once
