@@ -1,0 +1,387 @@
+"""A sweep can be watched: TensorBoard's files, Ray's dashboard in a browser, Prometheus, experiment trackers."""
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import resource
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from tiny import make_images, tiny_trial
+
+from raypatch.results import EpochRow, SweepPaths, TrialPaths, append_epoch, read_epochs, write_epochs
+from raypatch.sweep.guard import run_guarded
+from raypatch.sweep.preflight import check_monitoring
+from raypatch.sweep.tensorboard import EventFile, tag_of
+from raypatch.train import Interrupted
+
+PROMETHEUS = shutil.which("prometheus")
+PATIENCE = 180.0
+
+
+def _row(epoch: int, val_loss: float = 0.5) -> EpochRow:
+    figures = dict.fromkeys(("train_loss", "val_accuracy", "val_balanced_accuracy", "val_auc", "lr"), 0.5)
+    return EpochRow(epoch=epoch, val_loss=val_loss, seconds=1.0, images_per_second=9.0, **figures)
+
+
+def _charts(paths: TrialPaths) -> dict[str, dict[int, float]]:
+    """What TensorBoard shows of a trial: per chart, the value at each step; a step that comes twice is an error."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(paths.folder)).Reload()
+    charts = {}
+    for tag in events.Tags()["scalars"]:
+        points = events.Scalars(tag)
+        charts[tag] = {point.step: point.value for point in points}
+        assert len(charts[tag]) == len(points), tag
+        assert [point.wall_time for point in points] == sorted(point.wall_time for point in points)
+    return charts
+
+
+def _expected(paths: TrialPaths) -> dict[str, dict[int, object]]:
+    rows = read_epochs(paths.epochs)
+    columns = [name for name in EpochRow.model_fields if name != "epoch"]
+    return {
+        tag_of(name): {row.epoch: pytest.approx(getattr(row, name), nan_ok=True) for row in rows} for name in columns
+    }
+
+
+def test_tensorboard_shows_every_epoch_once_after_an_interruption(tmp_path: Path) -> None:
+    config, options = tiny_trial(make_images(tmp_path / "images.npz"), epochs=4)
+    sweep = SweepPaths(tmp_path / "run")
+    paths = sweep.trial(config.trial_id())
+
+    def interrupt(row: EpochRow) -> None:
+        if row.epoch == 2:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        run_guarded(config, sweep, options, on_epoch=interrupt, should_stop=lambda: False)
+    assert _charts(paths) == _expected(paths)
+    run_guarded(config, sweep, options, on_epoch=bool, should_stop=lambda: False)
+    assert len(paths.event_files()) == 1
+    assert _charts(paths) == _expected(paths)
+    assert set(_charts(paths)["val/loss"]) == {1, 2, 3, 4}
+
+
+def test_epochs_that_are_repeated_replace_those_on_disk(tmp_path: Path) -> None:
+    paths = TrialPaths(tmp_path)
+    for rows in ([_row(1), _row(2, 0.4), _row(3, 0.3)], [_row(1), _row(2, 0.2)]):  # back to the checkpoint of epoch 1
+        write_epochs(paths.epochs, rows[:1])
+        with contextlib.closing(EventFile(paths)) as events:
+            for row in rows[1:]:
+                append_epoch(paths.epochs, row)
+                events.epoch(row)
+        assert _charts(paths)["val/loss"] == {row.epoch: pytest.approx(row.val_loss) for row in rows}
+
+
+def test_a_full_disk_ends_the_events_and_not_the_trial(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    paths = TrialPaths(tmp_path)
+    append_epoch(paths.epochs, _row(1))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with contextlib.closing(EventFile(paths)) as events:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (16, before[1]))  # no file may grow beyond 16 bytes
+        try:
+            events.epoch(_row(1))
+            events.epoch(_row(2))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [record.message[:39] for record in caplog.records] == ["no TensorBoard events from epoch 1 on: "]
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ({"executor": "local", "dashboard": True}, "--dashboard goes with --executor ray, not local"),
+        ({"executor": "local", "track": "mlflow"}, "--track goes with --executor ray, not local"),
+        ({"track": "absent"}, "pip install 'raypatch[absent]'"),
+    ],
+)
+def test_what_cannot_watch_is_refused(how: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message.replace("[", r"\[")):
+        check_monitoring(**({"executor": "ray", "dashboard": False, "track": "none"} | how))
+
+
+@pytest.mark.ray
+@pytest.mark.xdist_group("ray")
+@pytest.mark.parametrize(
+    ("variables", "place"),
+    [
+        ({}, "~/.ray/auth_token"),
+        ({"RAY_AUTH_TOKEN_PATH": "/x/t"}, "/x/t"),
+        ({"RAY_AUTH_TOKEN": "s3cret"}, "$RAY_AUTH_TOKEN"),
+    ],
+)
+def test_how_to_open_names_the_place_of_the_token(
+    variables: dict[str, str], place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from raypatch.sweep.ray_setup import how_to_open
+
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    line = how_to_open("127.0.0.1:8265")
+    assert "http://127.0.0.1:8265" in line
+    assert place in line
+    assert "s3cret" not in line
+
+
+class _Notebook:
+    """The least that Tracker asks of a tracker's callback: it notes what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[Any, ...]] = []
+
+    def log_trial_start(self, trial: Any) -> None:
+        self.told.append(("start", str(trial), trial.config["patch_size"]))
+
+    def log_trial_result(self, iteration: int, trial: Any, result: dict[str, Any]) -> None:
+        if result["epoch"] == 3:
+            raise ConnectionError("the server went away")
+        self.told.append(("epoch", result["training_iteration"], result["val_loss"]))
+
+    def log_trial_end(self, trial: Any, *, failed: bool) -> None:
+        self.told.append(("end", failed))
+
+
+@pytest.mark.ray
+@pytest.mark.xdist_group("ray")
+def test_a_tracker_is_told_from_the_first_epoch_and_may_fail(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    from raypatch.sweep.tracking import Tracker
+
+    config, _ = tiny_trial(make_images(tmp_path / "images.npz"))
+    paths, notebook = SweepPaths(tmp_path), _Notebook()
+    epochs = paths.trial(config.trial_id()).epochs
+    epochs.parent.mkdir(parents=True)
+    trial = SimpleNamespace(trial_id="1", local_path="", config={"spec": {"trial": config.model_dump(mode="json")}})
+    tracker = Tracker("mlflow", notebook, paths)
+    tracker.on_trial_start(0, [], trial)
+    append_epoch(epochs, _row(1))  # of an earlier session
+    append_epoch(epochs, _row(2))
+    for _ in range(2):  # the second time as after a crash of the worker
+        tracker.on_trial_result(0, [], trial, {"epoch": 2})
+    assert notebook.told == [("start", config.trial_id(), 4), ("epoch", 1, 0.5), ("epoch", 2, 0.5)]
+    append_epoch(epochs, _row(3))
+    tracker.on_trial_result(0, [], trial, {"epoch": 3})
+    tracker.on_trial_complete(0, [], trial)
+    assert [record.message for record in caplog.records] == ["--track mlflow stopped: the server went away"]
+    assert len(notebook.told) == 3
+
+
+@dataclass
+class _Watched:
+    """A sweep that runs with a dashboard."""
+
+    folder: Path
+    url: str
+    token: str
+
+    def get(self, path: str, token: str | None) -> Any:
+        """JSON from the dashboard."""
+        request = urllib.request.Request(self.url + path)
+        if token is not None:
+            request.add_header("Authorization", f"Bearer {token}")
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.load(answer)
+
+
+def _start(folder: Path, *words: str, **environment: str) -> "subprocess.Popen[bytes]":
+    """Start a raypatch command; what it says goes to the file `output`."""
+    command = [sys.executable, "-c", "from raypatch.cli import main; main()", *words]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+    with (folder / "output").open("wb") as output:
+        return subprocess.Popen(
+            command, cwd=folder, env=environment, stdout=output, stderr=output, start_new_session=True
+        )
+
+
+def _tiny_words(folder: Path, *patch_sizes: int, epochs: int) -> list[str]:
+    data = make_images(folder / "images.npz")
+    words = ["run", "demo", "--dataset", str(data), "--model", "test_vit", "--weights", "random", "--seed", "0"]
+    words += ["--set", f"epochs={epochs}", "--set", "image_size=8", "--set", "batch_size=24", "--cpus-per-trial", "1"]
+    return [*words, "--patch-size", ",".join(map(str, patch_sizes)), "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[_Watched]:
+    folder = tmp_path_factory.mktemp("watched")
+    token_file = folder / "token"
+    token_file.write_text(secrets.token_hex(32), "utf-8")
+    token_file.chmod(0o600)
+    words = [*_tiny_words(folder, 8, 4, 2, epochs=100_000), "--dashboard"]
+    sweep = _start(folder, *words, RAY_AUTH_TOKEN_PATH=str(token_file))
+    try:
+        said = re.compile(r"^Ray's dashboard: .*\n", re.M)
+        output = _wait_for(lambda: said.search((folder / "output").read_text("utf-8")), sweep)
+        line = output[0]
+        assert str(token_file) in line
+        url, token = line.split()[2], token_file.read_text("utf-8")
+        assert url.startswith("http://127.0.0.1:")
+        assert token not in line
+        paths = SweepPaths(folder / "runs" / "demo")
+        _wait_for(lambda: any(trial.epochs.exists() for trial in paths.trial_folders()), sweep)
+        yield _Watched(paths.folder, url, token)
+    finally:
+        sweep.terminate()
+        sweep.wait(PATIENCE)
+
+
+def _wait_for(condition: Callable[[], Any], sweep: "subprocess.Popen[bytes] | None" = None) -> Any:
+    deadline = time.monotonic() + PATIENCE
+    while not (found := condition()):
+        assert sweep is None or sweep.poll() is None, "the sweep ended"
+        assert time.monotonic() < deadline, "nothing came of it"
+        time.sleep(0.5)
+    return found
+
+
+def _running(watched: _Watched) -> set[str]:
+    return {trial.folder.name for trial in SweepPaths(watched.folder).trial_folders() if trial.lock.exists()}
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.xdist_group("ray")
+@pytest.mark.timeout(600)
+def test_dashboard_asks_for_the_token_and_lists_trials_by_name(watched: _Watched) -> None:
+    for token, code in ((None, 401), ("wrong", 403)):
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            watched.get("/logical/actors", token)
+        assert refused.value.code == code
+        refused.value.close()
+    actors = watched.get("/logical/actors", watched.token)["data"]["actors"].values()
+    trials = {actor["reprName"] for actor in actors if actor["className"] == "RaypatchTrial"}
+    assert _running(watched) <= trials
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.browser
+@pytest.mark.xdist_group("ray")
+@pytest.mark.timeout(600)
+def test_dashboard_in_a_browser(watched: _Watched) -> None:
+    browser = pytest.importorskip("browser")
+    if browser.CHROMIUM is None:
+        pytest.skip("no chromium: apt-get install chromium")
+
+    async def look() -> str:
+        async with browser.open_page(f"{watched.url}/#/actors") as page:
+            await page.wait_for("document.querySelector('input[type=password]') !== null")
+            await page.screenshot(watched.folder / "login.png")
+            assert "images-p" not in await page.evaluate("document.body.innerText")
+            await page.type_into("input[type=password]", watched.token)
+            await page.evaluate(
+                "[...document.querySelectorAll('button')].find(b => b.innerText.match(/submit/i)).click()"
+            )
+            await page.wait_for("document.body.innerText.includes('images-p')")
+            await page.screenshot(watched.folder / "actors.png")
+            text = await page.evaluate("document.body.innerText")
+            assert isinstance(text, str)
+            return text
+
+    text = asyncio.run(look())
+    assert all(trial in text for trial in _running(watched))
+    assert "RaypatchTrial" in text
+
+
+@contextlib.contextmanager
+def _prometheus(folder: Path) -> Iterator[Callable[[str], list[dict[str, Any]]]]:
+    """Debian's Prometheus, told of Ray by the file that Ray writes for it; gives a function that queries it."""
+    assert PROMETHEUS is not None
+    discovery = "/tmp/ray/prom_metrics_service_discovery.json"
+    config = {
+        "global": {"scrape_interval": "2s"},
+        "scrape_configs": [{"job_name": "ray", "file_sd_configs": [{"files": [discovery], "refresh_interval": "2s"}]}],
+    }
+    (folder / "prometheus.yml").write_text(json.dumps(config), "utf-8")  # JSON is YAML
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [PROMETHEUS, f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={folder / 'data'}"]
+    command += [f"--web.listen-address=127.0.0.1:{port}"]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def query(expression: str) -> list[dict[str, Any]]:
+        address = f"http://127.0.0.1:{port}/api/v1/query?query={urllib.parse.quote(expression)}"
+        try:
+            with urllib.request.urlopen(address, timeout=30) as answer:
+                found: list[dict[str, Any]] = json.load(answer)["data"]["result"]
+        except urllib.error.URLError:  # it has not started yet
+            return []
+        return found
+
+    try:
+        yield query
+    finally:
+        server.terminate()
+        server.wait(PATIENCE)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.xdist_group("ray")
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(PROMETHEUS is None, reason="no prometheus: apt-get install prometheus")
+def test_prometheus_reads_the_gauges_of_running_trials(watched: _Watched, tmp_path: Path) -> None:
+    from raypatch.sweep.monitor import GAUGES
+
+    sweep = SweepPaths(watched.folder)
+    with _prometheus(tmp_path) as query:
+        for gauge in GAUGES:
+            (series, *_) = _wait_for(lambda gauge=gauge: query(f"ray_raypatch_{gauge}"))
+            labels, value = series["metric"], float(series["value"][1])
+            paths = sweep.trial(labels["trial"])
+            assert labels["dataset"].startswith("images")
+            assert f"-p{labels['patch_size']}-" in labels["trial"]
+            if gauge == "peak_memory_bytes":
+                assert 1e8 < value < 1e10
+            else:
+                assert value in {getattr(row, gauge) for row in read_epochs(paths.epochs)}
+        first = {series["metric"]["trial"] for series in query("ray_raypatch_epoch")}
+        assert first <= _running(watched)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.xdist_group("ray")
+def test_gauges_last_as_long_as_their_trial(tmp_path: Path) -> None:
+    from raypatch.sweep.monitor import trial_gauges
+    from raypatch.sweep.ray_setup import local_ray, ray
+
+    first, options = tiny_trial(make_images(tmp_path / "images.npz"))
+    second = first.model_copy(update={"seed": 1})
+    with local_ray(cpus=1, gpus=0):
+        (node,) = ray.nodes()
+        address = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+
+        def offered() -> set[str]:
+            with urllib.request.urlopen(address, timeout=30) as answer:
+                lines = answer.read().decode().splitlines()
+            gauges = [line for line in lines if line.startswith("ray_raypatch_val_loss{")]
+            return {trial.trial_id() for trial in (first, second) for line in gauges if trial.trial_id() in line}
+
+        with trial_gauges(first, options) as take:
+            take(_row(1))
+            _wait_for(lambda: offered() == {first.trial_id()})
+        with trial_gauges(second, options) as take:  # in the same process, as a worker that is used again
+            take(_row(1))
+            _wait_for(lambda: offered() == {second.trial_id()})
+            for _ in range(30):  # longer than Ray keeps a gauge that nobody sets
+                time.sleep(1)
+                assert offered() == {second.trial_id()}
