@@ -115,7 +115,7 @@ def canonical_name(name: str) -> str:
     if plain in _aliases():
         return _aliases()[plain]
     near = dict.fromkeys(_aliases()[a] for a in difflib.get_close_matches(plain, _aliases(), n=5, cutoff=0.6))
-    hint = f"did you mean {', '.join(near)}?" if near else "`raypatch data list` shows all names"
+    hint = f"did you mean {', '.join(near)}?" if near else "`raypatch data list` shows all names."
     raise ValueError(f"unknown dataset {name!r}: {hint} An own file is given by its path, ending in .npz")
 
 
