@@ -1,5 +1,6 @@
 """Signals in a real terminal, and a disk that fills up: clear words, nothing lost, and it goes on afterwards."""
 
+import contextlib
 import os
 import pty
 import re
@@ -15,7 +16,7 @@ from tiny import make_images
 
 from raypatch.results import SweepPaths
 
-PATIENCE = 120.0
+PATIENCE = 240.0
 TINY = ("--model", "test_vit", "--weights", "random", "--patch-size", "8,4", "--device", "cpu", "--cpus-per-trial", "1")
 
 
@@ -147,13 +148,11 @@ def test_full_disk_stops_the_sweep_and_loses_nothing(tmp_path: Path, small_disk:
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
     filler = small_disk / "filler"
-    with filler.open("wb") as stream:
-        try:
-            while True:
-                stream.write(bytes(1 << 16))
-                stream.flush()
-        except OSError:
-            pass
+    descriptor = os.open(filler, os.O_WRONLY | os.O_CREAT)
+    with contextlib.suppress(OSError):
+        while True:
+            os.write(descriptor, bytes(1 << 14))
+    os.close(descriptor)
     out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, out + err
     assert "no space left in" in err

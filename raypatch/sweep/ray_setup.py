@@ -56,7 +56,7 @@ def local_ray(*, cpus: int, gpus: int, dashboard: bool = False) -> Iterator[Path
         for number, handler in handlers.items():  # ray.init puts its own SIGTERM handler, which exits at once
             signal.signal(number, handler)
     for name in ("ray", "ray.tune", "ray.train"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # a trial's errors are in its train.log
     if dashboard:
         print(how_to_open(context.dashboard_url), flush=True)
     session = Path(context.address_info["session_dir"])
