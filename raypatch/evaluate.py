@@ -54,5 +54,5 @@ def predict_logits(
 
 def score_logits(logits: torch.Tensor, labels: torch.Tensor, task: Task) -> Scores:
     """Loss and metrics of one split."""
-    loss = classification_loss(logits, labels, task).item()
+    loss = classification_loss(logits, labels.to(logits.device), task).item()
     return metrics.score(probabilities(logits, task).cpu().numpy(), labels.cpu().numpy(), task, loss)

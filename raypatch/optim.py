@@ -11,13 +11,16 @@ from raypatch.config import TrialConfig
 def make_optimizer(model: nn.Module, config: TrialConfig) -> torch.optim.Optimizer:
     """The config's optimizer over the model's trainable parameters, fused: one pass over memory per step.
 
-    As in the code of the patch-size paper every trainable parameter decays, biases and norms too.
+    As in the code of the patch-size paper every trainable parameter decays, biases and norms too. On a CUDA device the
+    learning rate lies there as a tensor, so that a recorded step can read it.
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    device = parameters[0].device
+    lr = torch.tensor(config.lr, device=device) if device.type == "cuda" else config.lr
     if config.optimizer == "sgd":
-        return torch.optim.SGD(parameters, lr=config.lr, momentum=0.9, weight_decay=config.weight_decay, fused=True)
+        return torch.optim.SGD(parameters, lr=lr, momentum=0.9, weight_decay=config.weight_decay, fused=True)
     kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
-    return kind(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True)
+    return kind(parameters, lr=lr, weight_decay=config.weight_decay, fused=True, capturable=device.type == "cuda")
 
 
 def learning_rate(config: TrialConfig, epoch: int) -> float:
@@ -38,6 +41,9 @@ def learning_rate(config: TrialConfig, epoch: int) -> float:
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Set `lr` in every parameter group."""
+    """Set `lr` in every parameter group; in place where a recorded step reads it."""
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        if isinstance(group["lr"], torch.Tensor):
+            group["lr"].fill_(lr)
+        else:
+            group["lr"] = lr

@@ -1,5 +1,6 @@
 """Where a trial runs: device, precision, random numbers, and the record of what it ran on."""
 
+import contextlib
 import functools
 import importlib.metadata
 import os
@@ -7,6 +8,7 @@ import platform
 import resource
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -49,6 +51,21 @@ def resolve_precision(asked: str, device: torch.device) -> Precision:
     if asked == "auto":
         return "bfloat16" if has_bfloat16(device) else "float32"
     return "bfloat16" if asked == "bfloat16" else "float32"
+
+
+@contextlib.contextmanager
+def rounded_products() -> Iterator[None]:
+    """Let float32 matrix products on the CPU round their factors to bfloat16 inside oneDNN, with no casts around them.
+
+    The setting is the process's: forward and backward pass belong inside.
+    """
+    products = torch.backends.mkldnn.matmul
+    before = products.fp32_precision
+    products.fp32_precision = "bf16"
+    try:
+        yield
+    finally:
+        products.fp32_precision = before
 
 
 def generator(seed: int, epoch: int, purpose: Purpose) -> torch.Generator:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from timm.models import VisionTransformer
 from torch import nn
 
 from raypatch.checkpoint import (
@@ -26,6 +27,7 @@ from raypatch.data.source import describe
 from raypatch.evaluate import predict_logits, probabilities, score_logits
 from raypatch.models.build import build_model, set_training_mode
 from raypatch.models.flops import model_facts
+from raypatch.models.memory import fit_memory
 from raypatch.optim import learning_rate, make_optimizer, set_learning_rate
 from raypatch.results import (
     DatasetFacts,
@@ -62,7 +64,7 @@ class Trained:
     config: TrialConfig
     info: DatasetInfo
     facts: ModelFacts
-    model: nn.Module
+    model: VisionTransformer
     mean: torch.Tensor
     std: torch.Tensor
     device: torch.device
@@ -130,7 +132,10 @@ def train_trial(
         mean=trained.mean,
         std=trained.std,
         precision=trained.precision,
-        micro_batch=config.batch_size if options.micro_batch == "auto" else options.micro_batch,
+        tokens=trained.facts.tokens,
+        batch_size=config.batch_size,
+        micro_batch=fit_memory(model, config, trained.facts, trained.precision, device, options.micro_batch),
+        fixed_buffers=device.type == "cuda",
     )
     logger.info("%s on %s in %s, from epoch %d", paths.folder.name, device, trained.precision, progress.epoch + 1)
 
@@ -138,7 +143,8 @@ def train_trial(
         started = time.perf_counter()
         lr = learning_rate(config, epoch)
         set_learning_rate(optimizer, lr)
-        order = torch.randperm(len(train), generator=generator(config.seed, epoch, "order")).to(device)
+        order = torch.randperm(len(train), generator=generator(config.seed, epoch, "order"))
+        order = order.to(train.images.device)
         augmentation = None
         if config.augmentation == "paper":
             random = generator(config.seed, epoch, "augmentation")

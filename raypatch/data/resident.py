@@ -1,4 +1,4 @@
-"""A whole split where the training needs it: on the device, or in pinned host memory where that is too small."""
+"""A whole split where the training needs it: on the device, or in host memory where that is too small."""
 
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ DEVICE_SHARE = 0.5
 class ResidentSplit:
     """One split: images uint8 (N, C, *spatial), labels int64 (N,) or (N, L), index int64 (N,) into the file.
 
-    device: where batches are wanted; labels lie there, images too unless they did not fit.
+    device: where batches are wanted. Images and labels lie there, or where they did not fit both in host memory.
     """
 
     images: torch.Tensor
@@ -30,10 +30,14 @@ class ResidentSplit:
         return len(self.images)
 
     def take(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Images and labels of `rows` (int64 on the device), on the device."""
+        """Images and labels of `rows` (int64, where the images lie), on the device, without waiting for it."""
+        images, labels = self.images[rows], self.labels[rows]
         if self.images.device == self.device:
-            return self.images[rows], self.labels[rows]
-        return self.images[rows.to(self.images.device)].to(self.device, non_blocking=True), self.labels[rows]
+            return images, labels
+        return (
+            images.pin_memory().to(self.device, non_blocking=True),
+            labels.pin_memory().to(self.device, non_blocking=True),
+        )
 
 
 def load_resident(
@@ -49,8 +53,7 @@ def load_resident(
         index = stratified_subset(loaded.labels, config.train_fraction, config.seed)
     images = channels_first(loaded.images[index], dimensions=info.dimensions)
     images = resize_images(images, config.image_size, config.resize)
-    labels = torch.from_numpy(loaded.labels[index]).to(device)
-    if device.type == "cuda":
-        fits = images.numel() <= DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]
-        images = images.to(device) if fits else images.pin_memory()
+    labels = torch.from_numpy(loaded.labels[index])
+    if device.type == "cuda" and images.numel() <= DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]:
+        images, labels = images.to(device), labels.to(device)
     return ResidentSplit(images, labels, torch.from_numpy(index), device)
