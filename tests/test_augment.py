@@ -90,8 +90,8 @@ def test_one_interpolation_differs_little_from_torchvision_s_chain_of_two():
     parameters = draw()
     chain = each(images, parameters, crop_one, flip_one, rotate_one, colour_one)
     difference = (augment(images, parameters) - chain).abs()
-    assert difference.mean() < 0.004
-    assert difference.max() < 0.15  # at the rotated border, where the chain's blur reaches into the zeros
+    assert difference.mean() < 0.005
+    assert difference.max() < 0.1
 
 
 def test_both_colour_orders_occur_and_contrast_uses_the_mean_at_its_turn():
@@ -167,6 +167,7 @@ def test_nothing_depends_on_values(shape):
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("shape", [(28, 28), (28, 28, 28)])
 def test_captured_on_a_gpu_equals_the_cpu(shape):
     images = (torch.rand(8, 1, *shape, generator=seeded(4)) * 255).byte()

@@ -36,7 +36,7 @@ def test_wrong_name_gets_the_near_ones():
 
 
 def test_organ_is_not_guessed():
-    with pytest.raises(ValueError, match="did you mean .*organ"):
+    with pytest.raises(ValueError, match=r"did you mean .*organ"):
         canonical_name("organ")
 
 

@@ -1,0 +1,178 @@
+import zipfile
+
+import numpy as np
+import pytest
+
+from raypatch.data.catalog import SPLITS
+from raypatch.data.npz import DataError, count_shared_images, inspect_npz, read_split
+
+COUNTS = {"train": 6, "val": 3, "test": 4}
+
+
+def arrays(shape=(8, 8), classes=2, **changes):
+    """A good file's arrays, with some changed; None takes one away."""
+    random = np.random.default_rng(0)
+    made = {}
+    for split, count in COUNTS.items():
+        made[f"{split}_images"] = random.integers(0, 256, (count, *shape), dtype=np.uint8)
+        made[f"{split}_labels"] = (np.arange(count) % classes).astype(np.uint8)[:, None]
+    return {key: value for key, value in {**made, **changes}.items() if value is not None}
+
+
+def save(tmp_path, content):
+    path = tmp_path / "own.npz"
+    np.savez_compressed(path, **content)
+    return path
+
+
+@pytest.mark.parametrize(("shape", "channels", "dimensions"), [((8, 8), 1, 2), ((8, 8, 3), 3, 2), ((8, 8, 8), 1, 3)])
+def test_facts_follow_from_the_headers(tmp_path, shape, channels, dimensions):
+    info = inspect_npz(save(tmp_path, arrays(shape)))
+    assert (info.channels, info.dimensions, info.size) == (channels, dimensions, 8)
+    assert info.counts == (6, 3, 4)
+    assert info.shape == (8,) * dimensions
+    assert info.name == "own"
+    assert info.md5 is None
+
+
+@pytest.mark.parametrize(("classes", "task"), [(2, "binary"), (3, "multiclass")])
+def test_task_follows_from_the_labels(tmp_path, classes, task):
+    info = inspect_npz(save(tmp_path, arrays(classes=classes)))
+    assert info.task == task
+    assert info.classes == tuple(map(str, range(classes)))
+
+
+def multilabel(**changes):
+    columns = {f"{split}_labels": np.eye(4, dtype=np.int64)[np.arange(count) % 4] for split, count in COUNTS.items()}
+    return arrays(**{**columns, **changes})
+
+
+def test_several_columns_are_multilabel(tmp_path):
+    path = save(tmp_path, multilabel())
+    assert inspect_npz(path).task == "multilabel"
+    assert len(inspect_npz(path).classes) == 4
+    assert read_split(path, "val")[1].shape == (3, 4)
+
+
+def test_flat_labels_and_single_columns_are_the_same(tmp_path):
+    flat = {f"{split}_labels": np.arange(count) % 2 for split, count in COUNTS.items()}
+    _, column = read_split(save(tmp_path, arrays()), "train")
+    _, plain = read_split(save(tmp_path, arrays(**flat)), "train")
+    assert column.dtype == np.int64
+    assert column.tolist() == plain.tolist() == [0, 1, 0, 1, 0, 1]
+
+
+def test_a_split_is_read_as_it_was_saved(tmp_path):
+    content = arrays((8, 8, 8))
+    content["val_images"] = np.asfortranarray(content["val_images"])
+    images, labels = read_split(save(tmp_path, content), "val")
+    assert np.array_equal(images, content["val_images"])
+    assert images.flags.c_contiguous
+    assert labels.tolist() == [0, 1, 0]
+
+
+def test_an_own_file_is_not_mirrored_unless_it_says_so(tmp_path):
+    assert not inspect_npz(save(tmp_path, arrays())).mirror_safe
+    assert inspect_npz(save(tmp_path, arrays(mirror_safe=np.array(True)))).mirror_safe
+
+
+def test_an_own_file_may_name_its_classes(tmp_path):
+    info = inspect_npz(save(tmp_path, arrays(class_names=np.array(["healthy", "ill"]))))
+    assert info.classes == ("healthy", "ill")
+
+
+FLOATS = arrays()["train_images"].astype(np.float32)
+BAD = {
+    "missing split": ({"val_images": None, "val_labels": None}, r"val_images is missing; the file needs train_images"),
+    "missing labels": ({"test_labels": None}, r"test_labels is missing"),
+    "floats in 0..1": ({"train_images": FLOATS / 255}, r"float32 but must be uint8.*\(images \* 255\)\.round\(\)"),
+    "other floats": ({"train_images": FLOATS - 50}, r"values lie in -50\.\.20.: convert with \(\(images - images.min"),
+    "NaN": ({"train_images": np.where(FLOATS > 9, np.nan, FLOATS)}, r"train_images is float32 .*holds NaN or infinity"),
+    "wide integers": ({"val_images": np.zeros((3, 8, 8), np.int32)}, r"val_images is int32 but must be uint8"),
+    "float labels": ({"val_labels": np.zeros((3, 1))}, r"val_labels is float64 but must be integer; convert"),
+    "negative label": ({"val_labels": np.array([0, -1, 1])}, r"val_labels holds -1, out of range"),
+    "label beyond train": (
+        {"test_labels": np.array([0, 1, 5, 1])},
+        r"test_labels holds class 5, out of range: .* 0 to 1",
+    ),
+    "labels from one": ({"train_labels": np.array([1, 2] * 3)}, r"train_labels skips class 0; number the classes"),
+    "huge label": ({"train_labels": np.array([0, 2**40] * 3)}, r"train_labels skips class 1"),
+    "one class": ({"train_labels": np.zeros((6, 1), int)}, r"train_labels holds only class 0; at least two"),
+    "no row per image": ({"train_labels": np.zeros((5, 1), int)}, r"train_labels has 5 rows for 6 images"),
+    "label volume": ({"train_labels": np.zeros((6, 1, 1), int)}, r"train_labels has shape \(6, 1, 1\), must be"),
+    "columns differ": ({"val_labels": np.zeros((3, 2), int)}, r"val_labels has shape \(3, 2\) where train_labels has"),
+    "empty split": (
+        {"val_images": np.zeros((0, 8, 8), np.uint8), "val_labels": np.zeros((0, 1), int)},
+        r"val_images is empty",
+    ),
+    "not square": ({"train_images": np.zeros((6, 8, 9), np.uint8)}, r"images of 8 x 9; all edges must be equal"),
+    "not cubic": ({"train_images": np.zeros((6, 7, 8, 8), np.uint8)}, r"images of 7 x 8 x 8"),
+    "sizes differ": ({"val_images": np.zeros((3, 9, 9), np.uint8)}, r"val_images has images of \(9, 9\), train_images"),
+    "colour volumes": ({"train_images": np.zeros((6, 8, 8, 8, 3), np.uint8)}, r"colour volumes are not supported"),
+    "channel axis": ({"train_images": np.zeros((6, 8, 8, 1), np.uint8)}, r"drop the last axis"),
+    "flat images": ({"train_images": np.zeros((6, 64), np.uint8)}, r"has shape \(6, 64\); images must be"),
+    "objects": ({"train_images": np.array([[1], [2, 3]] * 3, dtype=object)}, r"array of objects.*never loads"),
+    "object labels": ({"train_labels": np.array(["a"] * 6, dtype=object)}, r"train_labels is an array of objects"),
+    "named labels": ({"train_labels": np.array(["a", "b"] * 3)}, r"train_labels is <U1 but must be integer"),
+    "too few names": ({"class_names": np.array(["one"])}, r"class_names .* must be 2 strings"),
+    "mirrors": ({"mirror_safe": np.array([1, 0])}, r"mirror_safe .* must be one bool"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_file_is_refused_with_the_way_out(tmp_path, case):
+    changes, message = BAD[case]
+    path = save(tmp_path, arrays(**changes))
+    with pytest.raises(DataError, match=message) as caught:
+        inspect_npz(path)
+    assert str(path) in str(caught.value)
+
+
+def test_multilabel_takes_zero_and_one_only(tmp_path):
+    path = save(tmp_path, multilabel(test_labels=np.full((4, 4), 2)))
+    with pytest.raises(DataError, match=r"test_labels has several columns, so each must be 0 or 1"):
+        inspect_npz(path)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
+def test_a_cut_off_file_is_refused(tmp_path, share):
+    path = save(tmp_path, arrays())
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(DataError, match=r"is no \.npz archive or is cut off"):
+        inspect_npz(path)
+
+
+def test_facts_need_no_look_at_the_images_so_damage_inside_is_found_when_read(tmp_path):
+    path = save(tmp_path, arrays((64, 64)))
+    content = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        start = archive.getinfo("train_images.npy").header_offset
+    content[start + 5000 : start + 5100] = bytes(100)
+    path.write_bytes(content)
+    assert inspect_npz(path).counts == (6, 3, 4)
+    with pytest.raises(DataError, match=r"train_images cannot be read \(.*; save or copy the file again"):
+        read_split(path, "train")
+
+
+def test_an_array_that_announces_more_than_it_holds_is_refused(tmp_path):
+    path = save(tmp_path, arrays(train_images=None))
+    with zipfile.ZipFile(path, "a") as archive, archive.open("train_images.npy", "w") as stream:
+        header = {"descr": "|u1", "fortran_order": False, "shape": (10**9, 28, 28)}
+        np.lib.format.write_array_header_1_0(stream, header)
+    with pytest.raises(DataError, match=r"train_images does not hold the \(1000000000, 28, 28\) values"):
+        inspect_npz(path)
+
+
+def test_missing_file_is_refused(tmp_path):
+    with pytest.raises(DataError, match=r"cannot read .*absent\.npz: No such file"):
+        inspect_npz(tmp_path / "absent.npz")
+
+
+def test_images_shared_by_splits_are_counted(tmp_path):
+    content = arrays()
+    content["test_images"][:2] = content["train_images"][:2]
+    content["val_images"][0] = content["test_images"][3]
+    shared = count_shared_images(save(tmp_path, content))
+    assert shared == {("train", "val"): 0, ("train", "test"): 2, ("val", "test"): 1}
+    assert set().union(*shared) == set(SPLITS)
