@@ -1,0 +1,307 @@
+"""A search: right number, no trial twice, the same draws again, pruned stays pruned, however a session ended."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from tiny import make_images
+
+from raypatch.config import RunOptions, TrialConfig
+from raypatch.results import (
+    EpochRow,
+    SweepPaths,
+    TrialPaths,
+    TrialResult,
+    read_config,
+    read_epochs,
+    read_result,
+    read_sweep,
+)
+from raypatch.search_settings import SearchSettings
+from raypatch.space import SearchSpace, resolve_search
+from raypatch.sweep.run import ExecutorOptions, resume_sweep, run_sweep
+from raypatch.sweep.search import SearchRun
+from raypatch.sweep.search_study import GroupStudy
+
+LOCAL = ExecutorOptions(executor="local")
+OPTIONS = RunOptions(device="cpu", threads=1)
+LR = {"lr": {"loguniform": [1e-6, 1e-1]}}
+
+
+def _space(data: Path, *, epochs: int = 4, seed: int = 0, **search: object) -> SearchSpace:
+    fixed = {"dataset": str(data), "model": "test_vit", "weights": "random", "batch_size": 8, "seed": seed}
+    settings = {"fields": LR, "samples": 4, "grace_epochs": 1} | search
+    content = {"name": "tiny", "fixed": fixed | {"epochs": epochs}, "grid": {"patch_size": [8, 4]}, "search": settings}
+    return SearchSpace.model_validate(content)
+
+
+def _drawn(folder: Path) -> list[tuple[int, float]]:
+    return [(config.patch_size, config.lr) for config in read_sweep(SweepPaths(folder).record).trials]
+
+
+def _status(trial: TrialPaths) -> str:
+    result = read_result(trial.result)
+    return result.status if result else "unfinished"
+
+
+def _statuses(folder: Path) -> Counter[str]:
+    return Counter(map(_status, SweepPaths(folder).trial_folders()))
+
+
+def _check_whole(folder: Path, *, samples: int) -> None:
+    """Each group has exactly its samples, each trial once, and no pruned one ran on."""
+    trials = read_sweep(SweepPaths(folder).record).trials
+    assert Counter(config.patch_size for config in trials) == {8: samples, 4: samples}
+    names = [config.trial_id() for config in trials]
+    assert sorted(names) == sorted({trial.folder.name for trial in SweepPaths(folder).trial_folders()})
+    for trial in SweepPaths(folder).trial_folders():
+        result, rows = read_result(trial.result), read_epochs(trial.epochs)
+        assert result is not None
+        assert [row.epoch for row in rows] == list(range(1, result.epochs + 1))
+        if result.status == "pruned":
+            assert result.epochs < read_config(trial.config).epochs
+            assert result.test is None
+            assert not trial.predictions.exists()
+            assert not trial.checkpoint.exists()
+    assert not list(folder.rglob("*.tmp"))
+
+
+def _row(epoch: int, loss: float) -> EpochRow:
+    figures = dict.fromkeys(("val_accuracy", "val_balanced_accuracy", "val_auc", "lr"), 0.5)
+    return EpochRow(epoch=epoch, train_loss=0.5, val_loss=loss, seconds=1, images_per_second=1, **figures)
+
+
+def _study(*, label: str = "derma-p4", seed: int = 0, epochs: int = 9, **settings: object) -> GroupStudy:
+    search = SearchSettings.model_validate({"fields": LR, "grace_epochs": 1} | settings)
+    base = TrialConfig(dataset="derma", patch_size=4, epochs=epochs, seed=seed)
+    return GroupStudy(base, label, search, None)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_images(tmp_path_factory.mktemp("data") / "images.npz")
+
+
+@pytest.fixture(scope="module")
+def searched(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished search; read only."""
+    folder = tmp_path_factory.mktemp("runs") / "searched"
+    assert run_sweep(_space(data), folder, OPTIONS, LOCAL).left == 0
+    return folder
+
+
+def test_search_is_whole_and_spends_less(searched: Path) -> None:
+    _check_whole(searched, samples=4)
+    assert _statuses(searched)["pruned"] >= 2
+    assert (searched / "best.yaml").exists()
+
+
+def test_the_same_search_elsewhere_draws_the_same(searched: Path, data: Path, tmp_path: Path) -> None:
+    run_sweep(_space(data), tmp_path / "again", OPTIONS, LOCAL)
+    assert _drawn(tmp_path / "again") == _drawn(searched)
+    assert _statuses(tmp_path / "again") == _statuses(searched)
+
+
+def test_stopped_search_goes_on_to_the_same_end(searched: Path, data: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    space, sessions = _space(data), 0
+    while run_sweep(space, folder, OPTIONS, LOCAL, time_limit=0.5 * 1.5**sessions).left:
+        sessions += 1
+    assert sessions
+    assert _drawn(folder) == _drawn(searched)
+    _check_whole(folder, samples=4)
+    assert _statuses(folder) == _statuses(searched)
+
+
+def test_more_samples_go_on_from_those_there_are(searched: Path, data: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(searched, tmp_path / "copy")
+    before = {trial.folder.name: trial.result.read_bytes() for trial in SweepPaths(folder).trial_folders()}
+    assert run_sweep(_space(data, samples=5), folder, OPTIONS, LOCAL).ok == 10
+    _check_whole(folder, samples=5)
+    assert {name: SweepPaths(folder).trial(name).result.read_bytes() for name in before} == before
+
+
+def test_trial_whose_last_epoch_was_its_end_is_pruned_on_resume_without_running(searched: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(searched, tmp_path / "copy")
+    paths = SweepPaths(folder)
+    lost = [trial for trial in paths.trial_folders() if _status(trial) == "pruned"]
+    rows = {trial.folder.name: trial.epochs.read_bytes() for trial in lost}
+    for trial in lost:  # as if the session had died between the last report and the judgement
+        trial.result.unlink()
+    record = read_sweep(paths.record)
+    taken_up = SearchRun(record, paths, OPTIONS)
+    assert taken_up.unfinished == []
+    assert {trial.folder.name: trial.epochs.read_bytes() for trial in lost} == rows
+    assert {_status(trial) for trial in lost} == {"pruned"}
+
+
+def test_trials_are_found_again_without_sweep_json(searched: Path, data: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(searched, tmp_path / "copy")
+    SweepPaths(folder).record.unlink()
+    SweepPaths(folder).studies.write_bytes(b"not a journal")
+    assert run_sweep(_space(data), folder, OPTIONS, LOCAL).ok == 8
+    assert sorted(_drawn(folder)) == sorted(_drawn(searched))
+
+
+def test_optuna_reads_the_studies(searched: Path) -> None:
+    import optuna
+
+    storage = optuna.storages.JournalStorage(
+        optuna.storages.journal.JournalFileBackend(str(SweepPaths(searched).studies))
+    )
+    assert sorted(optuna.get_all_study_names(storage)) == ["images-p4", "images-p8"]
+    study = optuna.load_study(study_name="images-p4", storage=storage)
+    states = Counter(trial.state.name for trial in study.trials)
+    assert states["COMPLETE"] + states["PRUNED"] == 4
+    assert {trial.user_attrs["trial_id"] for trial in study.trials} <= {
+        trial.folder.name for trial in SweepPaths(searched).trial_folders()
+    }
+
+
+def test_resume_needs_the_folder_alone(searched: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(searched, tmp_path / "copy")
+    victim = SweepPaths(folder).trial_folders()[0]
+    shutil.rmtree(victim.folder)
+    assert resume_sweep(folder, {}).ok == 8
+    assert sorted(_drawn(folder)) == sorted(_drawn(searched))
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_draws_differ_between_groups_and_seeds_and_repeat(sampler: str) -> None:
+    def draw(**which: object) -> list[float]:
+        study = _study(sampler=sampler, **which)
+        return [study.draw().lr for _ in range(3)]
+
+    assert draw() == draw()
+    assert not set(draw()) & set(draw(label="derma-p7"))
+    assert not set(draw()) & set(draw(seed=1))
+
+
+def test_few_choices_are_all_drawn_once() -> None:
+    fields = {"schedule": {"choice": ["step", "cosine", "constant"]}, "warmup_epochs": {"int": [0, 3]}}
+    study = _study(fields=fields, samples=12)
+    drawn = [study.draw() for _ in range(12)]
+    assert len({config.trial_id() for config in drawn}) == 12
+    assert study.undrawn == 0
+
+
+def _run(study: GroupStudy, losses: list[float]) -> int:
+    """Train with these losses an epoch; the epochs run."""
+    config = study.draw()
+    for epoch, loss in enumerate(losses, start=1):
+        if study.report(config.trial_id(), _row(epoch, loss)):
+            study.tell(TrialResult(trial_id=config.trial_id(), status="pruned", epochs=epoch))
+            return epoch
+    scores = Scores(loss=min(losses), accuracy=0.5, balanced_accuracy=0.5, auc=0.5)
+    study.tell(TrialResult(trial_id=config.trial_id(), status="ok", val=scores))
+    return len(losses)
+
+
+@pytest.mark.parametrize("pruner", ["asha", "hyperband", "median", "none"])
+def test_pruners_give_up_the_worst_only(pruner: str) -> None:
+    study = _study(pruner=pruner, samples=30, reduction=3)
+    for number in range(8):
+        assert _run(study, [0.9 - 0.01 * number] * 9) == 9  # each better than all before
+    ran = [_run(study, [5.0] * 9) for _ in range(8)]
+    assert (min(ran) < 9) == (pruner != "none")
+
+
+def test_groups_never_judge_each_other() -> None:
+    good, bad = _study(), _study(label="derma-p7")
+    assert _run(good, [0.1] * 9) == 9
+    assert _run(bad, [5.0] * 9) == 9
+
+
+def test_repeated_epochs_after_a_crash_are_not_judged_again() -> None:
+    study = _study()
+    _run(study, [0.1] * 9)
+    config = study.draw()
+    assert not study.report(config.trial_id(), _row(1, 0.05))
+    assert not study.report(config.trial_id(), _row(1, 9.0))
+    assert not study.report(config.trial_id(), _row(2, 9.0))  # no rung at 2
+
+
+def test_last_epoch_is_never_given_up_and_undefined_scores_are_no_best() -> None:
+    study = _study(epochs=3, samples=4)
+    _run(study, [0.1] * 3)
+    assert _run(study, [0.05, 0.05, 9.0]) == 3
+    assert _run(study, [float("nan")] * 3) == 1
+
+
+@pytest.mark.parametrize(
+    ("search", "message"),
+    [
+        ({"fields": {"lrr": {"uniform": [0, 1]}}}, "unknown field 'lrr'; did you mean lr"),
+        ({"fields": {"lr": {"loguniform": [0, 1]}}}, "loguniform needs numbers above 0"),
+        ({"fields": {"lr": {"uniform": [1, 1]}}}, "range from 1.0 to 1.0 is empty"),
+        ({"fields": {"lr": {"uniform": [0, 1], "choice": [1, 2]}}}, "exactly one of"),
+        ({"fields": {"lr": {"uniform": [0, 1]}}}, "lr: Input should be greater than 0"),
+        ({"fields": {"patch_size": {"choice": [4, 5]}}, "samples": 2}, "patch_size=5 must divide image_size=8"),
+        ({"fields": {"epochs": {"int": [1, 5]}}}, "epochs cannot be searched"),
+        ({"fields": {"seed": {"int": [0, 50]}}}, "a lucky seed is no better recipe"),
+        ({"fields": {"batch_size": {"choice": [8, 16]}}, "samples": 3}, "3 samples of only 2 different trials"),
+        ({"samples": 0}, "greater than or equal to 1"),
+        ({"grace_epochs": 5}, "grace_epochs=5 must be at most epochs=4"),
+        ({"pruner": "magic"}, "Input should be 'asha'"),
+    ],
+)
+def test_wrong_searches_are_refused(data: Path, search: dict[str, object], message: str) -> None:
+    def resolve() -> None:
+        space = _space(data)
+        grid = {} if "patch_size" in str(search) else space.grid
+        settings = {"fields": LR, "samples": 4, "grace_epochs": 1} | search
+        resolve_search(SearchSpace.model_validate(space.model_dump() | {"grid": grid, "search": settings}))
+
+    with pytest.raises(ValueError, match=message):
+        resolve()
+
+
+def test_patch_size_can_be_searched_too(data: Path) -> None:
+    search, _ = resolve_search(_space(data).search_patch_sizes())
+    assert search.labels == ("images",)
+    study = GroupStudy(search.groups[0], "images", search.settings, None)
+    assert {study.draw().patch_size for _ in range(8)} == {4, 8}
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.xdist_group("ray")
+def test_killed_search_ends_whole(data: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    script = textwrap.dedent(f"""
+        import sys
+        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        from pathlib import Path
+        from test_search import _space, OPTIONS
+        from raypatch.sweep.run import ExecutorOptions, run_sweep
+        space, folder = _space(Path({str(data)!r}), epochs=30), Path({str(folder)!r})
+        run_sweep(space, folder, OPTIONS, ExecutorOptions(cpus_per_trial=1))
+    """)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    order: list[str] = []
+    for epochs_more in (3, 9, 40):  # kill at the first moment when so many more epochs stand on disk
+        before = _epochs_on_disk(folder)
+        driver = subprocess.Popen([sys.executable, "-c", script], env=environment, start_new_session=True)
+        while driver.poll() is None and _epochs_on_disk(folder) < before + epochs_more:
+            time.sleep(0.05)
+        driver.send_signal(signal.SIGKILL)
+        driver.wait()
+        names = [config.trial_id() for config in read_sweep(SweepPaths(folder).record).trials]
+        assert names[: len(order)] == order
+        order = names
+    subprocess.run([sys.executable, "-c", script], env=environment, check=True)
+    _check_whole(folder, samples=4)
+    assert [config.trial_id() for config in read_sweep(SweepPaths(folder).record).trials][: len(order)] == order
+    assert json.loads(SweepPaths(folder).record.read_bytes())["search"]["settings"]["samples"] == 4
+
+
+def _epochs_on_disk(folder: Path) -> int:
+    return sum(path.read_bytes().count(b"\n") for path in folder.glob("trials/*/epochs.jsonl"))
