@@ -31,7 +31,7 @@ from raypatch.sweep.tensorboard import EventFile, tag_of
 from raypatch.train import Interrupted
 
 PROMETHEUS = shutil.which("prometheus")
-PATIENCE = 180.0
+PATIENCE = 300.0
 
 
 def _row(epoch: int, val_loss: float = 0.5) -> EpochRow:
@@ -258,7 +258,7 @@ def _running(watched: _Watched) -> set[str]:
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.xdist_group("ray")
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_dashboard_asks_for_the_token_and_lists_trials_by_name(watched: _Watched) -> None:
     for token, code in ((None, 401), ("wrong", 403)):
         with pytest.raises(urllib.error.HTTPError) as refused:
@@ -274,7 +274,7 @@ def test_dashboard_asks_for_the_token_and_lists_trials_by_name(watched: _Watched
 @pytest.mark.slow
 @pytest.mark.browser
 @pytest.mark.xdist_group("ray")
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_dashboard_in_a_browser(watched: _Watched) -> None:
     browser = pytest.importorskip("browser")
     if browser.CHROMIUM is None:
@@ -336,7 +336,7 @@ def _prometheus(folder: Path) -> Iterator[Callable[[str], list[dict[str, Any]]]]
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.xdist_group("ray")
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 @pytest.mark.skipif(PROMETHEUS is None, reason="no prometheus: apt-get install prometheus")
 def test_prometheus_reads_the_gauges_of_running_trials(watched: _Watched, tmp_path: Path) -> None:
     from raypatch.sweep.monitor import GAUGES
