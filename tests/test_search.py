@@ -17,6 +17,7 @@ from tiny import make_images
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.results import (
     EpochRow,
+    Scores,
     SweepPaths,
     TrialPaths,
     TrialResult,
