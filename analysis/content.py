@@ -10,6 +10,7 @@ from raypatch.analysis.findings import Findings
 from raypatch.analysis.frames import HEADLINE, METRICS
 from raypatch.analysis.plots import make_plots
 from raypatch.analysis.render import Cell, Table
+from raypatch.analysis.search import importance_table, search_plots
 from raypatch.analysis.tables import main_table, metric_table
 
 METHOD = (
@@ -43,7 +44,7 @@ class Section:
 
 def make_sections(findings: Findings) -> list[Section]:
     """Return the sections that have something to show."""
-    plots = {plot.name: plot for plot in make_plots(findings)}
+    plots = {plot.name: plot for plot in (*make_plots(findings), *search_plots(findings.study))}
 
     def pick(*names: str) -> tuple[Plot, ...]:
         return tuple(plots[name] for name in names if name in plots)
@@ -54,7 +55,12 @@ def make_sections(findings: Findings) -> list[Section]:
         Section("gain", "Is the difference real?", _known(*tests), pick("critical_difference")),
         Section("cost", "What it costs", (costs_table(findings),), pick("score_against_gflops", "cost_by_patch_size")),
         Section("ensembles", "Ensembles", _known(ensembles_table(findings))),
-        Section("search", "Hyperparameters", _known(choices_table(findings), _recipes_table(findings))),
+        Section(
+            "search",
+            "Hyperparameters",
+            _known(choices_table(findings), _recipes_table(findings), importance_table(findings.study)),
+            pick("search_scores", "search_history"),
+        ),
         Section("training", "Training", (), pick("learning_curves")),
         Section("classes", "Classes", _known(class_table(findings)), pick("confusions")),
         Section("calibration", "Calibration", _known(calibration_table(findings)), pick("reliability")),

@@ -7,10 +7,11 @@ from pathlib import Path
 from raypatch.analysis.answers import Statement, state_answer
 from raypatch.analysis.content import METHOD, Section, count_trials, list_notes, make_sections
 from raypatch.analysis.figures import save_plot
-from raypatch.analysis.findings import Findings, conclude
+from raypatch.analysis.findings import conclude
 from raypatch.analysis.frames import Study, load_study
 from raypatch.analysis.page import render_page
-from raypatch.analysis.render import to_latex, to_markdown, write_csv
+from raypatch.analysis.render import Table, to_latex, to_markdown, write_csv
+from raypatch.analysis.resampling import RESAMPLES
 from raypatch.analysis.tables import main_table
 from raypatch.files import write_atomically
 from raypatch.results import SweepPaths
@@ -20,12 +21,49 @@ NOT_IN_PRINT = ("missing", "provenance", "classes", "recipes")
 
 
 @dataclass(frozen=True)
+class Report:
+    """What a report says before it is written. statements: the answers. notes: what a reader must know first."""
+
+    title: str
+    lead: str
+    statements: tuple[Statement, ...]
+    notes: tuple[str, ...]
+    sections: tuple[Section, ...]
+    main: Table
+
+    @property
+    def text(self) -> str:
+        """The answer, the main table and the notes, as Markdown, to print."""
+        answers = [f"{one.label}: {one.verdict} {' '.join(one.support[:2])}" for one in self.statements]
+        return "\n".join([*answers, "", to_markdown(self.main), *(f"- {note}" for note in self.notes)])
+
+
+@dataclass(frozen=True)
 class ReportFiles:
-    """What was written. files: the page first. text: the answer, the main table and notes, as Markdown, to print."""
+    """What was written. files: the page first. text: what to print, as Markdown."""
 
     folder: Path
     files: tuple[Path, ...]
     text: str
+
+
+def prepare_report(runs: Sequence[Path | str], resamples: int = RESAMPLES) -> Report:
+    """Return the report of one or several runs, finished or not.
+
+    Raises ValueError for a folder that is no run folder, and for runs without any finished trial.
+    """
+    study = load_study(*runs)
+    _require_results(study, runs)
+    findings = conclude(study, resamples)
+    names = ", ".join(dict.fromkeys(study.trials["run"]))
+    return Report(
+        title=f"Which patch size? {names}",
+        lead=f"raypatch, run {names}: {count_trials(findings)}.",
+        statements=tuple(state_answer(findings, setting) for setting in findings.settings),
+        notes=tuple(list_notes(findings)),
+        sections=tuple(make_sections(findings)),
+        main=main_table(findings.cells),
+    )
 
 
 def write_report(runs: Sequence[Path | str], out: Path | None = None, formats: Sequence[str] = FORMATS) -> ReportFiles:
@@ -38,27 +76,20 @@ def write_report(runs: Sequence[Path | str], out: Path | None = None, formats: S
     unknown = sorted(set(formats) - set(FORMATS))
     if unknown or not formats:
         raise ValueError(f"unknown format {', '.join(unknown)!r}; use some of {', '.join(FORMATS)}")
-    study = load_study(*runs)
-    _require_results(study, runs)
-    findings = conclude(study)
-    statements = [state_answer(findings, setting) for setting in findings.settings]
-    notes = list_notes(findings)
-    sections = make_sections(findings)
-    names = ", ".join(dict.fromkeys(findings.study.trials["run"]))
-    title, lead = f"Which patch size? {names}", f"raypatch, run {names}: {count_trials(findings)}."
+    report = prepare_report(runs)
     texts = {}
     if "html" in formats:
-        texts["report.html"] = render_page(title, lead, statements, notes, sections)
+        texts["report.html"] = render_page(report.title, report.lead, report.statements, report.notes, report.sections)
     if "md" in formats:
-        texts["report.md"] = "\n".join(_markdown(title, lead, statements, notes, sections))
+        texts["report.md"] = "\n".join(_markdown(report))
     if "latex" in formats:
-        texts["tables.tex"] = "\n".join(_latex(sections))
+        texts["tables.tex"] = "\n".join(_latex(report))
     folder = out or SweepPaths(Path(runs[0])).report
     try:
-        files = _write(folder, texts, sections, findings)
+        files = _write(folder, texts, report)
     except OSError as error:
         raise ValueError(f"cannot write the report to {folder}: {error.strerror}; give another --out") from error
-    return ReportFiles(folder, tuple(files), _summary(findings, statements, notes))
+    return ReportFiles(folder, tuple(files), report.text)
 
 
 def _require_results(study: Study, runs: Sequence[Path | str]) -> None:
@@ -74,39 +105,30 @@ def _require_results(study: Study, runs: Sequence[Path | str]) -> None:
     )
 
 
-def _write(folder: Path, texts: dict[str, str], sections: Sequence[Section], findings: Findings) -> list[Path]:
+def _write(folder: Path, texts: dict[str, str], report: Report) -> list[Path]:
     files = []
     for part in ("tables", "figures"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
         files.append(folder / name)
         write_atomically(files[-1], text.encode())
-    for table in [main_table(findings.cells), *(table for section in sections for table in section.tables)]:
+    for table in [report.main, *(table for section in report.sections for table in section.tables)]:
         files.append(folder / "tables" / f"{table.name}.csv")
         write_csv(table, files[-1])
-    for section in sections:
+    for section in report.sections:
         for plot in section.plots:
             files += save_plot(plot, folder / "figures")
     return files
 
 
-def _summary(findings: Findings, statements: Sequence[Statement], notes: Sequence[str]) -> str:
-    parts = [f"{statement.label}: {statement.verdict} {' '.join(statement.support[:2])}" for statement in statements]
-    parts += [to_markdown(main_table(findings.cells))]
-    parts += [f"- {note}" for note in notes]
-    return "\n".join(parts)
-
-
-def _markdown(
-    title: str, lead: str, statements: Sequence[Statement], notes: Sequence[str], sections: Sequence[Section]
-) -> Iterator[str]:
-    yield f"# {title}\n\n{lead}\n"
-    for statement in statements:
+def _markdown(report: Report) -> Iterator[str]:
+    yield f"# {report.title}\n\n{report.lead}\n"
+    for statement in report.statements:
         yield f"## {statement.label}: {statement.verdict}\n"
         yield from (f"- {sentence}" for sentence in statement.support)
         yield ""
-    yield from (f"- {note}" for note in notes)
-    for section in sections:
+    yield from (f"- {note}" for note in report.notes)
+    for section in report.sections:
         yield f"\n## {section.title}\n"
         yield from map(to_markdown, section.tables)
         for plot in section.plots:
@@ -116,7 +138,7 @@ def _markdown(
     yield ""
 
 
-def _latex(sections: Sequence[Section]) -> Iterator[str]:
+def _latex(report: Report) -> Iterator[str]:
     yield "% Needs \\usepackage{booktabs} and \\usepackage{graphicx}."
-    for section in sections:
+    for section in report.sections:
         yield from (to_latex(table) for table in section.tables if table.name not in NOT_IN_PRINT)

@@ -1,90 +1,104 @@
-"""Debian's chromium, driven through its DevTools protocol: what a test needs to use a page as a person does."""
+"""A headless Chromium, driven through its debugging pipe: opens a page, evaluates, and keeps what it asks and logs."""
 
-import asyncio
-import base64
-import contextlib
+import fcntl
+import json
+import os
 import shutil
+import subprocess
 import tempfile
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import aiohttp
-
-CHROMIUM = shutil.which("chromium")
-PATIENCE = 90.0
-
-
-class Page:
-    """A page of the browser. Selectors are CSS, expressions JavaScript."""
-
-    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
-        self._socket = socket
-        self._calls = 0
-
-    async def call(self, method: str, **parameters: object) -> dict[str, Any]:
-        """Send a DevTools command and return its result."""
-        self._calls += 1
-        await self._socket.send_json({"id": self._calls, "method": method, "params": parameters})
-        while True:
-            answer = await self._socket.receive_json(timeout=PATIENCE)
-            if answer.get("id") == self._calls:
-                assert "error" not in answer, answer
-                result: dict[str, Any] = answer["result"]
-                return result
-
-    async def evaluate(self, expression: str) -> Any:
-        """The value of an expression in the page."""
-        answer = await self.call("Runtime.evaluate", expression=expression, returnByValue=True)
-        return answer["result"].get("value")
-
-    async def wait_for(self, expression: str) -> None:
-        """Wait until the expression is true; fail with the page's text where it does not become so."""
-        deadline = asyncio.get_running_loop().time() + PATIENCE
-        while not await self.evaluate(expression):
-            assert asyncio.get_running_loop().time() < deadline, await self.evaluate("document.body.innerText")
-            await asyncio.sleep(0.2)
-
-    async def type_into(self, selector: str, text: str) -> None:
-        """Put the focus on an element and type."""
-        await self.evaluate(f"document.querySelector({selector!r}).focus()")
-        await self.call("Input.insertText", text=text)
-
-    async def screenshot(self, path: Path) -> None:
-        """Save what is seen as a PNG."""
-        path.write_bytes(base64.b64decode((await self.call("Page.captureScreenshot"))["data"]))
+FLAGS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync", "--hide-scrollbars", "--remote-debugging-pipe"),
+)
 
 
-@contextlib.asynccontextmanager
-async def open_page(url: str, *, width: int = 1600, height: int = 900) -> AsyncIterator[Page]:
-    """Start a browser with an empty profile, go to `url`, and end the browser afterwards."""
-    assert CHROMIUM is not None
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0"]
-        options += [f"--window-size={width},{height}", f"--user-data-dir={profile}", "about:blank"]
-        browser = await asyncio.create_subprocess_exec(
-            CHROMIUM, *options, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
+def find_chromium() -> str | None:
+    """Path of Debian's chromium, None where it is not installed."""
+    return shutil.which("chromium")
+
+
+class Browser:
+    """One page. requests: addresses it asked for. messages: what it logged, errors included."""
+
+    def __init__(self) -> None:
+        self.requests: list[str] = []
+        self.messages: list[str] = []
+        self._profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+        self._buffer = b""
+        self._number = 0
+        ours, theirs = os.pipe(), os.pipe()
+        # Chromium reads from descriptor 3 and writes to 4; lift ours out of their way first.
+        inlet, outlet = (fcntl.fcntl(fd, fcntl.F_DUPFD, 10) for fd in (ours[0], theirs[1]))
+        self._write, self._read = (fcntl.fcntl(fd, fcntl.F_DUPFD, 10) for fd in (ours[1], theirs[0]))
+        for descriptor in (*ours, *theirs):
+            os.close(descriptor)
+        self._process = subprocess.Popen(
+            [str(find_chromium()), *FLAGS, f"--user-data-dir={self._profile.name}", "about:blank"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            preexec_fn=lambda: (os.dup2(inlet, 3), os.dup2(outlet, 4)),
+            pass_fds=(3, 4),
         )
-        try:
-            port = await _devtools_port(Path(profile))
-            async with aiohttp.ClientSession() as session:
-                async with session.get(f"http://127.0.0.1:{port}/json") as answer:
-                    targets = await answer.json()
-                address = next(target["webSocketDebuggerUrl"] for target in targets if target["type"] == "page")
-                async with session.ws_connect(address, max_msg_size=0) as socket:
-                    page = Page(socket)
-                    await page.call("Page.navigate", url=url)
-                    yield page
-        finally:
-            browser.terminate()
-            await browser.wait()
+        os.close(inlet)
+        os.close(outlet)
+        targets = self.call("Target.getTargets")["targetInfos"]
+        page = next(target["targetId"] for target in targets if target["type"] == "page")
+        self._session = None
+        self._session = self.call("Target.attachToTarget", targetId=page, flatten=True)["sessionId"]
+        for domain in ("Page", "Network", "Log", "Runtime"):
+            self.call(f"{domain}.enable")
 
+    _session: str | None = None
 
-async def _devtools_port(profile: Path) -> str:
-    """The port that chromium chose, which it writes into its profile."""
-    note = profile / "DevToolsActivePort"
-    for _ in range(int(PATIENCE * 10)):
-        if note.exists() and (lines := note.read_text("utf-8").splitlines()):
-            return lines[0]
-        await asyncio.sleep(0.1)
-    raise AssertionError("chromium did not start")
+    def call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        """Send one command and return its result; what else arrives meanwhile is kept."""
+        self._number += 1
+        message = {"id": self._number, "method": method, "params": parameters}
+        if self._session:
+            message["sessionId"] = self._session
+        os.write(self._write, json.dumps(message).encode() + b"\0")
+        while True:
+            answer = self._receive()
+            if answer.get("id") == self._number:
+                assert "error" not in answer, answer["error"]
+                return answer["result"]
+
+    def _receive(self) -> dict[str, Any]:
+        while b"\0" not in self._buffer:
+            part = os.read(self._read, 1 << 20)
+            assert part, "chromium went away"
+            self._buffer += part
+        line, _, self._buffer = self._buffer.partition(b"\0")
+        event = json.loads(line)
+        if event.get("method") == "Network.requestWillBeSent":
+            self.requests.append(event["params"]["request"]["url"])
+        elif event.get("method") in ("Log.entryAdded", "Runtime.consoleAPICalled", "Runtime.exceptionThrown"):
+            self.messages.append(json.dumps(event["params"]))
+        elif event.get("method") == "Page.loadEventFired":
+            self.loaded = True
+        return event
+
+    def open(self, page: Path, width: int, *, dark: bool) -> None:
+        """Open a file at a width in pixels, in light or dark colours, and wait until it is loaded."""
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.call("Emulation.setEmulatedMedia", features=[scheme])
+        self.loaded = False
+        self.call("Page.navigate", url=page.resolve().as_uri())
+        while not self.loaded:
+            self._receive()
+
+    def evaluate(self, expression: str) -> Any:
+        """Return the value of a JavaScript expression in the page."""
+        return self.call("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value")
+
+    def close(self) -> None:
+        """End the browser."""
+        self._process.kill()
+        self._process.wait()
+        os.close(self._write)
+        os.close(self._read)
+        self._profile.cleanup()

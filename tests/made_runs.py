@@ -110,11 +110,18 @@ def made_epochs(config: TrialConfig, gflops: float, final: dict[str, float]) -> 
     return rows
 
 
-def write_trial(folder: Path, config: TrialConfig, *, images: int | None = None, status: str = "ok") -> TrialResult:
-    """Write one finished trial; `images` caps val and test, 0 leaves predictions and epochs out."""
+def write_trial(
+    folder: Path,
+    config: TrialConfig,
+    *,
+    images: int | None = None,
+    status: str = "ok",
+    info: DatasetInfo | None = None,
+) -> TrialResult:
+    """Write one finished trial; `images` caps val and test, 0 leaves predictions and epochs out; info: of own data."""
     paths = SweepPaths(folder).trial(config.trial_id())
     paths.folder.mkdir(parents=True, exist_ok=True)
-    info = dataset_info(config.dataset)
+    info = info or dataset_info(config.dataset)
     counts = [count if not images else min(count, images) for count in info.counts]
     model = made_model(config, info)
     write_config(paths.config, config)
@@ -142,8 +149,8 @@ def write_trial(folder: Path, config: TrialConfig, *, images: int | None = None,
             counts=tuple(counts),
         ),
         model=model,
-        train_seconds=config.epochs * (1 + 2 * model.gflops),
-        images_per_second=3000 / (1 + 4 * model.gflops),
+        train_seconds=config.epochs * counts[0] / 1000 * (1 + 2 * model.gflops),
+        images_per_second=3000 / (1 + 4 * model.gflops) * (1 - 0.02 * len(info.classes)),
         peak_memory_bytes=int(3e8 + 2e6 * model.tokens),
         precision="bfloat16",
         device="made up",

@@ -1,0 +1,369 @@
+"""The report: the answer, what was left out, and files that stand on their own."""
+
+import json
+import re
+import resource
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from browser import Browser, find_chromium
+from made_runs import (
+    GRID,
+    PATCH_SIZES,
+    made_config,
+    made_configs,
+    write_failed_trial,
+    write_run,
+    write_sweep,
+    write_trial,
+)
+
+from raypatch.analysis.compare import compare_runs
+from raypatch.analysis.findings import conclude
+from raypatch.analysis.frames import load_predictions, load_study
+from raypatch.analysis.page import render_page
+from raypatch.analysis.report import prepare_report, write_report
+from raypatch.config import TrialConfig
+from raypatch.data.catalog import DatasetInfo
+from raypatch.results import Predictions, SweepPaths, write_predictions
+
+DATASETS = ["breastmnist", "retinamnist", "vesselmnist3d", "adrenalmnist3d"]
+EVIL = ("<script>alert(1)</script>", "a & b $x_1$ 50%", "ä|ö")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    configs = made_configs(DATASETS, [14, 4, 2, 1], 2, epochs=4)
+    return write_run(tmp_path_factory.mktemp("runs") / "study", configs, images=80)
+
+
+@pytest.fixture(scope="module")
+def written(run, tmp_path_factory):
+    return write_report([run], tmp_path_factory.mktemp("report"))
+
+
+@pytest.fixture(scope="module")
+def page(written):
+    return (written.folder / "report.html").read_text("utf-8")
+
+
+def test_files_that_were_promised_exist_and_nothing_else(written):
+    assert written.files[0].name == "report.html"
+    assert set(written.files) == {path for path in written.folder.rglob("*") if path.is_file()}
+    figures = {path.suffix for path in written.files if path.parent.name == "figures"}
+    assert figures == {".csv", ".svg", ".pdf", ".png"}
+    assert all(path.stat().st_size > 20 for path in written.files)
+
+
+def test_page_opens_with_the_answer_and_states_the_papers_figures_beside(page):
+    text = re.sub(r"<[^>]+>", " ", page)
+    assert text.index("points of balanced accuracy against patch size 14") < text.index("bACC by patch size")
+    assert "up to 12.78 % in 2D" in text
+    assert "up to 23.78 % in 3D" in text
+    assert "arXiv 2602.18614" in text
+
+
+def test_page_names_nothing_outside_itself(page):
+    links = re.findall(r'\b(?:href|src|action|data|poster|srcset)="([^"]*)"', page)
+    assert links
+    assert all(link.startswith(("#", "data:")) for link in links)
+    assert "<script" not in page
+    assert "@import" not in page
+    assert not re.findall(r"url\((?!#)", page)
+    addresses = re.sub(r'xmlns(:\w+)?="[^"]*"', "", page)
+    assert "http://" not in addresses
+    assert "https://" not in addresses
+
+
+def test_ids_are_unique(page):
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+
+
+def test_markdown_and_latex_hold_every_table(written):
+    markdown = (written.folder / "report.md").read_text("utf-8")
+    latex = (written.folder / "tables.tex").read_text("utf-8")
+    for title in ("bACC by patch size, 2D", "AUC by patch size, 3D", "Ensembles", "Gain in balanced accuracy"):
+        assert title in markdown
+        assert title in latex
+    for name in re.findall(r"\]\((figures/[^)]+)\)", markdown):
+        assert (written.folder / name).is_file()
+
+
+def test_printed_text_has_the_answer_and_the_main_table(written):
+    assert written.text.startswith("2D: Patch size")
+    assert "| 1+2+4 |" in written.text
+
+
+def test_choice_is_made_on_validation_and_worth_is_read_from_test(run):
+    study = load_study(run)
+    trials = study.trials
+    two = trials["dimensions"] == 2
+    trials.loc[two & (trials["patch_size"] == 4), "val_balanced_accuracy"] = 0.999
+    trials.loc[two & (trials["patch_size"] == 2), "test_balanced_accuracy"] = 1.0
+    flat = next(setting for setting in conclude(study, 50).settings if setting.label == "2D")
+    assert flat.answer.chosen == 4
+    assert set(flat.gains["chosen"]) == {4}
+    assert set(flat.gains["best"]) == {2}
+    means = trials[two].groupby(["dataset", "patch_size"])["test_balanced_accuracy"].mean().unstack()
+    assert flat.answer.gain[0] == pytest.approx((means[4] - means[14]).mean())
+
+
+def test_cheaper_patch_size_that_is_as_good_is_named(run):
+    study = load_study(run)
+    trials = study.trials
+    trials["val_balanced_accuracy"] = trials["patch_size"].map({14: 0.7, 4: 0.895, 2: 0.9, 1: 0.85})
+    answer = conclude(study, 50).settings[0].answer
+    assert (answer.chosen, answer.frugal) == (2, 4)
+    assert answer.frugal_cost < answer.cost
+
+
+def test_unfinished_run_is_reported_with_what_is_missing(tmp_path):
+    configs = made_configs(["breastmnist", "retinamnist"], [14, 7], 2, epochs=2)
+    write_sweep(tmp_path, configs)
+    for config in configs[:5]:
+        write_trial(tmp_path, config, images=40)
+    write_failed_trial(tmp_path, configs[5])
+    found = prepare_report([tmp_path], 20)
+    assert "3 planned trials have no result: 2 not started, 1 failed" in found.text
+    assert "torch.OutOfMemoryError: made up" in found.text
+    assert "5 of 8 planned trials finished" in found.lead
+    assert "missing" in [section.anchor for section in found.sections]
+
+
+def test_damage_is_named_and_the_rest_reported(run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "copy")
+    first, second, third, fourth, *_ = SweepPaths(copy).trial_folders()
+    first.result.write_text("{")
+    second.result.write_text('{"schema_version": 99}')
+    third.predictions.write_bytes(third.predictions.read_bytes()[:500])
+    stored = {split: load_predictions(copy, fourth.folder.name, split) for split in ("val", "test")}
+    stored["test"] = Predictions(stored["test"].index + 1, stored["test"].label, stored["test"].probability)
+    write_predictions(fourth.predictions, stored)
+    found = prepare_report([copy], 20)
+    for trial, reason in (
+        (first, "damaged"),
+        (second, "newer raypatch"),
+        (third, "cannot be read"),
+        (fourth, "other images"),
+    ):
+        (line,) = [line for line in found.text.splitlines() if trial.folder.name in line]
+        assert reason in line
+
+
+def test_nothing_to_report_is_an_error_that_says_why(tmp_path):
+    configs = made_configs(["breastmnist"], [14], 2)
+    write_sweep(tmp_path, configs)
+    with pytest.raises(ValueError, match="2 planned trials have no result"):
+        write_report([tmp_path])
+    write_failed_trial(tmp_path, configs[0])
+    with pytest.raises(ValueError, match="1 failed: torch"):
+        write_report([tmp_path])
+    with pytest.raises(ValueError, match="no run folder"):
+        write_report([tmp_path / "nowhere"])
+    assert not (tmp_path / "report").exists()
+
+
+def test_unknown_format_is_refused(run):
+    with pytest.raises(ValueError, match="'pdf'; use some of html, md, latex"):
+        write_report([run], formats=["pdf"])
+
+
+def test_unwritable_folder_is_refused(run, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="give another --out"):
+        write_report([run], tmp_path / "file", ["md"])
+
+
+def test_one_trial_is_enough_for_a_report_without_an_answer(tmp_path):
+    write_run(tmp_path, [made_config("breastmnist", 14, 0, epochs=2)], images=40)
+    found = write_report([tmp_path], formats=["html"])
+    assert found.folder == tmp_path / "report"
+    assert not (found.folder / "report.md").exists()
+    assert "No answer yet" in found.text
+    assert "One seed only: breastmnist" in found.text
+
+
+def test_patch_sizes_that_no_dataset_shares_give_no_answer(tmp_path):
+    write_run(tmp_path, [made_config("breastmnist", 14, 0), made_config("retinamnist", 7, 0)], images=40)
+    assert "No answer yet" in prepare_report([tmp_path], 20).text
+
+
+def test_multilabel_and_made_up_data(tmp_path):
+    configs = made_configs(["chestmnist", "phantom2d"], [14, 7], 2, epochs=2)
+    write_run(tmp_path, configs, images=200)
+    found = prepare_report([tmp_path], 20)
+    assert "phantom2d: made-up images" in found.text
+    (classes,) = [section for section in found.sections if section.anchor == "classes"]
+    assert set(classes.plots[0].data["dataset"]) == {"phantom2d"}
+    classes = classes.tables[0].data
+    assert (classes["dataset"] == "chestmnist").sum() == 2 * 14
+
+
+def test_search_shows_the_chosen_configuration_and_every_other(tmp_path):
+    configs = [c for lr in (1e-4, 3e-4) for c in made_configs(["breastmnist"], [14, 7], 2, lr=lr, epochs=2)]
+    write_run(tmp_path, configs, images=60)
+    write_trial(tmp_path, made_config("breastmnist", 14, 0, lr=9e-4), images=60, status="pruned")
+    found = prepare_report([tmp_path], 20)
+    (search,) = [section for section in found.sections if section.anchor == "search"]
+    choices, recipes = (table.data for table in search.tables)
+    assert list(choices["patch_size"]) == [14, 7]
+    assert set(choices["tried"]) == {2}
+    assert len(recipes) == 4
+    assert found.text.count("| breastmnist |") == 3
+
+
+def test_a_factor_of_the_study_gives_an_answer_for_each_of_its_values(tmp_path):
+    configs = [
+        c
+        for m in ("finetune", "linear_probe")
+        for c in made_configs(["breastmnist", "retinamnist"], [14, 7], 2, method=m)
+    ]
+    write_run(tmp_path, configs, images=60)
+    text = prepare_report([tmp_path], 20).text
+    assert "2D, method=finetune: " in text
+    assert "2D, method=linear_probe: " in text
+
+
+def test_names_from_files_cannot_break_the_page(tmp_path):
+    info = DatasetInfo("own", "multiclass", EVIL, channels=1, dimensions=2, size=28, counts=(50, 40, 40))
+    configs = [
+        TrialConfig(dataset="file:own_set@0123456789ab", patch_size=patch, seed=seed, epochs=2)
+        for patch in (14, 7)
+        for seed in (0, 1)
+    ]
+    write_sweep(tmp_path, configs)
+    for config in configs:
+        write_trial(tmp_path, config, info=info)
+    found = prepare_report([tmp_path], 20)
+    html = render_page(found.title, found.lead, found.statements, found.notes, found.sections)
+    assert "<script" not in html
+    assert "&lt;script&gt;" in html
+    assert "own_set" in html
+
+
+def test_several_runs_make_one_study(run, tmp_path):
+    other = write_run(tmp_path / "more", made_configs(["pneumoniamnist"], [14, 4], 2, epochs=2), images=60)
+    found = prepare_report([run, other], 20)
+    assert "| pneumoniamnist |" in found.text
+    assert set(found.title.split("? ")[1].split(", ")) == {"study", "more"}
+
+
+class TestCompare:
+    def test_same_trials_do_not_differ(self, run, tmp_path):
+        found = compare_runs(run, run, tmp_path)
+        table = pd.read_csv(tmp_path / "compare.csv")
+        assert len(table) == 16
+        assert set(table["p"]) == {1.0}
+        assert "The recipes of the two runs are the same." in found.text
+
+    def test_runs_are_paired_cell_by_cell_and_the_recipe_difference_is_named(self, run, tmp_path):
+        other = write_run(tmp_path / "other", made_configs(["breastmnist"], [14, 4], 3, lr=3e-4, epochs=4), images=80)
+        found = compare_runs(run, other, tmp_path / "out")
+        table = pd.read_csv(tmp_path / "out" / "compare.csv")
+        assert list(table["patch_size"]) == [14, 4]
+        assert list(table["seeds_second"]) == [3, 3]
+        assert "- lr: 0.0001 in study; 0.0003 in other." in found.text
+        assert "14 cells are in study alone" in found.text
+        assert table["p"].notna().all()
+
+    def test_other_test_images_are_not_tested_but_said(self, run, tmp_path):
+        other = write_run(tmp_path / "other", made_configs(["breastmnist"], [14], 2, lr=3e-4), images=60)
+        assert "hold different test images; not tested" in compare_runs(run, other, tmp_path / "out").text
+
+    def test_nothing_in_common_is_refused(self, run, tmp_path):
+        other = write_run(tmp_path / "other", made_configs(["bloodmnist"], [14], 1), images=40)
+        with pytest.raises(ValueError, match="nothing to compare"):
+            compare_runs(run, other)
+
+    def test_unknown_metric_is_refused(self, run):
+        with pytest.raises(ValueError, match="unknown metric 'f1'"):
+            compare_runs(run, run, metric="f1")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if not find_chromium():
+        pytest.skip("no chromium: apt-get install chromium")
+    browser = Browser()
+    yield browser
+    browser.close()
+
+
+MEASURE = """(() => {
+  const seen = (e) => { const b = e.getBoundingClientRect(); return b.width > 40 && b.height > 10; };
+  const rgb = (colour) => colour.match(/[\\d.]+/g).slice(0, 3).map(Number);
+  const body = getComputedStyle(document.body);
+  const texts = [...document.querySelectorAll('.panel svg text')];
+  return JSON.stringify({
+    overflow: document.scrollingElement.scrollWidth - innerWidth,
+    tables: [...document.querySelectorAll('table')].map(seen),
+    panels: [...document.querySelectorAll('.panel svg')].map(seen),
+    ink: rgb(body.color), paper: rgb(body.backgroundColor),
+    texts: texts.length,
+    smallest: Math.min(...texts.map((e) => e.getBoundingClientRect().height)),
+    tick: rgb(getComputedStyle(document.querySelector('.panel svg text')).fill),
+  });
+})()"""
+
+
+def luminance(colour):
+    linear = [c / 3294.6 if c <= 10 else ((c / 255 + 0.055) / 1.055) ** 2.4 for c in colour]
+    return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
+
+
+def contrast(one, other):
+    high, low = sorted((luminance(one), luminance(other)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [400, 1400])
+def test_page_is_readable_in_a_browser_and_asks_for_nothing(browser, written, width, dark):
+    browser.requests.clear()
+    browser.messages.clear()
+    browser.open(written.folder / "report.html", width, dark=dark)
+    found = json.loads(browser.evaluate(MEASURE))
+    assert browser.messages == []
+    assert [url for url in browser.requests if not url.startswith("data:")] == [written.files[0].resolve().as_uri()]
+    assert found["overflow"] <= 0
+    assert len(found["tables"]) >= 10
+    assert all(found["tables"])
+    assert len(found["panels"]) >= 20
+    assert all(found["panels"])
+    assert contrast(found["ink"], found["paper"]) > 7
+    assert (luminance(found["paper"]) < 0.1) == dark
+    assert found["tick"] == found["ink"]
+    assert found["smallest"] >= 7
+
+
+@pytest.mark.slow
+def test_latex_of_the_report_compiles(written, tmp_path):
+    if not shutil.which("pdflatex"):
+        pytest.skip("no pdflatex: apt-get install texlive-latex-base texlive-latex-recommended")
+    tables = (written.folder / "tables.tex").read_text("utf-8")
+    (tmp_path / "t.tex").write_text(
+        "\\documentclass{article}\n\\usepackage{booktabs,graphicx}\n\\begin{document}\n" + tables + "\\end{document}\n"
+    )
+    command = ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "t.tex"]
+    answer = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stdout[-2000:]
+    assert "Missing character" not in answer.stdout
+    assert "Overfull" not in answer.stdout
+    assert "too large for page" not in answer.stdout
+
+
+@pytest.mark.slow
+def test_report_of_the_whole_grid_takes_under_a_minute(tmp_path):
+    write_run(tmp_path / "grid", made_configs(GRID, PATCH_SIZES, 3))
+    code = "import sys; from raypatch.analysis.report import write_report; write_report([sys.argv[1]])"
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-W", "error", "-c", code, str(tmp_path / "grid")], check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    # Processor time, which other load on the machine does not change; on two cores it is at least the time passed.
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 60
