@@ -75,6 +75,31 @@ def run(
 
 
 @app.command()
+def plan(
+    space: Annotated[str, typer.Argument(help="Name of a shipped search space (`raypatch spaces`) or a .yaml file.")],
+    dataset: cli_options.Datasets = None,
+    patch_size: cli_options.PatchSizes = None,
+    seed: Annotated[str | None, typer.Option(help="Seeds, separated by commas.")] = None,
+    model: cli_options.Model = None,
+    weights: cli_options.Weights = None,
+    set_: cli_options.Settings = None,
+    data_dir: cli_options.DataDir = None,
+    device: cli_options.Device = "auto",
+    micro_batch: cli_options.MicroBatch = "auto",
+    json_: Annotated[bool, typer.Option("--json", help="As JSON, for scripts.")] = False,
+) -> None:
+    """Say what a sweep would cost on this device: tokens, GFLOPs, memory, hours. Times a few steps, trains nothing."""
+    from raypatch.config import RunOptions
+    from raypatch.space import load_space, resolve_trials
+    from raypatch.sweep.cost import as_json, as_table, plan_cost
+
+    trials, files = resolve_trials(narrow(load_space(space), dataset, patch_size, seed, model, weights, set_ or []))
+    options = RunOptions(device=device, data_dir=data_dir, micro_batch=micro_batch_of(micro_batch), files=files)
+    rows = plan_cost(trials, options, say=lambda text: print(text, file=sys.stderr, flush=True))
+    print(as_json(rows) if json_ else as_table(rows))
+
+
+@app.command()
 def tune(
     dataset: cli_options.Datasets = None,
     patch_size: cli_options.PatchSizes = None,

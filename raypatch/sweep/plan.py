@@ -7,6 +7,7 @@ from raypatch.config import RunOptions, TrialConfig
 from raypatch.data.source import describe
 from raypatch.models.flops import model_facts
 from raypatch.results import DamagedFileError, NewerSchemaError, SweepPaths, TrialResult, read_result
+from raypatch.sweep.cost import known_seconds
 
 STEP_SECONDS = 0.02
 TRAINING_FLOPS_PER_SECOND = 2e11
@@ -57,7 +58,13 @@ def finished_result(paths: SweepPaths, trial_id: str) -> TrialResult | None:
 
 
 def rough_seconds(config: TrialConfig, options: RunOptions) -> float:
-    """A guess of a trial's duration, for ordering alone: steps and arithmetic, a backward pass as two forward."""
+    """A trial's duration from an earlier `raypatch plan` on this device; without one a guess, for ordering alone.
+
+    The guess counts steps and arithmetic, a backward pass as two forward ones.
+    """
+    known = known_seconds(config, options)
+    if known is not None:
+        return known
     info = describe(config.dataset, data_dir=options.data_dir, files=options.files)
     images = info.counts[0] * config.train_fraction
     flops = 1e9 * model_facts(config, dimensions=info.dimensions, outputs=len(info.classes)).gflops
