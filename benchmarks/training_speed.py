@@ -1,0 +1,217 @@
+"""Images per second of the customary loop and of raypatch's engine, interleaved in one process, and the ratio.
+
+    python benchmarks/training_speed.py                       ViT-S, every patch size that is feasible here
+    python benchmarks/training_speed.py --cases 2d-28,3d-14   some of them
+
+Writes benchmarks/results/training_speed-<device>.json and prints the table of docs/BENCHMARKS.md. Beside each ratio of
+wall-clock seconds stands that of processor seconds: on a machine with other work on it the second is the steadier one.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import statistics
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+from ceilings import Ceilings, measure_ceilings, timed
+from customary import evaluate, make_customary_optimizer, make_loader, train_epoch
+
+from raypatch.config import TrialConfig
+from raypatch.data.augment import channels_first, draw_parameters
+from raypatch.evaluate import predict_logits
+from raypatch.models.build import build_model
+from raypatch.models.flops import model_facts
+from raypatch.models.memory import fit_memory
+from raypatch.optim import make_optimizer
+from raypatch.results import ModelFacts
+from raypatch.runtime import provenance, resolve_device, resolve_precision
+from raypatch.step import TrainingStep
+
+ROOT = Path(__file__).resolve().parents[1]
+CASES = {"cpu": "2d-28,2d-14,2d-7,2d-4,3d-14,3d-7", "cuda": "2d-28,2d-14,2d-7,2d-4,2d-2,2d-1,3d-28,3d-14,3d-7,3d-4"}
+BYTES_PER_PARAMETER = 40
+"""Traffic of one step that no order of work avoids: the forward pass reads a float32 weight, the backward pass reads it
+and writes its gradient (4 bytes each), AdamW reads weight, gradient and two moments and writes all but the gradient."""
+
+
+EVALUATED = 64
+"""Images of one evaluation; the smallest validation split of MedMNIST has 78."""
+
+
+class Pair:
+    """The two loops on the same made images, at one patch size."""
+
+    def __init__(self, case: str, model: str, batch_size: int, steps: int, device: torch.device) -> None:
+        dimensions, patch_size = int(case[0]), int(case.split("-")[1])
+        self.case, self.batch_size, self.count, self.device = case, batch_size, batch_size * steps, device
+        self.config = TrialConfig(
+            dataset=f"phantom{dimensions}d", patch_size=patch_size, model=model, weights="random", batch_size=batch_size
+        )
+        random = np.random.default_rng(0)
+        shape = (28,) * dimensions + ((3,) if dimensions == 2 else ())
+        images = random.integers(0, 256, (max(self.count, EVALUATED), *shape), dtype=np.uint8)
+        labels = random.integers(0, 2, len(images))
+        self.facts: ModelFacts = model_facts(self.config, dimensions=dimensions, outputs=2)
+        self.precision = resolve_precision("auto", device)
+
+        def build() -> Any:
+            return build_model(self.config, dimensions=dimensions, outputs=2, files={}).model.to(device)
+
+        self.theirs, self.ours = build(), build()
+        self.their_optimizer = make_customary_optimizer(self.theirs, lr=1e-4, weight_decay=0.05)
+        self.loader = make_loader(images[: self.count], labels[: self.count], batch_size=batch_size, training=True)
+        self.test_loader = make_loader(images, labels, batch_size=batch_size, training=False)
+        self.images = channels_first(images, dimensions=dimensions).to(device)
+        self.labels = torch.from_numpy(labels).to(device)
+        self.mean = self.std = torch.full((3,), 0.5, device=device)
+        self.random = torch.Generator().manual_seed(0)
+        micro_batch = fit_memory(self.ours, self.config, self.facts, self.precision, device, "auto")
+        self.step = TrainingStep(
+            self.ours,
+            make_optimizer(self.ours, self.config),
+            task="multiclass",
+            mean=self.mean,
+            std=self.std,
+            precision=self.precision,
+            tokens=self.facts.tokens,
+            batch_size=batch_size,
+            micro_batch=micro_batch,
+            fixed_buffers=device.type == "cuda",
+        )
+
+    def train_theirs(self) -> None:
+        train_epoch(self.theirs, self.loader, self.their_optimizer, self.device)
+
+    def train_ours(self) -> None:
+        self.ours.train()
+        order = torch.randperm(self.count, generator=self.random).to(self.device)
+        shape = self.images.shape[2:]
+        drawn = draw_parameters(self.count, shape, self.random, mirror_safe=True).to(self.device)
+        loss = torch.zeros((), device=self.device)
+        for rows, parameters in zip(order.split(self.batch_size), drawn.split(self.batch_size), strict=True):
+            loss += self.step(self.images[rows], self.labels[rows], parameters)
+        loss.item()
+
+    def evaluate_theirs(self) -> None:
+        evaluate(self.theirs, self.test_loader, self.device)
+
+    def evaluate_ours(self) -> None:
+        predict_logits(
+            self.ours,
+            self.images,
+            device=self.device,
+            tokens=self.facts.tokens,
+            mean=self.mean,
+            std=self.std,
+            precision=self.precision,
+        ).cpu()
+
+    def floor_seconds(self, ceilings: Ceilings) -> float:
+        """Least seconds of a training step here: arithmetic at the measured peak, or traffic at the bandwidth."""
+        flops = 3e9 * self.facts.gflops * self.batch_size
+        traffic = BYTES_PER_PARAMETER * self.facts.parameters
+        return max(flops / getattr(ceilings, self.precision), traffic / ceilings.bandwidth)
+
+
+def compare(pair: Pair, ceilings: Ceilings, rounds: int) -> dict[str, Any]:
+    """Run the four parts in turn, `rounds` times after one that does not count; ratios are of neighbours in time."""
+    parts = {name: getattr(pair, name) for name in ("train_theirs", "train_ours", "evaluate_theirs", "evaluate_ours")}
+    seconds: dict[str, list[float]] = {name: [] for name in parts}
+    processor: dict[str, list[float]] = {name: [] for name in parts}
+    for number in range(rounds + 1):
+        for name, part in parts.items():
+            taken, worked = timed(part, pair.device)
+            if number:
+                seconds[name].append(taken)
+                processor[name].append(worked)
+    counts = {name: pair.count if name.startswith("train") else len(pair.images) for name in parts}
+    speed = {name: counts[name] / statistics.median(values) for name, values in seconds.items()}
+    fastest = pair.batch_size * min(seconds["train_ours"]) / pair.count
+    return {
+        "case": pair.case,
+        "tokens": pair.facts.tokens,
+        "precision": pair.precision,
+        "images_per_second": {name: round(value, 2) for name, value in speed.items()},
+        "train_ratio": _ratio(seconds, "train"),
+        "evaluate_ratio": _ratio(seconds, "evaluate"),
+        "train_processor_ratio": _ratio(processor, "train"),
+        "evaluate_processor_ratio": _ratio(processor, "evaluate"),
+        "fraction_of_floor": pair.floor_seconds(ceilings) / fastest,
+        "seconds": seconds,
+        "processor_seconds": processor,
+    }
+
+
+def _ratio(seconds: dict[str, list[float]], part: str) -> float:
+    pairs = zip(seconds[f"{part}_theirs"], seconds[f"{part}_ours"], strict=True)
+    return statistics.median(theirs / ours for theirs, ours in pairs)
+
+
+def write_table(record: dict[str, Any]) -> str:
+    """The rows as a Markdown table."""
+    lines = [
+        "| Images | Patch | Tokens | Customary | Engine | Ratio | Processor ratio | Of the floor | Evaluation"
+        " | Processor ratio |",
+        "| ------ | ----: | -----: | --------: | -----: | ----: | --------------: | -----------: | ---------:"
+        " | --------------: |",
+    ]
+    for row in record["rows"]:
+        kind, patch = row["case"].split("-")
+        speed = row["images_per_second"]
+        lines.append(
+            f"| {kind.upper()} | {patch} | {row['tokens']:,} | {speed['train_theirs']:.1f} | {speed['train_ours']:.1f}"
+            f" | {row['train_ratio']:.2f} | {row['train_processor_ratio']:.2f} | {row['fraction_of_floor']:.0%}"
+            f" | {row['evaluate_ratio']:.2f} | {row['evaluate_processor_ratio']:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--cases", help="such as 2d-28,3d-14; default all that are feasible")
+    parser.add_argument("--model", default="vit_small_patch16_224")
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=3, help="optimizer steps of one part of a round")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--out", type=Path, help="default benchmarks/results/training_speed-<device>.json")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    device = resolve_device(arguments.device)
+    ceilings = measure_ceilings(device)
+    record: dict[str, Any] = {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": ["python", *sys.argv],
+        "hardware": provenance() | {"threads": str(arguments.threads)},
+        "wait_policy": os.environ.get("OMP_WAIT_POLICY", "default"),
+        "load_before": os.getloadavg(),
+        "ceilings": asdict(ceilings),
+        "batch_size": arguments.batch_size,
+        "model": arguments.model,
+        "rows": [],
+    }
+    out = arguments.out or ROOT / "benchmarks" / "results" / f"training_speed-{device.type}.json"
+    for case in (arguments.cases or CASES[device.type]).split(","):
+        started = time.perf_counter()
+        pair = Pair(case, arguments.model, arguments.batch_size, arguments.steps, device)
+        record["rows"].append(compare(pair, ceilings, arguments.rounds))
+        record["load_after"] = os.getloadavg()
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+        print(f"{case}: {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
+    print(write_table(record))
+
+
+if __name__ == "__main__":
+    main()
