@@ -46,12 +46,15 @@ def _adapter(field: str) -> TypeAdapter[Any]:
 
 
 class WhenRule(BaseModel):
-    """Fields that hold where a condition does: `{if: {dimensions: 3}, set: {lr: 1.0e-5}}`."""
+    """What follows where a condition holds: `{if: {dimensions: 3}, set: {lr: 1.0e-5}}`, or `skip: true`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
     condition: dict[str, Any] = Field(alias="if", description="Field or dataset fact -> value or list of values.")
-    values: dict[str, Any] = Field(alias="set", description="TrialConfig fields that the condition sets.")
+    values: dict[str, Any] = Field(
+        default_factory=dict, alias="set", description="TrialConfig fields that the condition sets."
+    )
+    skip: bool = Field(False, description="Leave out the trials for which the condition holds.")
 
     def holds(self, values: Mapping[str, Any]) -> bool:
         """Whether every condition is met by `values`, fields and facts together."""
@@ -194,13 +197,18 @@ def resolve_trials(space: SearchSpace) -> tuple[list[TrialConfig], dict[str, Pat
         info = _describe(str(values["dataset"]), files, infos)
         values["dataset"] = info.name
         facts = {"dimensions": info.dimensions, "task": info.task, "channels": info.channels}
+        skipped = False
         for rule in space.when:
             if rule.holds(_DEFAULTS | {"image_size": info.size} | values | facts):
+                skipped |= rule.skip
                 values |= {key: value for key, value in _by_content(rule.values, files).items() if key not in axes}
         values.setdefault("image_size", info.size)
         config = make_config(values)
         check_fit(config, info)
-        trials[config.trial_id()] = config
+        if not skipped:
+            trials[config.trial_id()] = config
+    if not trials:
+        raise ValueError(f"the search space {space.name!r} skips all of these trials; see its when-rules")
     used = {name for config in trials.values() for name in (config.dataset, config.weights)}
     return list(trials.values()), {name: path for name, path in files.items() if name in used}
 

@@ -63,6 +63,19 @@ def test_rules_may_ask_for_lists_and_for_facts() -> None:
     assert [config.epochs for config in trials] == [100, 1, 100, 100]
 
 
+def test_rules_may_leave_trials_out() -> None:
+    rule = {"if": {"dimensions": 3, "patch_size": 1}, "skip": True}
+    space = _space(grid={"dataset": ["adrenal", "breast"], "patch_size": [1, 4]}, when=[rule])
+    trials, _ = resolve_trials(space)
+    assert [(config.dataset, config.patch_size) for config in trials] == [
+        ("adrenalmnist3d", 4),
+        ("breastmnist", 1),
+        ("breastmnist", 4),
+    ]
+    with pytest.raises(ValueError, match="skips all of these trials"):
+        resolve_trials(space.override({"dataset": ["adrenal"], "patch_size": [1]}))
+
+
 def test_same_trial_named_twice_is_one() -> None:
     trials, _ = resolve_trials(_space(grid={"dataset": ["derma", "dermamnist"], "patch_size": [4]}))
     assert len(trials) == 1
