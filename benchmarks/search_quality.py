@@ -50,7 +50,8 @@ def grid_losses(
     folder: Path, space: SearchSpace, options: RunOptions, how: ExecutorOptions
 ) -> dict[float, list[float]]:
     """Run the fine grid; validation loss of each seed by learning rate."""
-    run_sweep(space, folder, options, how)
+    if run_sweep(space, folder, options, how).left:
+        raise SystemExit("stopped; the same command goes on")
     losses: dict[float, list[float]] = {}
     for config in read_sweep(SweepPaths(folder).record).trials:
         result = read_result(SweepPaths(folder).trial(config.trial_id()).result)
@@ -75,7 +76,8 @@ def main() -> None:
     for seed in SEEDS:
         search = {"samples": 16, "fields": {"lr": {"loguniform": [LOW, HIGH]}}}
         folder = arguments.work / f"search{seed}"
-        run_sweep(make_space(data, grid={"seed": [seed]}, search=search), folder, options, how)
+        if run_sweep(make_space(data, grid={"seed": [seed]}, search=search), folder, options, how).left:
+            raise SystemExit("stopped; the same command goes on")
         (group,) = summarize_search(read_sweep(SweepPaths(folder).record), SweepPaths(folder))
         assert group.best is not None
         assert group.score is not None

@@ -2,11 +2,14 @@
 
 import difflib
 import math
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from raypatch.config import TrialConfig
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
 
 NEVER_SEARCHED = {
     "dataset": "scores of different data cannot be compared",
@@ -56,6 +59,17 @@ class SearchedField(BaseModel):
             return value in self.choice
         low, high = self.ends
         return isinstance(value, (int, float)) and low <= value <= high
+
+    def to_optuna(self) -> "BaseDistribution":
+        """Optuna's name for the range."""
+        from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+        if self.choice is not None:
+            return CategoricalDistribution(self.choice)
+        low, high = self.ends
+        if self.integer:
+            return IntDistribution(low, high)
+        return FloatDistribution(low, high, log=self.loguniform is not None)
 
     @property
     def size(self) -> float:

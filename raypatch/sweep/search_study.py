@@ -5,13 +5,12 @@ import itertools
 from dataclasses import dataclass, field
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
 from raypatch.checkpoint import Progress
 from raypatch.config import TrialConfig, make_config
 from raypatch.results import EpochRow, TrialResult
-from raypatch.search_settings import SearchedField, SearchSettings
+from raypatch.search_settings import SearchSettings
 from raypatch.selection import selection_score
 from raypatch.train import advance
 
@@ -36,7 +35,7 @@ class GroupStudy:
     ) -> None:
         self.base, self.label, self.settings = base, label, settings
         self.entries: dict[str, _Entry] = {}
-        self._distributions = {name: distribution_of(searched) for name, searched in settings.fields.items()}
+        self._distributions = {name: searched.to_optuna() for name, searched in settings.fields.items()}
         self._study = optuna.create_study(
             storage=storage,
             study_name=label,
@@ -101,16 +100,6 @@ class GroupStudy:
             return optuna.samplers.RandomSampler(seed=seed)
         startup = max(4, self.settings.samples // 4)
         return optuna.samplers.TPESampler(seed=seed, n_startup_trials=startup, constant_liar=True)
-
-
-def distribution_of(searched: SearchedField) -> BaseDistribution:
-    """Optuna's name for a searched field's range."""
-    if searched.choice is not None:
-        return CategoricalDistribution(searched.choice)
-    low, high = searched.ends
-    if searched.integer:
-        return IntDistribution(low, high)
-    return FloatDistribution(low, high, log=searched.loguniform is not None)
 
 
 def make_pruner(settings: SearchSettings, epochs: int) -> optuna.pruners.BasePruner:
