@@ -25,7 +25,6 @@ types: $(VENV)/.installed
 	rm -rf build/types
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --target build/types .
 	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p raypatch
-	MYPYPATH=build/types $(BIN)/mypy tests benchmarks
 
 wheel: $(VENV)/.installed
 	$(BIN)/python -m build --quiet --no-isolation --wheel --outdir dist .

@@ -57,8 +57,11 @@ def percent(mean: float, spread: float = float("nan")) -> str:
 
 
 def points(difference: float) -> str:
-    """Show a difference of scores in percentage points with its sign: +9.3."""
-    return UNDEFINED if pd.isna(difference) else f"{100 * difference:+.1f}".replace("-", "−")
+    """Show a difference of scores in percentage points with its sign, +9.3; one that rounds to nothing has none."""
+    if pd.isna(difference):
+        return UNDEFINED
+    shown = f"{100 * difference:+.1f}"
+    return "0.0" if float(shown) == 0 else shown.replace("-", "−")
 
 
 def interval(low: float, high: float) -> str:

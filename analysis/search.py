@@ -59,7 +59,9 @@ def search_plots(study: Study) -> Iterator[Plot]:
         name="search_scores",
         title="Score against what was searched",
         caption="Validation score of each trial's best epoch. Trials that were stopped early had fewer epochs.",
-        data=pd.concat([_against(part, study.records[run]) for run, part in trials.groupby("run")], ignore_index=True),
+        data=pd.concat(
+            [_against(part, study.records[str(run)]) for run, part in trials.groupby("run")], ignore_index=True
+        ),
         draw=draw_search_scores,
         lines=dots,
     )

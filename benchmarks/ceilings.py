@@ -3,7 +3,7 @@
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import torch
 
@@ -46,3 +46,8 @@ def measure_ceilings(device: torch.device, *, repeats: int = 15) -> Ceilings:
     other = torch.ones_like(numbers)
     seconds = best_and_median(lambda: torch.add(numbers, other, alpha=0.5, out=other), device, repeats)[0]
     return Ceilings(peak[torch.float32], peak[torch.bfloat16], 3 * numbers.nbytes / seconds)
+
+
+def best_of(one: Ceilings, other: Ceilings) -> Ceilings:
+    """The higher figure of each kind."""
+    return Ceilings(*map(max, astuple(one), astuple(other)))

@@ -74,5 +74,5 @@ def model_weights(tensors: Mapping[str, torch.Tensor]) -> Tensors:
 def _checksum(tensors: Mapping[str, torch.Tensor]) -> int:
     checksum = 0
     for name in sorted(tensors):
-        checksum = zlib.crc32(tensors[name].reshape(-1).view(torch.uint8).numpy(), checksum)
+        checksum = zlib.crc32(tensors[name].reshape(-1).view(torch.uint8).numpy().data, checksum)
     return checksum

@@ -193,7 +193,7 @@ def resume(
     """Continue the last command of a run folder, as if it were typed again."""
     from raypatch.sweep.run import resume_sweep
 
-    changes = {"data_dir": data_dir, "executor": executor, "device": device, "gpus": gpus}
+    changes: dict[str, object] = {"data_dir": data_dir, "executor": executor, "device": device, "gpus": gpus}
     changes |= {"gpu_share": gpu_share, "cpus_per_trial": cpus_per_trial}
     changes |= {"dashboard": dashboard, "track": track}
     finish(resume_sweep(folder, changes, time_limit=seconds_of(time_limit), retry_failed=retry_failed))

@@ -59,7 +59,7 @@ def rounded_products() -> Iterator[None]:
 
     The setting is the process's: forward and backward pass belong inside.
     """
-    products = torch.backends.mkldnn.matmul
+    products = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]  # made at import
     before = products.fp32_precision
     products.fp32_precision = "bf16"
     try:

@@ -89,7 +89,7 @@ def describe_values(config: TrialConfig, search: Search) -> str:
 def describe_search(record: SweepRecord, outcomes: Sequence[GroupOutcome]) -> str:
     """A table for people: each group's best values, their score, its trials, and epochs spent against the full cost."""
     assert record.search is not None
-    rows = [("group", "best", record.search.groups[0].selection, "trials", "epochs", "of full")]
+    rows: list[tuple[str, ...]] = [("group", "best", record.search.groups[0].selection, "trials", "epochs", "of full")]
     for outcome in outcomes:
         best = describe_values(outcome.best, record.search) if outcome.best else "none finished"
         score = f"{outcome.score:.4f}" if outcome.score is not None else ""

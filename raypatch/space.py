@@ -42,7 +42,8 @@ def _typed(field: str, value: Any) -> Any:
 
 @functools.cache
 def _adapter(field: str) -> TypeAdapter[Any]:
-    return TypeAdapter(TrialConfig.model_fields[field].annotation if field in TrialConfig.model_fields else Any)
+    known: Any = TrialConfig.model_fields[field].annotation if field in TrialConfig.model_fields else Any
+    return TypeAdapter(known)
 
 
 class WhenRule(BaseModel):

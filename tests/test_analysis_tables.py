@@ -12,7 +12,7 @@ from made_runs import made_config, made_configs, write_run
 from raypatch.analysis.cells import recipe_fields, select_recipes
 from raypatch.analysis.ensembles import patch_ensembles
 from raypatch.analysis.frames import load_trials
-from raypatch.analysis.render import Cell, Table, percent, significant, to_latex, to_markdown, write_csv
+from raypatch.analysis.render import Cell, Table, percent, points, significant, to_latex, to_markdown, write_csv
 from raypatch.analysis.tables import main_table, mark_best, metric_table, summarize_cells
 
 
@@ -122,6 +122,10 @@ def test_csv_holds_the_full_numbers(trials, tmp_path):
 )
 def test_figures_are_shown_without_exponent(value, shown):
     assert significant(value) == shown
+
+
+def test_differences_have_a_sign_unless_they_round_to_nothing():
+    assert [points(value) for value in (0.0934, -0.012, -0.0001, math.nan)] == ["+9.3", "−1.2", "0.0", "–"]
 
 
 def test_markdown_cells_cannot_break_the_table():

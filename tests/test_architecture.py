@@ -8,7 +8,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = {"raypatch": ROOT / "raypatch", "raypatch.analysis": ROOT / "analysis"}
 OPTIONAL = {"ray", "medmnist", "fvcore", "optuna", "pandas", "scipy", "sklearn", "matplotlib", "typer", "tensorboardX"}
-MAY_IMPORT_RAY = {f"raypatch.sweep.{name}" for name in ("ray_executor", "ray_setup", "ray_cap", "search", "monitor", "tracking")}
+MAY_IMPORT_RAY = {
+    f"raypatch.sweep.{name}" for name in ("ray_executor", "ray_setup", "ray_cap", "search", "monitor", "tracking")
+}
 LAYERS = (
     ("raypatch.data.catalog", "raypatch.files", "raypatch"),
     ("raypatch.config", "raypatch.search_settings"),

@@ -24,7 +24,7 @@ from typing import Any
 import pytest
 from tiny import make_images, tiny_trial
 
-from raypatch.results import EpochRow, SweepPaths, TrialPaths, append_epoch, read_epochs, write_epochs
+from raypatch.results import EpochRow, SweepPaths, TrialPaths, append_epoch, read_config, read_epochs, write_epochs
 from raypatch.sweep.guard import run_guarded
 from raypatch.sweep.preflight import check_monitoring
 from raypatch.sweep.tensorboard import EventFile, tag_of
@@ -182,6 +182,36 @@ def test_a_tracker_is_told_from_the_first_epoch_and_may_fail(tmp_path: Path, cap
     tracker.on_trial_complete(0, [], trial)
     assert [record.message for record in caplog.records] == ["--track mlflow stopped: the server went away"]
     assert len(notebook.told) == 3
+
+
+@pytest.mark.ray
+@pytest.mark.xdist_group("ray")
+@pytest.mark.filterwarnings("ignore")  # of mlflow's
+def test_mlflow_holds_every_epoch_in_the_run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mlflow = pytest.importorskip("mlflow", reason="no mlflow: pip install 'raypatch[mlflow]'")
+    from raypatch.sweep.tracking import make_tracker
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    config, _ = tiny_trial(make_images(tmp_path / "images.npz"))
+    paths = SweepPaths(tmp_path)
+    epochs = paths.trial(config.trial_id()).epochs
+    epochs.parent.mkdir(parents=True)
+    trial = SimpleNamespace(trial_id="1", local_path="", config={"spec": {"trial": config.model_dump(mode="json")}})
+    tracker = make_tracker("mlflow", paths)
+    tracker.setup()
+    tracker.on_trial_start(0, [], trial)
+    for epoch in (1, 2):
+        append_epoch(epochs, _row(epoch, val_loss=1 / epoch))
+        tracker.on_trial_result(0, [], trial, {"epoch": epoch})
+    tracker.on_trial_complete(0, [], trial)
+
+    store = mlflow.tracking.MlflowClient(f"sqlite:///{paths.mlflow}")
+    experiment = store.get_experiment_by_name(tmp_path.name)
+    (run,) = store.search_runs([experiment.experiment_id])
+    assert (run.info.run_name, run.info.status) == (config.trial_id(), "FAILED")  # there is no result
+    assert run.data.params["patch_size"] == "4"
+    history = store.get_metric_history(run.info.run_id, "val_loss")
+    assert {point.step: point.value for point in history} == {1: 1.0, 2: 0.5}
 
 
 @dataclass
@@ -347,8 +377,8 @@ def test_prometheus_reads_the_gauges_of_running_trials(watched: _Watched, tmp_pa
             (series, *_) = _wait_for(lambda gauge=gauge: query(f"ray_raypatch_{gauge}"))
             labels, value = series["metric"], float(series["value"][1])
             paths = sweep.trial(labels["trial"])
-            assert labels["dataset"].startswith("images")
-            assert f"-p{labels['patch_size']}-" in labels["trial"]
+            config = read_config(paths.config)
+            assert (labels["dataset"], labels["patch_size"]) == (config.dataset, str(config.patch_size))
             if gauge == "peak_memory_bytes":
                 assert 1e8 < value < 1e10
             else:

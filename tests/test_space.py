@@ -119,7 +119,7 @@ def test_malformed_settings_are_refused(text: str) -> None:
 def test_wrong_files_are_explained(tmp_path: Path, content: str, message: str) -> None:
     path = tmp_path / "space.yaml"
     path.write_text(content)
-    with pytest.raises(ValueError, match="space.yaml") as caught:
+    with pytest.raises(ValueError, match=r"space\.yaml") as caught:
         load_space(str(path))
     assert message in str(caught.value)
 

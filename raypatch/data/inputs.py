@@ -23,8 +23,8 @@ def read_inputs(
     """Return names and uint8 images (N, C, *spatial) at image_size.
 
     path: an .npz in MedMNIST's layout (of which `split` is taken), a folder of pictures or of NIfTI volumes, or one
-    such file. Pictures are read as grey or RGB, as the model was trained; the grey values of a volume are stretched from
-    its lowest to 0 and from its highest to 255. What is not square or cubic is stretched to it.
+    such file. Pictures are read as grey or RGB, as the model was trained. The grey values of a volume are stretched so
+    that its lowest is 0 and its highest 255. What is not square or cubic is stretched to it.
     Raises DataError for a path that holds nothing of the kind.
     """
     if path.suffix == ".npz":
@@ -79,4 +79,5 @@ def _read_volume(path: Path, channels: int) -> NDArray[np.uint8]:
     if values.ndim != 3 or not np.isfinite(values).all():
         raise DataError(f"{path} must hold one volume of finite values, not shape {values.shape}")
     low, high = float(values.min()), float(values.max())
-    return np.rint(255 * (values - low) / max(high - low, 1e-9)).astype(np.uint8).transpose(2, 1, 0).copy()
+    stretched: NDArray[np.uint8] = np.rint(255 * (values - low) / max(high - low, 1e-9)).astype(np.uint8)
+    return stretched.transpose(2, 1, 0).copy()

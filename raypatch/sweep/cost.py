@@ -161,7 +161,7 @@ def calibrate(trials: Sequence[TrialConfig], options: RunOptions, say: Callable[
                 timing = Timing(step=scale * longest[1].step, evaluation=scale * longest[1].evaluation)
             else:
                 say(f"timing {shape}")
-                timing = _time(config, options)
+                timing = time_trial(config, options)
             calibration.timings[shape] = timing
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, calibration.model_dump_json(indent=1).encode())
@@ -169,7 +169,8 @@ def calibrate(trials: Sequence[TrialConfig], options: RunOptions, say: Callable[
     return calibration
 
 
-def _time(config: TrialConfig, options: RunOptions) -> Timing:
+def time_trial(config: TrialConfig, options: RunOptions) -> Timing:
+    """Time a training step and the evaluation of an image, on noise shaped like the trial's images."""
     device = resolve_device(options.device)
     info = describe(config.dataset, data_dir=options.data_dir, files=options.files)
     facts = _facts(config, options)

@@ -2,8 +2,6 @@
 
 import math
 import os
-import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -12,10 +10,8 @@ import torch
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.data.source import describe
 from raypatch.models.flops import model_facts
-from raypatch.optim import make_optimizer
 from raypatch.runtime import resolve_device
-from raypatch.step import TrainingStep
-from raypatch.train import prepare
+from raypatch.sweep.cost import time_trial
 
 MEASURABLE_GFLOPS = 200.0
 """Largest training step, in GFLOPs forward, that is worth a measurement before the sweep: about a second of a core."""
@@ -76,33 +72,12 @@ def typical_trial(todo: Sequence[TrialConfig], options: RunOptions) -> TrialConf
     return max(measurable, key=lambda config: cost[config], default=None)
 
 
-def step_seconds(config: TrialConfig, options: RunOptions, *, threads: int, repeats: int = 3) -> float:
-    """Median seconds of one training step on so many threads of a CPU, on noise shaped like the trial's images."""
+def step_seconds(config: TrialConfig, options: RunOptions, *, threads: int) -> float:
+    """Median seconds of one training step on so many threads of a CPU."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        trained = prepare(config.model_copy(update={"weights": "random"}), options)
-        info = trained.info
-        shape = (config.batch_size, info.channels, *(config.image_size,) * info.dimensions)
-        images = torch.randint(256, shape, dtype=torch.uint8)
-        labels = torch.zeros(config.batch_size, dtype=torch.int64)
-        if info.task == "multilabel":
-            labels = labels[:, None].expand(-1, len(info.classes))
-        step = TrainingStep(
-            trained.model,
-            make_optimizer(trained.model, config),
-            task=info.task,
-            mean=trained.mean,
-            std=trained.std,
-            precision=trained.precision,
-            micro_batch=config.batch_size,
-        )
-        seconds = []
-        for _ in range(repeats + 1):
-            began = time.perf_counter()
-            step(images, labels, None)
-            seconds.append(time.perf_counter() - began)
-        return statistics.median(seconds[1:])
+        return time_trial(config, options).step
     finally:
         torch.set_num_threads(before)
 

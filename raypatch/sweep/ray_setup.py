@@ -58,8 +58,8 @@ def local_ray(*, cpus: int, gpus: int, dashboard: bool = False) -> Iterator[Path
     for name in ("ray", "ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # a trial's errors are in its train.log
     if dashboard:
-        print(how_to_open(context.dashboard_url), flush=True)
-    session = Path(context.address_info["session_dir"])
+        print(how_to_open(str(context.dashboard_url)), flush=True)
+    session = Path(context.address_info["session_dir"])  # type: ignore[attr-defined]
     try:
         yield session
     finally:

@@ -102,7 +102,10 @@ def make_tracker(name: str, paths: SweepPaths) -> Tracker:
         from ray.air.integrations.mlflow import MLflowLoggerCallback
 
         store = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{paths.mlflow}"
-        return Tracker(name, MLflowLoggerCallback(tracking_uri=store, experiment_name=paths.folder.name), paths)
+        callback: Callback = MLflowLoggerCallback(tracking_uri=store, experiment_name=paths.folder.name)
+        for noisy in ("mlflow", "alembic"):
+            logging.getLogger(noisy).setLevel(logging.WARNING)
+        return Tracker(name, callback, paths)
     from ray.air.integrations.wandb import WandbLoggerCallback
 
     project = os.environ.get("WANDB_PROJECT", "raypatch")
