@@ -293,6 +293,7 @@ def test_killed_search_ends_whole(data: Path, tmp_path: Path) -> None:
         driver = subprocess.Popen([sys.executable, "-c", script], env=environment, start_new_session=True)
         while driver.poll() is None and _epochs_on_disk(folder) < before + epochs_more:
             time.sleep(0.05)
+        assert driver.poll() is None, "it ended before it could be killed"
         driver.send_signal(signal.SIGKILL)
         driver.wait()
         names = [config.trial_id() for config in read_sweep(SweepPaths(folder).record).trials]
