@@ -22,7 +22,10 @@ DataDir = Annotated[
 Executor = Annotated[Literal["ray", "local"], typer.Option(help="Ray Tune, or one by one in this process.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Gpus = Annotated[int, typer.Option(min=1, help="Physical GPUs the whole sweep may use.")]
-GpuShare = Annotated[float, typer.Option(min=0.01, max=1, help="Share of a GPU per trial.")]
+GpuShare = Annotated[
+    float | None,
+    typer.Option(min=0.01, max=1, help="Share of a GPU per trial; default by memory and load.", show_default=False),
+]
 CpusPerTrial = Annotated[int | None, typer.Option(min=1, help="Cores per trial.", show_default=False)]
 MicroBatch = Annotated[str, typer.Option(help="Images per forward pass: auto or a number.")]
 Retries = Annotated[int, typer.Option(min=0, help="Further tries of a crashed trial.")]

@@ -82,6 +82,11 @@ def peak_memory(device: torch.device) -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
+def total_memory(device: torch.device) -> int:
+    """Bytes of memory that a CUDA device has in all."""
+    return int(torch.cuda.get_device_properties(device).total_memory)
+
+
 def provenance() -> dict[str, str]:
     """Versions, hardware and commit under which a trial ran."""
     found = {"raypatch": raypatch.__version__, "python": platform.python_version(), "host": platform.node()}

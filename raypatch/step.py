@@ -106,11 +106,12 @@ class TrainingStep:
         rounded = self.precision == "bfloat16"
         cast = rounded and (inputs.is_cuda or self.tokens * min(self.micro_batch, len(inputs)) > FEW_TOKENS)
         with rounded_products() if rounded and not cast else contextlib.nullcontext():
-            for part, part_labels in zip(inputs.split(self.micro_batch), labels.split(self.micro_batch), strict=True):
+            parts = zip(torch.split(inputs, self.micro_batch), torch.split(labels, self.micro_batch), strict=True)
+            for part, part_labels in parts:
                 with torch.autocast(part.device.type, torch.bfloat16, enabled=cast):
                     logits = self.model(part)
                 loss = classification_loss(logits, part_labels, self.task) * (len(part) / len(inputs))
-                loss.backward()
+                torch.autograd.backward(loss)
                 total += loss.detach()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)

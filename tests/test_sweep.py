@@ -269,13 +269,34 @@ def test_a_step_is_really_measured(data: Path) -> None:
 
 
 @pytest.mark.parametrize(("gpus", "share", "slots"), [(1, 1.0, 1), (1, 0.25, 4), (2, 0.5, 4), (1, 0.3, 3), (3, 1.0, 3)])
-def test_shares_never_exceed_a_gpu(gpus: int, share: float, slots: int) -> None:
+def test_a_forced_share_never_exceeds_a_gpu(gpus: int, share: float, slots: int) -> None:
     from raypatch.sweep.placement import place_on_gpus
 
-    placed = place_on_gpus(gpus=gpus, share=share, cpus=None, cores=8)
+    placed = place_on_gpus([], OPTIONS, gpus=gpus, share=share, cpus=None, cores=8, card_bytes=0)
     assert placed.slots == slots
     assert placed.slots * placed.gpu_share <= gpus + 1e-9
     assert placed.cpus * placed.slots <= 8
+    assert placed.as_bundle("any") == {"CPU": placed.cpus, "GPU": share}
+
+
+def test_shares_follow_memory_and_load() -> None:
+    from raypatch.models.flops import model_facts
+    from raypatch.models.memory import training_bytes
+    from raypatch.sweep.placement import place_on_gpus, share_of
+
+    card = 24 << 30
+    trials = [TrialConfig(dataset="adrenal", patch_size=p, lr=1e-5) for p in (28, 14, 7, 4, 2)]
+    shares = [share_of(config, OPTIONS, card) for config in trials]
+    assert shares == sorted(shares)
+    assert (shares[0], shares[-1]) == (0.25, 1.0)
+    for config, share in zip(trials, shares, strict=True):
+        facts = model_facts(config, dimensions=3, outputs=2)
+        need = training_bytes(config, facts, "float32", micro_batch=config.batch_size)
+        assert need <= share * card or share == 1.0
+    assert share_of(trials[0], OPTIONS, 1 << 30) == 1.0  # on a small card the memory decides
+    placed = place_on_gpus(trials, OPTIONS, gpus=1, share=None, cpus=None, cores=16, card_bytes=card)
+    assert (placed.slots, placed.cpus) == (4, 4)
+    assert [placed.as_bundle(config.trial_id())["GPU"] for config in trials] == shares
 
 
 def test_a_failed_result_is_described_by_its_last_line(tmp_path: Path) -> None:

@@ -2,15 +2,16 @@
 
 import math
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.data.source import describe
 from raypatch.models.flops import model_facts
-from raypatch.runtime import resolve_device
+from raypatch.models.memory import training_bytes
+from raypatch.runtime import resolve_device, resolve_precision
 from raypatch.sweep.cost import time_trial
 
 MEASURABLE_GFLOPS = 200.0
@@ -20,23 +21,61 @@ WORTHWHILE = 1.1
 """How much faster side by side must be measured to be chosen."""
 
 
+SHARES = (0.25, 0.5, 1.0)
+"""Shares of a GPU that are given out, so that what runs together fills a card without a rest."""
+
+BUSY_TOKENS = 4096
+"""Tokens in one step with which a trial is taken to keep a whole GPU busy. A rough figure, not measured."""
+
+CONTEXT_BYTES = 600 << 20
+"""Memory that a process takes on a GPU before its first tensor."""
+
+
 @dataclass(frozen=True)
 class Placement:
-    """What each trial asks for. cpus: whole cores. gpu_share: of one GPU, 0 on a machine without. slots: at once."""
+    """What each trial asks for.
+
+    cpus: whole cores. gpu_share: of one GPU, 0 on a machine without; shares: by trial id, where it differs. slots: how
+    many trials run at once at most.
+    """
 
     cpus: int
     gpu_share: float
     slots: int
+    shares: Mapping[str, float] = field(default_factory=dict)
 
-    def as_bundle(self) -> dict[str, float]:
+    def as_bundle(self, trial_id: str = "") -> dict[str, float]:
         """The resources one trial asks of Ray."""
-        return {"CPU": float(self.cpus)} | ({"GPU": self.gpu_share} if self.gpu_share else {})
+        share = self.shares.get(trial_id, self.gpu_share)
+        return {"CPU": float(self.cpus)} | ({"GPU": share} if share else {})
 
 
-def place_on_gpus(*, gpus: int, share: float, cpus: int | None, cores: int) -> Placement:
-    """Pack trials onto GPUs: as many to each as shares fit, cores divided between them."""
-    slots = gpus * math.floor(1 / share + 1e-9)
-    return Placement(cpus or max(1, cores // slots), share, slots)
+def place_on_gpus(
+    todo: Sequence[TrialConfig],
+    options: RunOptions,
+    *,
+    gpus: int,
+    share: float | None,
+    cpus: int | None,
+    cores: int,
+    card_bytes: int,
+) -> Placement:
+    """Pack trials onto GPUs, cores divided between them. share: forced; None takes it from each trial's need."""
+    shares = {} if share else {config.trial_id(): share_of(config, options, card_bytes) for config in todo}
+    largest, smallest = (share, share) if share else (max(shares.values()), min(shares.values()))
+    slots = gpus * math.floor(1 / smallest + 1e-9)
+    return Placement(cpus or max(1, cores // slots), largest, slots, shares)
+
+
+def share_of(config: TrialConfig, options: RunOptions, card_bytes: int) -> float:
+    """The share of a GPU that a trial needs: the larger of its memory's and its load's, rounded up to one of SHARES."""
+    info = describe(config.dataset, data_dir=options.data_dir, files=options.files)
+    facts = model_facts(config, dimensions=info.dimensions, outputs=len(info.classes))
+    precision = resolve_precision(config.precision, resolve_device(options.device))
+    memory = training_bytes(config, facts, precision, micro_batch=config.batch_size) + CONTEXT_BYTES
+    memory += sum(info.counts) * info.channels * config.image_size**info.dimensions  # the images, one byte a pixel
+    need = max(memory / card_bytes, config.batch_size * (facts.tokens + 1) / BUSY_TOKENS)
+    return next((share for share in SHARES if need <= share), 1.0)
 
 
 def place_on_cores(

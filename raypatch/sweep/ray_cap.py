@@ -10,8 +10,9 @@ from raypatch.sweep.placement import Placement
 def place_under_cap(placement: Placement, gpus: int) -> tuple[dict[str, Any], int | None]:
     """Return what each trial asks of the connected Ray and how many may run at once, so that `gpus` cards are used.
 
-    Where Ray has more cards than that, trials stay on one node, which fills a card before it takes the next; whole
-    cards may be spread over nodes. Returns the arguments of a PlacementGroupFactory, and None for no limit.
+    The bundle is the largest trial's. Where Ray has more cards than that, trials stay on one node, which fills a card
+    before it takes the next; whole cards may be spread over nodes. Returns the arguments of a PlacementGroupFactory,
+    and None for no limit.
     Raises ValueError when Ray does not have what one trial asks for, which it would wait for without end.
     """
     bundle = placement.as_bundle()

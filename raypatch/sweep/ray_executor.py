@@ -189,9 +189,18 @@ def run_on_ray(
     umask = os.umask(0o077)
     os.umask(umask)
     spec = {"folder": str(paths.folder), "umask": umask, "options": options.model_dump(mode="json")}
-    spec["request"], at_once = place_under_cap(placement, gpus)
+    request, at_once = place_under_cap(placement, gpus)
     trials = search.trials(stop) if search else todo
-    specs = ({"spec": {**spec, "trial": config.model_dump(mode="json")}} for config in trials)
+    specs = (
+        {
+            "spec": {
+                **spec,
+                "trial": config.model_dump(mode="json"),
+                "request": {**request, "bundles": [placement.as_bundle(config.trial_id())]},
+            }
+        }
+        for config in trials
+    )
     searching: dict[str, Any] = {}
     if search:
         searching = {"search_alg": _Draws(specs), "scheduler": _GiveUp(search), "num_samples": -1}

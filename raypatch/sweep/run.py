@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.files import hold_lock, write_atomically
 from raypatch.results import SweepPaths, SweepRecord, read_sweep, write_json
-from raypatch.runtime import provenance, resolve_device
+from raypatch.runtime import provenance, resolve_device, total_memory
 from raypatch.selection import describe_search, summarize_search, write_recipes
 from raypatch.space import SearchSpace, resolve_search, resolve_trials
 from raypatch.sweep.local import run_locally
@@ -35,7 +35,9 @@ class ExecutorOptions(BaseModel):
 
     executor: Literal["ray", "local"] = Field("ray", description="Ray Tune, or one by one in this process.")
     gpus: int = Field(1, ge=1, description="Physical GPUs that the whole sweep may use.")
-    gpu_share: float = Field(1.0, gt=0, le=1, description="Share of a GPU per trial, on a machine that has one.")
+    gpu_share: float | None = Field(
+        None, gt=0, le=1, description="Share of a GPU per trial; default by each trial's memory and load."
+    )
     cpus_per_trial: int | None = Field(None, ge=1, description="Cores of one trial; default all, or 1 beside a GPU.")
     reuse_actors: bool = Field(True, description="Keep worker processes between trials.")
     retries: int = Field(2, ge=0, description="Further tries of a crashed trial, from its checkpoint.")
@@ -165,8 +167,17 @@ def _execute(
 ) -> None:
     expected = [*plan.todo, *(search.undrawn if search else ())]
     cores = len(os.sched_getaffinity(0))
-    if resolve_device(options.device).type == "cuda":
-        placement = place_on_gpus(gpus=how.gpus, share=how.gpu_share, cpus=how.cpus_per_trial, cores=cores)
+    device = resolve_device(options.device)
+    if device.type == "cuda":
+        placement = place_on_gpus(
+            expected,
+            options,
+            gpus=how.gpus,
+            share=how.gpu_share,
+            cpus=how.cpus_per_trial,
+            cores=cores,
+            card_bytes=total_memory(device),
+        )
     elif how.executor == "local":
         placement = Placement(how.cpus_per_trial or cores, 0.0, 1)
     else:
