@@ -1,6 +1,7 @@
 """A search: right number, no trial twice, the same draws again, pruned stays pruned, however a session ended."""
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -26,7 +27,7 @@ from raypatch.results import (
     read_result,
     read_sweep,
 )
-from raypatch.search_settings import SearchSettings
+from raypatch.search_settings import Search, SearchSettings
 from raypatch.space import SearchSpace, resolve_search
 from raypatch.sweep.run import ExecutorOptions, resume_sweep, run_sweep
 from raypatch.sweep.search import SearchRun
@@ -173,6 +174,40 @@ def test_resume_needs_the_folder_alone(searched: Path, tmp_path: Path) -> None:
     shutil.rmtree(victim.folder)
     assert resume_sweep(folder, {}).ok == 8
     assert sorted(_drawn(folder)) == sorted(_drawn(searched))
+
+
+def test_report_has_the_search_trials_in_order_with_the_best_so_far(searched: Path) -> None:
+    from raypatch.analysis.frames import load_study
+    from raypatch.analysis.search import search_plots, search_trials
+
+    study = load_study(searched)
+    trials = search_trials(study)
+    assert Counter(trials["group"]) == {"images-p4": 4, "images-p8": 4}
+    for _, group in trials.groupby("group"):
+        assert list(group["number"]) == [1, 2, 3, 4]
+        finished = group[group["status"] == "ok"]
+        assert group["best"].iloc[-1] == finished["score"].min() == finished["val_loss"].min()
+    scores, history = search_plots(study)
+    assert set(scores.panels) == set(history.panels) == {"images-p4", "images-p8"}
+    assert sorted(scores.data["value"]) == sorted(lr for _, lr in _drawn(searched))
+    assert set(scores.data["status"]) == {"ok", "pruned"}
+
+
+def test_importance_finds_the_field_that_matters() -> None:
+    import pandas as pd
+
+    from raypatch.analysis.search import field_importance
+
+    fields = LR | {"weight_decay": {"uniform": [0, 1]}}
+    settings = SearchSettings.model_validate({"fields": fields, "samples": 64})
+    search = Search(settings=settings, groups=(TrialConfig(dataset="derma", patch_size=4),))
+    rows = [(10 ** (-6 + number / 13), number * 37 % 64 / 64) for number in range(64)]
+    trials = pd.DataFrame(rows, columns=["lr", "weight_decay"])
+    trials["score"] = (trials["lr"].map(math.log10) + 4).abs()
+    shares = field_importance(trials, search)
+    assert list(shares) == ["lr", "weight_decay"]
+    assert shares["lr"] > 0.8
+    assert field_importance(trials[:5], search) == {}
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
