@@ -233,6 +233,21 @@ def report(
 
 
 @app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(help="A run folder.")],
+    second: Annotated[Path, typer.Argument(help="Another; differences are second minus first.")],
+    metric: Annotated[str, typer.Option(help="accuracy, balanced_accuracy or auc.")] = "balanced_accuracy",
+    out: Annotated[Path | None, typer.Option(help="Where to write; default in the first run's report.")] = None,
+) -> None:
+    """Put two runs side by side: the same datasets and patch sizes, with intervals of their difference."""
+    from raypatch.analysis.compare import compare_runs
+
+    written = compare_runs(first, second, out, metric=metric)
+    print(written.text)
+    print(f"written to {written.folder}")
+
+
+@app.command()
 def predict(
     folder: cli_options.RunFolder,
     input_: Annotated[Path, typer.Option("--input", help="An .npz, a folder of pictures or .nii.gz volumes, or one.")],
