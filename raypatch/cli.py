@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from raypatch import cli_options
+from raypatch import cli_data, cli_options, cli_results
 from raypatch.cli_options import metric_of, micro_batch_of, narrow, seconds_of
 
 if TYPE_CHECKING:
@@ -20,8 +20,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Which patch size should my Vision Transformer use, what does it cost, and is the difference real?",
 )
-data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="List, fetch and verify datasets.")
-app.add_typer(data_app, name="data")
 
 
 @app.command()
@@ -218,144 +216,8 @@ def status(
         show_status(read_status(paths))
 
 
-@app.command()
-def report(
-    runs: Annotated[list[Path], typer.Argument(help="One run folder or several.")],
-    out: Annotated[Path | None, typer.Option(help="Where to write; default report/ in the run folder.")] = None,
-    formats: Annotated[str, typer.Option("--format", help="Some of html, md, latex, by commas.")] = "html,md,latex",
-) -> None:
-    """Print the main table and write tables, ensembles, statistics, plots and a page; also while it runs."""
-    from raypatch.analysis.report import write_report
-
-    written = write_report(runs, out, [part.strip() for part in formats.split(",") if part.strip()])
-    print(written.text)
-    print(f"written to {written.folder}: {', '.join(path.name for path in written.files[:6])} ...")
-
-
-@app.command()
-def compare(
-    first: Annotated[Path, typer.Argument(help="A run folder.")],
-    second: Annotated[Path, typer.Argument(help="Another; differences are second minus first.")],
-    metric: Annotated[str, typer.Option(help="accuracy, balanced_accuracy or auc.")] = "balanced_accuracy",
-    out: Annotated[Path | None, typer.Option(help="Where to write; default in the first run's report.")] = None,
-) -> None:
-    """Put two runs side by side: the same datasets and patch sizes, with intervals of their difference."""
-    from raypatch.analysis.compare import compare_runs
-
-    written = compare_runs(first, second, out, metric=metric)
-    print(written.text)
-    print(f"written to {written.folder}")
-
-
-@app.command()
-def predict(
-    folder: cli_options.RunFolder,
-    input_: Annotated[Path, typer.Option("--input", help="An .npz, a folder of pictures or .nii.gz volumes, or one.")],
-    dataset: Annotated[str | None, typer.Option(help="Trained on this dataset, where the run has several.")] = None,
-    patch_size: Annotated[str | None, typer.Option(help="Ensemble of these; default the best single model.")] = None,
-    split: Annotated[Literal["train", "val", "test"], typer.Option(help="Which split of an .npz.")] = "test",
-    out: Annotated[Path, typer.Option(help="The CSV to write.")] = Path("predictions.csv"),
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-) -> None:
-    """Predict new images with a run's best model, or the ensemble of patch sizes; best by validation."""
-    from raypatch.files import write_atomically
-    from raypatch.predict import predict as predict_images
-
-    sizes = [int(part) for part in patch_size.split(",")] if patch_size else None
-    table, members = predict_images(folder, input_, dataset=dataset, patch_sizes=sizes, split=split, device=device)
-    write_atomically(out, table.encode())
-    print(f"{table.count(chr(10)) - 1} images predicted by {', '.join(members)}, in {out}")
-
-
-@app.command()
-def export(
-    folder: cli_options.RunFolder,
-    trial: Annotated[str, typer.Option(help="The trial's id, as in `raypatch status` and the report.")],
-    out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("exported"),
-) -> None:
-    """Write a trial's model as safetensors and JSON that timm loads (2D) or raypatch.predict.load_exported (3D)."""
-    from raypatch.predict import export_trial
-
-    written = export_trial(folder, trial, out)
-    print(f'{written}: timm.create_model("local-dir:{written}", pretrained=True), or raypatch.predict.load_exported')
-
-
-@app.command()
-def model(
-    name: Annotated[str, typer.Argument(help="timm name of a Vision Transformer.")],
-    patch_size: Annotated[str, typer.Option(help="Patch sizes in pixels, separated by commas.")] = "28,14,7,4,2,1",
-    image_size: Annotated[int, typer.Option(help="Edge of the image or volume, pixels.")] = 28,
-    volumes: Annotated[bool, typer.Option("--volumes", help="For 3D volumes instead of 2D images.")] = False,
-    classes: Annotated[int, typer.Option(min=1, help="Outputs of the head.")] = 2,
-    count: Annotated[bool, typer.Option("--count", help="Also count with fvcore, up to 4096 tokens.")] = False,
-) -> None:
-    """Show what a model costs at each patch size: tokens, parameters, GFLOPs per image."""
-    from raypatch.config import make_config
-    from raypatch.models.build import build_model
-    from raypatch.models.flops import count_with_fvcore, model_facts
-
-    dimensions, dataset = (3, "phantom3d") if volumes else (2, "phantom2d")
-    print(f"{'patch':>5} {'tokens':>7} {'parameters':>12} {'GFLOPs':>10} {'without attention':>18}", end="")
-    print(f" {'by fvcore':>10}" if count else "")
-    for patch in patch_size.split(","):
-        fields = {"patch_size": patch, "model": name, "image_size": image_size, "dataset": dataset, "weights": "random"}
-        config = make_config(fields)
-        facts = model_facts(config, dimensions=dimensions, outputs=classes)
-        line = f"{patch:>5} {facts.tokens:7,} {facts.parameters:12,} {facts.gflops:10.4g}"
-        line += f" {facts.gflops_without_attention:18.4g}"
-        if count and facts.tokens <= 4096:
-            built = build_model(config, dimensions=dimensions, outputs=classes, files={})
-            line += f" {count_with_fvcore(built.model, (3, *(image_size,) * dimensions)):10.4g}"
-        print(line)
-
-
-@app.command()
-def spaces(name: Annotated[str | None, typer.Argument(help="Show this one whole.")] = None) -> None:
-    """List the search spaces that come with raypatch."""
-    from raypatch.space import load_space, shipped_spaces
-
-    if name is not None:
-        load_space(name)
-        print(shipped_spaces()[name].read_text("utf-8"), end="")
-        return
-    for stem in shipped_spaces():
-        print(f"{stem:16} {load_space(stem).description}")
-
-
-@data_app.command("list")
-def data_list(data_dir: cli_options.DataDir = None) -> None:
-    """List all datasets known by name, with task, size and whether the file is there."""
-    from raypatch.data.catalog import catalog
-    from raypatch.data.source import data_folder
-
-    folder = data_folder(data_dir)
-    print(f"{'name':22}{'task':12}{'image':>16}{'classes':>9}{'train/val/test':>22}  in {folder}")
-    for info in catalog().values():
-        shape = "x".join(map(str, info.shape)) + (" RGB" if info.channels == 3 else "")
-        counts = "/".join(map(str, info.counts))
-        state = "made up" if info.made_up else "yes" if (folder / f"{info.name}.npz").exists() else "-"
-        print(f"{info.name:22}{info.task:12}{shape:>16}{len(info.classes):>9}{counts:>22}  {state}")
-
-
-@data_app.command("fetch")
-def data_fetch(name: str, data_dir: cli_options.DataDir = None) -> None:
-    """Download a MedMNIST file through the medmnist package's addresses, check its MD5, put it in place."""
-    from raypatch.data.source import fetch
-
-    print(fetch(name, data_dir=data_dir))
-
-
-@data_app.command("verify")
-def data_verify(name: str, data_dir: cli_options.DataDir = None) -> None:
-    """Check a MedMNIST file by its MD5, or an own .npz by its structure."""
-    from raypatch.data.npz import inspect_npz
-    from raypatch.data.source import verify
-
-    if name.endswith(".npz"):
-        info = inspect_npz(Path(name))
-        print(f"{name}: {info.task}, {len(info.classes)} classes, {info.counts} images of {info.shape}")
-    else:
-        print(f"{verify(name, data_dir=data_dir)}: as published")
+app.add_typer(cli_results.app)
+app.add_typer(cli_data.app)
 
 
 def main() -> None:

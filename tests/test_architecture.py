@@ -26,7 +26,7 @@ LAYERS = (
     ("raypatch.evaluate", "raypatch.step"),
     ("raypatch.train",),
     ("raypatch.sweep", "raypatch.analysis", "raypatch.selection", "raypatch.predict"),
-    ("raypatch.cli", "raypatch.cli_options"),
+    ("raypatch.cli", "raypatch.cli_options", "raypatch.cli_data", "raypatch.cli_results"),
 )
 
 
