@@ -173,7 +173,8 @@ def test_unknown_format_is_refused(run):
         write_report([run], formats=["pdf"])
 
 
-def test_unwritable_folder_is_refused(run, tmp_path):
+def test_unwritable_folder_is_refused(tmp_path):
+    run = write_run(tmp_path / "run", [made_config("breastmnist", 14, 0, epochs=2)], images=40)
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="give another --out"):
         write_report([run], tmp_path / "file", ["md"])
@@ -276,7 +277,7 @@ class TestCompare:
         assert "hold different test images; not tested" in compare_runs(run, other, tmp_path / "out").text
 
     def test_nothing_in_common_is_refused(self, run, tmp_path):
-        other = write_run(tmp_path / "other", made_configs(["bloodmnist"], [14], 1), images=40)
+        other = write_run(tmp_path / "other", made_configs(["pneumoniamnist"], [14], 1), images=40)
         with pytest.raises(ValueError, match="nothing to compare"):
             compare_runs(run, other)
 
