@@ -12,7 +12,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from raypatch.analysis.cells import default_members, finished, recipe_fields, series_keys
-from raypatch.analysis.frames import SCORES, Stack, load_stack
+from raypatch.analysis.frames import SCORES
+from raypatch.analysis.stacks import Stack, load_stack
 from raypatch.data.catalog import Task
 from raypatch.metrics import predicted_classes, score
 

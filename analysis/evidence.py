@@ -16,8 +16,9 @@ from raypatch.analysis.diagnostics import (
     expected_calibration_error,
     reliability,
 )
-from raypatch.analysis.frames import HEADLINE, METRICS, Problem, Stack, load_stack
+from raypatch.analysis.frames import HEADLINE, METRICS, Problem
 from raypatch.analysis.resampling import RESAMPLES, Weights, bootstrap_difference, bootstrap_score, draw_images
+from raypatch.analysis.stacks import Stack, load_stack
 from raypatch.data.catalog import Task
 from raypatch.metrics import confusion_matrices
 from raypatch.results import DamagedFileError

@@ -1,6 +1,6 @@
-"""From run folders to data frames: trials, epochs, aligned predictions, and what is missing or cannot be used.
+"""From run folders to data frames: trials, epochs, and what is missing or cannot be used.
 
-Light: needs pandas and numpy, neither ray nor torch.
+Light: needs pandas, neither ray nor torch.
 """
 
 import warnings
@@ -9,23 +9,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from raypatch.config import TrialConfig
-from raypatch.data.catalog import Split
 from raypatch.results import (
     DamagedFileError,
     EpochRow,
-    Predictions,
     SweepPaths,
     SweepRecord,
     TrialPaths,
     TrialResult,
     read_config,
     read_epochs,
-    read_predictions,
     read_result,
     read_sweep,
 )
@@ -76,10 +71,6 @@ class UnusableResultWarning(UserWarning):
     """Something in a run folder could not be used; the message says what and why."""
 
 
-class MisalignedError(ValueError):
-    """Predictions that should be of the same images are not; the message names the trials."""
-
-
 @dataclass(frozen=True)
 class Problem:
     """Something in a run folder that was left out: where it is and why."""
@@ -105,18 +96,6 @@ class Study:
     problems: tuple[Problem, ...]
     records: dict[str, SweepRecord]
     provenance: pd.DataFrame
-
-
-@dataclass(frozen=True)
-class Stack:
-    """Predictions of M trials on the same N images.
-
-    index: (N,), ascending. label: (N,) or (N, C). probability: (M, N, C), members in the order of the trials.
-    """
-
-    index: NDArray[np.int64]
-    label: NDArray[np.int64]
-    probability: NDArray[np.float32]
 
 
 @dataclass
@@ -187,41 +166,6 @@ def load_epochs(trials: pd.DataFrame) -> pd.DataFrame:
             continue
         rows.extend((*key, *row.model_dump().values()) for row in epochs)
     return pd.DataFrame(rows, columns=[*keys, *EpochRow.model_fields])
-
-
-def load_predictions(run: Path | str, trial_id: str, split: Split) -> Predictions:
-    """Return one trial's predictions of `split` (val or test). Raises DamagedFileError."""
-    return _read_split(SweepPaths(Path(run)).trial(trial_id), split, None)
-
-
-def load_stack(trials: pd.DataFrame, split: Split) -> Stack:
-    """Return the predictions of `trials` on `split`, aligned by index.
-
-    Raises MisalignedError when two trials differ in images, labels or classes, DamagedFileError when a file is
-    missing, truncated or inconsistent, ValueError without trials.
-    """
-    if trials.empty:
-        raise ValueError("no trial to take predictions of")
-    first: Predictions | None = None
-    members = []
-    for trial_id, folder, images in trials[["trial_id", "folder", f"{split}_images"]].itertuples(index=False):
-        found = _read_split(TrialPaths(Path(folder)), split, int(images))
-        order = np.argsort(found.index, kind="stable")
-        found = Predictions(found.index[order], found.label[order], found.probability[order])
-        first = first or found
-        same = (
-            np.array_equal(found.index, first.index)
-            and np.array_equal(found.label, first.label)
-            and found.probability.shape == first.probability.shape
-        )
-        if not same:
-            raise MisalignedError(
-                f"{trial_id} and {trials['trial_id'].iloc[0]} predict different {split} images, labels or"
-                " classes; combine only trials of the same dataset file"
-            )
-        members.append(found.probability)
-    assert first is not None
-    return Stack(first.index, first.label, np.stack(members))
 
 
 def _run_names(folders: Sequence[Path]) -> dict[str, Path]:
@@ -309,19 +253,6 @@ def _trial_row(run: str, paths: TrialPaths, config: TrialConfig, result: TrialRe
     if result.model is not None:
         row |= dict(result.model)
     return row | dict(config)
-
-
-def _read_split(paths: TrialPaths, split: Split, images: int | None) -> Predictions:
-    found = read_predictions(paths.predictions, split)
-    path, classes = paths.predictions, found.probability.shape[1]
-    if images is not None and len(found.index) != images:
-        raise DamagedFileError(f"{path} holds {len(found.index)} of {images} {split} images; remove the trial folder")
-    if len(np.unique(found.index)) != len(found.index):
-        raise DamagedFileError(f"{path} holds a {split} image twice; remove the trial folder")
-    highest = 1 if found.label.ndim == 2 else classes - 1
-    if len(found.label) and not 0 <= found.label.min() <= found.label.max() <= highest:
-        raise DamagedFileError(f"{path} holds a {split} label out of range 0 to {highest}; remove the trial folder")
-    return found
 
 
 def describe_columns(names: Iterable[str] = COLUMNS) -> pd.DataFrame:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from raypatch.analysis.frames import MisalignedError, Stack
+from raypatch.analysis.stacks import MisalignedError, Stack
 from raypatch.data.catalog import Task
 from raypatch.metrics import one_versus_rest, predicted_classes
 

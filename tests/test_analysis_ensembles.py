@@ -15,7 +15,8 @@ from raypatch.analysis.ensembles import (
     score_ensembles,
     select_greedily,
 )
-from raypatch.analysis.frames import MisalignedError, Stack, load_predictions, load_trials
+from raypatch.analysis.frames import load_trials
+from raypatch.analysis.stacks import MisalignedError, Stack, load_predictions
 from raypatch.metrics import log_loss, predicted_classes, score
 from raypatch.results import SweepPaths, write_predictions
 

@@ -12,16 +12,14 @@ from made_runs import made_config, made_configs, write_failed_trial, write_run, 
 
 from raypatch.analysis.frames import (
     COLUMNS,
-    MisalignedError,
     UnusableResultWarning,
     describe_columns,
     load_epochs,
-    load_predictions,
-    load_stack,
     load_study,
     load_trials,
     missing_trials,
 )
+from raypatch.analysis.stacks import MisalignedError, load_predictions, load_stack
 from raypatch.config import TrialConfig
 from raypatch.metrics import score
 from raypatch.results import DamagedFileError, SweepPaths, write_predictions

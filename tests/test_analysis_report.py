@@ -24,9 +24,10 @@ from made_runs import (
 
 from raypatch.analysis.compare import compare_runs
 from raypatch.analysis.findings import conclude
-from raypatch.analysis.frames import load_predictions, load_study
+from raypatch.analysis.frames import load_study
 from raypatch.analysis.page import render_page
 from raypatch.analysis.report import prepare_report, write_report
+from raypatch.analysis.stacks import load_predictions
 from raypatch.config import TrialConfig
 from raypatch.data.catalog import DatasetInfo
 from raypatch.results import Predictions, SweepPaths, write_predictions

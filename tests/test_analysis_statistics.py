@@ -17,9 +17,9 @@ from raypatch.analysis.diagnostics import (
     expected_calibration_error,
     reliability,
 )
-from raypatch.analysis.frames import MisalignedError, Stack
 from raypatch.analysis.ranks import compare_ranks, critical_difference
 from raypatch.analysis.resampling import bootstrap_difference, bootstrap_score, draw_images, resample_scores
+from raypatch.analysis.stacks import MisalignedError, Stack
 from raypatch.metrics import score
 
 
