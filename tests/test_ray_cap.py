@@ -16,7 +16,13 @@ from raypatch.sweep.placement import Placement
 from raypatch.sweep.progress import SweepProgress
 from raypatch.sweep.stop import StopRequest
 
-pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.xdist_group("ray"),
+    # ray.cluster_utils looks for free ports with sockets that it leaves to the garbage collector
+    pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 Nodes = Callable[[list[int]], None]
 

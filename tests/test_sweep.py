@@ -212,6 +212,7 @@ def test_a_signal_stops_ray_within_a_step_and_leaves_nothing(
     tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, signalled = tmp_path / "run", []
+    handler = signal.getsignal(signal.SIGTERM)
 
     def signal_after_a_checkpoint() -> None:
         while not list(folder.rglob("last.ckpt")):
@@ -229,7 +230,7 @@ def test_a_signal_stops_ray_within_a_step_and_leaves_nothing(
     assert captured.err == ""
     assert list(folder.rglob("last.ckpt"))
     assert not list(folder.rglob(".*"))
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) is handler
 
 
 def test_room_is_checked_before_anything_starts(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -247,7 +247,7 @@ def test_selection_takes_the_first_best_epoch_and_never_nan() -> None:
     )  # fmt: skip
     progress = Progress()
     for epoch, auc in enumerate((float("nan"), 0.5, 0.7, 0.7, float("nan"), 0.6), start=1):
-        progress = raypatch.train._advance(progress, row.model_copy(update={"epoch": epoch, "val_auc": auc}), config)
+        progress = raypatch.train.advance(progress, row.model_copy(update={"epoch": epoch, "val_auc": auc}), config)
     assert (progress.epoch, progress.best_epoch, progress.best_figure) == (6, 3, 0.7)
 
 
