@@ -1,6 +1,6 @@
 """A sweep can be watched: TensorBoard's files, Ray's dashboard in a browser, Prometheus, experiment trackers."""
 
-import asyncio
+import base64
 import contextlib
 import json
 import os
@@ -22,6 +22,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from browser import Browser, find_chromium
 from tiny import make_images, tiny_trial
 
 from raypatch.results import EpochRow, SweepPaths, TrialPaths, append_epoch, read_config, read_epochs, write_epochs
@@ -305,27 +306,20 @@ def test_dashboard_asks_for_the_token_and_lists_trials_by_name(watched: _Watched
 @pytest.mark.browser
 @pytest.mark.xdist_group("ray")
 @pytest.mark.timeout(1200)
+@pytest.mark.skipif(find_chromium() is None, reason="no chromium: apt-get install chromium")
 def test_dashboard_in_a_browser(watched: _Watched) -> None:
-    browser = pytest.importorskip("browser")
-    if browser.CHROMIUM is None:
-        pytest.skip("no chromium: apt-get install chromium")
-
-    async def look() -> str:
-        async with browser.open_page(f"{watched.url}/#/actors") as page:
-            await page.wait_for("document.querySelector('input[type=password]') !== null")
-            await page.screenshot(watched.folder / "login.png")
-            assert "images-p" not in await page.evaluate("document.body.innerText")
-            await page.type_into("input[type=password]", watched.token)
-            await page.evaluate(
-                "[...document.querySelectorAll('button')].find(b => b.innerText.match(/submit/i)).click()"
-            )
-            await page.wait_for("document.body.innerText.includes('images-p')")
-            await page.screenshot(watched.folder / "actors.png")
-            text = await page.evaluate("document.body.innerText")
-            assert isinstance(text, str)
-            return text
-
-    text = asyncio.run(look())
+    with contextlib.closing(Browser()) as page:
+        page.call("Emulation.setDeviceMetricsOverride", width=1600, height=900, deviceScaleFactor=1, mobile=False)
+        page.call("Page.navigate", url=f"{watched.url}/#/actors")
+        _wait_for(lambda: page.evaluate("document.querySelector('input[type=password]') !== null"))
+        assert "images-p" not in page.evaluate("document.body.innerText")
+        page.evaluate("document.querySelector('input[type=password]').focus()")
+        page.call("Input.insertText", text=watched.token)
+        page.evaluate("[...document.querySelectorAll('button')].find(b => /submit/i.test(b.innerText)).click()")
+        _wait_for(lambda: "images-p" in page.evaluate("document.body.innerText"))
+        picture = page.call("Page.captureScreenshot")["data"]
+        (watched.folder / "actors.png").write_bytes(base64.b64decode(picture))
+        text = page.evaluate("document.body.innerText")
     assert all(trial in text for trial in _running(watched))
     assert "RaypatchTrial" in text
 
