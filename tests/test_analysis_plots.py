@@ -1,0 +1,111 @@
+"""Plots: the data behind each, and that a panel becomes part of a page."""
+
+import re
+
+import numpy as np
+import pytest
+from made_runs import made_configs, write_run
+
+from raypatch.analysis.figures import draw_plot, panel_svg
+from raypatch.analysis.findings import conclude
+from raypatch.analysis.frames import load_epochs, load_study
+from raypatch.analysis.panels import INK, PALETTE, style_of
+from raypatch.analysis.plots import make_plots
+
+
+def ids(svg):
+    return set(re.findall(r'id="([^"]+)"', svg))
+
+
+@pytest.fixture(scope="module")
+def findings(tmp_path_factory):
+    configs = made_configs(["breastmnist", "retinamnist", "vesselmnist3d"], [28, 14, 7], 2, epochs=5)
+    return conclude(load_study(write_run(tmp_path_factory.mktemp("runs") / "made", configs, images=80)), 50)
+
+
+@pytest.fixture(scope="module")
+def plots(findings):
+    return {plot.name: plot for plot in make_plots(findings)}
+
+
+def test_score_plot_shows_means_within_their_intervals(findings, plots):
+    data = plots["scores_by_patch_size"].data.set_index(["panel", "metric", "patch_size"])
+    assert len(data) == 3 * 3 * 3
+    assert ((data["low"] <= data["mean"]) & (data["mean"] <= data["high"])).all()
+    trials = findings.trials.query("dataset == 'retinamnist' and patch_size == 7")
+    assert data.loc[("retinamnist", "auc", 7), "mean"] == pytest.approx(trials["test_auc"].mean())
+
+
+def test_pareto_front_is_what_nothing_cheaper_beats(plots):
+    data = plots["score_against_gflops"].data
+    for _, panel in data.groupby("panel"):
+        for row in panel.itertuples():
+            cheaper = panel[panel["gflops"] < row.gflops]
+            assert row.front == (not (cheaper["score"] >= row.score).any())
+    assert set(data.loc[data["ensemble"], "patch"]) == {"7+14+28"}
+
+
+def test_learning_curves_are_mean_and_range_over_seeds(findings, plots):
+    data = plots["learning_curves"].data.set_index(["panel", "patch_size", "epoch"])
+    epochs = load_epochs(findings.trials)
+    losses = epochs.query("dataset == 'breastmnist' and patch_size == 14 and epoch == 3")["val_loss"]
+    row = data.loc[("breastmnist", 14, 3)]
+    assert [row["mean"], row["low"], row["high"]] == pytest.approx([losses.mean(), losses.min(), losses.max()])
+
+
+def test_confusions_are_shares_of_the_true_class(plots):
+    data = plots["confusions"].data
+    np.testing.assert_allclose(data.groupby(["panel", "true"])["share"].sum(), 1)
+
+
+def test_reliability_leaves_out_bins_with_few_predictions(plots):
+    data = plots["reliability"].data
+    assert (data["predictions"] >= 0.01 * 2 * 80).all()
+    assert data["accuracy"].between(0, 1).all()
+
+
+def test_rank_plot_holds_every_ordered_pair(plots):
+    data = plots["critical_difference"].data
+    assert list(data["panel"].unique()) == ["2D, 2 datasets"]
+    assert len(data) == 9
+    p = data.pivot(index="first", columns="second", values="p")
+    np.testing.assert_allclose(p, p.T)
+
+
+def test_cost_plot_has_time_speed_and_memory_of_each_dimension(plots):
+    panels = plots["cost_by_patch_size"].panels
+    assert list(panels)[:3] == ["2D: training time", "2D: training speed", "2D: peak memory"]
+    assert len(panels) == 6
+
+
+def test_panels_stand_in_the_order_of_the_tables(plots):
+    for name in ("scores_by_patch_size", "score_against_gflops", "learning_curves", "reliability"):
+        assert list(plots[name].panels) == ["breastmnist", "retinamnist", "vesselmnist3d"]
+
+
+def test_every_plot_draws_one_axes_per_panel(plots):
+    for plot in plots.values():
+        drawn = [axes for axes in draw_plot(plot).axes if axes.axison or axes.get_title()]
+        assert [axes.get_title() for axes in drawn if axes.get_title()] == list(plot.panels)
+
+
+def test_panel_in_a_page_takes_the_pages_colour_and_keeps_its_ids_to_itself(plots):
+    plot = plots["score_against_gflops"]
+    one, other = [panel_svg(plot, name, data) for name, data in list(plot.panels.items())[:2]]
+    assert one.startswith("<svg ")
+    assert 'aria-label="Score against cost: breastmnist"' in one
+    assert INK not in one
+    assert "currentColor" in one
+    assert "<style" not in one
+    assert not ids(one) & ids(other)
+
+
+def test_same_data_give_the_same_panel(plots):
+    plot = plots["learning_curves"]
+    name, data = next(iter(plot.panels.items()))
+    assert panel_svg(plot, name, data) == panel_svg(plot, name, data)
+
+
+def test_lines_differ_in_colour_and_in_marker():
+    styles = [style_of(place) for place in range(len(PALETTE))]
+    assert len({colour for colour, _ in styles}) == len({marker for _, marker in styles}) == len(PALETTE)
