@@ -296,9 +296,10 @@ def test_dashboard_asks_for_the_token_and_lists_trials_by_name(watched: _Watched
             watched.get("/logical/actors", token)
         assert refused.value.code == code
         refused.value.close()
+    running = _running(watched)
     actors = watched.get("/logical/actors", watched.token)["data"]["actors"].values()
     trials = {actor["reprName"] for actor in actors if actor["className"] == "RaypatchTrial"}
-    assert _running(watched) <= trials
+    assert running <= trials
 
 
 @pytest.mark.ray
@@ -316,12 +317,11 @@ def test_dashboard_in_a_browser(watched: _Watched) -> None:
         page.evaluate("document.querySelector('input[type=password]').focus()")
         page.call("Input.insertText", text=watched.token)
         page.evaluate("[...document.querySelectorAll('button')].find(b => /submit/i.test(b.innerText)).click()")
-        _wait_for(lambda: "images-p" in page.evaluate("document.body.innerText"))
+        running = _running(watched)
+        _wait_for(lambda: all(trial in page.evaluate("document.body.innerText") for trial in running))
         picture = page.call("Page.captureScreenshot")["data"]
         (watched.folder / "actors.png").write_bytes(base64.b64decode(picture))
-        text = page.evaluate("document.body.innerText")
-    assert all(trial in text for trial in _running(watched))
-    assert "RaypatchTrial" in text
+        assert "RaypatchTrial" in page.evaluate("document.body.innerText")
 
 
 @contextlib.contextmanager
