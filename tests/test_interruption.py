@@ -80,7 +80,10 @@ def test_one_signal_stops_safely_and_names_the_command_that_continues(
     terminal = Terminal([*endless, "--executor", executor], tmp_path, columns)
     try:
         terminal.wait_for(r" [3-9]/9999")
-        terminal.process.send_signal(number)
+        if number == signal.SIGINT:
+            os.killpg(terminal.process.pid, number)  # as a terminal does for Ctrl-C: Ray's processes get it too
+        else:
+            terminal.process.send_signal(number)
         assert terminal.end() == 130
     finally:
         terminal.close()

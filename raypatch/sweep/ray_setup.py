@@ -51,6 +51,13 @@ def local_ray(*, cpus: int, gpus: int, dashboard: bool = False) -> Iterator[Path
             )
     except ray.exceptions.AuthenticationError as error:
         raise ValueError(f"Ray finds no token: {error}") from error
+    except Exception as error:
+        if "timed out" not in str(error).lower():  # Ray raises a plain Exception, and gives up after 30 s
+            raise
+        ray.shutdown()
+        raise ValueError(
+            "Ray did not start within its 30 s: this machine is busy. Try again, or run with --executor local"
+        ) from error
     finally:
         os.umask(umask)
         for number, handler in handlers.items():  # ray.init puts its own SIGTERM handler, which exits at once
