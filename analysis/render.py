@@ -1,12 +1,14 @@
 """Tables apart from their look: cells with a mark for the best, written as Markdown, LaTeX or CSV."""
 
 import re
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
 
 UNDEFINED = "–"
+LATEX_ROWS = 40
 
 _LATEX = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
@@ -129,10 +131,32 @@ def _markdown_line(row: list[str], widths: list[int], labels: int) -> str:
 
 
 def to_latex(table: Table) -> str:
-    """Return a booktabs table environment, shrunk to the line where it is wider.
+    """Return booktabs table environments, each of at most LATEX_ROWS rows, shrunk to the line where they are wider.
 
     Needs \\usepackage{booktabs} and \\usepackage{graphicx}.
     """
+    parts = list(_split_blocks(table.blocks, LATEX_ROWS))
+    labels = [""] + [f"-{number}" for number in range(2, len(parts) + 1)]
+    titles = [table.title] + [f"{table.title} (continued)"] * (len(parts) - 1)
+    return "\n".join(
+        _latex_table(replace(table, name=f"{table.name}{label}", title=title, blocks=blocks))
+        for label, title, blocks in zip(labels, titles, parts, strict=True)
+    )
+
+
+def _split_blocks(blocks: tuple[tuple[Row, ...], ...], rows: int) -> Iterator[tuple[tuple[Row, ...], ...]]:
+    """Fill pages of so many rows with whole blocks; a block that is longer than a page is cut."""
+    page: list[tuple[Row, ...]] = []
+    for block in blocks:
+        for piece in (block[start : start + rows] for start in range(0, len(block), rows)):
+            if page and sum(map(len, page)) + len(piece) > rows:
+                yield tuple(page)
+                page = []
+            page.append(piece)
+    yield tuple(page)
+
+
+def _latex_table(table: Table) -> str:
     spec = "l" * table.labels + "r" * (len(table.columns) - table.labels)
     body = "\\midrule\n".join("".join(map(_latex_line, block)) for block in table.blocks)
     note = f"\n\\par\\smallskip\\footnotesize {escape_latex(table.note)}" if table.note else ""

@@ -55,7 +55,7 @@ def prepare_report(runs: Sequence[Path | str], resamples: int = RESAMPLES) -> Re
     study = load_study(*runs)
     _require_results(study, runs)
     findings = conclude(study, resamples)
-    names = ", ".join(dict.fromkeys(study.trials["run"]))
+    names = ", ".join(dict.fromkeys([*study.records, *study.trials["run"]]))
     return Report(
         title=f"Which patch size? {names}",
         lead=f"raypatch, run {names}: {count_trials(findings)}.",

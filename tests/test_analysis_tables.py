@@ -135,6 +135,15 @@ def test_markdown_cells_cannot_break_the_table():
     assert lines[4] == "| x\\|y | **1** |"
 
 
+def test_long_latex_table_goes_on_in_the_next_without_losing_a_row():
+    blocks = tuple(((Cell(f"row {block} {row}"), Cell("1")),) for block in range(3) for row in range(30))
+    latex = to_latex(Table("long", "Long", ("a", "b"), (*blocks, ((Cell("last"), Cell("1")),) * 50)))
+    assert latex.count("\\begin{table}") == latex.count("\\caption") == 5
+    assert latex.count("(continued)") == 4
+    assert all(latex.count(f"row {block} {row} ") == 1 for block in range(3) for row in range(30))
+    assert latex.count("last") == 50
+
+
 @pytest.mark.slow
 def test_latex_tables_compile(trials, tmp_path):
     if not shutil.which("pdflatex"):
@@ -143,7 +152,8 @@ def test_latex_tables_compile(trials, tmp_path):
     odd = Table(
         "odd", "50 % & _ # $ { } ~ ^ \\ ± × – < >", ("A_b", "n"), (((Cell("α_1 & x"), Cell("1²", best=True)),),)
     )
-    tables = [main_table(cells), metric_table(cells[cells["dimensions"] == 2], "auc"), odd]
+    long = Table("long", "Long", ("a", "b"), (((Cell("x"), Cell("1")),) * 30, ((Cell("y"), Cell("2")),) * 90))
+    tables = [main_table(cells), metric_table(cells[cells["dimensions"] == 2], "auc"), odd, long]
     body = "\n".join(map(to_latex, tables))
     document = (
         f"\\documentclass{{article}}\n\\usepackage{{booktabs,graphicx}}\n\\begin{{document}}\n{body}\\end{{document}}\n"
@@ -154,3 +164,4 @@ def test_latex_tables_compile(trials, tmp_path):
     assert answer.returncode == 0, answer.stdout[-2000:]
     assert "Missing character" not in answer.stdout
     assert "Overfull \\hbox" not in answer.stdout
+    assert "too large for page" not in answer.stdout
