@@ -90,8 +90,8 @@ class SearchSettings(BaseModel):
     pruner: Literal["asha", "hyperband", "median", "none"] = Field(
         "asha", description="What stops the bad ones early, from Optuna, within each group."
     )
-    grace_epochs: int = Field(3, ge=1, description="Epochs that every trial gets.")
-    reduction: int = Field(3, ge=2, description="asha, hyperband: one trial in so many passes a rung.")
+    grace_epochs: int = Field(2, ge=1, description="Epochs that every trial gets.")
+    reduction: int = Field(4, ge=2, description="asha, hyperband: one trial in so many passes a rung.")
 
     @model_validator(mode="after")
     def _searchable_fields(self) -> Self:
