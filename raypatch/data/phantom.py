@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 from raypatch.data.catalog import SPLITS, DatasetInfo, Split
 
 _RADIUS = (0.19, 0.32)  # of the image's edge: small, large
-_MIDDLE = (0.3, 0.7)  # of the image along each axis
 _GROUND = (0.35, 0.45)  # brightness around the blob, 0 to 1
 _SHADE = (0.3, 0.4)  # how much brighter the blob is
-_SPECK = {2: (2, 0.3), 3: (4, 0.4)}  # edge in pixels and contrast, by dimensions
+_SPECK = {2: (2, 0.3), 3: (4, 0.45)}  # edge in pixels and contrast, by dimensions
 _NOISE = 0.05  # standard deviation
 
 
@@ -32,7 +31,7 @@ def make_split(info: DatasetInfo, split: Split) -> tuple[NDArray[np.uint8], NDAr
 def _draw_image(generator: np.random.Generator, info: DatasetInfo, *, large: bool, grainy: bool) -> NDArray[np.uint8]:
     size, dimensions = info.size, info.dimensions
     radius = _RADIUS[large] * size * generator.uniform(0.9, 1.1)
-    middle = generator.uniform(*_MIDDLE, dimensions) * size
+    middle = generator.uniform(0.38, 0.62, dimensions) * size
     axes = np.meshgrid(*[np.arange(size) + 0.5] * dimensions, indexing="ij", sparse=True)
     squared = sum(((axis - m) ** 2 for axis, m in zip(axes, middle, strict=True)), np.zeros(1))
     blob = np.clip((radius - np.sqrt(squared)) / 2 + 0.5, 0, 1)
