@@ -16,10 +16,10 @@ import raypatch
 from raypatch.results import SweepPaths, read_epochs, read_result
 
 EPOCHS = 100
-PATIENCE = 300.0
+PATIENCE = 600.0
 RAYPATCH = (sys.executable, "-c", "from raypatch.cli import main; main()")
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(2400)]
 
 
 @pytest.fixture
@@ -76,9 +76,9 @@ def test_a_node_dies_and_one_comes_and_no_bit_changes(nodes: Nodes, space: Path,
     once = subprocess.Popen(alone, cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL)
     nodes.add()
     doomed = nodes.add()
-    driver = _sweep(nodes, tmp_path, "run", str(space), "--address", nodes.address, "--retries", "0")
+    driver = _sweep(nodes, tmp_path, "run", str(space), "--address", nodes.address, "--retries", "1")
     paths, deadline = SweepPaths(tmp_path / "runs" / "far"), time.monotonic() + PATIENCE
-    while not any(epochs >= 5 for epochs in (lost := _trained_on(paths, doomed)).values()):
+    while max((lost := _trained_on(paths, doomed)).values(), default=0) < 5:
         assert driver.poll() is None, driver.communicate()[0].decode()
         assert time.monotonic() < deadline, "no progress"
         time.sleep(0.02)
@@ -91,7 +91,7 @@ def test_a_node_dies_and_one_comes_and_no_bit_changes(nodes: Nodes, space: Path,
     assert "12 trials done, 0 failed, 0 left" in said
 
     logs = {trial.folder.name: trial.log.read_text() for trial in paths.trial_folders()}
-    resumed = [int(epoch) for epoch in re.findall(r"resum\w+ .*epoch (\d+)", logs[trial_id])]
+    resumed = [int(epoch) for epoch in re.findall(r"from epoch (\d+)", logs[trial_id])][1:]
     assert resumed, logs[trial_id]
     assert resumed[0] >= epochs  # nothing but the epoch that ran was lost
     where = {node: sum(f"on {node}," in log for log in logs.values()) for node in ("node1", "node2", doomed, came)}
