@@ -388,7 +388,7 @@ def test_gauges_last_as_long_as_their_trial(tmp_path: Path) -> None:
     from raypatch.sweep.monitor import trial_gauges
     from raypatch.sweep.ray_setup import local_ray, ray
 
-    first, options = tiny_trial(make_images(tmp_path / "images.npz"))
+    first, _ = tiny_trial(make_images(tmp_path / "images.npz"))
     second = first.model_copy(update={"seed": 1})
     with local_ray(cpus=1, gpus=0):
         (node,) = ray.nodes()
@@ -400,10 +400,10 @@ def test_gauges_last_as_long_as_their_trial(tmp_path: Path) -> None:
             gauges = [line for line in lines if line.startswith("ray_raypatch_val_loss{")]
             return {trial.trial_id() for trial in (first, second) for line in gauges if trial.trial_id() in line}
 
-        with trial_gauges(first, options) as take:
+        with trial_gauges(first) as take:
             take(_row(1))
             _wait_for(lambda: offered() == {first.trial_id()})
-        with trial_gauges(second, options) as take:  # in the same process, as a worker that is used again
+        with trial_gauges(second) as take:  # in the same process, as a worker that is used again
             take(_row(1))
             _wait_for(lambda: offered() == {second.trial_id()})
             for _ in range(30):  # longer than Ray keeps a gauge that nobody sets

@@ -10,9 +10,8 @@ from raypatch.sweep import ray_setup  # noqa: F401 - makes the settings that ray
 # isort: split
 from ray.util.metrics import Gauge
 
-from raypatch.config import RunOptions, TrialConfig
+from raypatch.config import TrialConfig
 from raypatch.results import EpochRow
-from raypatch.runtime import peak_memory, resolve_device
 
 REFRESH_SECONDS = 5.0
 """Ray drops a gauge that was not set within its last two reports, 10 s apart."""
@@ -32,7 +31,7 @@ def _gauge(name: str) -> Gauge:
 
 
 @contextlib.contextmanager
-def trial_gauges(config: TrialConfig, options: RunOptions) -> Iterator[Callable[[EpochRow], None]]:
+def trial_gauges(config: TrialConfig) -> Iterator[Callable[[EpochRow], None]]:
     """Offer the figures of a trial's last epoch as Ray's metrics while it runs, and no longer.
 
     Yields what takes each epoch's row. Call in a Ray worker.
@@ -51,8 +50,7 @@ def trial_gauges(config: TrialConfig, options: RunOptions) -> Iterator[Callable[
 
     def take(row: EpochRow) -> None:
         nonlocal figures
-        memory = peak_memory(resolve_device(options.device))
-        figures = {name: getattr(row, name, float(memory)) for name in GAUGES}
+        figures = {name: getattr(row, name) for name in GAUGES}
         publish()
 
     thread = threading.Thread(target=keep_fresh, name="gauges", daemon=True)

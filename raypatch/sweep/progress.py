@@ -148,15 +148,16 @@ class LiveDisplay(SweepProgress):
         counts.append(f", about {duration(eta)} to go" if eta is not None else ", measuring")
         table = Table(box=None, pad_edge=False, show_edge=False)
         table.add_column("running trial", no_wrap=True, overflow="ellipsis", ratio=1)
-        for heading in ("epoch", "val loss", "val AUC", "images/s"):
+        for heading in ("epoch", "val loss", "val AUC", "images/s", "memory"):
             table.add_column(heading, justify="right", no_wrap=True)
         for trial_id, row in list(self.running.items()):
             epochs = self.configs[trial_id].epochs
             if row is None:
-                table.add_row(trial_id, f"0/{epochs}", "", "", "")
+                table.add_row(trial_id, f"0/{epochs}", "", "", "", "")
             else:
                 figures = (f"{row.val_loss:.4f}", f"{row.val_auc:.3f}", f"{row.images_per_second:,.0f}")
-                table.add_row(trial_id, f"{row.epoch}/{epochs}", *figures)
+                memory = f"{row.peak_memory_bytes / 2**30:.1f} GiB"
+                table.add_row(trial_id, f"{row.epoch}/{epochs}", *figures, memory)
         notes = [Text(f"best of {topic} so far: {text}") for topic, text in self.notes.items()]
         return Group(counts, ProgressBar(total=max(1, total), completed=done, width=None), table, *notes)
 
