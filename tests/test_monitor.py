@@ -215,6 +215,23 @@ def test_mlflow_holds_every_epoch_in_the_run_folder(tmp_path: Path, monkeypatch:
     assert {point.step: point.value for point in history} == {1: 1.0, 2: 0.5}
 
 
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.xdist_group("ray")
+def test_wandb_keeps_a_run_for_each_trial(tmp_path: Path) -> None:
+    pytest.importorskip("wandb", reason="no wandb: pip install 'raypatch[wandb]'")
+    words = [*_tiny_words(tmp_path, 8, 4, epochs=2), "--track", "wandb"]
+    sweep = _start(tmp_path, *words, WANDB_MODE="offline")
+    assert sweep.wait(PATIENCE) == 0, (tmp_path / "output").read_text("utf-8")
+    paths = SweepPaths(tmp_path / "runs" / "demo")
+    told = [path.read_bytes() for path in paths.folder.glob("wandb/offline-run-*/*.wandb")]
+    trials = [trial.folder.name.encode() for trial in paths.trial_folders()]
+    assert len(told) == len(trials) == 2
+    for trial in trials:
+        (mine,) = (content for content in told if trial in content)
+        assert mine.count(b"val_loss") >= 2  # one for each epoch
+
+
 @dataclass
 class _Watched:
     """A sweep that runs with a dashboard."""
