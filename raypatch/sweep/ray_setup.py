@@ -79,7 +79,8 @@ def _start_patiently(**settings: Any) -> Any:
                 raise
             ray.shutdown()
     raise ValueError(
-        f"Ray did not start within {STARTS} times its 30 s: this machine is busy. Try again, or run with --executor local"
+        f"Ray did not start within {STARTS} times its 30 s: this machine is busy."
+        " Try again, or run with --executor local"
     )
 
 
