@@ -28,6 +28,7 @@ from tiny import make_images, tiny_trial
 from raypatch.results import EpochRow, SweepPaths, TrialPaths, append_epoch, read_config, read_epochs, write_epochs
 from raypatch.sweep.guard import run_guarded
 from raypatch.sweep.preflight import check_monitoring
+from raypatch.sweep.progress import SweepProgress
 from raypatch.sweep.tensorboard import EventFile, tag_of
 from raypatch.train import Interrupted
 
@@ -409,3 +410,34 @@ def test_gauges_last_as_long_as_their_trial(tmp_path: Path) -> None:
             for _ in range(30):  # longer than Ray keeps a gauge that nobody sets
                 time.sleep(1)
                 assert offered() == {second.trial_id()}
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.xdist_group("ray")
+def test_gauges_of_the_sweep_follow_its_progress(tmp_path: Path) -> None:
+    from raypatch.sweep.monitor import sweep_gauges
+    from raypatch.sweep.ray_setup import local_ray, ray
+
+    config, _ = tiny_trial(make_images(tmp_path / "images.npz"), epochs=4)
+    configs = [config.model_copy(update={"seed": seed}) for seed in range(3)]
+    names = [each.trial_id() for each in configs]
+    progress = SweepProgress(configs, dict.fromkeys(names, 8.0), done=5, side_by_side=1)
+    with local_ray(cpus=1, gpus=0):
+        (node,) = ray.nodes()
+        address = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+
+        def offered() -> dict[str, float]:
+            with urllib.request.urlopen(address, timeout=30) as answer:
+                text = answer.read().decode()
+            lines = re.findall(r"^ray_raypatch_(trials|eta_seconds)\{(.*)\} (\S+)$", text, re.M)
+            offers = [(name, dict(re.findall(r'(\w+)="(.*?)"', labels)), value) for name, labels, value in lines]
+            assert {labels["sweep"] for _, labels, _ in offers} <= {"grid"}
+            return {labels.get("state", name): float(value) for name, labels, value in offers}
+
+        with sweep_gauges("grid", progress):
+            _wait_for(lambda: offered() == {"done": 5, "failed": 0, "running": 0, "left": 3})
+            progress.started(names[0])
+            progress.epoch(names[0], _row(1).model_copy(update={"seconds": 2.0}))
+            _wait_for(lambda: offered() == {"done": 5, "failed": 0, "running": 1, "left": 2, "eta_seconds": 22.0})
+        _wait_for(lambda: offered() == {})
