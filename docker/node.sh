@@ -6,6 +6,7 @@
 #   raypatch-node healthy               exit 0 if runs and data can be written and the cluster of $RAYPATCH_HEAD answers
 #
 # $RAYPATCH_CPUS: cores that trials may use here, all by default. $RAYPATCH_PORT: of the head, 6379 by default.
+# $RAYPATCH_NODE_IP: this node's address, where Ray would take that of another network.
 #
 # Every node needs the same token in $RAY_AUTH_TOKEN_PATH (or ~/.ray/auth_token). Who reaches the ports below and has the
 # token can run code here; the token travels unencrypted. Metrics (6385) ask for no token.
@@ -18,7 +19,7 @@ start_ray() {
   ray start --disable-usage-stats --node-manager-port 6380 --object-manager-port 6381 --runtime-env-agent-port 6382 \
     --dashboard-agent-grpc-port 6383 --dashboard-agent-listen-port 6384 --metrics-export-port 6385 \
     --min-worker-port 10002 --max-worker-port 10999 --object-store-memory 200000000 \
-    ${RAYPATCH_CPUS:+--num-cpus "$RAYPATCH_CPUS"} "$@"
+    ${RAYPATCH_CPUS:+--num-cpus "$RAYPATCH_CPUS"} ${RAYPATCH_NODE_IP:+--node-ip-address "$RAYPATCH_NODE_IP"} "$@"
 }
 
 case ${1-} in
@@ -55,7 +56,7 @@ healthy)
   fi
   ;;
 *)
-  sed -n '3,7s/^# \{0,1\}//p' "$0" >&2
+  sed -n '3,8s/^# \{0,1\}//p' "$0" >&2
   exit 2
   ;;
 esac

@@ -47,7 +47,7 @@ chmod -R go+rX "$source"
 [ ${#inside[@]} -eq 0 ] || { source=/source home=/home/raypatch; }
 prefix=${source%/source}/opt/raypatch
 
-"${inside[@]}" sh "$source/docker/install.sh" "$prefix"
+"${inside[@]}" sh "$source/docker/install.sh" "$prefix" 2>&1 | { grep -v '^WARNING: Location' || true; }
 echo "installed after ${SECONDS}s: $(du -sh "$place/opt" | cut -f1)"
 
 as_user=()

@@ -22,6 +22,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
 from browser import Browser, find_chromium
 from tiny import make_images, tiny_trial
 
@@ -34,6 +35,7 @@ from raypatch.train import Interrupted
 
 PROMETHEUS = shutil.which("prometheus")
 PATIENCE = 300.0
+DOCKER = Path(__file__).parents[1] / "docker"
 
 
 def _row(epoch: int, val_loss: float = 0.5) -> EpochRow:
@@ -327,18 +329,12 @@ def test_dashboard_in_a_browser(watched: _Watched) -> None:
 
 @contextlib.contextmanager
 def _prometheus(folder: Path) -> Iterator[Callable[[str], list[dict[str, Any]]]]:
-    """Debian's Prometheus, told of Ray by the file that Ray writes for it; gives a function that queries it."""
+    """Debian's Prometheus with the configuration that comes along; gives a function that queries it."""
     assert PROMETHEUS is not None
-    discovery = "/tmp/ray/prom_metrics_service_discovery.json"
-    config = {
-        "global": {"scrape_interval": "2s"},
-        "scrape_configs": [{"job_name": "ray", "file_sd_configs": [{"files": [discovery], "refresh_interval": "2s"}]}],
-    }
-    (folder / "prometheus.yml").write_text(json.dumps(config), "utf-8")  # JSON is YAML
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [PROMETHEUS, f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={folder / 'data'}"]
+    command = [PROMETHEUS, f"--config.file={DOCKER / 'prometheus.yml'}", f"--storage.tsdb.path={folder / 'data'}"]
     command += [f"--web.listen-address=127.0.0.1:{port}"]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
@@ -380,6 +376,34 @@ def test_prometheus_reads_the_gauges_of_running_trials(watched: _Watched, tmp_pa
                 assert value in {getattr(row, gauge) for row in read_epochs(paths.epochs)}
         first = {series["metric"]["trial"] for series in query("ray_raypatch_epoch")}
         assert first <= _running(watched)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.xdist_group("ray")
+@pytest.mark.timeout(1200)
+@pytest.mark.skipif(PROMETHEUS is None, reason="no prometheus: apt-get install prometheus")
+def test_every_panel_of_the_grafana_dashboard_has_data(watched: _Watched, tmp_path: Path) -> None:
+    dashboard = json.loads((DOCKER / "grafana" / "dashboards" / "raypatch.json").read_text("utf-8"))
+    provisioned = yaml.safe_load((DOCKER / "grafana/provisioning/datasources/prometheus.yaml").read_text("utf-8"))
+    (variable,) = dashboard["templating"]["list"]
+    assert variable["query"] == "label_values(ray_raypatch_trials, sweep)"
+    with _prometheus(tmp_path) as query:
+        found = {}
+        for panel in dashboard["panels"]:
+            assert panel["datasource"]["uid"] == provisioned["datasources"][0]["uid"]
+            for target in panel["targets"]:
+                expression = target["expr"].replace("$sweep", variable["allValue"])
+                series = _wait_for(lambda expression=expression: query(expression))
+                (label,) = re.findall(r"{{(\w+)}}", target["legendFormat"])
+                found[panel["title"]] = {each["metric"][label]: float(each["value"][1]) for each in series}
+        assert {each["metric"]["sweep"] for each in query("ray_raypatch_trials")} == {"demo"}
+    print(json.dumps(found, indent=1))
+    assert set(found["Trials"]) == {"done", "failed", "running", "left"}
+    assert sum(found["Trials"].values()) == 3
+    assert found["ETA"]["demo"] > 0
+    for title in ("Validation AUC", "Images per second", "GPU memory"):
+        assert set(found[title]) <= {trial.folder.name for trial in SweepPaths(watched.folder).trial_folders()}
 
 
 @pytest.mark.ray
