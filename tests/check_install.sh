@@ -48,7 +48,7 @@ chmod -R go+rX "$source"
 prefix=${source%/source}/opt/raypatch
 
 "${inside[@]}" sh "$source/docker/install.sh" "$prefix" 2>&1 | { grep -v '^WARNING: Location' || true; }
-echo "installed after ${SECONDS}s: $(du -sh "$place/opt" | cut -f1)"
+echo "installed after ${SECONDS}s: $(du -sh "$place/${prefix#"$place"}" | cut -f1)"
 
 as_user=()
 if [ "$(id -u)" = 0 ]; then
