@@ -85,20 +85,28 @@ class SweepProgress:
     @property
     def failed(self) -> int:
         """Trials of this session that failed."""
-        return sum(result.status == "failed" for result in self.results.values())
+        return sum(result.status == "failed" for result in list(self.results.values()))
 
     @property
     def left(self) -> int:
         """Trials neither over nor running."""
         return len(self.configs) + len(self.to_draw) - len(self.results) - len(self.running)
 
+    def counts(self) -> dict[str, int]:
+        """How many trials are in each state; together, all of them. Trials that failed earlier count as done."""
+        over = self.already_done + len(self.results)
+        return {"done": over - self.failed, "failed": self.failed, "running": len(self.running), "left": self.left}
+
     def eta_seconds(self) -> float | None:
-        """Seconds until the end: expected ones, times measured / expected so far. None before the first epoch."""
+        """Seconds until the end: expected ones, times measured / expected so far. None before the first epoch.
+
+        Other threads ask too, while trials come and go: hence the copies.
+        """
         if not self._expected:
             return None
-        pruned = [result.epochs / self.configs[name].epochs for name, result in self.results.items()]
+        pruned = [result.epochs / self.configs[name].epochs for name, result in list(self.results.items())]
         expected = sum(self.to_draw) * (sum(pruned) / len(pruned) if pruned else 1.0)
-        for trial_id, config in self.configs.items():
+        for trial_id, config in list(self.configs.items()):
             if trial_id not in self.results:
                 row = self.running.get(trial_id)
                 expected += self.seconds[trial_id] * (1 - (row.epoch / config.epochs if row else 0.0))

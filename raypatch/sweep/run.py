@@ -192,11 +192,15 @@ def _execute(
         if how.executor == "local":
             run_locally(plan.todo, paths, options, retries=how.retries, listener=listener, stop=stop, search=search)
             return
+        from raypatch.sweep.monitor import sweep_gauges
         from raypatch.sweep.ray_executor import run_on_ray
         from raypatch.sweep.ray_setup import local_ray
 
         cpus, gpus = max(cores, placement.slots * placement.cpus), how.gpus if placement.gpu_share else 0
-        with local_ray(cpus=cpus, gpus=gpus, dashboard=how.dashboard) as session:
+        with (
+            local_ray(cpus=cpus, gpus=gpus, dashboard=how.dashboard) as session,
+            sweep_gauges(paths.folder.name, display),
+        ):
             run_on_ray(
                 plan.todo,
                 paths,
