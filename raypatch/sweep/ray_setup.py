@@ -61,7 +61,7 @@ def local_ray(*, cpus: int, gpus: int, dashboard: bool = False) -> Iterator[Path
         logging.getLogger(name).setLevel(logging.CRITICAL)  # a trial's errors are in its train.log
     if dashboard:
         print(how_to_open(str(context.dashboard_url)), flush=True)
-    session = Path(context.address_info["session_dir"])  # type: ignore[attr-defined]
+    session = Path(context.address_info["session_dir"])
     try:
         yield session
     finally:
