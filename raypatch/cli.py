@@ -36,6 +36,7 @@ def run(
     runs_dir: cli_options.RunsDir = Path("runs"),
     data_dir: cli_options.DataDir = None,
     executor: cli_options.Executor = "ray",
+    address: cli_options.Address = "local",
     device: cli_options.Device = "auto",
     gpus: cli_options.Gpus = 1,
     gpu_share: cli_options.GpuShare = None,
@@ -60,6 +61,7 @@ def run(
     options = RunOptions(device=device, data_dir=data_dir, micro_batch=micro_batch_of(micro_batch))
     how = ExecutorOptions(
         executor=executor,
+        address=address,
         gpus=gpus,
         gpu_share=gpu_share,
         cpus_per_trial=cpus_per_trial,
@@ -117,6 +119,7 @@ def tune(
     runs_dir: cli_options.RunsDir = Path("runs"),
     data_dir: cli_options.DataDir = None,
     executor: cli_options.Executor = "ray",
+    address: cli_options.Address = "local",
     device: cli_options.Device = "auto",
     gpus: cli_options.Gpus = 1,
     gpu_share: cli_options.GpuShare = None,
@@ -144,6 +147,7 @@ def tune(
     options = RunOptions(device=device, data_dir=data_dir, micro_batch=micro_batch_of(micro_batch))
     how = ExecutorOptions(
         executor=executor,
+        address=address,
         gpus=gpus,
         gpu_share=gpu_share,
         cpus_per_trial=cpus_per_trial,
@@ -179,6 +183,7 @@ def resume(
     folder: cli_options.RunFolder,
     data_dir: cli_options.DataDir = None,
     executor: Annotated[Literal["ray", "local"] | None, typer.Option(help="Other than last time.")] = None,
+    address: Annotated[str | None, typer.Option(help="Other than last time.")] = None,
     device: Annotated[str | None, typer.Option(help="Other than last time.")] = None,
     gpus: Annotated[int | None, typer.Option(min=1, help="Other than last time.")] = None,
     gpu_share: Annotated[float | None, typer.Option(min=0.01, max=1, help="Other than last time.")] = None,
@@ -193,7 +198,7 @@ def resume(
 
     changes: dict[str, object] = {"data_dir": data_dir, "executor": executor, "device": device, "gpus": gpus}
     changes |= {"gpu_share": gpu_share, "cpus_per_trial": cpus_per_trial}
-    changes |= {"dashboard": dashboard, "track": track}
+    changes |= {"dashboard": dashboard, "track": track, "address": address}
     finish(resume_sweep(folder, changes, time_limit=seconds_of(time_limit), retry_failed=retry_failed))
 
 

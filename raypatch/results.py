@@ -234,6 +234,11 @@ class SweepPaths:
     def lock(self) -> Path:
         return self.folder / ".lock"
 
+    @property
+    def bookkeeping(self) -> Path:
+        """Ray Tune's own, while a sweep runs on a cluster; nothing reads it."""
+        return self.folder / ".ray"
+
     def trial(self, trial_id: str) -> TrialPaths:
         return TrialPaths(self.trials / trial_id)
 

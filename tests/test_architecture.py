@@ -9,7 +9,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = {"raypatch": ROOT / "raypatch", "raypatch.analysis": ROOT / "analysis"}
 OPTIONAL = {"ray", "medmnist", "fvcore", "optuna", "pandas", "scipy", "sklearn", "matplotlib", "typer", "tensorboardX"}
 MAY_IMPORT_RAY = {
-    f"raypatch.sweep.{name}" for name in ("ray_executor", "ray_setup", "ray_cap", "search", "monitor", "tracking")
+    f"raypatch.sweep.{name}"
+    for name in ("ray_executor", "ray_setup", "ray_cap", "cluster", "search", "monitor", "tracking")
 }
 LAYERS = (
     ("raypatch.data.catalog", "raypatch.files", "raypatch"),

@@ -50,6 +50,23 @@ class Placement:
         return {"CPU": float(self.cpus)} | ({"GPU": share} if share else {})
 
 
+def place_trials(
+    todo: Sequence[TrialConfig],
+    options: RunOptions,
+    *,
+    gpus: int,
+    share: float | None,
+    cpus: int | None,
+    cores: int,
+    card_bytes: int | None,
+    say: Callable[[str], None],
+) -> Placement:
+    """Place trials on this machine's GPUs, of `card_bytes` memory each, or on its cores when that is None."""
+    if card_bytes is None:
+        return place_on_cores(todo, options, cpus=cpus, cores=cores, say=say)
+    return place_on_gpus(todo, options, gpus=gpus, share=share, cpus=cpus, cores=cores, card_bytes=card_bytes)
+
+
 def place_on_gpus(
     todo: Sequence[TrialConfig],
     options: RunOptions,

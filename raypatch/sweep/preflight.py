@@ -40,6 +40,19 @@ def check_monitoring(executor: str, *, dashboard: bool, track: str) -> None:
         raise ValueError(f"--track {track} needs the package {track}; install it: pip install 'raypatch[{track}]'")
 
 
+def check_address(address: str, executor: str, *, dashboard: bool) -> None:
+    """See that an --address goes with the other options. Raises ValueError."""
+    if address == "local":
+        return
+    if executor != "ray":
+        raise ValueError(f"--address {address} goes with --executor ray, not {executor}; use that, or --address local")
+    if dashboard:
+        raise ValueError(
+            "--dashboard is for a Ray of its own; a cluster's is at port 8265 of its head. Leave --dashboard out, or"
+            " resume with --no-dashboard"
+        )
+
+
 def check_data(dataset: str, options: RunOptions, *, say: Callable[[str], None]) -> None:
     """Have one dataset in place and intact: an official file fetched if missing and verified, an own one inspected."""
     info = describe(dataset, data_dir=options.data_dir, files=options.files)

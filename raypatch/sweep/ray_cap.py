@@ -1,5 +1,7 @@
 """The cap on physical GPUs, wherever Ray has them. Shares are bookkeeping: the cap is a node and a number at once."""
 
+import time
+from collections.abc import Callable
 from typing import Any
 
 import ray
@@ -30,3 +32,34 @@ def place_under_cap(placement: Placement, gpus: int) -> tuple[dict[str, Any], in
     if placement.gpu_share < 1:
         raise ValueError(f"no node has {gpus} GPUs to share; use --gpu-share 1 to spread whole GPUs over nodes")
     return {"bundles": [bundle]}, gpus
+
+
+LOOK_SECONDS = 5.0
+WAIT_SECONDS = 300.0
+"""How long a cluster may be without a node that has what a trial asks for: one may be on its way."""
+
+
+def room_watcher(bundle: dict[str, float], request: dict[str, Any]) -> Callable[[], str | None]:
+    """Return a cheap question: why can no trial start any more? None while one can.
+
+    A sweep that the cap holds on one node ends with that node; any other waits WAIT_SECONDS for a new one. Looks at
+    most every LOOK_SECONDS.
+    """
+    (pinned,) = [selector["ray.io/node-id"] for selector in request.get("bundle_label_selector", ())] or [None]
+    state = {"next": 0.0, "seen": time.monotonic()}
+
+    def no_room() -> str | None:
+        now = time.monotonic()
+        if now < state["next"]:
+            return None
+        state["next"] = now + LOOK_SECONDS
+        alive = [node for node in ray.nodes() if node["Alive"] and pinned in (None, node["NodeID"])]
+        if any(all(node["Resources"].get(name, 0) >= need for name, need in bundle.items()) for node in alive):
+            state["seen"] = now
+        elif pinned:
+            return "the node that had this sweep's GPUs is gone"
+        elif now - state["seen"] > WAIT_SECONDS:
+            return f"no node has had {bundle} for a trial in {WAIT_SECONDS:g} s"
+        return None
+
+    return no_room

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,15 +21,19 @@ from raypatch.config import RunOptions, TrialConfig
 from raypatch.results import EpochRow, SweepPaths
 from raypatch.sweep.guard import SweepHaltedError, record_failure, run_guarded
 from raypatch.sweep.monitor import trial_gauges
+from raypatch.sweep.node import admit
 from raypatch.sweep.placement import Placement
 from raypatch.sweep.plan import finished_result
 from raypatch.sweep.progress import Listener
-from raypatch.sweep.ray_cap import place_under_cap
+from raypatch.sweep.ray_cap import place_under_cap, room_watcher
 from raypatch.sweep.stop import StopRequest, stop_file_watcher
 from raypatch.train import Interrupted
 
 if TYPE_CHECKING:
     from raypatch.sweep.search import SearchRun
+
+NODE_DIED = "its node has died"
+"""What Ray says of an actor that went with its node."""
 
 STOP_SECONDS = 60.0
 """How long running trials may take to reach the end of their step before Ray ends them."""
@@ -48,6 +52,8 @@ def ray_trial(spec: dict[str, Any]) -> None:
             tune.report(row.model_dump())
 
         try:
+            if spec["versions"]:
+                admit(config, sweep, options, spec["versions"])
             run_guarded(config, sweep, options, on_epoch=on_epoch, should_stop=stop_file_watcher(sweep.stop))
         except SweepHaltedError as halt:
             tune.report({"halt": str(halt)})
@@ -99,13 +105,18 @@ class _Observer(TrialProgressCallback):
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self.running.discard(trial.trial_id)
         self.listener.lost(_config(trial).trial_id())
+        if NODE_DIED in str(trial.get_error()):
+            trial.run_metadata.num_failures -= 1  # no failure of the trial's: it costs none of its tries
 
 
 class _StopWhenAsked(Stopper):
-    """Ends the experiment on a stop request, once the trials that ran then have stopped by themselves."""
+    """Ends the experiment on a stop request, once the trials that ran then have stopped by themselves.
 
-    def __init__(self, stop: StopRequest, observer: _Observer) -> None:
-        self.stop, self.observer = stop, observer
+    no_room: says why no trial can start any more, None while one can; asks to stop then.
+    """
+
+    def __init__(self, stop: StopRequest, observer: _Observer, no_room: Callable[[], str | None]) -> None:
+        self.stop, self.observer, self.no_room = stop, observer, no_room
         self._stopping: set[str] | None = None
         self._deadline = 0.0
 
@@ -117,6 +128,8 @@ class _StopWhenAsked(Stopper):
 
     def stop_all(self) -> bool:
         if not self.stop.is_set():
+            if reason := self.no_room():
+                self.stop.set(reason)
             return False
         if self._stopping is None:
             self._stopping = set(self.observer.running)
@@ -125,7 +138,7 @@ class _StopWhenAsked(Stopper):
 
 
 class _Draws(Searcher):
-    """Hands Ray a search's trials, each drawn when there is room for it."""
+    """Hands Ray the trials, each made or drawn when there is room for it: a queue of thousands costs nothing."""
 
     def __init__(self, specs: Iterator[dict[str, Any]]) -> None:
         super().__init__()
@@ -179,16 +192,21 @@ def run_on_ray(
     listener: Listener,
     stop: StopRequest,
     search: "SearchRun | None" = None,
+    versions: Mapping[str, str] | None = None,
+    trainable: type | None = None,
 ) -> None:
     """Run the trials on the Ray that is connected, in order as far as room allows, until done or asked to stop.
 
     gpus: physical GPUs that may be used at once. storage: for Ray Tune's own bookkeeping, seen by all nodes.
     track: the experiment tracker that is told of them, if any. search: draws the trials in place of `todo` and gives
-    up those without prospect. Raises ValueError when no node has what a trial asks for.
+    up those without prospect. versions: what a node must have (see node.identify), where nodes may come and go.
+    trainable: the actor of a trial, for measurements; default RaypatchTrial.
+    Raises ValueError when no node has what a trial asks for.
     """
     umask = os.umask(0o077)
     os.umask(umask)
     spec = {"folder": str(paths.folder), "umask": umask, "options": options.model_dump(mode="json")}
+    spec["versions"] = dict(versions) if versions else None
     request, at_once = place_under_cap(placement, gpus)
     trials = search.trials(stop) if search else todo
     specs = (
@@ -201,9 +219,7 @@ def run_on_ray(
         }
         for config in trials
     )
-    searching: dict[str, Any] = {}
     if search:
-        searching = {"search_alg": _Draws(specs), "scheduler": _GiveUp(search), "num_samples": -1}
         at_once = placement.slots
     observer = _Observer(paths, listener, stop)
     callbacks: list[Callback] = [observer]
@@ -212,10 +228,11 @@ def run_on_ray(
 
         callbacks.append(make_tracker(track, paths))
     tuner = Tuner(
-        RaypatchTrial,
-        param_space=None if search else {"spec": tune.grid_search([each["spec"] for each in specs])},
+        trainable or RaypatchTrial,
         tune_config=TuneConfig(
-            **searching,
+            search_alg=_Draws(specs),
+            scheduler=_GiveUp(search) if search else None,
+            num_samples=-1,
             max_concurrent_trials=at_once,
             reuse_actors=reuse_actors,
             trial_name_creator=lambda trial: _config(trial).trial_id(),
@@ -225,7 +242,7 @@ def run_on_ray(
             name=paths.folder.name,
             storage_path=str(storage / "tune"),
             verbose=0,
-            stop=_StopWhenAsked(stop, observer),
+            stop=_StopWhenAsked(stop, observer, room_watcher(placement.as_bundle(), request)),
             failure_config=FailureConfig(max_failures=retries),
             callbacks=callbacks,
         ),

@@ -1,9 +1,11 @@
 """A sweep from its space to its finished trials: resolve, check, plan, execute, count."""
 
+import contextlib
 import datetime
 import os
+import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,13 +20,14 @@ from raypatch.runtime import provenance, resolve_device, total_memory
 from raypatch.selection import describe_search, summarize_search, write_recipes
 from raypatch.space import SearchSpace, resolve_search, resolve_trials
 from raypatch.sweep.local import run_locally
-from raypatch.sweep.placement import Placement, check_room, place_on_cores, place_on_gpus
+from raypatch.sweep.placement import Placement, check_room, place_trials
 from raypatch.sweep.plan import Plan, plan_sweep, rough_seconds
-from raypatch.sweep.preflight import check_before_start, check_folder, check_monitoring, check_space
+from raypatch.sweep.preflight import check_address, check_before_start, check_folder, check_monitoring, check_space
 from raypatch.sweep.progress import Listener, make_display
 from raypatch.sweep.stop import StopRequest
 
 if TYPE_CHECKING:
+    from raypatch.sweep.cluster import Cluster
     from raypatch.sweep.search import SearchRun
 
 
@@ -34,6 +37,7 @@ class ExecutorOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     executor: Literal["ray", "local"] = Field("ray", description="Ray Tune, or one by one in this process.")
+    address: str = Field("local", description="local: a Ray of its own here; else of a cluster: HOST:PORT or auto.")
     gpus: int = Field(1, ge=1, description="Physical GPUs that the whole sweep may use.")
     gpu_share: float | None = Field(
         None, gt=0, le=1, description="Share of a GPU per trial; default by each trial's memory and load."
@@ -116,11 +120,47 @@ def _run(
 ) -> Outcome:
     options, how = RunOptions.model_validate(record.options), ExecutorOptions.model_validate(record.executor)
     check_monitoring(how.executor, dashboard=how.dashboard, track=how.track)
-    check_before_start(record.search.extremes if record.search else record.trials, options, say=_say)
-    check_room(options.device, gpus=how.gpus, cpus=how.cpus_per_trial)
-    paths = check_folder(folder.absolute())
+    check_address(how.address, how.executor, dashboard=how.dashboard)
+    trials = record.search.extremes if record.search else record.trials
+    with _join(how.address) as cluster:
+        if cluster:
+            paths = check_folder(folder.absolute())
+            options = cluster.check(trials, options, paths, gpus=how.gpus, cpus=how.cpus_per_trial)
+        else:
+            check_before_start(trials, options, say=_say)
+            check_room(options.device, gpus=how.gpus, cpus=how.cpus_per_trial)
+            paths = check_folder(folder.absolute())
+        return _carry_out(record, paths, space, options, how, cluster, time_limit=time_limit, retry_failed=retry_failed)
+
+
+@contextlib.contextmanager
+def _join(address: str) -> "Iterator[Cluster | None]":
+    """Connect to the cluster at `address`; gives None for `local`."""
+    if address == "local":
+        yield None
+        return
+    from raypatch.sweep.ray_setup import joined_ray
+
+    with joined_ray(address):
+        from raypatch.sweep.cluster import Cluster
+
+        yield Cluster(say=_say)
+
+
+def _carry_out(
+    record: SweepRecord,
+    paths: SweepPaths,
+    space: str | None,
+    options: RunOptions,
+    how: ExecutorOptions,
+    cluster: "Cluster | None",
+    *,
+    time_limit: float | None,
+    retry_failed: bool,
+) -> Outcome:
     stop = StopRequest(paths.stop)
     with hold_lock(paths.lock):
+        shutil.rmtree(paths.bookkeeping, ignore_errors=True)  # what a killed session left
         search = _take_up_search(record, paths, options, retry_failed=retry_failed)
         record = search.record if search else record
         to_draw = search.undrawn if search else []
@@ -133,7 +173,7 @@ def _run(
         _say(f"{len(plan.results)} of {total} trials are over, {left} to run, in {paths.folder}")
         if left:
             with stop.listening(time_limit):
-                _execute(plan, paths, options, how, stop, search)
+                _execute(plan, paths, options, how, stop, search, cluster)
         record = search.record if search else record
         after = plan_sweep(record.trials, paths, options)
         left = len(after.todo) + (len(search.undrawn) if search else 0)
@@ -164,24 +204,14 @@ def _execute(
     how: ExecutorOptions,
     stop: StopRequest,
     search: "SearchRun | None",
+    cluster: "Cluster | None",
 ) -> None:
     expected = [*plan.todo, *(search.undrawn if search else ())]
     cores = len(os.sched_getaffinity(0))
-    device = resolve_device(options.device)
-    if device.type == "cuda":
-        placement = place_on_gpus(
-            expected,
-            options,
-            gpus=how.gpus,
-            share=how.gpu_share,
-            cpus=how.cpus_per_trial,
-            cores=cores,
-            card_bytes=total_memory(device),
-        )
-    elif how.executor == "local":
-        placement = Placement(how.cpus_per_trial or cores, 0.0, 1)
+    if cluster:
+        placement = cluster.place(expected, options, gpus=how.gpus, share=how.gpu_share, cpus=how.cpus_per_trial)
     else:
-        placement = place_on_cores(expected, options, cpus=how.cpus_per_trial, cores=cores, say=_say)
+        placement = _place_here(expected, options, how, cores)
     seconds = {config.trial_id(): rough_seconds(config, options) for config in plan.todo}
     options = options.model_copy(update={"threads": options.threads or placement.cpus})
     slots = 1 if how.executor == "local" else placement.slots
@@ -194,11 +224,9 @@ def _execute(
             return
         from raypatch.sweep.monitor import sweep_gauges
         from raypatch.sweep.ray_executor import run_on_ray
-        from raypatch.sweep.ray_setup import local_ray
 
-        cpus, gpus = max(cores, placement.slots * placement.cpus), how.gpus if placement.gpu_share else 0
         with (
-            local_ray(cpus=cpus, gpus=gpus, dashboard=how.dashboard) as session,
+            _storage(paths, how, placement, cores, cluster) as storage,
             sweep_gauges(paths.folder.name, display),
         ):
             run_on_ray(
@@ -207,14 +235,54 @@ def _execute(
                 options,
                 placement=placement,
                 gpus=how.gpus,
-                storage=session,
+                storage=storage,
                 retries=how.retries,
                 reuse_actors=how.reuse_actors and not how.dashboard,
                 track=how.track,
                 listener=listener,
                 stop=stop,
                 search=search,
+                versions=cluster.versions if cluster else None,
             )
+
+
+def _place_here(expected: Sequence[TrialConfig], options: RunOptions, how: ExecutorOptions, cores: int) -> Placement:
+    device = resolve_device(options.device)
+    card_bytes = total_memory(device) if device.type == "cuda" else None
+    if card_bytes is None and how.executor == "local":
+        return Placement(how.cpus_per_trial or cores, 0.0, 1)
+    return place_trials(
+        expected,
+        options,
+        gpus=how.gpus,
+        share=how.gpu_share,
+        cpus=how.cpus_per_trial,
+        cores=cores,
+        card_bytes=card_bytes,
+        say=_say,
+    )
+
+
+@contextlib.contextmanager
+def _storage(
+    paths: SweepPaths, how: ExecutorOptions, placement: Placement, cores: int, cluster: "Cluster | None"
+) -> Iterator[Path]:
+    """Room for Ray Tune's own bookkeeping, gone at the end: on a cluster in the run folder, which all nodes see.
+
+    Else that of a Ray started here.
+    """
+    if cluster is None:
+        from raypatch.sweep.ray_setup import local_ray
+
+        cpus, gpus = max(cores, placement.slots * placement.cpus), how.gpus if placement.gpu_share else 0
+        with local_ray(cpus=cpus, gpus=gpus, dashboard=how.dashboard) as session:
+            yield session
+        return
+    paths.bookkeeping.mkdir()
+    try:
+        yield paths.bookkeeping
+    finally:
+        shutil.rmtree(paths.bookkeeping, ignore_errors=True)
 
 
 def _say(text: str) -> None:

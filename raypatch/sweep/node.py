@@ -1,0 +1,85 @@
+"""What a node of a cluster finds out about itself, so that it is known before a trial runs there."""
+
+import functools
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import raypatch
+from raypatch.config import RunOptions, TrialConfig
+from raypatch.results import SweepPaths
+from raypatch.runtime import provenance, resolve_device, total_memory
+from raypatch.sweep.guard import SweepHaltedError
+from raypatch.sweep.preflight import check_before_start, check_data
+
+SAME_EVERYWHERE = ("raypatch", "python", "torch", "timm", "torchmetrics", "numpy")
+
+
+@functools.cache
+def source_digest() -> str:
+    """The first 12 hex digits of a SHA-256 over the code that trials run: the package without the analysis."""
+    root = Path(raypatch.__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted([*root.rglob("*.py"), *root.glob("data/*.json")]):
+        name = path.relative_to(root).as_posix()
+        if not name.startswith(("analysis/", "search_spaces/")):  # of an installed package; beside it in a checkout
+            digest.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:12]
+
+
+def identify() -> dict[str, str]:
+    """What must be the same on all nodes: versions, without the build tags of torch's kinds, and the code's digest."""
+    found = provenance()
+    return {name: found[name].partition("+")[0] for name in SAME_EVERYWHERE} | {"code": source_digest()}
+
+
+def describe_difference(here: Mapping[str, str], there: Mapping[str, str]) -> str:
+    """What a node has otherwise than this machine, and what to do about it; empty when nothing."""
+    other = [f"{name} {there.get(name)} (here {value})" for name, value in here.items() if there.get(name) != value]
+    if not other:
+        return ""
+    return f"has {', '.join(other)}; install the same there and start the node's Ray again"
+
+
+def examine(
+    folder: str, probe: str, node_id: str, trials: Sequence[Mapping[str, Any]], options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """See on this node to all that the trials need, fetching missing MedMNIST files.
+
+    folder: the run folder, in which the driver put `probe`; the answer to it is a file with the node's id as suffix.
+    Returns problems (texts), and card_bytes, the memory of the GPU that this process sees, None without.
+    """
+    problems, marker = [], Path(folder) / probe
+    try:
+        marker.with_name(f"{probe}.{node_id}").write_bytes(marker.read_bytes())
+    except FileNotFoundError:
+        problems.append(f"does not see the run folder {folder}; put it, by --runs-dir, where all nodes see it")
+    except OSError as error:
+        problems.append(f"cannot write to the run folder {folder}: {error.strerror}; make it writable there")
+    where = RunOptions.model_validate(options)
+    card_bytes = None
+    try:
+        check_before_start([TrialConfig.model_validate(each) for each in trials], where, say=_say_nothing)
+        device = resolve_device(where.device)
+        card_bytes = total_memory(device) if device.type == "cuda" else None
+    except ValueError as error:
+        problems.append(str(error))
+    return {"problems": problems, "card_bytes": card_bytes}
+
+
+def admit(config: TrialConfig, sweep: SweepPaths, options: RunOptions, versions: Mapping[str, str]) -> None:
+    """See, before a trial, that a node which may have come after the check is fit for it; fetch missing data.
+
+    Raises SweepHaltedError when its code or its storage is not the sweep's.
+    """
+    difference = describe_difference(versions, identify())
+    if not sweep.record.exists():
+        difference = f"does not see the run folder {sweep.folder}"
+    if difference:
+        raise SweepHaltedError(f"node {provenance()['host']} {difference}")
+    check_data(config.dataset, options, say=_say_nothing)
+
+
+def _say_nothing(text: str) -> None:
+    pass

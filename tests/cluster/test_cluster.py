@@ -1,0 +1,149 @@
+"""A sweep on a real cluster: nodes die and come, no bit changes; a node that is not fit is named before the start."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+from nodes import Nodes, why_not
+from tiny import make_images
+
+import raypatch
+from raypatch.results import SweepPaths, read_epochs, read_result
+
+EPOCHS = 100
+PATIENCE = 600.0
+RAYPATCH = (sys.executable, "-c", "from raypatch.cli import main; main()")
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(2400)]
+
+
+@pytest.fixture
+def nodes() -> Iterator[Nodes]:
+    if reason := why_not():
+        pytest.skip(reason)
+    with Nodes() as started:
+        yield started
+
+
+@pytest.fixture
+def space(tmp_path: Path) -> Path:
+    data = make_images(tmp_path / "own.npz")
+    path = tmp_path / "far.yaml"
+    path.write_text(f"""
+name: far
+fixed: {{dataset: {data}, model: test_vit, weights: random, epochs: {EPOCHS}, batch_size: 4, lr: 1.0e-3}}
+grid: {{patch_size: [8, 4, 2], seed: [0, 1, 2, 3]}}
+""")
+    return path
+
+
+def _figures(paths: SweepPaths) -> dict[str, tuple[str, bytes]]:
+    found = {}
+    for trial in paths.trial_folders():
+        result = read_result(trial.result)
+        assert result is not None, trial.folder
+        figures = result.model_dump_json(include={"status", "epochs", "best_epoch", "val", "test", "model", "dataset"})
+        found[trial.folder.name] = (figures, trial.predictions.read_bytes())
+    return found
+
+
+def _trained_on(paths: SweepPaths, node: str) -> dict[str, int]:
+    """Trials that run on a node now, with the epochs that they have done."""
+    found = {}
+    for trial in paths.trial_folders():
+        try:
+            holder = trial.lock.read_text()
+        except OSError:
+            continue
+        if holder.endswith(f"on {node}"):
+            found[trial.folder.name] = len(read_epochs(trial.epochs))
+    return found
+
+
+def _sweep(nodes: Nodes, folder: Path, *words: str, environment: Mapping[str, str] = {}) -> "subprocess.Popen[bytes]":
+    return nodes.start(
+        [*RAYPATCH, *words], environment=environment, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+
+
+def test_a_node_dies_and_one_comes_and_no_bit_changes(nodes: Nodes, space: Path, tmp_path: Path) -> None:
+    alone = [*RAYPATCH, "run", str(space), "--name", "alone", "--executor", "local", "--cpus-per-trial", "1"]
+    once = subprocess.Popen(alone, cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL)
+    nodes.add()
+    doomed = nodes.add()
+    driver = _sweep(nodes, tmp_path, "run", str(space), "--address", nodes.address, "--retries", "1")
+    paths, deadline = SweepPaths(tmp_path / "runs" / "far"), time.monotonic() + PATIENCE
+    while max((lost := _trained_on(paths, doomed)).values(), default=0) < 5:
+        assert driver.poll() is None, driver.communicate()[0].decode()
+        assert time.monotonic() < deadline, "no progress"
+        time.sleep(0.02)
+    nodes.kill(doomed)
+    ((trial_id, epochs),) = lost.items()
+    came = nodes.add()
+    said = driver.communicate(timeout=PATIENCE)[0].decode()
+    assert driver.returncode == 0, said
+    assert "3 nodes of the cluster are ready" in said
+    assert "12 trials done, 0 failed, 0 left" in said
+
+    logs = {trial.folder.name: trial.log.read_text() for trial in paths.trial_folders()}
+    resumed = [int(epoch) for epoch in re.findall(r"from epoch (\d+)", logs[trial_id])][1:]
+    assert resumed, logs[trial_id]
+    assert resumed[0] >= epochs  # nothing but the epoch that ran was lost
+    where = {node: sum(f"on {node}," in log for log in logs.values()) for node in ("node1", "node2", doomed, came)}
+    print("trials begun by node:", where, "lost:", trial_id, "at epoch", epochs, "resumed at", resumed)
+    assert all(where.values())
+
+    assert once.wait(timeout=PATIENCE) == 0
+    assert _figures(paths) == _figures(SweepPaths(tmp_path / "runs" / "alone"))
+    assert not [path for path in paths.folder.rglob("*") if path.name.startswith(".") or path.name == "last.ckpt"]
+    assert not nodes.started["node1"].poll(), "the cluster must live on"
+
+
+def test_what_is_not_fit_is_named_before_the_start(nodes: Nodes, space: Path, tmp_path: Path) -> None:
+    run = ("run", str(space), "--address", nodes.address, "--cpus-per-trial", "1")
+    wrong = tmp_path / "wrong"
+    wrong.write_text("0" * 64)
+    shadow, empty = tmp_path / "shadow", tmp_path / "empty"
+    (shadow / "raypatch").mkdir(parents=True)
+    (empty / "raypatch").mkdir(parents=True)
+    here = Path(raypatch.__file__).parent
+    for path in here.rglob("*.py"):
+        copy = shadow / "raypatch" / path.relative_to(here)
+        copy.parent.mkdir(exist_ok=True)
+        copy.write_text(path.read_text().replace("0.1.0", "0.0.9"))
+    (shadow / "raypatch" / "data" / "medmnist.json").write_bytes((here / "data" / "medmnist.json").read_bytes())
+    (empty / "raypatch" / "__init__.py").write_text("raise ModuleNotFoundError(\"No module named 'raypatch'\")")
+
+    def refused(*words: str, **environment: str) -> str:
+        driver = _sweep(nodes, tmp_path, *words, environment=environment)
+        said = driver.communicate(timeout=PATIENCE)[0].decode()
+        print(said)
+        assert driver.returncode == 2, said
+        assert "Traceback" not in said
+        assert not list(tmp_path.glob("runs/far/trials/*"))
+        assert not list(tmp_path.rglob(".probe*"))
+        return said
+
+    for place in (str(wrong), str(tmp_path / "none")):
+        said = refused(*run, RAY_AUTH_TOKEN_PATH=place)
+        assert "RAY_AUTH_TOKEN_PATH to a file with the cluster's token" in said
+    assert "RAY_AUTH_MODE=disabled sends none" in refused(*run, RAY_AUTH_MODE="disabled")
+    nowhere = nodes.address.replace("6379", "6380")
+    assert f"no Ray cluster answers at {nowhere}" in refused("run", str(space), "--address", nowhere)
+
+    (tmp_path / "runs").mkdir(exist_ok=True)
+    fit = nodes.add()
+    blind = nodes.add(hidden=tmp_path / "runs")
+    other = nodes.add(environment={"PYTHONPATH": str(shadow)})
+    without = nodes.add(environment={"PYTHONPATH": str(empty)})
+    said = refused(*run)
+    lines = {name: [line for line in said.splitlines() if nodes.ip(name) in line] for name in nodes.started}
+    assert not lines["node1"] + lines[fit]
+    assert "does not see the run folder" in lines[blind][0]
+    assert "raypatch 0.0.9 (here 0.1.0), code " in lines[other][0]
+    assert "No module named 'raypatch'" in lines[without][0]
