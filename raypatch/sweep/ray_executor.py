@@ -221,6 +221,7 @@ def run_on_ray(
     )
     if search:
         at_once = placement.slots
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(_pending(placement) if versions else 1)
     observer = _Observer(paths, listener, stop)
     callbacks: list[Callback] = [observer]
     if track != "none":
@@ -248,6 +249,14 @@ def run_on_ray(
         ),
     )
     tuner.fit()
+
+
+def _pending(placement: Placement) -> int:
+    """How many trials may wait for their worker at once: all slots of a cluster fill at a time.
+
+    Only where trials ask for the same: of several that wait, a small one would overtake.
+    """
+    return placement.slots if len(set(placement.shares.values())) < 2 else 1
 
 
 def _trainable(config: dict[str, Any]) -> None:

@@ -15,11 +15,11 @@ from tiny import make_images
 import raypatch
 from raypatch.results import SweepPaths, read_epochs, read_result
 
-EPOCHS = 100
-PATIENCE = 600.0
+EPOCHS = 600  # a trial must last longer than a new node's worker takes to start, or workers at hand get all
+PATIENCE = 1500.0
 RAYPATCH = (sys.executable, "-c", "from raypatch.cli import main; main()")
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(4000)]
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def space(tmp_path: Path) -> Path:
     path.write_text(f"""
 name: far
 fixed: {{dataset: {data}, model: test_vit, weights: random, epochs: {EPOCHS}, batch_size: 4, lr: 1.0e-3}}
-grid: {{patch_size: [8, 4, 2], seed: [0, 1, 2, 3]}}
+grid: {{patch_size: [8, 4, 2], seed: [0, 1]}}
 """)
     return path
 
@@ -73,7 +73,6 @@ def _sweep(nodes: Nodes, folder: Path, *words: str, environment: Mapping[str, st
 
 def test_a_node_dies_and_one_comes_and_no_bit_changes(nodes: Nodes, space: Path, tmp_path: Path) -> None:
     alone = [*RAYPATCH, "run", str(space), "--name", "alone", "--executor", "local", "--cpus-per-trial", "1"]
-    once = subprocess.Popen(alone, cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL)
     nodes.add()
     doomed = nodes.add()
     driver = _sweep(nodes, tmp_path, "run", str(space), "--address", nodes.address, "--retries", "1")
@@ -88,20 +87,21 @@ def test_a_node_dies_and_one_comes_and_no_bit_changes(nodes: Nodes, space: Path,
     said = driver.communicate(timeout=PATIENCE)[0].decode()
     assert driver.returncode == 0, said
     assert "3 nodes of the cluster are ready" in said
-    assert "12 trials done, 0 failed, 0 left" in said
+    assert "6 trials done, 0 failed, 0 left" in said
 
     logs = {trial.folder.name: trial.log.read_text() for trial in paths.trial_folders()}
     resumed = [int(epoch) for epoch in re.findall(r"from epoch (\d+)", logs[trial_id])][1:]
     assert resumed, logs[trial_id]
     assert resumed[0] >= epochs  # nothing but the epoch that ran was lost
     where = {node: sum(f"on {node}," in log for log in logs.values()) for node in ("node1", "node2", doomed, came)}
-    print("trials begun by node:", where, "lost:", trial_id, "at epoch", epochs, "resumed at", resumed)
+    print(f"trials begun by node: {where}; {trial_id} lost after epoch {epochs}, went on from {resumed}")
     assert all(where.values())
 
-    assert once.wait(timeout=PATIENCE) == 0
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run(alone, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, timeout=PATIENCE, check=True)
     assert _figures(paths) == _figures(SweepPaths(tmp_path / "runs" / "alone"))
     assert not [path for path in paths.folder.rglob("*") if path.name.startswith(".") or path.name == "last.ckpt"]
-    assert not nodes.started["node1"].poll(), "the cluster must live on"
+    assert nodes.started["node1"].poll() is None, "the cluster must live on"
 
 
 def test_what_is_not_fit_is_named_before_the_start(nodes: Nodes, space: Path, tmp_path: Path) -> None:

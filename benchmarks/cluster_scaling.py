@@ -1,0 +1,181 @@
+"""How a sweep's duration falls with the nodes of a cluster, and what a long queue costs.
+
+    python benchmarks/cluster_scaling.py [--seconds 10] [--repeats 3] [--out benchmarks/results/cluster_scaling.json]
+
+Trials sleep in place of training, so that the cores of this machine do not decide; everything else is the executor as
+a sweep uses it. Nodes are simulated: processes on this machine, one slot each. Their start is left out, the executor's
+and its workers' is not.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from raypatch.sweep import ray_setup  # noqa: F401 - makes the settings that ray reads when it is imported
+
+# isort: split
+import ray
+from ray import tune
+from ray.cluster_utils import Cluster
+from ray.tune import PlacementGroupFactory
+from ray.tune.trainable import wrap_function
+
+from raypatch.config import RunOptions, TrialConfig
+from raypatch.results import EpochRow, SweepPaths
+from raypatch.runtime import provenance
+from raypatch.sweep.node import identify
+from raypatch.sweep.placement import Placement
+from raypatch.sweep.progress import SweepProgress
+from raypatch.sweep.ray_executor import run_on_ray
+from raypatch.sweep.stop import StopRequest
+
+TRIALS = 24
+NODES = (1, 2, 4)
+QUEUES = (216, 1000, 3000, 10000)
+FIRST_TRIALS = 30
+"""Trials of a long queue that are run before it is stopped."""
+
+
+def _sleep(config: dict[str, Any]) -> None:
+    epochs = config["spec"]["trial"]["epochs"]
+    for epoch in range(1, epochs + 1):
+        time.sleep(float(Path(config["spec"]["folder"], "seconds").read_text()) / epochs)
+        figures = dict.fromkeys(("train_loss", "val_loss", "val_accuracy", "val_balanced_accuracy", "val_auc"), 0.5)
+        row = EpochRow(epoch=epoch, lr=1e-3, seconds=1.0, images_per_second=1.0, **figures)
+        tune.report(row.model_dump())
+
+
+class SleepTrial(wrap_function(_sleep)):  # type: ignore[misc]
+    """A trial that trains nothing."""
+
+    @classmethod
+    def default_resource_request(cls, config: dict[str, Any]) -> PlacementGroupFactory:
+        return PlacementGroupFactory(**config["spec"]["request"])
+
+
+class _Watch(SweepProgress):
+    """Notes when trials start; asks to stop after `limit` of them."""
+
+    def __init__(self, trials: list[TrialConfig], stop: StopRequest, limit: int) -> None:
+        super().__init__(trials, {config.trial_id(): 1.0 for config in trials}, done=0, side_by_side=1)
+        self.stop, self.limit, self.starts = stop, limit, list[float]()
+
+    def started(self, trial_id: str) -> None:
+        super().started(trial_id)
+        self.starts.append(time.perf_counter())
+        if len(self.starts) > self.limit:
+            self.stop.set("measured")
+
+
+def _sweep(folder: Path, count: int, seconds: float, slots: int, limit: int) -> tuple[float, list[float]]:
+    """Run `count` trials of so many seconds; return the sweep's seconds and when trials started in it."""
+    fields = {"dataset": "phantom2d", "model": "test_vit", "weights": "random", "patch_size": 7, "epochs": 4}
+    trials = [TrialConfig.model_validate(fields | {"seed": seed}) for seed in range(count)]
+    paths = SweepPaths(folder)
+    paths.trials.mkdir(parents=True)
+    (folder / "seconds").write_text(str(seconds))
+    stop = StopRequest(paths.stop)
+    watch = _Watch(trials, stop, limit)
+    began = time.perf_counter()
+    run_on_ray(
+        trials,
+        paths,
+        RunOptions(device="cpu", threads=1),
+        placement=Placement(1, 0.0, slots),
+        storage=folder / "storage",
+        retries=0,
+        reuse_actors=True,
+        listener=watch,
+        stop=stop,
+        versions=identify(),
+        trainable=SleepTrial,
+    )
+    return time.perf_counter() - began, [start - began for start in watch.starts]
+
+
+def _on_nodes(nodes: int, **sweep: Any) -> tuple[float, list[float]]:
+    """A sweep on a cluster of that many nodes, one slot each, made for it; the head's is one of them."""
+    with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
+        warnings.simplefilter("ignore")
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+        try:
+            for _ in range(nodes - 1):
+                cluster.add_node(num_cpus=1)
+            ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+            return _sweep(Path(folder) / "run", slots=nodes, **sweep)
+        finally:
+            ray.shutdown()
+            cluster.shutdown()
+
+
+def _queue(count: int) -> dict[str, float]:
+    """What a queue of that many trials costs, in a process of its own; see QUEUES and FIRST_TRIALS."""
+    words = [sys.executable, __file__, "--queue", str(count)]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def _measure_queue(count: int) -> dict[str, float]:
+    _, starts = _on_nodes(1, count=count, seconds=0.0, limit=FIRST_TRIALS)
+    gaps = [later - earlier for earlier, later in zip(starts, starts[1:], strict=False)]
+    return {
+        "queued": count,
+        "seconds_to_first_start": starts[0],
+        "seconds_per_trial": statistics.median(gaps),
+        "driver_gigabytes": psutil.Process().memory_info().rss / 1e9,
+    }
+
+
+def main() -> None:
+    """Measure and write the result."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=10.0, help="Of a trial.")
+    parser.add_argument("--repeats", type=int, default=3, help="Medians are reported.")
+    parser.add_argument("--queue", type=int, help="Measure one queue of that many trials alone.")
+    parser.add_argument("--queues-only", action="store_true", help="Leave the scaling out.")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "cluster_scaling.json")
+    arguments = parser.parse_args()
+    if arguments.queue:
+        print(json.dumps(_measure_queue(arguments.queue)))
+        return
+    scaling = []
+    for nodes in () if arguments.queues_only else NODES:
+        times = [
+            _on_nodes(nodes, count=TRIALS, seconds=arguments.seconds, limit=TRIALS)[0] for _ in range(arguments.repeats)
+        ]
+        ideal = TRIALS * arguments.seconds / nodes
+        median = statistics.median(times)
+        scaling.append({"nodes": nodes, "seconds": times, "ideal": ideal, "efficiency": ideal / median})
+        scaling[-1]["efficiency_over_one_node"] = scaling[0]["ideal"] / scaling[0]["efficiency"] / nodes / median
+        print(json.dumps(scaling[-1]), flush=True)
+    queues = []
+    for count in QUEUES:
+        repeats = [_queue(count) for _ in range(arguments.repeats)]
+        queues.append({key: statistics.median(each[key] for each in repeats) for key in repeats[0]})
+        print(json.dumps(queues[-1]), flush=True)
+    result = {
+        "trials": TRIALS,
+        "seconds_per_trial": arguments.seconds,
+        "repeats": arguments.repeats,
+        "scaling": scaling,
+        "queues": queues,
+        "load_average": os.getloadavg(),
+        "provenance": {**provenance(), "ray": ray.__version__},
+    }
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
