@@ -107,7 +107,8 @@ class Cluster:
             self.say(f"{line}, on {node.name}")
         side_by_side = sum(each.cpus // placement.cpus for each in self.nodes)
         slots = placement.slots // cards * gpus if memory else side_by_side
-        return dataclasses.replace(placement, slots=max(1, slots))
+        found: Placement = dataclasses.replace(placement, slots=max(1, slots))
+        return found
 
     def _check_room(self, device: str, *, gpus: int, cpus: int | None) -> None:
         """Raise ValueError for resources that the cluster does not have: Ray would wait for them for ever."""
@@ -125,7 +126,8 @@ class Cluster:
         for node, (function, arguments) in questions.items():
             pinned = NodeAffinitySchedulingStrategy(node.id, soft=False)
             share = SLIVER if node.gpus else 0
-            task = ray.remote(num_cpus=0, num_gpus=share, max_retries=0, scheduling_strategy=pinned)(function)
+            needs: dict[str, Any] = {"num_cpus": 0, "num_gpus": share, "max_retries": 0, "scheduling_strategy": pinned}
+            task = ray.remote(**needs)(function)
             waiting[task.remote(*arguments)] = node
         answers: dict[Node, dict[str, Any]] = {}
         while waiting:
