@@ -8,6 +8,7 @@ and its workers' is not.
 """
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -128,7 +129,7 @@ def _queue(count: int) -> dict[str, float]:
 
 def _measure_queue(count: int) -> dict[str, float]:
     _, starts = _on_nodes(1, count=count, seconds=0.0, limit=FIRST_TRIALS)
-    gaps = [later - earlier for earlier, later in zip(starts, starts[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(starts)]
     return {
         "queued": count,
         "seconds_to_first_start": starts[0],
