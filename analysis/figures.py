@@ -6,8 +6,9 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import joblib
 import matplotlib as mpl
 import pandas as pd
 from matplotlib.axes import Axes
@@ -19,6 +20,10 @@ from raypatch.analysis.panels import INK
 FILE_FORMATS = ("svg", "pdf", "png")
 PANEL_INCHES = (3.2, 2.5)
 MOST_PANELS = 40
+WORTH_PROCESSES = 24
+"""Panels whose drawing takes longer than starting the processes that would share it."""
+
+Drawn = TypeVar("Drawn")
 DATE_KEYS = {"svg": "Date", "pdf": "CreationDate"}
 
 STYLE: dict[Any, Any] = {
@@ -77,6 +82,13 @@ def draw_plot(plot: Plot) -> Figure:
         figure.draw_without_rendering()
         figure.set_layout_engine("none")  # the layout is found: do not find it again for each format
     return figure
+
+
+def on_all_cores(draw: Callable[..., Drawn], calls: Sequence[tuple[Any, ...]], *, panels: int) -> list[Drawn]:
+    """Return draw(*call) of each call, in order; spread over processes where there are many panels to draw."""
+    jobs = -1 if panels >= WORTH_PROCESSES else 1
+    drawn: list[Drawn] = joblib.Parallel(n_jobs=jobs)(joblib.delayed(draw)(*call) for call in calls)
+    return drawn
 
 
 def save_plot(plot: Plot, folder: Path, formats: Sequence[str] = FILE_FORMATS) -> list[Path]:

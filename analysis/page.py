@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from raypatch.analysis.answers import Statement
 from raypatch.analysis.content import METHOD, Section
-from raypatch.analysis.figures import Plot, panel_svg
+from raypatch.analysis.figures import Plot, on_all_cores, panel_svg
 
 FOLDER = Path(__file__).parent
 
@@ -31,6 +31,13 @@ def render_page(
     title: str, lead: str, statements: Sequence[Statement], notes: Sequence[str], sections: Sequence[Section]
 ) -> str:
     """Return the page; everything that comes from files (names, classes, errors) is escaped."""
+    calls = [(plot, name, data) for section in sections for plot in section.plots for name, data in plot.panels.items()]
+    drawn = on_all_cores(panel_svg, calls, panels=len(calls))
+    panels = {(plot.name, name): svg for (plot, name, _), svg in zip(calls, drawn, strict=True)}
+
+    def panel(plot: Plot, name: str) -> Markup:
+        return Markup(panels[plot.name, name])  # noqa: S704  matplotlib escapes the text it writes
+
     loader = jinja2.FileSystemLoader(FOLDER)
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     return environment.get_template("report.html").render(
@@ -42,13 +49,9 @@ def render_page(
         method=METHOD,
         markers=MARKER_PATHS,
         css=Markup((FOLDER / "report.css").read_text("utf-8")),  # noqa: S704  our own file
-        panel_svg=_panel,
+        panel_svg=panel,
         csv_link=_csv_link,
     )
-
-
-def _panel(plot: Plot, name: str, data: pd.DataFrame) -> Markup:
-    return Markup(panel_svg(plot, name, data))  # noqa: S704  matplotlib escapes the text it writes
 
 
 def _csv_link(data: pd.DataFrame) -> str:

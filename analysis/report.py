@@ -6,7 +6,7 @@ from pathlib import Path
 
 from raypatch.analysis.answers import Statement, state_answer
 from raypatch.analysis.content import METHOD, Section, count_trials, list_notes, make_sections
-from raypatch.analysis.figures import save_plot
+from raypatch.analysis.figures import on_all_cores, save_plot
 from raypatch.analysis.findings import conclude
 from raypatch.analysis.frames import Study, load_study
 from raypatch.analysis.page import render_page
@@ -115,9 +115,10 @@ def _write(folder: Path, texts: dict[str, str], report: Report) -> list[Path]:
     for table in [report.main, *(table for section in report.sections for table in section.tables)]:
         files.append(folder / "tables" / f"{table.name}.csv")
         write_csv(table, files[-1])
-    for section in report.sections:
-        for plot in section.plots:
-            files += save_plot(plot, folder / "figures")
+    plots = [plot for section in report.sections for plot in section.plots]
+    panels = sum(len(plot.panels) for plot in plots)
+    for written in on_all_cores(save_plot, [(plot, folder / "figures") for plot in plots], panels=panels):
+        files += written
     return files
 
 

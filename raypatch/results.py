@@ -42,6 +42,7 @@ class EpochRow(_Record):
     """One line of epochs.jsonl. There is no test figure here: a search cannot see the test set.
 
     lr: of the epoch's last step. seconds: training and validation. images_per_second: training only.
+    peak_memory_bytes: most so far, on the device; on a CPU of the process. 0 in files of earlier versions.
     """
 
     epoch: int
@@ -53,6 +54,7 @@ class EpochRow(_Record):
     lr: float
     seconds: float
     images_per_second: float
+    peak_memory_bytes: int = 0
 
 
 class Scores(_Record):

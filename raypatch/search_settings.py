@@ -1,6 +1,7 @@
 """What a search varies and how it goes about it: the `search:` section of a search space."""
 
 import difflib
+import itertools
 import math
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -92,6 +93,13 @@ class SearchSettings(BaseModel):
     )
     grace_epochs: int = Field(2, ge=1, description="Epochs that every trial gets.")
     reduction: int = Field(4, ge=2, description="asha, hyperband: one trial in so many passes a rung.")
+    budget: float = Field(
+        0.4,
+        gt=0,
+        le=1,
+        description="Most epochs a group may take, as a share of training all samples in full; pruner none ignores it."
+        " Every trial gets its grace epochs and one trial runs through, whatever the budget.",
+    )
 
     @model_validator(mode="after")
     def _searchable_fields(self) -> Self:
@@ -106,6 +114,11 @@ class SearchSettings(BaseModel):
         if self.samples > (points := math.prod(field.size for field in self.fields.values())):
             raise ValueError(f"{self.samples} samples of only {points:.0f} different trials; ask for fewer samples")
         return self
+
+    def rungs(self, epochs: int) -> tuple[int, ...]:
+        """Epochs at which a trial of so many may be stopped, and its last one: grace_epochs x reduction^k, epochs."""
+        powers = (self.grace_epochs * self.reduction**k for k in itertools.count())
+        return (*itertools.takewhile(lambda rung: rung < epochs, powers), epochs)
 
 
 class Search(BaseModel):

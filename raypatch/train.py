@@ -177,6 +177,7 @@ def train_trial(
             lr=lr,
             seconds=time.perf_counter() - started,
             images_per_second=len(train) / train_seconds,
+            peak_memory_bytes=peak_memory(device),
         )
         progress = advance(progress, row, config)
         append_epoch(paths.epochs, row)

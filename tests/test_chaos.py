@@ -18,7 +18,7 @@ from raypatch.results import SweepPaths, read_result
 
 KILLS = 20
 EPOCHS = 12
-PATIENCE = 180.0
+PATIENCE = 600.0
 
 
 def _write_space(tmp_path: Path) -> Path:
@@ -93,7 +93,7 @@ def _finished(paths: SweepPaths) -> dict[str, int]:
 
 @pytest.mark.slow
 @pytest.mark.ray
-@pytest.mark.timeout(1500)
+@pytest.mark.timeout(3000)
 def test_twenty_kills_change_no_bit(tmp_path: Path) -> None:
     seed = int(os.environ.get("RAYPATCH_CHAOS_SEED") or random.SystemRandom().randrange(10**6))
     print(f"chaos seed {seed}: repeat with RAYPATCH_CHAOS_SEED={seed}")
@@ -129,7 +129,7 @@ def test_twenty_kills_change_no_bit(tmp_path: Path) -> None:
         now = _finished(paths)
         assert {name: now[name] for name in finished} == finished, "a finished trial ran again"
         finished = now
-    output, _ = driver.communicate(timeout=2 * PATIENCE)
+    output, _ = driver.communicate(timeout=PATIENCE)
     assert driver.returncode == 0, output
     print(f"killed: {victims.count('driver')} drivers, {victims.count('worker')} workers")
 

@@ -1,8 +1,8 @@
 """The command line as a user meets it: exit codes, messages with the way out, and nothing started by a mistake."""
 
+import resource
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -257,6 +257,12 @@ def test_own_file_is_verified_by_its_structure(raypatch: Command, tmp_path: Path
     assert raypatch("data", "verify", "breast")[0] == 2
 
 
+def _children_seconds() -> float:
+    """Processor seconds of ended child processes: other work on the machine does not count."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def test_help_is_fast_and_imports_nothing_heavy() -> None:
     heavy = ("torch", "ray", "pandas", "numpy", "pydantic", "timm", "optuna", "matplotlib")
     code = f"""
@@ -270,10 +276,10 @@ except SystemExit:
 print([name for name in {heavy} if name in sys.modules])
 """
     seconds = []
-    for _ in range(3):
-        began = time.perf_counter()
+    for _ in range(5):
+        began = _children_seconds()
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
-        seconds.append(time.perf_counter() - began)
+        seconds.append(_children_seconds() - began)
         assert done.stdout.splitlines()[-1] == "[]"
         assert "Usage" in done.stdout
     assert min(seconds) < 0.3

@@ -79,7 +79,7 @@ def test_one_signal_stops_safely_and_names_the_command_that_continues(
 ) -> None:
     terminal = Terminal([*endless, "--executor", executor], tmp_path, columns)
     try:
-        terminal.wait_for(r" [3-9]/9999")
+        terminal.wait_for(r" [1-9]\d*/9999")
         if number == signal.SIGINT:
             os.killpg(terminal.process.pid, number)  # as a terminal does for Ctrl-C: Ray's processes get it too
         else:
@@ -101,7 +101,7 @@ def test_one_signal_stops_safely_and_names_the_command_that_continues(
 def test_second_signal_stops_at_once_and_the_folder_can_be_taken_up(tmp_path: Path, endless: list[str]) -> None:
     terminal = Terminal([*endless, "--executor", "ray"], tmp_path, 100)
     try:
-        terminal.wait_for(r" [3-9]/9999")
+        terminal.wait_for(r" [1-9]\d*/9999")
         terminal.process.send_signal(signal.SIGINT)
         time.sleep(0.5)  # two that arrive together are one
         terminal.process.send_signal(signal.SIGINT)

@@ -22,17 +22,20 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
 from browser import Browser, find_chromium
 from tiny import make_images, tiny_trial
 
 from raypatch.results import EpochRow, SweepPaths, TrialPaths, append_epoch, read_config, read_epochs, write_epochs
 from raypatch.sweep.guard import run_guarded
 from raypatch.sweep.preflight import check_monitoring
+from raypatch.sweep.progress import SweepProgress
 from raypatch.sweep.tensorboard import EventFile, tag_of
 from raypatch.train import Interrupted
 
 PROMETHEUS = shutil.which("prometheus")
 PATIENCE = 300.0
+DOCKER = Path(__file__).parents[1] / "docker"
 
 
 def _row(epoch: int, val_loss: float = 0.5) -> EpochRow:
@@ -215,6 +218,23 @@ def test_mlflow_holds_every_epoch_in_the_run_folder(tmp_path: Path, monkeypatch:
     assert {point.step: point.value for point in history} == {1: 1.0, 2: 0.5}
 
 
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.xdist_group("ray")
+def test_wandb_keeps_a_run_for_each_trial(tmp_path: Path) -> None:
+    pytest.importorskip("wandb", reason="no wandb: pip install 'raypatch[wandb]'")
+    words = [*_tiny_words(tmp_path, 8, 4, epochs=2), "--track", "wandb"]
+    sweep = _start(tmp_path, *words, WANDB_MODE="offline")
+    assert sweep.wait(PATIENCE) == 0, (tmp_path / "output").read_text("utf-8")
+    paths = SweepPaths(tmp_path / "runs" / "demo")
+    told = [path.read_bytes() for path in paths.folder.glob("wandb/offline-run-*/*.wandb")]
+    trials = [trial.folder.name.encode() for trial in paths.trial_folders()]
+    assert len(told) == len(trials) == 2
+    for trial in trials:
+        (mine,) = (content for content in told if trial in content)
+        assert mine.count(b"val_loss") >= 2  # one for each epoch
+
+
 @dataclass
 class _Watched:
     """A sweep that runs with a dashboard."""
@@ -326,18 +346,12 @@ def test_dashboard_in_a_browser(watched: _Watched) -> None:
 
 @contextlib.contextmanager
 def _prometheus(folder: Path) -> Iterator[Callable[[str], list[dict[str, Any]]]]:
-    """Debian's Prometheus, told of Ray by the file that Ray writes for it; gives a function that queries it."""
+    """Debian's Prometheus with the configuration that comes along; gives a function that queries it."""
     assert PROMETHEUS is not None
-    discovery = "/tmp/ray/prom_metrics_service_discovery.json"
-    config = {
-        "global": {"scrape_interval": "2s"},
-        "scrape_configs": [{"job_name": "ray", "file_sd_configs": [{"files": [discovery], "refresh_interval": "2s"}]}],
-    }
-    (folder / "prometheus.yml").write_text(json.dumps(config), "utf-8")  # JSON is YAML
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [PROMETHEUS, f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={folder / 'data'}"]
+    command = [PROMETHEUS, f"--config.file={DOCKER / 'prometheus.yml'}", f"--storage.tsdb.path={folder / 'data'}"]
     command += [f"--web.listen-address=127.0.0.1:{port}"]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
@@ -384,11 +398,39 @@ def test_prometheus_reads_the_gauges_of_running_trials(watched: _Watched, tmp_pa
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.xdist_group("ray")
+@pytest.mark.timeout(1200)
+@pytest.mark.skipif(PROMETHEUS is None, reason="no prometheus: apt-get install prometheus")
+def test_every_panel_of_the_grafana_dashboard_has_data(watched: _Watched, tmp_path: Path) -> None:
+    dashboard = json.loads((DOCKER / "grafana" / "dashboards" / "raypatch.json").read_text("utf-8"))
+    provisioned = yaml.safe_load((DOCKER / "grafana/provisioning/datasources/prometheus.yaml").read_text("utf-8"))
+    (variable,) = dashboard["templating"]["list"]
+    assert variable["query"] == "label_values(ray_raypatch_trials, sweep)"
+    with _prometheus(tmp_path) as query:
+        found = {}
+        for panel in dashboard["panels"]:
+            assert panel["datasource"]["uid"] == provisioned["datasources"][0]["uid"]
+            for target in panel["targets"]:
+                expression = target["expr"].replace("$sweep", variable["allValue"])
+                series = _wait_for(lambda expression=expression: query(expression))
+                (label,) = re.findall(r"{{(\w+)}}", target["legendFormat"])
+                found[panel["title"]] = {each["metric"][label]: float(each["value"][1]) for each in series}
+        assert {each["metric"]["sweep"] for each in query("ray_raypatch_trials")} == {"demo"}
+    print(json.dumps(found, indent=1))
+    assert set(found["Trials"]) == {"done", "failed", "running", "left"}
+    assert sum(found["Trials"].values()) == 3
+    assert found["ETA"]["demo"] > 0
+    for title in ("Validation AUC", "Images per second", "GPU memory"):
+        assert set(found[title]) <= {trial.folder.name for trial in SweepPaths(watched.folder).trial_folders()}
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.xdist_group("ray")
 def test_gauges_last_as_long_as_their_trial(tmp_path: Path) -> None:
     from raypatch.sweep.monitor import trial_gauges
     from raypatch.sweep.ray_setup import local_ray, ray
 
-    first, options = tiny_trial(make_images(tmp_path / "images.npz"))
+    first, _ = tiny_trial(make_images(tmp_path / "images.npz"))
     second = first.model_copy(update={"seed": 1})
     with local_ray(cpus=1, gpus=0):
         (node,) = ray.nodes()
@@ -400,12 +442,43 @@ def test_gauges_last_as_long_as_their_trial(tmp_path: Path) -> None:
             gauges = [line for line in lines if line.startswith("ray_raypatch_val_loss{")]
             return {trial.trial_id() for trial in (first, second) for line in gauges if trial.trial_id() in line}
 
-        with trial_gauges(first, options) as take:
+        with trial_gauges(first) as take:
             take(_row(1))
             _wait_for(lambda: offered() == {first.trial_id()})
-        with trial_gauges(second, options) as take:  # in the same process, as a worker that is used again
+        with trial_gauges(second) as take:  # in the same process, as a worker that is used again
             take(_row(1))
             _wait_for(lambda: offered() == {second.trial_id()})
             for _ in range(30):  # longer than Ray keeps a gauge that nobody sets
                 time.sleep(1)
                 assert offered() == {second.trial_id()}
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.xdist_group("ray")
+def test_gauges_of_the_sweep_follow_its_progress(tmp_path: Path) -> None:
+    from raypatch.sweep.monitor import sweep_gauges
+    from raypatch.sweep.ray_setup import local_ray, ray
+
+    config, _ = tiny_trial(make_images(tmp_path / "images.npz"), epochs=4)
+    configs = [config.model_copy(update={"seed": seed}) for seed in range(3)]
+    names = [each.trial_id() for each in configs]
+    progress = SweepProgress(configs, dict.fromkeys(names, 8.0), done=5, side_by_side=1)
+    with local_ray(cpus=1, gpus=0):
+        (node,) = ray.nodes()
+        address = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+
+        def offered() -> dict[str, float]:
+            with urllib.request.urlopen(address, timeout=30) as answer:
+                text = answer.read().decode()
+            lines = re.findall(r"^ray_raypatch_(trials|eta_seconds)\{(.*)\} (\S+)$", text, re.M)
+            offers = [(name, dict(re.findall(r'(\w+)="(.*?)"', labels)), value) for name, labels, value in lines]
+            assert {labels["sweep"] for _, labels, _ in offers} <= {"grid"}
+            return {labels.get("state", name): float(value) for name, labels, value in offers}
+
+        with sweep_gauges("grid", progress):
+            _wait_for(lambda: offered() == {"done": 5, "failed": 0, "running": 0, "left": 3})
+            progress.started(names[0])
+            progress.epoch(names[0], _row(1).model_copy(update={"seconds": 2.0}))
+            _wait_for(lambda: offered() == {"done": 5, "failed": 0, "running": 1, "left": 2, "eta_seconds": 22.0})
+        _wait_for(lambda: offered() == {})

@@ -250,6 +250,31 @@ def test_pruners_give_up_the_worst_only(pruner: str) -> None:
     assert (min(ran) < 9) == (pruner != "none")
 
 
+@pytest.mark.parametrize(("samples", "budget"), [(16, 0.4), (16, 0.25), (3, 0.4)])
+def test_budget_holds_though_every_trial_is_the_best_so_far(samples: int, budget: float) -> None:
+    study = _study(samples=samples, budget=budget, epochs=27, reduction=3)
+    ran = [_run(study, [0.9 - 0.01 * number] * 27) for number in range(samples)]
+    assert sum(ran) <= budget * samples * 27
+    assert set(ran) <= {1, 3, 9, 27}  # stopped at rungs, where the score says something
+    assert 27 in ran
+
+
+def test_budget_counts_what_running_trials_may_still_take() -> None:
+    study = _study(samples=4, budget=0.4, epochs=10, reduction=2)  # 16 of 40 epochs
+    first, second = study.draw(), study.draw()
+    assert not study.report(first.trial_id(), _row(1, 0.5))  # 2 + 1, and 2 undrawn
+    passed = [rung for rung in (2, 4, 8) if not study.report(first.trial_id(), _row(rung, 0.5))]
+    assert passed == [2, 4, 8]  # 10 + 1 + 2
+    assert not study.report(second.trial_id(), _row(1, 0.4))  # 10 + 2 + 2
+    assert not study.report(second.trial_id(), _row(2, 0.4))  # 10 + 4 + 2
+    assert study.report(second.trial_id(), _row(4, 0.4))  # 10 + 8 + 2 would be more than 16
+
+
+def test_one_trial_runs_through_whatever_the_budget() -> None:
+    study = _study(samples=2, budget=0.01)
+    assert [_run(study, [0.5] * 9), _run(study, [0.1] * 9)] == [9, 1]
+
+
 def test_groups_never_judge_each_other() -> None:
     good, bad = _study(), _study(label="derma-p7")
     assert _run(good, [0.1] * 9) == 9
@@ -266,7 +291,7 @@ def test_repeated_epochs_after_a_crash_are_not_judged_again() -> None:
 
 
 def test_last_epoch_is_never_given_up_and_undefined_scores_are_no_best() -> None:
-    study = _study(epochs=3, samples=4)
+    study = _study(epochs=3, samples=4, budget=1)
     _run(study, [0.1] * 3)
     assert _run(study, [0.05, 0.05, 9.0]) == 3
     assert _run(study, [float("nan")] * 3) == 1

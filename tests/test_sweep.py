@@ -188,6 +188,11 @@ def test_live_display_fits_80_and_160_columns() -> None:
         assert max(map(len, lines)) <= width
         assert "3/4 done, 0 failed, 1 running, 0 left" in lines[0]
         assert any(config.trial_id() in line and "0/100" in line for line in lines)
+    display.epoch(config.trial_id(), _row(7, 1.0).model_copy(update={"peak_memory_bytes": 3 << 29}))
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(display.render())
+    (line,) = (line for line in console.export_text().splitlines() if config.trial_id() in line)
+    assert line.split()[1:] == ["7/100", "0.5000", "0.500", "1", "1.5", "GiB"]
 
 
 @pytest.mark.ray

@@ -28,7 +28,10 @@ def _figures(result: TrialResult) -> dict[str, object]:
 
 
 def _contents(paths: TrialPaths) -> dict[str, object]:
-    rows = [row.model_dump(exclude={"seconds", "images_per_second"}) for row in read_epochs(paths.epochs)]
+    rows = [
+        row.model_dump(exclude={"seconds", "images_per_second", "peak_memory_bytes"})
+        for row in read_epochs(paths.epochs)
+    ]
     return {"rows": rows, "predictions": paths.predictions.read_bytes()}
 
 

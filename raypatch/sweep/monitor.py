@@ -1,4 +1,4 @@
-"""Gauges of the running trials, which Ray hands to Prometheus."""
+"""Gauges of a sweep and of its running trials, which Ray hands to Prometheus."""
 
 import contextlib
 import functools
@@ -10,9 +10,9 @@ from raypatch.sweep import ray_setup  # noqa: F401 - makes the settings that ray
 # isort: split
 from ray.util.metrics import Gauge
 
-from raypatch.config import RunOptions, TrialConfig
+from raypatch.config import TrialConfig
 from raypatch.results import EpochRow
-from raypatch.runtime import peak_memory, resolve_device
+from raypatch.sweep.progress import SweepProgress
 
 REFRESH_SECONDS = 5.0
 """Ray drops a gauge that was not set within its last two reports, 10 s apart."""
@@ -26,39 +26,68 @@ GAUGES = {
 }
 
 
+SWEEP_GAUGES = {
+    "trials": "Trials of the sweep by state: done, failed (in this session), running, left",
+    "eta_seconds": "Expected seconds until the sweep ends; absent before its first epoch",
+}
+
+
 @functools.cache
-def _gauge(name: str) -> Gauge:
-    return Gauge(f"raypatch_{name}", description=GAUGES[name], tag_keys=("trial", "dataset", "patch_size"))
+def _gauge(name: str, *tag_keys: str) -> Gauge:
+    return Gauge(f"raypatch_{name}", description=(GAUGES | SWEEP_GAUGES)[name], tag_keys=tag_keys)
 
 
 @contextlib.contextmanager
-def trial_gauges(config: TrialConfig, options: RunOptions) -> Iterator[Callable[[EpochRow], None]]:
+def _kept_fresh(publish: Callable[[], None]) -> Iterator[None]:
+    """Call `publish` now and every REFRESH_SECONDS from a thread."""
+    over = threading.Event()
+
+    def keep_fresh() -> None:
+        publish()
+        while not over.wait(REFRESH_SECONDS):
+            publish()
+
+    thread = threading.Thread(target=keep_fresh, name="gauges", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+@contextlib.contextmanager
+def sweep_gauges(name: str, progress: SweepProgress) -> Iterator[None]:
+    """Offer the counts of trials and the ETA of a sweep as Ray's metrics. Call in the driver, once Ray is connected."""
+
+    def publish() -> None:
+        for state, count in progress.counts().items():
+            _gauge("trials", "sweep", "state").set(count, {"sweep": name, "state": state})
+        eta = progress.eta_seconds()
+        if eta is not None:
+            _gauge("eta_seconds", "sweep").set(eta, {"sweep": name})
+
+    with _kept_fresh(publish):
+        yield
+
+
+@contextlib.contextmanager
+def trial_gauges(config: TrialConfig) -> Iterator[Callable[[EpochRow], None]]:
     """Offer the figures of a trial's last epoch as Ray's metrics while it runs, and no longer.
 
     Yields what takes each epoch's row. Call in a Ray worker.
     """
     tags = {"trial": config.trial_id(), "dataset": config.dataset, "patch_size": str(config.patch_size)}
     figures: dict[str, float] = {}
-    over = threading.Event()
 
     def publish() -> None:
         for name, value in figures.items():
-            _gauge(name).set(value, tags)
-
-    def keep_fresh() -> None:
-        while not over.wait(REFRESH_SECONDS):
-            publish()
+            _gauge(name, *tags).set(value, tags)
 
     def take(row: EpochRow) -> None:
         nonlocal figures
-        memory = peak_memory(resolve_device(options.device))
-        figures = {name: getattr(row, name, float(memory)) for name in GAUGES}
+        figures = {name: getattr(row, name) for name in GAUGES}
         publish()
 
-    thread = threading.Thread(target=keep_fresh, name="gauges", daemon=True)
-    thread.start()
-    try:
+    with _kept_fresh(publish):
         yield take
-    finally:
-        over.set()
-        thread.join()

@@ -85,20 +85,28 @@ class SweepProgress:
     @property
     def failed(self) -> int:
         """Trials of this session that failed."""
-        return sum(result.status == "failed" for result in self.results.values())
+        return sum(result.status == "failed" for result in list(self.results.values()))
 
     @property
     def left(self) -> int:
         """Trials neither over nor running."""
         return len(self.configs) + len(self.to_draw) - len(self.results) - len(self.running)
 
+    def counts(self) -> dict[str, int]:
+        """How many trials are in each state; together, all of them. Trials that failed earlier count as done."""
+        over = self.already_done + len(self.results)
+        return {"done": over - self.failed, "failed": self.failed, "running": len(self.running), "left": self.left}
+
     def eta_seconds(self) -> float | None:
-        """Seconds until the end: expected ones, times measured / expected so far. None before the first epoch."""
+        """Seconds until the end: expected ones, times measured / expected so far. None before the first epoch.
+
+        Other threads ask too, while trials come and go: hence the copies.
+        """
         if not self._expected:
             return None
-        pruned = [result.epochs / self.configs[name].epochs for name, result in self.results.items()]
+        pruned = [result.epochs / self.configs[name].epochs for name, result in list(self.results.items())]
         expected = sum(self.to_draw) * (sum(pruned) / len(pruned) if pruned else 1.0)
-        for trial_id, config in self.configs.items():
+        for trial_id, config in list(self.configs.items()):
             if trial_id not in self.results:
                 row = self.running.get(trial_id)
                 expected += self.seconds[trial_id] * (1 - (row.epoch / config.epochs if row else 0.0))
@@ -148,15 +156,16 @@ class LiveDisplay(SweepProgress):
         counts.append(f", about {duration(eta)} to go" if eta is not None else ", measuring")
         table = Table(box=None, pad_edge=False, show_edge=False)
         table.add_column("running trial", no_wrap=True, overflow="ellipsis", ratio=1)
-        for heading in ("epoch", "val loss", "val AUC", "images/s"):
+        for heading in ("epoch", "val loss", "val AUC", "images/s", "memory"):
             table.add_column(heading, justify="right", no_wrap=True)
         for trial_id, row in list(self.running.items()):
             epochs = self.configs[trial_id].epochs
             if row is None:
-                table.add_row(trial_id, f"0/{epochs}", "", "", "")
+                table.add_row(trial_id, f"0/{epochs}", "", "", "", "")
             else:
                 figures = (f"{row.val_loss:.4f}", f"{row.val_auc:.3f}", f"{row.images_per_second:,.0f}")
-                table.add_row(trial_id, f"{row.epoch}/{epochs}", *figures)
+                memory = f"{row.peak_memory_bytes / 2**30:.1f} GiB"
+                table.add_row(trial_id, f"{row.epoch}/{epochs}", *figures, memory)
         notes = [Text(f"best of {topic} so far: {text}") for topic, text in self.notes.items()]
         return Group(counts, ProgressBar(total=max(1, total), completed=done, width=None), table, *notes)
 

@@ -45,7 +45,7 @@ def ray_trial(spec: dict[str, Any]) -> None:
     config = TrialConfig.model_validate(spec["trial"])
     options = RunOptions.model_validate(spec["options"])
     sweep = SweepPaths(Path(spec["folder"]))
-    with contextlib.suppress(Interrupted), trial_gauges(config, options) as publish:
+    with contextlib.suppress(Interrupted), trial_gauges(config) as publish:
 
         def on_epoch(row: EpochRow) -> None:
             publish(row)

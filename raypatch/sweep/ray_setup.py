@@ -11,6 +11,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 # A private token file, silence, list order, our own signal handling.
 os.environ.setdefault("RAY_AUTH_MODE", "token")
@@ -23,6 +24,7 @@ os.environ.update(
     TUNE_MAX_PENDING_TRIALS_PG="1",
     TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S="0",
 )
+STARTS = 3
 _umask = os.umask(0o077)
 try:
     import ray
@@ -41,7 +43,7 @@ def local_ray(*, cpus: int, gpus: int, dashboard: bool = False) -> Iterator[Path
     """
     try:
         with _discreetly():
-            context = ray.init(
+            context = _start_patiently(
                 address="local",
                 num_cpus=cpus,
                 num_gpus=gpus,
@@ -53,21 +55,29 @@ def local_ray(*, cpus: int, gpus: int, dashboard: bool = False) -> Iterator[Path
             )
     except ray.exceptions.AuthenticationError as error:
         raise ValueError(f"Ray finds no token: {error}") from error
-    except Exception as error:
-        if "timed out" not in str(error).lower():  # Ray raises a plain Exception, and gives up after 30 s
-            raise
-        ray.shutdown()
-        raise ValueError(
-            "Ray did not start within its 30 s: this machine is busy. Try again, or run with --executor local"
-        ) from error
     if dashboard:
         print(how_to_open(str(context.dashboard_url)), flush=True)
-    session = Path(context.address_info["session_dir"])  # type: ignore[attr-defined]
+    session = Path(context.address_info["session_dir"])
     try:
         yield session
     finally:
         ray.shutdown()
         shutil.rmtree(session, ignore_errors=True)
+
+
+def _start_patiently(**settings: Any) -> Any:
+    """Start Ray, which gives up after 30 s however busy the machine is, as often as STARTS says."""
+    for _ in range(STARTS):
+        try:
+            return ray.init(**settings)
+        except Exception as error:
+            if "timed out" not in str(error).lower():  # Ray raises a plain Exception
+                raise
+            ray.shutdown()
+    raise ValueError(
+        f"Ray did not start within {STARTS} times its 30 s: this machine is busy."
+        " Try again, or run with --executor local"
+    )
 
 
 @contextlib.contextmanager

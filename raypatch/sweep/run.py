@@ -222,9 +222,13 @@ def _execute(
         if how.executor == "local":
             run_locally(plan.todo, paths, options, retries=how.retries, listener=listener, stop=stop, search=search)
             return
+        from raypatch.sweep.monitor import sweep_gauges
         from raypatch.sweep.ray_executor import run_on_ray
 
-        with _storage(paths, how, placement, cores, cluster) as storage:
+        with (
+            _storage(paths, how, placement, cores, cluster) as storage,
+            sweep_gauges(paths.folder.name, display),
+        ):
             run_on_ray(
                 plan.todo,
                 paths,

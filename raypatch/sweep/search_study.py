@@ -19,8 +19,11 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 @dataclass
 class _Entry:
+    """A trial. goal: the epoch up to which it may run as things stand, at its end the epochs that it took."""
+
     config: TrialConfig
     trial: optuna.Trial
+    goal: int
     progress: Progress = field(default_factory=Progress)
 
 
@@ -35,6 +38,7 @@ class GroupStudy:
     ) -> None:
         self.base, self.label, self.settings = base, label, settings
         self.entries: dict[str, _Entry] = {}
+        self._rungs = settings.rungs(base.epochs)
         self._distributions = {name: searched.to_optuna() for name, searched in settings.fields.items()}
         self._study = optuna.create_study(
             storage=storage,
@@ -76,11 +80,14 @@ class GroupStudy:
         entry.progress = advance(entry.progress, row, entry.config)
         assert entry.progress.best_figure is not None
         entry.trial.report(entry.progress.best_figure, row.epoch)
-        return row.epoch < entry.config.epochs and entry.trial.should_prune()
+        if row.epoch == entry.config.epochs:
+            return False
+        return entry.trial.should_prune() or not self._may_pass(entry, row.epoch)
 
     def tell(self, result: TrialResult) -> None:
         """Take the end of a trial. A failed one counts as a sample, without a score."""
-        trial = self.entries[result.trial_id].trial
+        entry = self.entries[result.trial_id]
+        trial, entry.goal = entry.trial, entry.progress.epoch
         score = selection_score(self.base, result)
         if result.status == "pruned":
             self._study.tell(trial, state=TrialState.PRUNED)
@@ -91,7 +98,22 @@ class GroupStudy:
 
     def _add(self, config: TrialConfig, trial: optuna.Trial) -> None:
         trial.set_user_attr("trial_id", config.trial_id())
-        self.entries[config.trial_id()] = _Entry(config, trial)
+        self.entries[config.trial_id()] = _Entry(config, trial, self._rungs[0])
+
+    def _may_pass(self, entry: _Entry, epoch: int) -> bool:
+        """Whether the budget lets a trial go on after `epoch`: at a rung, only if the way to the next one fits in.
+
+        What the other trials are still allowed to run counts as spent, so the budget holds whoever is faster.
+        """
+        if epoch < entry.goal or self.settings.pruner == "none":
+            return True
+        goal = next(rung for rung in self._rungs if rung > epoch)
+        others = [other.goal for other in self.entries.values() if other is not entry]
+        planned = goal + sum(others) + self.undrawn * self._rungs[0]
+        fits = planned <= self.settings.budget * self.settings.samples * self.base.epochs
+        if fits or all(other <= epoch for other in others):  # one trial runs through in any case
+            entry.goal = goal
+        return entry.goal > epoch
 
     def _sampler(self, attempt: int) -> optuna.samplers.BaseSampler:
         text = f"{self.base.seed}/{self.label}/{len(self.entries)}/{attempt}"

@@ -36,6 +36,7 @@ class TrialStatus:
     val_loss: float | None
     val_auc: float | None
     images_per_second: float | None
+    peak_memory_bytes: int | None
     seconds: float
     error: str | None = None
 
@@ -83,7 +84,7 @@ def _trial_status(config: TrialConfig, paths: TrialPaths) -> TrialStatus:
     except NewerSchemaError:
         raise
     except DamagedFileError as error:
-        return TrialStatus(config.trial_id(), "damaged", 0, config.epochs, None, None, None, 0.0, str(error))
+        return TrialStatus(config.trial_id(), "damaged", 0, config.epochs, None, None, None, None, 0.0, str(error))
     last = rows[-1] if rows else None
     state: State
     if result is not None:
@@ -109,6 +110,7 @@ def _status_of(
         val_loss=finite(last.val_loss) if last else None,
         val_auc=finite(last.val_auc) if last else None,
         images_per_second=last.images_per_second if last else None,
+        peak_memory_bytes=last.peak_memory_bytes if last else None,
         seconds=sum(row.seconds for row in rows),
         error=result.error if result else None,
     )
