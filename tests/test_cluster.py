@@ -121,13 +121,13 @@ def test_trials_take_every_node_s_cores(ray_nodes: Nodes, tmp_path: Path) -> Non
     config, options = tiny_trial(make_images(tmp_path / "own.npz"))
     ray_nodes((0, 0), (2, 0), (5, 0))
     said: list[str] = []
-    cluster = Cluster(said.append)
+    cluster = Cluster(said.append, options)
     with pytest.raises(ValueError, match="--cpus-per-trial 6 is more than"):
-        cluster.check([config], options, SweepPaths(tmp_path), gpus=1, cpus=6)
-    cluster.check([config], options, SweepPaths(tmp_path), gpus=1, cpus=2)
+        cluster.check([config], SweepPaths(tmp_path), gpus=1, cpus=6)
+    cluster.check([config], SweepPaths(tmp_path), gpus=1, cpus=2)
     assert "2 nodes of the cluster are ready" in said[0]
     assert not list(tmp_path.glob(".*"))
-    placement = cluster.place([config], options, gpus=1, share=None, cpus=2)
+    placement = cluster.place([config], gpus=1, share=None, cpus=2)
     assert (placement.cpus, placement.slots, placement.gpu_share) == (2, 3, 0.0)
 
 
@@ -139,16 +139,17 @@ def test_eight_cards_on_eight_nodes_are_used_when_asked_for(ray_nodes: Nodes, tm
     config, options = tiny_trial(make_images(tmp_path / "own.npz"))
     options = options.model_copy(update={"device": "auto"})
     ray_nodes((2, 0), *[(2, 1)] * 8)
-    cluster = Cluster(lambda text: None)
+    cluster = Cluster(lambda text: None, options)
     with pytest.raises(ValueError, match="--gpus 9 is more than the 8"):
-        cluster.check([config], options, SweepPaths(tmp_path), gpus=9, cpus=None)
+        cluster.check([config], SweepPaths(tmp_path), gpus=9, cpus=None)
     with pytest.raises(ValueError, match="device 'cuda' is missing"):  # the cards are made up
-        cluster.check([config], options, SweepPaths(tmp_path), gpus=8, cpus=None)
+        cluster.check([config], SweepPaths(tmp_path), gpus=8, cpus=None)
     cluster.nodes = [Node(n.id, n.name, n.cpus, n.gpus, 80 << 30) for n in alive_nodes() if n.gpus]
-    shared = cluster.place([config], options.model_copy(update={"device": "cpu"}), gpus=8, share=None, cpus=None)
+    cluster.options = options.model_copy(update={"device": "cpu"})
+    shared = cluster.place([config], gpus=8, share=None, cpus=None)
     assert (shared.gpu_share, shared.slots) == (0.25, 32)
     assert place_under_cap(shared, 8) == ({"bundles": [shared.as_bundle()]}, None)
-    whole = cluster.place([config], options.model_copy(update={"device": "cpu"}), gpus=3, share=None, cpus=None)
+    whole = cluster.place([config], gpus=3, share=None, cpus=None)
     assert (whole.gpu_share, whole.slots) == (1.0, 3)
     assert place_under_cap(whole, 3)[1] == 3
     request, _ = place_under_cap(Placement(1, 0.5, 2), 1)

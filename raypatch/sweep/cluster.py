@@ -40,30 +40,33 @@ class Node:
 
 @dataclass
 class Cluster:
-    """The Ray cluster that is connected. nodes: those that trials can run on, once `check` knows the device."""
+    """The Ray cluster that is connected.
+
+    nodes: those that trials can run on, and options as trials there take them: both once `check` knows the device.
+    """
 
     say: Callable[[str], None]
+    options: RunOptions
     versions: dict[str, str] = field(default_factory=identify)
     nodes: list[Node] = field(default_factory=list)
 
     def check(
         self,
         trials: Sequence[TrialConfig],
-        options: RunOptions,
         paths: SweepPaths,
         *,
         gpus: int,
         cpus: int | None,
-    ) -> RunOptions:
+    ) -> None:
         """See on every node that trials can run on that its code, storage, data and device are fit for them.
 
-        Returns the options as the nodes take them. Raises ValueError with each node's problems and the way out.
+        Raises ValueError with each node's problems and the way out.
         """
-        alive = alive_nodes()
+        alive, options = alive_nodes(), self.options
         device = choose_device(options.device, alive)
         self.nodes = [node for node in alive if node.cpus and (node.gpus or device == "cpu")]
         self._check_room(device, gpus=gpus, cpus=cpus)
-        options = options.model_copy(
+        self.options = options.model_copy(
             update={
                 "device": device,
                 "data_dir": options.data_dir and options.data_dir.expanduser().absolute(),
@@ -75,7 +78,7 @@ class Cluster:
             for c in trials
         }
         with _probe(paths.folder) as probe:
-            what = str(paths.folder), probe, list(distinct.values()), options.model_dump(mode="json")
+            what = str(paths.folder), probe, list(distinct.values()), self.options.model_dump(mode="json")
             answers = self._ask({node: (_look, (self.versions, node.id, *what)) for node in self.nodes})
             problems: dict[str, list[str]] = {}
             for node, answer in answers.items():
@@ -90,11 +93,8 @@ class Cluster:
             raise ValueError("the cluster is not fit for this sweep, nothing was started\n  " + "\n  ".join(lines))
         self.nodes = [dataclasses.replace(node, card_bytes=answers[node]["card_bytes"]) for node in self.nodes]
         self.say(f"{len(self.nodes)} nodes of the cluster are ready: {', '.join(node.name for node in self.nodes)}")
-        return options
 
-    def place(
-        self, todo: Sequence[TrialConfig], options: RunOptions, *, gpus: int, share: float | None, cpus: int | None
-    ) -> Placement:
+    def place(self, todo: Sequence[TrialConfig], *, gpus: int, share: float | None, cpus: int | None) -> Placement:
         """What each trial asks for, found out on the node with the fewest cores (per GPU), so that each takes part."""
         node = min(self.nodes, key=lambda node: (node.cpus / (node.gpus or 1), node.name))
         cards = min(gpus, node.gpus)
@@ -102,7 +102,7 @@ class Cluster:
             share = share or 1.0  # the cap holds over several nodes for whole cards alone
         memory = min((each.card_bytes for each in self.nodes if each.card_bytes), default=None)
         asked = {"gpus": cards, "share": share, "cpus": cpus, "cores": node.cpus, "card_bytes": memory}
-        answer = self._ask({node: (_place, (list(todo), options, asked))})[node]
+        answer = self._ask({node: (_place, (list(todo), self.options, asked))})[node]
         if answer["problems"]:
             raise ValueError(f"node {node.name}: {answer['problems'][0]}")
         placement: Placement = answer["placement"]

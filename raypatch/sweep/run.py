@@ -122,10 +122,11 @@ def _run(
     check_monitoring(how.executor, dashboard=how.dashboard, track=how.track)
     check_address(how.address, how.executor, dashboard=how.dashboard)
     trials = record.search.extremes if record.search else record.trials
-    with _join(how.address) as cluster:
+    with _join(how.address, options) as cluster:
         if cluster:
             paths = check_folder(folder.absolute())
-            options = cluster.check(trials, options, paths, gpus=how.gpus, cpus=how.cpus_per_trial)
+            cluster.check(trials, paths, gpus=how.gpus, cpus=how.cpus_per_trial)
+            options = options.model_copy(update={"device": "auto"})  # this machine only plans, perhaps without a GPU
         else:
             check_before_start(trials, options, say=_say)
             check_room(options.device, gpus=how.gpus, cpus=how.cpus_per_trial)
@@ -134,7 +135,7 @@ def _run(
 
 
 @contextlib.contextmanager
-def _join(address: str) -> "Iterator[Cluster | None]":
+def _join(address: str, options: RunOptions) -> "Iterator[Cluster | None]":
     """Connect to the cluster at `address`; gives None for `local`."""
     if address == "local":
         yield None
@@ -144,7 +145,7 @@ def _join(address: str) -> "Iterator[Cluster | None]":
     with joined_ray(address):
         from raypatch.sweep.cluster import Cluster
 
-        yield Cluster(say=_say)
+        yield Cluster(_say, options)
 
 
 def _carry_out(
@@ -209,10 +210,11 @@ def _execute(
     expected = [*plan.todo, *(search.undrawn if search else ())]
     cores = len(os.sched_getaffinity(0))
     if cluster:
-        placement = cluster.place(expected, options, gpus=how.gpus, share=how.gpu_share, cpus=how.cpus_per_trial)
+        placement = cluster.place(expected, gpus=how.gpus, share=how.gpu_share, cpus=how.cpus_per_trial)
     else:
         placement = _place_here(expected, options, how, cores)
     seconds = {config.trial_id(): rough_seconds(config, options) for config in plan.todo}
+    options = cluster.options if cluster else options
     options = options.model_copy(update={"threads": options.threads or placement.cpus})
     slots = 1 if how.executor == "local" else placement.slots
     with make_display(plan.todo, seconds, done=len(plan.results), side_by_side=slots) as display:
