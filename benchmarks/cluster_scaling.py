@@ -1,6 +1,6 @@
 """How a sweep's duration falls with the nodes of a cluster, and what a long queue costs.
 
-    python benchmarks/cluster_scaling.py [--seconds 10] [--repeats 3] [--out benchmarks/results/cluster_scaling.json]
+    python benchmarks/cluster_scaling.py [--seconds 15] [--repeats 3] [--out benchmarks/results/cluster_scaling.json]
 
 Trials sleep in place of training, so that the cores of this machine do not decide; everything else is the executor as
 a sweep uses it. Nodes are simulated: processes on this machine, one slot each. Their start is left out, the executor's
@@ -45,6 +45,9 @@ NODES = (1, 2, 4)
 QUEUES = (216, 1000, 3000, 10000)
 FIRST_TRIALS = 30
 """Trials of a long queue that are run before it is stopped."""
+
+DRAINED = 3000
+"""Trials of a queue that is run to its end: does each cost more, the more are over?"""
 
 
 def _sleep(config: dict[str, Any]) -> None:
@@ -119,21 +122,30 @@ def _on_nodes(nodes: int, **sweep: Any) -> tuple[float, list[float]]:
             cluster.shutdown()
 
 
-def _queue(count: int) -> dict[str, float]:
-    """What a queue of that many trials costs, in a process of its own; see QUEUES and FIRST_TRIALS."""
-    words = [sys.executable, __file__, "--queue", str(count)]
+def _queue(count: int, first: int) -> dict[str, float]:
+    """What the first trials of a queue of that many cost, in a process of its own."""
+    words = [sys.executable, __file__, "--queue", str(count), "--first", str(first)]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
 
 
-def _measure_queue(count: int) -> dict[str, float]:
-    _, starts = _on_nodes(1, count=count, seconds=0.0, limit=FIRST_TRIALS)
+def _scale(seconds: float) -> dict[int, float]:
+    """Seconds of the sweep on each number of nodes: all at once, in processes of their own, as they only sleep."""
+    words = [sys.executable, __file__, "--seconds", str(seconds), "--nodes"]
+    started = {nodes: subprocess.Popen([*words, str(nodes)], stdout=subprocess.PIPE, text=True) for nodes in NODES}
+    return {nodes: float(process.communicate()[0].splitlines()[-1]) for nodes, process in started.items()}
+
+
+def _measure_queue(count: int, first: int) -> dict[str, float]:
+    _, starts = _on_nodes(1, count=count, seconds=0.0, limit=first)
     gaps = [later - earlier for earlier, later in itertools.pairwise(starts)]
     return {
         "queued": count,
+        "run": len(starts),
         "seconds_to_first_start": starts[0],
         "seconds_per_trial": statistics.median(gaps),
+        "seconds_per_trial_of_the_last_tenth": statistics.median(gaps[-max(1, len(gaps) // 10) :]),
         "driver_gigabytes": psutil.Process().memory_info().rss / 1e9,
     }
 
@@ -141,36 +153,43 @@ def _measure_queue(count: int) -> dict[str, float]:
 def main() -> None:
     """Measure and write the result."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=10.0, help="Of a trial.")
+    parser.add_argument("--seconds", type=float, default=15.0, help="Of a trial.")
     parser.add_argument("--repeats", type=int, default=3, help="Medians are reported.")
+    parser.add_argument("--nodes", type=int, help="Measure one sweep on that many nodes alone.")
     parser.add_argument("--queue", type=int, help="Measure one queue of that many trials alone.")
+    parser.add_argument("--first", type=int, default=FIRST_TRIALS, help="Trials of it that are run.")
     parser.add_argument("--queues-only", action="store_true", help="Leave the scaling out.")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "cluster_scaling.json")
     arguments = parser.parse_args()
     if arguments.queue:
-        print(json.dumps(_measure_queue(arguments.queue)))
+        print(json.dumps(_measure_queue(arguments.queue, arguments.first)))
         return
-    scaling = []
-    for nodes in () if arguments.queues_only else NODES:
-        times = [
-            _on_nodes(nodes, count=TRIALS, seconds=arguments.seconds, limit=TRIALS)[0] for _ in range(arguments.repeats)
-        ]
+    if arguments.nodes:
+        print(_on_nodes(arguments.nodes, count=TRIALS, seconds=arguments.seconds, limit=TRIALS)[0])
+        return
+    scaling: list[dict[str, Any]] = []
+    rounds = [] if arguments.queues_only else [_scale(arguments.seconds) for _ in range(arguments.repeats)]
+    for nodes in NODES if rounds else ():
+        times = [found[nodes] for found in rounds]
         ideal = TRIALS * arguments.seconds / nodes
         median = statistics.median(times)
         scaling.append({"nodes": nodes, "seconds": times, "ideal": ideal, "efficiency": ideal / median})
-        scaling[-1]["efficiency_over_one_node"] = scaling[0]["ideal"] / scaling[0]["efficiency"] / nodes / median
+        scaling[-1]["efficiency_over_one_node"] = statistics.median(scaling[0]["seconds"]) / nodes / median
         print(json.dumps(scaling[-1]), flush=True)
     queues = []
     for count in QUEUES:
-        repeats = [_queue(count) for _ in range(arguments.repeats)]
+        repeats = [_queue(count, FIRST_TRIALS) for _ in range(arguments.repeats)]
         queues.append({key: statistics.median(each[key] for each in repeats) for key in repeats[0]})
         print(json.dumps(queues[-1]), flush=True)
+    drained = _queue(DRAINED, DRAINED)
+    print(json.dumps(drained), flush=True)
     result = {
         "trials": TRIALS,
         "seconds_per_trial": arguments.seconds,
         "repeats": arguments.repeats,
         "scaling": scaling,
         "queues": queues,
+        "drained": drained,
         "load_average": os.getloadavg(),
         "provenance": {**provenance(), "ray": ray.__version__},
     }

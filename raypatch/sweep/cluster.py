@@ -102,13 +102,15 @@ class Cluster:
             share = share or 1.0  # the cap holds over several nodes for whole cards alone
         memory = min((each.card_bytes for each in self.nodes if each.card_bytes), default=None)
         asked = {"gpus": cards, "share": share, "cpus": cpus, "cores": node.cpus, "card_bytes": memory}
-        placement, said = self._ask({node: (_place, (list(todo), options, asked))})[node]["answer"]
-        for line in said:
+        answer = self._ask({node: (_place, (list(todo), options, asked))})[node]
+        if answer["problems"]:
+            raise ValueError(f"node {node.name}: {answer['problems'][0]}")
+        placement: Placement = answer["placement"]
+        for line in answer["said"]:
             self.say(f"{line}, on {node.name}")
         side_by_side = sum(each.cpus // placement.cpus for each in self.nodes)
         slots = placement.slots // cards * gpus if memory else side_by_side
-        found: Placement = dataclasses.replace(placement, slots=max(1, slots))
-        return found
+        return dataclasses.replace(placement, slots=max(1, slots))
 
     def _check_room(self, device: str, *, gpus: int, cpus: int | None) -> None:
         """Raise ValueError for resources that the cluster does not have: Ray would wait for them for ever."""
@@ -122,12 +124,12 @@ class Cluster:
 
     def _ask(self, questions: Mapping[Node, tuple[Callable[..., Any], tuple[Any, ...]]]) -> dict[Node, dict[str, Any]]:
         """Call a function on each node, all at once; a call that breaks gives its problem as the answer."""
-        waiting = {}
+        waiting: dict[Any, Node] = {}
+        remote: Any = ray.remote  # Ray's types lack this scheduling strategy
         for node, (function, arguments) in questions.items():
             pinned = NodeAffinitySchedulingStrategy(node.id, soft=False)
             share = SLIVER if node.gpus else 0
-            needs: dict[str, Any] = {"num_cpus": 0, "num_gpus": share, "max_retries": 0, "scheduling_strategy": pinned}
-            task = ray.remote(**needs)(function)
+            task = remote(num_cpus=0, num_gpus=share, max_retries=0, scheduling_strategy=pinned)(function)
             waiting[task.remote(*arguments)] = node
         answers: dict[Node, dict[str, Any]] = {}
         while waiting:
@@ -202,8 +204,6 @@ def _look_by_value() -> Callable[..., dict[str, Any]]:
 _look = _look_by_value()
 
 
-def _place(
-    todo: Sequence[TrialConfig], options: RunOptions, asked: dict[str, Any]
-) -> dict[str, tuple[Placement, list[str]]]:
+def _place(todo: Sequence[TrialConfig], options: RunOptions, asked: dict[str, Any]) -> dict[str, Any]:
     said: list[str] = []
-    return {"answer": (place_trials(todo, options, say=said.append, **asked), said)}
+    return {"placement": place_trials(todo, options, say=said.append, **asked), "said": said, "problems": []}
