@@ -4,17 +4,20 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
-.PHONY: demo test slow lint types wheel install clean
+.PHONY: demo test slow cluster lint types wheel install clean
 
 demo: $(VENV)/.installed
 	$(BIN)/raypatch run demo
 	$(BIN)/raypatch report runs/demo
 
 test: $(VENV)/.installed
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow and not cluster"
 
 slow: $(VENV)/.installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow and not cluster"
+
+cluster: $(VENV)/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m cluster
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

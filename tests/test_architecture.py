@@ -87,6 +87,10 @@ def test_the_core_needs_no_optional_package_at_import(module: str) -> None:
     assert not roots & OPTIONAL
 
 
+def _is_joblib(node: ast.Attribute) -> bool:
+    return isinstance(node.value, ast.Name) and node.value.id == "joblib"
+
+
 def test_nothing_pickled_is_loaded_and_no_shell_is_used() -> None:
     for module, tree in MODULES.items():
         for node in ast.walk(tree):
@@ -97,4 +101,6 @@ def test_nothing_pickled_is_loaded_and_no_shell_is_used() -> None:
                     assert node.value.value is (node.arg == "weights_only"), module
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "pickle":
                 assert node.attr == "UnpicklingError", module
-        assert not {"cloudpickle", "dill", "joblib"} & _imports(tree, top_level=False), module
+        assert not {"cloudpickle", "dill"} & _imports(tree, top_level=False), module
+        from_joblib = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and _is_joblib(node)}
+        assert from_joblib <= {"Parallel", "delayed"}, module  # joblib.load unpickles files

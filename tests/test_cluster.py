@@ -115,6 +115,7 @@ def test_a_node_that_came_later_is_looked_at_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.cluster
 def test_trials_take_every_node_s_cores(ray_nodes: Nodes, tmp_path: Path) -> None:
     from raypatch.sweep.cluster import Cluster
 
@@ -132,6 +133,7 @@ def test_trials_take_every_node_s_cores(ray_nodes: Nodes, tmp_path: Path) -> Non
 
 
 @pytest.mark.ray
+@pytest.mark.cluster
 def test_eight_cards_on_eight_nodes_are_used_when_asked_for(ray_nodes: Nodes, tmp_path: Path) -> None:
     from raypatch.sweep.cluster import Cluster, Node, alive_nodes
     from raypatch.sweep.ray_cap import place_under_cap, room_watcher

@@ -343,7 +343,7 @@ def test_killed_search_ends_whole(data: Path, tmp_path: Path) -> None:
         from pathlib import Path
         from test_search import _space, OPTIONS
         from raypatch.sweep.run import ExecutorOptions, run_sweep
-        space, folder = _space(Path({str(data)!r}), epochs=30), Path({str(folder)!r})
+        space, folder = _space(Path({str(data)!r}), epochs=30, budget=1), Path({str(folder)!r})
         run_sweep(space, folder, OPTIONS, ExecutorOptions(cpus_per_trial=1))
     """)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -19,7 +19,7 @@ EPOCHS = 600  # a trial must last longer than a new node's worker takes to start
 PATIENCE = 1500.0
 RAYPATCH = (sys.executable, "-c", "from raypatch.cli import main; main()")
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(4000)]
+pytestmark = [pytest.mark.ray, pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(4000)]
 
 
 @pytest.fixture
