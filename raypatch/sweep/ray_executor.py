@@ -221,7 +221,7 @@ def run_on_ray(
     )
     if search:
         at_once = placement.slots
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(_pending(placement) if versions else 1)
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(_pending(placement))
     observer = _Observer(paths, listener, stop)
     callbacks: list[Callback] = [observer]
     if track != "none":
@@ -252,9 +252,9 @@ def run_on_ray(
 
 
 def _pending(placement: Placement) -> int:
-    """How many trials may wait for their worker at once: all slots of a cluster fill at a time.
+    """How many trials may wait for their worker at once: all slots fill at a time.
 
-    Only where trials ask for the same: of several that wait, a small one would overtake.
+    With one, a worker at hand would take the trial of one that is still starting. But only where trials ask for the same: of several that wait, a small one would overtake.
     """
     return placement.slots if len(set(placement.shares.values())) < 2 else 1
 
