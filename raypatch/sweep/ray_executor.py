@@ -254,7 +254,8 @@ def run_on_ray(
 def _pending(placement: Placement) -> int:
     """How many trials may wait for their worker at once: all slots fill at a time.
 
-    With one, a worker at hand would take the trial of one that is still starting. But only where trials ask for the same: of several that wait, a small one would overtake.
+    With one, a worker at hand would take the trial of one that is still starting. But only where trials ask for the
+    same: of several that wait, a small one would overtake.
     """
     return placement.slots if len(set(placement.shares.values())) < 2 else 1
 
