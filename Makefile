@@ -14,7 +14,7 @@ test: $(VENV)/.installed
 	$(PYTEST) -m "not slow and not cluster"
 
 slow: $(VENV)/.installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow and not cluster"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
 
 cluster: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m cluster

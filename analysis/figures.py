@@ -20,11 +20,11 @@ from raypatch.analysis.panels import INK
 FILE_FORMATS = ("svg", "pdf", "png")
 PANEL_INCHES = (3.2, 2.5)
 MOST_PANELS = 40
+DATE_KEYS = {"svg": "Date", "pdf": "CreationDate"}
 WORTH_PROCESSES = 24
 """Panels whose drawing takes longer than starting the processes that would share it."""
 
 Drawn = TypeVar("Drawn")
-DATE_KEYS = {"svg": "Date", "pdf": "CreationDate"}
 
 STYLE: dict[Any, Any] = {
     **{"font.size": 8, "axes.titlesize": 9, "axes.spines.top": False, "axes.spines.right": False},

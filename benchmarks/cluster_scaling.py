@@ -59,7 +59,7 @@ def _sleep(config: dict[str, Any]) -> None:
         tune.report(row.model_dump())
 
 
-class SleepTrial(wrap_function(_sleep)):  # type: ignore[misc]
+class SleepTrial(wrap_function(_sleep)):
     """A trial that trains nothing."""
 
     @classmethod

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tiny import make_images
+from tiny import make_images, read_figures
 
-from raypatch.results import SweepPaths, read_result
+from raypatch.results import SweepPaths
 
 KILLS = 20
 EPOCHS = 12
@@ -76,16 +76,6 @@ def _descendants(driver: int) -> set[int]:
         return set()
 
 
-def _figures(paths: SweepPaths) -> dict[str, tuple[str, bytes]]:
-    found = {}
-    for trial in paths.trial_folders():
-        result = read_result(trial.result)
-        assert result is not None, trial.folder
-        figures = result.model_dump_json(include={"status", "epochs", "best_epoch", "val", "test", "model", "dataset"})
-        found[trial.folder.name] = (figures, trial.predictions.read_bytes())
-    return found
-
-
 def _finished(paths: SweepPaths) -> dict[str, int]:
     """When each finished trial's result was written: a trial that ran again would have a new time."""
     return {t.folder.name: t.result.stat().st_mtime_ns for t in paths.trial_folders() if t.result.exists()}
@@ -134,7 +124,7 @@ def test_twenty_kills_change_no_bit(tmp_path: Path) -> None:
     print(f"killed: {victims.count('driver')} drivers, {victims.count('worker')} workers")
 
     assert {name: _finished(paths)[name] for name in finished} == finished
-    assert _figures(paths) == _figures(SweepPaths(tmp_path / "runs" / "undisturbed"))
+    assert read_figures(paths) == read_figures(SweepPaths(tmp_path / "runs" / "undisturbed"))
     assert not [path for path in paths.folder.rglob("*") if path.name.startswith(".") or path.name == "last.ckpt"]
     record = json.loads(paths.record.read_text())
     assert len(record["trials"]) == 12

@@ -423,22 +423,30 @@ def test_every_panel_of_the_grafana_dashboard_has_data(watched: _Watched, tmp_pa
         assert set(found[title]) <= {trial.folder.name for trial in SweepPaths(watched.folder).trial_folders()}
 
 
+def _metrics_page() -> str:
+    """What the only node of the connected Ray offers to Prometheus."""
+    import ray
+
+    (node,) = ray.nodes()
+    address = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+    with urllib.request.urlopen(address, timeout=30) as answer:
+        page: str = answer.read().decode()
+    return page
+
+
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.xdist_group("ray")
 def test_gauges_last_as_long_as_their_trial(tmp_path: Path) -> None:
     from raypatch.sweep.monitor import trial_gauges
-    from raypatch.sweep.ray_setup import local_ray, ray
+    from raypatch.sweep.ray_setup import local_ray
 
     first, _ = tiny_trial(make_images(tmp_path / "images.npz"))
     second = first.model_copy(update={"seed": 1})
     with local_ray(cpus=1, gpus=0):
-        (node,) = ray.nodes()
-        address = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
 
         def offered() -> set[str]:
-            with urllib.request.urlopen(address, timeout=30) as answer:
-                lines = answer.read().decode().splitlines()
+            lines = _metrics_page().splitlines()
             gauges = [line for line in lines if line.startswith("ray_raypatch_val_loss{")]
             return {trial.trial_id() for trial in (first, second) for line in gauges if trial.trial_id() in line}
 
@@ -458,20 +466,16 @@ def test_gauges_last_as_long_as_their_trial(tmp_path: Path) -> None:
 @pytest.mark.xdist_group("ray")
 def test_gauges_of_the_sweep_follow_its_progress(tmp_path: Path) -> None:
     from raypatch.sweep.monitor import sweep_gauges
-    from raypatch.sweep.ray_setup import local_ray, ray
+    from raypatch.sweep.ray_setup import local_ray
 
     config, _ = tiny_trial(make_images(tmp_path / "images.npz"), epochs=4)
     configs = [config.model_copy(update={"seed": seed}) for seed in range(3)]
     names = [each.trial_id() for each in configs]
     progress = SweepProgress(configs, dict.fromkeys(names, 8.0), done=5, side_by_side=1)
     with local_ray(cpus=1, gpus=0):
-        (node,) = ray.nodes()
-        address = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
 
         def offered() -> dict[str, float]:
-            with urllib.request.urlopen(address, timeout=30) as answer:
-                text = answer.read().decode()
-            lines = re.findall(r"^ray_raypatch_(trials|eta_seconds)\{(.*)\} (\S+)$", text, re.M)
+            lines = re.findall(r"^ray_raypatch_(trials|eta_seconds)\{(.*)\} (\S+)$", _metrics_page(), re.M)
             offers = [(name, dict(re.findall(r'(\w+)="(.*?)"', labels)), value) for name, labels, value in lines]
             assert {labels["sweep"] for _, labels, _ in offers} <= {"grid"}
             return {labels.get("state", name): float(value) for name, labels, value in offers}

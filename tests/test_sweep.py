@@ -10,11 +10,11 @@ import time
 from pathlib import Path
 
 import pytest
-from tiny import make_images
+from tiny import make_images, read_figures
 
 import raypatch.sweep.local
 from raypatch.config import RunOptions, TrialConfig
-from raypatch.results import EpochRow, SweepPaths, read_result
+from raypatch.results import EpochRow, SweepPaths
 from raypatch.space import SearchSpace, resolve_trials
 from raypatch.sweep.progress import LiveDisplay, SweepProgress, describe_result, duration
 from raypatch.sweep.run import ExecutorOptions, resume_sweep, run_sweep
@@ -32,18 +32,6 @@ def _space(data: Path, **grid: list[object]) -> SearchSpace:
 
 def _results(folder: Path) -> dict[str, bytes]:
     return {trial.folder.name: trial.result.read_bytes() for trial in SweepPaths(folder).trial_folders()}
-
-
-def _figures(folder: Path) -> dict[str, tuple[str, bytes]]:
-    found = {}
-    for trial in SweepPaths(folder).trial_folders():
-        result = read_result(trial.result)
-        assert result is not None
-        found[trial.folder.name] = (
-            result.model_dump_json(include={"val", "test", "best_epoch"}),
-            trial.predictions.read_bytes(),
-        )
-    return found
 
 
 def _row(epoch: int, seconds: float) -> EpochRow:
@@ -102,10 +90,10 @@ def test_a_moved_folder_is_resumed_without_repeating_anything(tmp_path: Path, da
 def test_a_damaged_result_is_run_again(tmp_path: Path, data: Path, content: bytes) -> None:
     folder = tmp_path / "run"
     run_sweep(_space(data), folder, OPTIONS, LOCAL)
-    before = _figures(folder)
+    before = read_figures(SweepPaths(folder))
     SweepPaths(folder).trial_folders()[0].result.write_bytes(content)
     assert run_sweep(_space(data), folder, OPTIONS, LOCAL).ok == 2
-    assert _figures(folder) == before
+    assert read_figures(SweepPaths(folder)) == before
 
 
 def test_a_crashing_trial_is_retried_then_failed_with_its_traceback(
@@ -207,7 +195,7 @@ def test_ray_and_in_process_give_the_same_bits(tmp_path: Path, data: Path, capsy
     captured = capsys.readouterr()
     assert captured.err == ""  # Ray itself says nothing
     assert [line[:3] for line in captured.out.splitlines()] == ["0 o", "[1/", "[2/", "[3/", "[4/"]
-    assert _figures(tmp_path / "ray") == _figures(tmp_path / "local")
+    assert read_figures(SweepPaths(tmp_path / "ray")) == read_figures(SweepPaths(tmp_path / "local"))
     assert not list((tmp_path / "ray").rglob(".*"))
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from raypatch.config import RunOptions, TrialConfig, own_file_id
+from raypatch.results import SweepPaths, read_result
 
 
 def make_images(path: Path, *, dimensions: int = 2, size: int = 8, classes: int = 2, count: int = 24) -> Path:
@@ -18,6 +19,17 @@ def make_images(path: Path, *, dimensions: int = 2, size: int = 8, classes: int 
         arrays[f"{split}_labels"] = labels[:, None].astype(np.uint8)
     np.savez(path, **arrays)
     return path
+
+
+def read_figures(sweep: SweepPaths) -> dict[str, tuple[str, bytes]]:
+    """All that must be the same bits however a sweep ran: by trial, the figures of its result and its predictions."""
+    found = {}
+    for trial in sweep.trial_folders():
+        result = read_result(trial.result)
+        assert result is not None, trial.folder
+        figures = result.model_dump_json(include={"status", "epochs", "best_epoch", "val", "test", "model", "dataset"})
+        found[trial.folder.name] = (figures, trial.predictions.read_bytes())
+    return found
 
 
 def tiny_trial(path: Path, **fields: object) -> tuple[TrialConfig, RunOptions]:

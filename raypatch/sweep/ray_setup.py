@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-# A private token file, silence, list order, our own signal handling.
+# A private token file, silence, our own signal handling.
 os.environ.setdefault("RAY_AUTH_MODE", "token")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.update(
@@ -21,17 +21,19 @@ os.environ.update(
     RAY_CHDIR_TO_TRIAL_DIR="0",
     TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",
     TUNE_DISABLE_SIGINT_HANDLER="1",
-    TUNE_MAX_PENDING_TRIALS_PG="1",
     TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S="0",
 )
-STARTS = 3
 _umask = os.umask(0o077)
 try:
     import ray
 finally:
     os.umask(_umask)
 
+STARTS = 3
+"""How often Ray may try to start here: each time it gives up after 30 s."""
+
 ANSWER_SECONDS = 10.0
+"""How long the head of a cluster may take to accept a connection."""
 
 
 @contextlib.contextmanager
@@ -66,7 +68,7 @@ def local_ray(*, cpus: int, gpus: int, dashboard: bool = False) -> Iterator[Path
 
 
 def _start_patiently(**settings: Any) -> Any:
-    """Start Ray, which gives up after 30 s however busy the machine is, as often as STARTS says."""
+    """Start Ray, again where a busy machine was too slow for it. Raises ValueError after STARTS times."""
     for _ in range(STARTS):
         try:
             return ray.init(**settings)

@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 PORT = 6379
 PATIENCE = 120.0
@@ -106,7 +107,7 @@ class Nodes:
         return f"{self.network}.{name.removeprefix('node')}"
 
     def start(
-        self, words: Sequence[str], *, name: str = "node1", environment: Mapping[str, str] = {}, **how: object
+        self, words: Sequence[str], *, name: str = "node1", environment: Mapping[str, str] = {}, **how: Any
     ) -> "subprocess.Popen[bytes]":
         """Start a command on a node, under the node's host name and with the cluster's token."""
         inside = ["ip", "netns", "exec", self._space(name), "unshare", "--uts", "sh", "-c"]
@@ -114,7 +115,7 @@ class Nodes:
         settings = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(self.token), "OMP_NUM_THREADS": "1"}
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
         everything = {**inherited, **settings, **environment}
-        return subprocess.Popen(inside, env={key: value for key, value in everything.items() if value}, **how)  # type: ignore[call-overload,no-any-return]
+        return subprocess.Popen(inside, env={key: value for key, value in everything.items() if value}, **how)
 
     def kill(self, name: str) -> None:
         """Kill all processes of a node with -9, at once, as a power cut would."""

@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 from nodes import Nodes, why_not
-from tiny import make_images
+from tiny import make_images, read_figures
 
 import raypatch
-from raypatch.results import SweepPaths, read_epochs, read_result
+from raypatch.results import SweepPaths, read_epochs
 
 EPOCHS = 600  # a trial must last longer than a new node's worker takes to start, or workers at hand get all
 PATIENCE = 1500.0
 RAYPATCH = (sys.executable, "-c", "from raypatch.cli import main; main()")
 
-pytestmark = [pytest.mark.ray, pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(4000)]
+pytestmark = [pytest.mark.ray, pytest.mark.cluster, pytest.mark.timeout(4000)]
 
 
 @pytest.fixture
@@ -40,16 +40,6 @@ fixed: {{dataset: {data}, model: test_vit, weights: random, epochs: {EPOCHS}, ba
 grid: {{patch_size: [8, 4, 2], seed: [0, 1]}}
 """)
     return path
-
-
-def _figures(paths: SweepPaths) -> dict[str, tuple[str, bytes]]:
-    found = {}
-    for trial in paths.trial_folders():
-        result = read_result(trial.result)
-        assert result is not None, trial.folder
-        figures = result.model_dump_json(include={"status", "epochs", "best_epoch", "val", "test", "model", "dataset"})
-        found[trial.folder.name] = (figures, trial.predictions.read_bytes())
-    return found
 
 
 def _trained_on(paths: SweepPaths, node: str) -> dict[str, int]:
@@ -99,7 +89,7 @@ def test_a_node_dies_and_one_comes_and_no_bit_changes(nodes: Nodes, space: Path,
 
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run(alone, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, timeout=PATIENCE, check=True)
-    assert _figures(paths) == _figures(SweepPaths(tmp_path / "runs" / "alone"))
+    assert read_figures(paths) == read_figures(SweepPaths(tmp_path / "runs" / "alone"))
     assert not [path for path in paths.folder.rglob("*") if path.name.startswith(".") or path.name == "last.ckpt"]
     assert nodes.started["node1"].poll() is None, "the cluster must live on"
 
