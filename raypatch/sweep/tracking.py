@@ -106,8 +106,22 @@ def make_tracker(name: str, paths: SweepPaths) -> Tracker:
         for noisy in ("mlflow", "alembic"):
             logging.getLogger(noisy).setLevel(logging.WARNING)
         return Tracker(name, callback, paths)
-    from ray.air.integrations.wandb import WandbLoggerCallback
+    return Tracker(name, _wandb_callback(paths), paths)
+
+
+def _wandb_callback(paths: SweepPaths) -> Callback:
+    from ray.air.integrations import wandb
+
+    class Actor(wandb._WandbLoggingActor):
+        """Ray kills it once it has run. W&B's own process, which still writes the run then, would die with it."""
+
+        def run(self) -> None:
+            super().run()  # type: ignore[no-untyped-call]
+            self._wandb.teardown()  # waits for that process
+
+    class WandbCallback(wandb.WandbLoggerCallback):
+        _logger_actor_cls = Actor
 
     project = os.environ.get("WANDB_PROJECT", "raypatch")
-    callback = WandbLoggerCallback(project=project, group=paths.folder.name, dir=str(paths.folder))
-    return Tracker(name, callback, paths)
+    callback: Callback = WandbCallback(project=project, group=paths.folder.name, dir=str(paths.folder))
+    return callback
