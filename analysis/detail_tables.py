@@ -39,7 +39,8 @@ def costs_table(findings: Findings) -> Table:
         columns=("", *named, "Patch", "Weights", "Tokens", "GFLOPs", "no attention", "Training", "Images/s", "GB"),
         blocks=tuple(blocks),
         labels=2 + len(named),
-        note=f"Mean over datasets and seeds. {GFLOPS_NOTE} Images/s in training. GB: peak memory of the device.",
+        note=f"Mean over datasets and seeds. {GFLOPS_NOTE} Images/s in training."
+        " GB: peak memory of the device (of the process on a CPU).",
         data=data,
     )
 

@@ -90,12 +90,20 @@ def plan(
 ) -> None:
     """Say what a sweep would cost on this device: tokens, GFLOPs, memory, hours. Times a few steps, trains nothing."""
     from raypatch.config import RunOptions
-    from raypatch.space import load_space, resolve_trials
-    from raypatch.sweep.cost import as_json, as_table, plan_cost
+    from raypatch.space import load_space, resolve_search, resolve_trials
+    from raypatch.sweep.cost import as_json, as_table, of_search, plan_cost
 
-    trials, files = resolve_trials(narrow(load_space(space), dataset, patch_size, seed, model, weights, set_ or []))
+    chosen = narrow(load_space(space), dataset, patch_size, seed, model, weights, set_ or [])
+    search = None
+    if chosen.search is None:
+        trials, files = resolve_trials(chosen)
+    else:
+        search, files = resolve_search(chosen)
+        trials = [*search.groups]
     options = RunOptions(device=device, data_dir=data_dir, micro_batch=micro_batch_of(micro_batch), files=files)
     rows = plan_cost(trials, options, say=lambda text: print(text, file=sys.stderr, flush=True))
+    if search is not None:
+        rows = [of_search(row, search.settings) for row in rows]
     print(as_json(rows) if json_ else as_table(rows))
 
 
@@ -168,7 +176,7 @@ def finish(outcome: "Outcome") -> None:
     if outcome.table:
         print(outcome.table)
     if outcome.stopped:
-        print(f"stopped ({outcome.stopped}); to continue: raypatch resume {outcome.folder}", file=sys.stderr)
+        print(f"stopped ({outcome.stopped}); to continue: {outcome.again}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED)
     print(f"{'the plots' if outcome.table else 'the table'}: raypatch report {outcome.folder}")
     if outcome.table and not outcome.left:

@@ -19,7 +19,7 @@ def spaces(name: Annotated[str | None, typer.Argument(help="Show this one whole.
 
     if name is not None:
         load_space(name)
-        print(shipped_spaces()[name].read_text("utf-8"), end="")
+        print(shipped_spaces().get(name, Path(name)).read_text("utf-8"), end="")
         return
     for stem in shipped_spaces():
         print(f"{stem:16} {load_space(stem).description}")

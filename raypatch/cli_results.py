@@ -10,6 +10,14 @@ from raypatch import cli_options
 app = typer.Typer()
 
 
+def patch_sizes_of(text: str) -> list[int]:
+    """Read `4,2,1`. Raises ValueError for anything else."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise ValueError(f"--patch-size {text!r} must be numbers of pixels, such as 4,2,1")
+    return [int(part) for part in parts]
+
+
 @app.command()
 def report(
     runs: Annotated[list[Path], typer.Argument(help="One run folder or several.")],
@@ -53,7 +61,9 @@ def predict(
     from raypatch.files import write_atomically
     from raypatch.predict import predict as predict_images
 
-    sizes = [int(part) for part in patch_size.split(",")] if patch_size else None
+    if not out.parent.is_dir() or out.is_dir():
+        raise ValueError(f"--out {out}: there must be a folder {out.parent}, and no folder of that name in it")
+    sizes = patch_sizes_of(patch_size) if patch_size else None
     table, members = predict_images(folder, input_, dataset=dataset, patch_sizes=sizes, split=split, device=device)
     write_atomically(out, table.encode())
     print(f"{table.count(chr(10)) - 1} images predicted by {', '.join(members)}, in {out}")

@@ -127,6 +127,11 @@ class RunOptions(BaseModel):
     )
     threads: int | None = Field(None, ge=1, description="CPU threads of one trial; default all cores.")
 
+    @field_validator("data_dir")
+    @classmethod
+    def _absolute(cls, value: Path | None) -> Path | None:
+        return value.expanduser().absolute() if value else None  # `resume` may be called from another folder
+
     @field_validator("micro_batch")
     @classmethod
     def _positive(cls, value: int | str) -> int | str:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from raypatch.data.catalog import Split, canonical_name
 from raypatch.data.inputs import read_inputs
 from raypatch.evaluate import predict_logits, probabilities
 from raypatch.files import write_atomically
+from raypatch.metrics import predicted_classes
 from raypatch.models.build import construct
 from raypatch.models.weights import normalisation
 from raypatch.results import DatasetFacts, ModelFacts, SweepPaths, TrialPaths, TrialResult, read_config, read_result
@@ -40,7 +42,7 @@ class FinishedTrial:
         """Its selection figure on validation, turned so that larger is better."""
         assert self.result.val is not None, "a finished trial has validation scores"
         value = getattr(self.result.val, self.config.selection.removeprefix("val_"))
-        return float(-value if self.config.selection == "val_loss" else value)
+        return -math.inf if math.isnan(value) else float(-value if self.config.lower_is_better else value)
 
 
 def predict(
@@ -129,14 +131,23 @@ def find_trials(folder: Path) -> list[FinishedTrial]:
 def choose_members(
     trials: Sequence[FinishedTrial], dataset: str | None, patch_sizes: Sequence[int] | None
 ) -> list[FinishedTrial]:
-    """The best trial of each patch size, or of all, by validation. Raises ValueError where one is missing."""
-    names = sorted({trial.config.dataset_label for trial in trials})
-    if dataset is None and len(names) > 1:
-        raise ValueError(f"the run has several datasets; choose one with --dataset: {', '.join(names)}")
-    wanted = names[0] if dataset is None else dataset if dataset in names else canonical_name(dataset)
-    of_dataset = [trial for trial in trials if trial.config.dataset_label == wanted]
-    if not of_dataset:
-        raise ValueError(f"the run has no finished trial of {wanted}; it has {', '.join(names)}")
+    """The best trial of each patch size, or of all, by validation.
+
+    dataset: a name, or of an own file the name it has in the trials, file:STEM@CONTENT, or its stem alone.
+    Raises ValueError where a trial is missing, or several files or selection figures are in question.
+    """
+    labels: dict[str, str] = {trial.config.dataset: trial.config.dataset_label for trial in trials}
+    known = {*labels, *labels.values()}
+    asked = dataset if dataset is None or dataset in known else canonical_name(dataset)
+    fit = sorted(name for name, label in labels.items() if asked in (None, name, label))
+    if not fit:
+        raise ValueError(f"the run has no finished trial of {asked}; it has {', '.join(sorted(labels.values()))}")
+    if len(fit) > 1:
+        raise ValueError(f"the run has several such datasets; choose one with --dataset: {', '.join(fit)}")
+    (wanted,) = fit
+    of_dataset = [trial for trial in trials if trial.config.dataset == wanted]
+    if len(figures := sorted({trial.config.selection for trial in of_dataset})) > 1:
+        raise ValueError(f"the trials of {wanted} were selected by {' and '.join(figures)}: none is best of all")
     if patch_sizes is None:
         return [max(of_dataset, key=lambda trial: trial.figure)]
     members = []
@@ -179,8 +190,12 @@ def export_trial(folder: Path, trial_id: str, out: Path) -> Path:
         },
         "raypatch": {"dimensions": facts.dimensions, "task": facts.task, "trial": json.loads(config.canonical_json())},
     }
-    out.mkdir(parents=True, exist_ok=True)
-    save_file(load_model(member).state_dict(), out / "model.safetensors")
+    state = load_model(member).state_dict()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        save_file(state, out / "model.safetensors")
+    except OSError as error:
+        raise ValueError(f"cannot write to {out}: {error.strerror or error}; give another folder with --out") from error
     write_atomically(out / "config.json", json.dumps(description, indent=1).encode())
     return out
 
@@ -208,10 +223,11 @@ def _as_csv(names: Sequence[str], probability: NDArray[np.float32], facts: Datas
     lines = io.StringIO()
     writer = csv.writer(lines, lineterminator="\n")
     writer.writerow(["name", "predicted", *(f"p({name})" for name in facts.classes)])
-    for name, row in zip(names, probability, strict=True):
+    found = predicted_classes(probability, facts.task)
+    for name, row, one in zip(names, probability, found, strict=True):
         if facts.task == "multilabel":
-            predicted = "; ".join(label for label, value in zip(facts.classes, row, strict=True) if value >= 0.5)
+            predicted = "; ".join(label for label, value in zip(facts.classes, one, strict=True) if value)
         else:
-            predicted = facts.classes[int(row.argmax())]
+            predicted = facts.classes[int(one)]
         writer.writerow([name, predicted, *(repr(float(value)) for value in row)])
     return lines.getvalue()

@@ -6,6 +6,7 @@ Nothing is pickled: JSON, JSON lines, NPZ without objects, safetensors.
 import io
 import json
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -250,9 +251,11 @@ class SweepPaths:
 
 
 def append_epoch(path: Path, row: EpochRow) -> None:
-    """Append one line to epochs.jsonl."""
+    """Append one line to epochs.jsonl, on disk at the return: a checkpoint must never be ahead of it."""
     with path.open("a", encoding="utf-8") as stream:
         stream.write(row.model_dump_json() + "\n")
+        stream.flush()
+        os.fsync(stream.fileno())
 
 
 def read_epochs(path: Path) -> list[EpochRow]:

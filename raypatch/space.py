@@ -7,16 +7,16 @@ import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, get_args
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from raypatch.config import OWN_FILE, TrialConfig, explain_validation, make_config, own_file_id
-from raypatch.data.catalog import DatasetInfo, canonical_name
+from raypatch.data.catalog import DatasetInfo, Task, canonical_name
 from raypatch.search_settings import Search, SearchedField, SearchSettings
 
-FACTS = ("dimensions", "task", "channels")
+FACTS: Mapping[str, tuple[Any, ...]] = {"dimensions": (2, 3), "task": get_args(Task), "channels": (1, 3)}
 """What a when-rule may ask beside the fields of TrialConfig: facts of the dataset."""
 
 _DEFAULTS = {name: field.default for name, field in TrialConfig.model_fields.items() if not field.is_required()}
@@ -178,7 +178,10 @@ def parse_setting(text: str) -> tuple[str, list[Any]]:
     field, separator, value = text.partition("=")
     if not separator or not field.strip() or not value.strip():
         raise ValueError(f"--set {text!r} must be field=value, such as epochs=5 or lr=1e-4,1e-3")
-    parsed = yaml.safe_load(value if value.lstrip().startswith("[") else f"[{value}]")
+    try:
+        parsed = yaml.safe_load(value if value.lstrip().startswith("[") else f"[{value}]")
+    except yaml.YAMLError as error:
+        raise ValueError(f"--set {text!r} cannot be read: a list is lr=1e-4,1e-3 or lr=[1e-4, 1e-3]") from error
     return field.strip(), parsed
 
 
@@ -190,6 +193,7 @@ def resolve_trials(space: SearchSpace) -> tuple[list[TrialConfig], dict[str, Pat
     files: dict[str, Path] = {}
     infos: dict[str, DatasetInfo] = {}
     trials: dict[str, TrialConfig] = {}
+    rules = [rule.model_copy(update={"condition": _canonical(rule.condition, files)}) for rule in space.when]
     for point in itertools.product(*space.grid.values()):
         axes = dict(zip(space.grid, point, strict=True))
         values = _by_content({**space.fixed, **axes}, files)
@@ -199,15 +203,16 @@ def resolve_trials(space: SearchSpace) -> tuple[list[TrialConfig], dict[str, Pat
         values["dataset"] = info.name
         facts = {"dimensions": info.dimensions, "task": info.task, "channels": info.channels}
         skipped = False
-        for rule in space.when:
+        for rule in rules:
             if rule.holds(_DEFAULTS | {"image_size": info.size} | values | facts):
                 skipped |= rule.skip
                 values |= {key: value for key, value in _by_content(rule.values, files).items() if key not in axes}
+        if skipped:
+            continue
         values.setdefault("image_size", info.size)
         config = make_config(values)
         check_fit(config, info)
-        if not skipped:
-            trials[config.trial_id()] = config
+        trials[config.trial_id()] = config
     if not trials:
         raise ValueError(f"the search space {space.name!r} skips all of these trials; see its when-rules")
     used = {name for config in trials.values() for name in (config.dataset, config.weights)}
@@ -250,6 +255,23 @@ def check_fit(config: TrialConfig, info: DatasetInfo) -> None:
         raise ValueError(
             f"resize=pad needs image_size of at least {info.size}, the size of {info.name}, not {config.image_size}"
         )
+
+
+def _canonical(condition: Mapping[str, Any], files: dict[str, Path]) -> dict[str, list[Any]]:
+    """A when-rule's condition with datasets and own files as a TrialConfig names them.
+
+    Raises ValueError for a dataset or a fact that there is not: such a rule would never hold.
+    """
+    found = {}
+    for key, want in condition.items():
+        values = [_by_content({key: each}, files)[key] for each in (want if isinstance(want, list) else [want])]
+        if key == "dataset":
+            values = [each if OWN_FILE.fullmatch(str(each)) else canonical_name(str(each)) for each in values]
+        for each in values:
+            if key in FACTS and each not in FACTS[key]:
+                raise ValueError(f"when-rule: {key} is one of {', '.join(map(str, FACTS[key]))}, never {each!r}")
+        found[key] = values
+    return found
 
 
 def _by_content(values: Mapping[str, Any], files: dict[str, Path]) -> dict[str, Any]:

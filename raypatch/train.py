@@ -30,6 +30,7 @@ from raypatch.models.flops import model_facts
 from raypatch.models.memory import fit_memory
 from raypatch.optim import learning_rate, make_optimizer, set_learning_rate
 from raypatch.results import (
+    DamagedFileError,
     DatasetFacts,
     EpochRow,
     ModelFacts,
@@ -43,7 +44,15 @@ from raypatch.results import (
     write_json,
     write_predictions,
 )
-from raypatch.runtime import Precision, generator, peak_memory, provenance, resolve_device, resolve_precision
+from raypatch.runtime import (
+    Precision,
+    generator,
+    peak_memory,
+    provenance,
+    reset_peak_memory,
+    resolve_device,
+    resolve_precision,
+)
 from raypatch.step import TrainingStep
 
 logger = logging.getLogger(__name__)
@@ -119,8 +128,7 @@ def train_trial(
         torch.set_num_threads(options.threads)
     trained = prepare(config, options)
     model, device = trained.model, trained.device
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
+    reset_peak_memory(device)
     train = load_resident(config, "train", trained.info, options, device)
     val = load_resident(config, "val", trained.info, options, device)
     optimizer = make_optimizer(model, config)
@@ -209,7 +217,10 @@ def _resume(paths: TrialPaths, model: nn.Module, optimizer: torch.optim.Optimize
         if not current and progress.best_epoch == progress.epoch:
             save_tensors(paths.best_weights, model_weights(tensors), progress)
             current = True
-        rows = [row for row in read_epochs(paths.epochs) if row.epoch <= progress.epoch]
+        try:
+            rows = [row for row in read_epochs(paths.epochs) if row.epoch <= progress.epoch]
+        except DamagedFileError:
+            rows = []
         if current and [row.epoch for row in rows] == list(range(1, progress.epoch + 1)):
             restore_training_state(tensors, model, optimizer)
             write_epochs(paths.epochs, rows)

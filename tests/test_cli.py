@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 from tiny import make_images
 
 from raypatch import cli
 from raypatch.results import SCHEMA_VERSION
+from raypatch.sweep.run import Outcome
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -283,3 +285,40 @@ print([name for name in {heavy} if name in sys.modules])
         assert done.stdout.splitlines()[-1] == "[]"
         assert "Usage" in done.stdout
     assert min(seconds) < 0.3
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["run", "grid", "--set", "lr=1e-4]"], "--set 'lr=1e-4]' cannot be read"),
+        (["run", "grid", "--set", "schedule=[step"], "cannot be read"),
+        (["predict", ".", "--input", "own.npz", "--out", "none/p.csv"], "there must be a folder none"),
+        (["predict", ".", "--input", "own.npz", "--patch-size", "4,x"], "must be numbers of pixels"),
+    ],
+)
+def test_what_cannot_be_read_or_written_is_explained(raypatch: Command, words: list[str], message: str) -> None:
+    code, _, errors = raypatch(*words)
+    assert code == 2
+    assert message in errors
+
+
+def test_a_space_of_ones_own_is_shown_whole(raypatch: Command, tmp_path: Path) -> None:
+    text = "name: mine\nfixed: {dataset: derma, patch_size: 4}\n"
+    (tmp_path / "my.yaml").write_text(text)
+    assert raypatch("spaces", "my.yaml")[:2] == (0, text)
+
+
+def test_an_interrupted_retry_says_that_it_was_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    outcome = Outcome(tmp_path, 1, 2, {}, "Ctrl-C", "raypatch resume runs/a --retry-failed")
+    with pytest.raises(typer.Exit) as ended:
+        cli.finish(outcome)
+    assert ended.value.exit_code == 130
+    assert "to continue: raypatch resume runs/a --retry-failed" in capsys.readouterr().err
+
+
+def test_a_card_by_number_is_not_for_ray(raypatch: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    code, _, errors = raypatch("run", "demo", *TINY, "--device", "cuda:1")
+    assert code == 2
+    assert "set CUDA_VISIBLE_DEVICES=1" in errors
+    assert not (tmp_path / "runs").exists()

@@ -14,7 +14,8 @@ from raypatch.models.flops import model_facts
 from raypatch.models.memory import activation_bytes, choose_micro_batch, training_bytes
 from raypatch.results import SweepPaths
 from raypatch.runtime import Precision
-from raypatch.sweep.cost import as_json, as_table, calibrate, known_seconds, plan_cost
+from raypatch.search_settings import SearchSettings
+from raypatch.sweep.cost import PlanRow, as_json, as_table, calibrate, known_seconds, of_search, plan_cost
 from raypatch.sweep.plan import plan_sweep
 
 
@@ -123,3 +124,15 @@ def test_what_would_take_too_long_is_scaled_by_its_arithmetic(tmp_path: Path, mo
     assert len(said) == 1
     assert long.step / short.step == pytest.approx(flops[1] / flops[0])
     cost._cache_of.cache_clear()
+
+
+def test_a_search_costs_its_samples_within_its_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = PlanRow(
+        dataset="d", patch_size=4, trials=1, tokens=49, parameters=1, gflops=1.0, micro_batch=8, checkpointing=False,
+        memory_bytes=1, seconds=10.0,
+    )  # fmt: skip
+    fields = {"lr": {"loguniform": [1e-6, 1e-3]}}
+    bounded = SearchSettings.model_validate({"samples": 16, "budget": 0.4, "fields": fields})
+    full = SearchSettings.model_validate({"samples": 16, "pruner": "none", "fields": fields})
+    assert (of_search(row, bounded).trials, of_search(row, bounded).seconds) == (16, pytest.approx(64.0))
+    assert of_search(row, full).seconds == pytest.approx(160.0)

@@ -26,11 +26,15 @@ from raypatch.sweep.run import ExecutorOptions, run_sweep
 
 def _run(folder: Path, dimensions: int) -> tuple[Path, Path]:
     data = make_images(folder / f"own{dimensions}.npz", dimensions=dimensions)
-    fixed = {"dataset": str(data), "model": "test_vit", "weights": "random", "epochs": 2, "lr": 1e-3}
-    space = SearchSpace.model_validate({"name": "t", "fixed": fixed, "grid": {"patch_size": [8, 4], "seed": [0, 1]}})
     run = folder / f"run{dimensions}"
-    run_sweep(space, run, RunOptions(device="cpu", threads=1), ExecutorOptions(executor="local"))
+    _run_on(data, run)
     return run, data
+
+
+def _run_on(data: Path, run: Path, **fields: object) -> None:
+    fixed = {"dataset": str(data), "model": "test_vit", "weights": "random", "epochs": 2, "lr": 1e-3, **fields}
+    space = SearchSpace.model_validate({"name": "t", "fixed": fixed, "grid": {"patch_size": [8, 4], "seed": [0, 1]}})
+    run_sweep(space, run, RunOptions(device="cpu", threads=1), ExecutorOptions(executor="local"))
 
 
 @pytest.fixture(scope="module", params=[2, 3])
@@ -144,3 +148,21 @@ def test_damaged_weights_are_refused(tmp_path: Path) -> None:
         trial.paths.best_weights.write_bytes(trial.paths.best_weights.read_bytes()[:-9])
     with pytest.raises(ValueError, match="missing or damaged"):
         predict(run, data, dataset=None, patch_sizes=None, split="test", device="cpu")
+
+
+def test_files_of_one_name_are_not_mixed(tmp_path: Path) -> None:
+    run, data = _run(tmp_path, 2)
+    with np.load(data) as stored:
+        np.savez(data, **{**stored, "test_images": stored["test_images"][::-1]})
+    _run_on(data, run)
+    with pytest.raises(ValueError, match=r"several such datasets.*file:own2@.*file:own2@") as refused:
+        choose_members(find_trials(run), "own2", None)
+    name = str(refused.value).rpartition(" ")[2]
+    assert {member.config.dataset for member in choose_members(find_trials(run), name, [4, 8])} == {name}
+
+
+def test_trials_selected_by_different_figures_are_not_compared(tmp_path: Path) -> None:
+    run, data = _run(tmp_path, 2)
+    _run_on(data, run, selection="val_auc")
+    with pytest.raises(ValueError, match="selected by val_auc and val_loss"):
+        choose_members(find_trials(run), None, None)

@@ -1,9 +1,19 @@
 """Devices, precision and random numbers."""
 
+import sys
+
 import pytest
 import torch
 
-from raypatch.runtime import generator, has_bfloat16, provenance, resolve_device, resolve_precision
+from raypatch.runtime import (
+    generator,
+    has_bfloat16,
+    peak_memory,
+    provenance,
+    reset_peak_memory,
+    resolve_device,
+    resolve_precision,
+)
 
 
 def test_auto_is_what_the_machine_has() -> None:
@@ -37,3 +47,13 @@ def test_provenance_names_versions_and_hardware() -> None:
     found = provenance()
     assert {"raypatch", "python", "torch", "timm", "numpy", "cpu"} <= set(found)
     assert all(isinstance(value, str) and value for value in found.values())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can set the peak of a process back")
+def test_peak_memory_counts_from_its_reset() -> None:
+    cpu = torch.device("cpu")
+    large = torch.ones(2**26)  # 256 MiB
+    before = peak_memory(cpu)
+    del large
+    reset_peak_memory(cpu)
+    assert peak_memory(cpu) < before - 2**27

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from tiny import make_images
 
 from raypatch.space import SearchSpace, check_name, load_space, parse_setting, resolve_trials, shipped_spaces
 
@@ -145,3 +146,29 @@ def test_wrong_combinations_are_refused() -> None:
 def test_names_with_path_characters_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match="must be letters"):
         check_name(name)
+
+
+def test_rules_know_datasets_by_any_name_and_own_files_by_path(tmp_path: Path) -> None:
+    own = make_images(tmp_path / "own.npz")
+    rules = [{"if": {"dataset": "DermaMNIST"}, "set": {"lr": 0.5}}, {"if": {"dataset": str(own)}, "set": {"lr": 0.25}}]
+    space = _space(fixed={"patch_size": 4}, grid={"dataset": ["derma", str(own), "breast"]}, when=rules)
+    trials, files = resolve_trials(space)
+    assert [config.lr for config in trials] == [0.5, 0.25, 1e-4]
+    assert list(files.values()) == [own]
+
+
+@pytest.mark.parametrize(
+    ("condition", "message"),
+    [({"dataset": "dermo"}, "unknown dataset"), ({"task": "multi-label"}, "task is one of .*multilabel")],
+)
+def test_a_rule_that_could_never_hold_is_refused(condition: dict[str, str], message: str) -> None:
+    space = _space(fixed={"dataset": "derma", "patch_size": 4}, when=[{"if": condition, "set": {"lr": 0.5}}])
+    with pytest.raises(ValueError, match=message):
+        resolve_trials(space)
+
+
+def test_rules_may_leave_out_what_would_not_fit() -> None:
+    rule = {"if": {"image_size": 64, "patch_size": 7}, "skip": True}
+    space = _space(fixed={"dataset": "derma"}, grid={"image_size": [28, 64], "patch_size": [7, 4]}, when=[rule])
+    trials, _ = resolve_trials(space)
+    assert [(config.image_size, config.patch_size) for config in trials] == [(28, 7), (28, 4), (64, 4)]

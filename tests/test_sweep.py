@@ -10,12 +10,15 @@ import time
 from pathlib import Path
 
 import pytest
-from tiny import make_images, read_figures
+from tiny import make_images, read_figures, tiny_trial
 
 import raypatch.sweep.local
 from raypatch.config import RunOptions, TrialConfig
-from raypatch.results import EpochRow, SweepPaths
+from raypatch.models.flops import model_facts
+from raypatch.results import EpochRow, SweepPaths, read_config
 from raypatch.space import SearchSpace, resolve_trials
+from raypatch.sweep.guard import record_failure
+from raypatch.sweep.preflight import needed_bytes
 from raypatch.sweep.progress import LiveDisplay, SweepProgress, describe_result, duration
 from raypatch.sweep.run import ExecutorOptions, resume_sweep, run_sweep
 from raypatch.sweep.status import read_status, show_status
@@ -298,3 +301,21 @@ def test_a_failed_result_is_described_by_its_last_line(tmp_path: Path) -> None:
 
     result = TrialResult(trial_id="x", status="failed", error="Traceback\nValueError: no\n")
     assert describe_result(result) == "x FAILED: ValueError: no"
+
+
+def test_errors_with_brackets_are_shown_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "run"
+    run_sweep(_space(make_images(tmp_path / "a.npz"), patch_size=[4]), folder, OPTIONS, LOCAL)
+    (trial,) = SweepPaths(folder).trial_folders()
+    config = read_config(trial.config)
+    record_failure(config, trial, "RuntimeError: [enforce fail at alloc_cpu.cpp] err == 0 [/red]")
+    show_status(read_status(SweepPaths(folder)))
+    assert "[enforce fail at alloc_cpu.cpp] err == 0 [/red]" in capsys.readouterr().out
+
+
+def test_checkpoints_of_all_that_run_at_once_need_room(tmp_path: Path) -> None:
+    config, options = tiny_trial(make_images(tmp_path / "a.npz"))
+    trials = [config.model_copy(update={"seed": seed}) for seed in range(4)]
+    one, three = (needed_bytes(trials, options, side_by_side=count) for count in (1, 3))
+    weights = 4 * model_facts(config, dimensions=2, outputs=2).parameters
+    assert three - one == 2 * 6 * weights

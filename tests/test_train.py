@@ -276,3 +276,18 @@ print(train_trial(config, TrialPaths(folder), options).status)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert done.stdout.strip() == "ok", done.stderr
     shutil.rmtree(tmp_path / "trial")
+
+
+def test_a_damaged_line_of_the_epochs_starts_the_trial_again(tmp_path: Path) -> None:
+    config, options = tiny_trial(make_images(tmp_path / "a.npz"))
+    straight = _run(tmp_path / "straight", config, options)
+
+    def die(row: EpochRow) -> None:
+        if row.epoch == 2:
+            raise _Killed
+
+    with pytest.raises(_Killed):
+        _run(tmp_path / "broken", config, options, on_epoch=die)
+    path = tmp_path / "broken" / "epochs.jsonl"
+    path.write_text("{" + path.read_text())
+    assert _figures(_run(tmp_path / "broken", config, options)) == _figures(straight)

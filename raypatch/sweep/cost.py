@@ -1,5 +1,6 @@
 """What a trial will cost on this device: seconds from a short calibration, kept per device and version, and memory."""
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -27,6 +28,7 @@ from raypatch.models.memory import available_bytes, choose_micro_batch, fit_memo
 from raypatch.optim import make_optimizer
 from raypatch.results import ModelFacts
 from raypatch.runtime import provenance, resolve_device, resolve_precision
+from raypatch.search_settings import SearchSettings
 from raypatch.step import WARM_UP_STEPS, TrainingStep
 
 LONGEST_STEP = 4.0
@@ -105,6 +107,17 @@ def _plan_row(group: Sequence[TrialConfig], options: RunOptions, calibration: Ca
     )
 
 
+def of_search(row: PlanRow, settings: SearchSettings) -> PlanRow:
+    """The row of a search's group: all its samples, in at most the share of their epochs that its budget allows.
+
+    A searched field that changes the cost, such as the batch size, counts with the first of its values.
+    """
+    share = 1.0 if settings.pruner == "none" else settings.budget
+    return row.model_copy(
+        update={"trials": settings.samples * row.trials, "seconds": share * settings.samples * row.seconds}
+    )
+
+
 def as_table(rows: Sequence[PlanRow]) -> str:
     """Rows as text, with the sum in hours beneath; the estimates are marked with ~."""
     head = f"{'dataset':<18}{'patch':>6}{'trials':>7}{'tokens':>8}{'parameters':>12}{'GFLOPs':>10}"
@@ -163,8 +176,9 @@ def calibrate(trials: Sequence[TrialConfig], options: RunOptions, say: Callable[
                 say(f"timing {shape}")
                 timing = time_trial(config, options)
             calibration.timings[shape] = timing
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, calibration.model_dump_json(indent=1).encode())
+            with contextlib.suppress(OSError):  # no place to keep it costs the time of the next calibration
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_atomically(path, calibration.model_dump_json(indent=1).encode())
         longest = flops, timing
     return calibration
 

@@ -60,7 +60,9 @@ def examine(
     where = RunOptions.model_validate(options)
     card_bytes = None
     try:
-        check_before_start([TrialConfig.model_validate(each) for each in trials], where, say=_say_nothing)
+        check_before_start(
+            [TrialConfig.model_validate(each) for each in trials], where, executor="ray", say=_say_nothing
+        )
         device = resolve_device(where.device)
         card_bytes = total_memory(device) if device.type == "cuda" else None
     except ValueError as error:

@@ -14,9 +14,16 @@ from raypatch.results import SweepPaths, read_sweep
 from raypatch.runtime import resolve_device
 
 
-def check_before_start(trials: Sequence[TrialConfig], options: RunOptions, *, say: Callable[[str], None]) -> None:
+def check_before_start(
+    trials: Sequence[TrialConfig], options: RunOptions, *, executor: str, say: Callable[[str], None]
+) -> None:
     """Check all that a sweep needs, fetching missing MedMNIST files. Raises ValueError; nothing has started then."""
-    resolve_device(options.device)
+    index = resolve_device(options.device).index
+    if index and executor == "ray":
+        raise ValueError(
+            f"--device {options.device}: Ray gives each trial its card; set CUDA_VISIBLE_DEVICES={index} and leave"
+            " --device out, or use --executor local"
+        )
     for dataset in dict.fromkeys(config.dataset for config in trials):
         check_data(dataset, options, say=say)
     seen = set()
@@ -82,7 +89,7 @@ def check_folder(folder: Path) -> SweepPaths:
     return paths
 
 
-def needed_bytes(todo: Sequence[TrialConfig], options: RunOptions, *, side_by_side: int = 1) -> int:
+def needed_bytes(todo: Sequence[TrialConfig], options: RunOptions, *, side_by_side: int) -> int:
     """Disk space that trials will take: best weights and predictions of each, checkpoints of those that run at once.
 
     Weights, gradients' two moments and a copy while it is replaced: six times the weights per running trial.
@@ -96,9 +103,10 @@ def needed_bytes(todo: Sequence[TrialConfig], options: RunOptions, *, side_by_si
     return finished + 6 * sum(sorted(weights)[-side_by_side:])
 
 
-def check_space(todo: Sequence[TrialConfig], paths: SweepPaths, options: RunOptions) -> None:
+def check_space(todo: Sequence[TrialConfig], paths: SweepPaths, options: RunOptions, *, side_by_side: int) -> None:
     """Raise ValueError when the disk of the run folder has less room than the rest of the sweep will take."""
-    needed, free = needed_bytes(todo, options), shutil.disk_usage(paths.folder).free
+    needed = needed_bytes(todo, options, side_by_side=side_by_side)
+    free = shutil.disk_usage(paths.folder).free
     if needed > free:
         raise ValueError(
             f"{paths.folder} has {free / 1e9:.1f} GB free and the {len(todo)} trials left need {needed / 1e9:.1f} GB;"

@@ -141,7 +141,9 @@ class LiveDisplay(SweepProgress):
         self, todo: Sequence[TrialConfig], seconds: Mapping[str, float], *, done: int, side_by_side: int
     ) -> None:
         super().__init__(todo, seconds, done=done, side_by_side=side_by_side)
-        self._live = Live(get_renderable=self.render, refresh_per_second=2, console=Console(highlight=False))
+        self._live = Live(
+            get_renderable=self.render, refresh_per_second=2, console=Console(highlight=False, markup=False)
+        )
 
     def finished(self, result: TrialResult) -> None:
         super().finished(result)
@@ -186,16 +188,13 @@ def make_display(
 
 
 def describe_result(result: TrialResult) -> str:
-    """A finished trial in one line: name, test figures or the error, seconds."""
+    """A finished trial in one line: name, validation figures or the error, seconds. The test set is for the report."""
     if result.status == "failed":
         return f"{result.trial_id} FAILED: {(result.error or 'unknown').strip().splitlines()[-1]}"
-    if result.test is None or result.val is None:
-        loss = f", val loss {result.val.loss:.4f}" if result.val else ""
-        return f"{result.trial_id} {result.status} after {result.epochs} epochs{loss}"
-    return (
-        f"{result.trial_id} val loss {result.val.loss:.4f} test AUC {result.test.auc:.3f}"
-        f" bal. acc. {result.test.balanced_accuracy:.3f} in {duration(result.train_seconds)}"
-    )
+    figures = f"val loss {result.val.loss:.4f} AUC {result.val.auc:.3f}" if result.val else ""
+    if result.status == "pruned":
+        return f"{result.trial_id} pruned after {result.epochs} epochs, {figures}"
+    return f"{result.trial_id} {figures} in {duration(result.train_seconds)}"
 
 
 def duration(seconds: float) -> str:

@@ -96,7 +96,10 @@ class _Observer(TrialProgressCallback):
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self.running.discard(trial.trial_id)
         config = _config(trial)
-        if self.stop.is_set():
+        result = finished_result(self.paths, config.trial_id())
+        if result is not None:  # its worker died after it had written this
+            self.listener.finished(result)
+        elif self.stop.is_set():
             self.listener.lost(config.trial_id())
         else:
             error = trial.get_error() or "the worker died"

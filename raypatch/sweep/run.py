@@ -3,10 +3,11 @@
 import contextlib
 import datetime
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -53,8 +54,8 @@ class ExecutorOptions(BaseModel):
 class Outcome:
     """How a sweep ended, recounted from the files.
 
-    stopped: why it ended early, None when it ran through. errors: of the failed trials, by trial id. table: of a
-    search, what it found.
+    stopped: why it ended early, None when it ran through. again: the command that continues. errors: of the failed
+    trials, by trial id. table: of a search, what it found.
     """
 
     folder: Path
@@ -62,6 +63,7 @@ class Outcome:
     left: int
     errors: Mapping[str, str]
     stopped: str | None
+    again: str
     table: str | None = None
 
 
@@ -111,6 +113,7 @@ def resume_sweep(
     given = {name: value for name, value in changes.items() if value is not None}
     options = {**record.options, **{name: value for name, value in given.items() if name in RunOptions.model_fields}}
     how = {**record.executor, **{name: value for name, value in given.items() if name in ExecutorOptions.model_fields}}
+    options = RunOptions.model_validate(options).model_dump(mode="json")
     record = record.model_copy(update={"options": options, "executor": how})
     return _run(record, folder, None, time_limit=time_limit, retry_failed=retry_failed)
 
@@ -128,7 +131,7 @@ def _run(
             cluster.check(trials, paths, gpus=how.gpus, cpus=how.cpus_per_trial)
             options = options.model_copy(update={"device": "auto"})  # this machine only plans, perhaps without a GPU
         else:
-            check_before_start(trials, options, say=_say)
+            check_before_start(trials, options, executor=how.executor, say=_say)
             check_room(options.device, gpus=how.gpus, cpus=how.cpus_per_trial)
             paths = check_folder(folder.absolute())
         return _carry_out(record, paths, space, options, how, cluster, time_limit=time_limit, retry_failed=retry_failed)
@@ -164,17 +167,19 @@ def _carry_out(
         shutil.rmtree(paths.bookkeeping, ignore_errors=True)  # what a killed session left
         search = _take_up_search(record, paths, options, retry_failed=retry_failed)
         record = search.record if search else record
-        to_draw = search.undrawn if search else []
         plan = plan_sweep(record.trials, paths, options, retry_failed=retry_failed)
-        check_space([*plan.todo, *to_draw], paths, options)
-        write_json(paths.record, record)
-        if space is not None:
-            write_atomically(paths.space, space.encode())
-        total, left = plan.total + len(to_draw), len(plan.todo) + len(to_draw)
-        _say(f"{len(plan.results)} of {total} trials are over, {left} to run, in {paths.folder}")
-        if left:
-            with stop.listening(time_limit):
-                _execute(plan, paths, options, how, stop, search, cluster)
+        expected = [*plan.todo, *(search.undrawn if search else ())]
+        with stop.listening(time_limit) if expected else contextlib.nullcontext():
+            placement = _place(expected, options, how, cluster) if expected else None
+            if placement:
+                check_space(expected, paths, options, side_by_side=placement.slots)
+            write_json(paths.record, record)
+            if space is not None:
+                write_atomically(paths.space, space.encode())
+            total = len(plan.results) + len(expected)
+            _say(f"{len(plan.results)} of {total} trials are over, {len(expected)} to run, in {paths.folder}")
+            if placement:
+                _execute(plan, paths, options, how, placement, stop, search, cluster)
         record = search.record if search else record
         after = plan_sweep(record.trials, paths, options)
         left = len(after.todo) + (len(search.undrawn) if search else 0)
@@ -185,7 +190,8 @@ def _carry_out(
             if not left:
                 write_recipes(paths.recipes, record, found)
     errors = {name: result.error or "" for name, result in after.results.items() if result.status == "failed"}
-    return Outcome(paths.folder, len(after.results) - len(errors), left, errors, stop.reason, table)
+    again = f"raypatch resume {shlex.quote(str(paths.folder))}{' --retry-failed' if retry_failed else ''}"
+    return Outcome(paths.folder, len(after.results) - len(errors), left, errors, stop.reason, again, table)
 
 
 def _take_up_search(
@@ -203,21 +209,15 @@ def _execute(
     paths: SweepPaths,
     options: RunOptions,
     how: ExecutorOptions,
+    placement: Placement,
     stop: StopRequest,
     search: "SearchRun | None",
     cluster: "Cluster | None",
 ) -> None:
-    expected = [*plan.todo, *(search.undrawn if search else ())]
-    cores = len(os.sched_getaffinity(0))
-    if cluster:
-        placement = cluster.place(expected, gpus=how.gpus, share=how.gpu_share, cpus=how.cpus_per_trial)
-    else:
-        placement = _place_here(expected, options, how, cores)
     seconds = {config.trial_id(): rough_seconds(config, options) for config in plan.todo}
     options = cluster.options if cluster else options
     options = options.model_copy(update={"threads": options.threads or placement.cpus})
-    slots = 1 if how.executor == "local" else placement.slots
-    with make_display(plan.todo, seconds, done=len(plan.results), side_by_side=slots) as display:
+    with make_display(plan.todo, seconds, done=len(plan.results), side_by_side=placement.slots) as display:
         if search:
             search.show_on(display)
         listener: Listener = search or display
@@ -228,7 +228,7 @@ def _execute(
         from raypatch.sweep.ray_executor import run_on_ray
 
         with (
-            _storage(paths, how, placement, cores, cluster) as storage,
+            _storage(paths, how, placement, cluster) as storage,
             sweep_gauges(paths.folder.name, display),
         ):
             run_on_ray(
@@ -248,12 +248,17 @@ def _execute(
             )
 
 
-def _place_here(expected: Sequence[TrialConfig], options: RunOptions, how: ExecutorOptions, cores: int) -> Placement:
+def _place(
+    expected: Sequence[TrialConfig], options: RunOptions, how: ExecutorOptions, cluster: "Cluster | None"
+) -> Placement:
+    if cluster:
+        return cluster.place(expected, gpus=how.gpus, share=how.gpu_share, cpus=how.cpus_per_trial)
+    cores = _cores()
     device = resolve_device(options.device)
     card_bytes = total_memory(device) if device.type == "cuda" else None
     if card_bytes is None and how.executor == "local":
         return Placement(how.cpus_per_trial or cores, 0.0, 1)
-    return place_trials(
+    placement = place_trials(
         expected,
         options,
         gpus=how.gpus,
@@ -263,11 +268,12 @@ def _place_here(expected: Sequence[TrialConfig], options: RunOptions, how: Execu
         card_bytes=card_bytes,
         say=_say,
     )
+    return replace(placement, slots=1) if how.executor == "local" else placement
 
 
 @contextlib.contextmanager
 def _storage(
-    paths: SweepPaths, how: ExecutorOptions, placement: Placement, cores: int, cluster: "Cluster | None"
+    paths: SweepPaths, how: ExecutorOptions, placement: Placement, cluster: "Cluster | None"
 ) -> Iterator[Path]:
     """Room for Ray Tune's own bookkeeping, gone at the end: on a cluster in the run folder, which all nodes see.
 
@@ -276,7 +282,7 @@ def _storage(
     if cluster is None:
         from raypatch.sweep.ray_setup import local_ray
 
-        cpus, gpus = max(cores, placement.slots * placement.cpus), how.gpus if placement.gpu_share else 0
+        cpus, gpus = max(_cores(), placement.slots * placement.cpus), how.gpus if placement.gpu_share else 0
         with local_ray(cpus=cpus, gpus=gpus, dashboard=how.dashboard) as session:
             yield session
         return
@@ -285,6 +291,10 @@ def _storage(
         yield paths.bookkeeping
     finally:
         shutil.rmtree(paths.bookkeeping, ignore_errors=True)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
 
 
 def _say(text: str) -> None:

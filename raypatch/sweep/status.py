@@ -118,7 +118,7 @@ def _status_of(
 
 def show_status(status: SweepStatus, console: Console | None = None) -> None:
     """Print how the sweep stands: counts, who runs it, then the trials that are neither waiting nor done."""
-    console = console or Console(highlight=False, soft_wrap=True)
+    console = console or Console(highlight=False, markup=False, soft_wrap=True)
     total = len(status.trials)
     parts = [f"{status.count('ok', 'pruned')}/{total} done"]
     parts += [f"{status.count(state)} {state}" for state in _WORTH_SAYING if status.count(state)]
@@ -136,7 +136,7 @@ def show_status(status: SweepStatus, console: Console | None = None) -> None:
 
 def watch_status(paths: SweepPaths, seconds: float = 2.0) -> None:
     """Show the status again and again until nobody runs the sweep."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, markup=False, soft_wrap=True)
     while True:
         status = read_status(paths)
         if console.is_terminal:
