@@ -21,7 +21,7 @@ DataDir = Annotated[
 ]
 Executor = Annotated[Literal["ray", "local"], typer.Option(help="Ray Tune, or one by one in this process.")]
 Address = Annotated[str, typer.Option(help="Of a running Ray cluster: its head's HOST:PORT, or auto.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, or with --executor local cuda:N.")]
 Gpus = Annotated[int, typer.Option(min=1, help="Physical GPUs the whole sweep may use.")]
 GpuShare = Annotated[
     float | None,
