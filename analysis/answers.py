@@ -41,8 +41,9 @@ def _how_sure(answer: Answer) -> str:
     if not answer.tested:
         return "not tested, since no stored predictions could be used"
     if len(answer.datasets) == 1:
-        return "significant" if answer.significant else "not significant"
-    return f"significantly better in {answer.significant} of {answer.tested} datasets"
+        return "significant" if answer.better or answer.worse else "not significant"
+    worse = f" and worse in {answer.worse}" if answer.worse else ""
+    return f"significantly better in {answer.better}{worse} of {answer.tested} datasets"
 
 
 def _gain(answer: Answer) -> str:

@@ -43,7 +43,7 @@ class Answer:
 
     baseline: the largest. chosen: the best mean validation score. frugal: the cheapest within a point of that.
     gain: mean, least and largest difference of chosen and baseline over the datasets, headline metric on the test
-    split. significant: datasets where it is above 0 with p < 0.05 after Holm's correction over the `tested` ones.
+    split. better, worse: datasets where it is above or below 0 with p < 0.05 after Holm's correction over the `tested`.
     cost, seconds: GFLOPs and training time of chosen as multiples of baseline's. frugal_gain, frugal_cost: of frugal.
     """
 
@@ -53,7 +53,8 @@ class Answer:
     chosen: int
     frugal: int
     gain: tuple[float, float, float]
-    significant: int
+    better: int
+    worse: int
     tested: int
     cost: float
     seconds: float
@@ -200,7 +201,7 @@ def _answer(cells: pd.DataFrame, differences: pd.DataFrame) -> Answer | None:
     frugal = int(cost[near].idxmin())
     gain = test[chosen] - test[baseline]
     tests = differences[(differences["patch_size"] == chosen) & differences["dataset_label"].isin(complete.index)]
-    better = (correct_holm(tests["p"]) < ALPHA) & (tests["estimate"] > 0)
+    clear = tests["estimate"][correct_holm(tests["p"]) < ALPHA]
     return Answer(
         datasets=tuple(complete.index),
         sizes=tuple(sorted(map(int, complete.columns), reverse=True)),
@@ -208,7 +209,8 @@ def _answer(cells: pd.DataFrame, differences: pd.DataFrame) -> Answer | None:
         chosen=chosen,
         frugal=frugal,
         gain=(float(gain.mean()), float(gain.min()), float(gain.max())),
-        significant=int(better.sum()),
+        better=int((clear > 0).sum()),
+        worse=int((clear < 0).sum()),
         tested=len(tests),
         cost=float(cost[chosen] / cost[baseline]),
         seconds=float(seconds[chosen].sum() / seconds[baseline].sum()),

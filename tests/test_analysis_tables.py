@@ -9,8 +9,10 @@ import pandas as pd
 import pytest
 from made_runs import made_config, made_configs, write_run
 
+from raypatch.analysis.answers import _how_sure
 from raypatch.analysis.cells import recipe_fields, select_recipes
 from raypatch.analysis.ensembles import patch_ensembles
+from raypatch.analysis.findings import Answer
 from raypatch.analysis.frames import load_trials
 from raypatch.analysis.render import Cell, Table, percent, points, significant, to_latex, to_markdown, write_csv
 from raypatch.analysis.tables import main_table, mark_best, metric_table, summarize_cells
@@ -165,3 +167,32 @@ def test_latex_tables_compile(trials, tmp_path):
     assert "Missing character" not in answer.stdout
     assert "Overfull \\hbox" not in answer.stdout
     assert "too large for page" not in answer.stdout
+
+
+@pytest.mark.parametrize(
+    ("datasets", "better", "worse", "said"),
+    [
+        (1, 1, 0, "significant"),
+        (1, 0, 1, "significant"),
+        (1, 0, 0, "not significant"),
+        (3, 2, 0, "significantly better in 2 of 3 datasets"),
+        (3, 1, 1, "significantly better in 1 and worse in 1 of 3 datasets"),
+    ],
+)
+def test_a_clear_loss_is_told_as_one(datasets, better, worse, said):
+    answer = Answer(
+        datasets=("a", "b", "c")[:datasets],
+        sizes=(14, 7),
+        baseline=14,
+        chosen=7,
+        frugal=7,
+        gain=(-0.08, -0.08, -0.08),
+        better=better,
+        worse=worse,
+        tested=datasets,
+        cost=3.4,
+        seconds=2.5,
+        frugal_gain=-0.08,
+        frugal_cost=3.4,
+    )
+    assert _how_sure(answer) == said
