@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,10 @@ FLAGS = (
 def find_chromium() -> str | None:
     """Path of Debian's chromium, None where it is not installed."""
     return shutil.which("chromium")
+
+
+class BrowserError(Exception):
+    """Chromium refused a command."""
 
 
 class Browser:
@@ -63,7 +68,8 @@ class Browser:
         while True:
             answer = self._receive()
             if answer.get("id") == self._number:
-                assert "error" not in answer, answer["error"]
+                if "error" in answer:
+                    raise BrowserError(f"{method}: {answer['error']}")
                 return answer["result"]
 
     def _receive(self) -> dict[str, Any]:
@@ -92,8 +98,14 @@ class Browser:
             self._receive()
 
     def evaluate(self, expression: str) -> Any:
-        """Return the value of a JavaScript expression in the page."""
-        return self.call("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value")
+        """Return the value of a JavaScript expression in the page; asks again where the page was being left."""
+        for _ in range(50):
+            try:
+                return self.call("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value")
+            except BrowserError as error:  # the page it asked is gone: its answer went with it
+                gone = error
+                time.sleep(0.2)
+        raise gone
 
     def close(self) -> None:
         """End the browser."""

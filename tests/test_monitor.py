@@ -35,6 +35,7 @@ from raypatch.train import Interrupted
 
 PROMETHEUS = shutil.which("prometheus")
 PATIENCE = 300.0
+TEXT = "document.body?.innerText ?? ''"
 DOCKER = Path(__file__).parents[1] / "docker"
 
 
@@ -333,15 +334,17 @@ def test_dashboard_in_a_browser(watched: _Watched) -> None:
         page.call("Emulation.setDeviceMetricsOverride", width=1600, height=900, deviceScaleFactor=1, mobile=False)
         page.call("Page.navigate", url=f"{watched.url}/#/actors")
         _wait_for(lambda: page.evaluate("document.querySelector('input[type=password]') !== null"))
-        assert "images-p" not in page.evaluate("document.body.innerText")
+        assert "images-p" not in page.evaluate(TEXT)
         page.evaluate("document.querySelector('input[type=password]').focus()")
         page.call("Input.insertText", text=watched.token)
-        page.evaluate("[...document.querySelectorAll('button')].find(b => /submit/i.test(b.innerText)).click()")
+        button = "[...document.querySelectorAll('button')].find(b => /submit/i.test(b.innerText))"
+        _wait_for(lambda: page.evaluate(f"{button}?.disabled === false"))
+        page.evaluate(f"{button}?.click()")
         running = _running(watched)
-        _wait_for(lambda: all(trial in page.evaluate("document.body.innerText") for trial in running))
+        _wait_for(lambda: all(trial in page.evaluate(TEXT) for trial in running))
         picture = page.call("Page.captureScreenshot")["data"]
         (watched.folder / "actors.png").write_bytes(base64.b64decode(picture))
-        assert "RaypatchTrial" in page.evaluate("document.body.innerText")
+        assert "RaypatchTrial" in page.evaluate(TEXT)
 
 
 @contextlib.contextmanager
