@@ -126,7 +126,7 @@ def test_what_would_take_too_long_is_scaled_by_its_arithmetic(tmp_path: Path, mo
     cost._cache_of.cache_clear()
 
 
-def test_a_search_costs_its_samples_within_its_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_search_costs_its_samples_within_its_budget() -> None:
     row = PlanRow(
         dataset="d", patch_size=4, trials=1, tokens=49, parameters=1, gflops=1.0, micro_batch=8, checkpointing=False,
         memory_bytes=1, seconds=10.0,

@@ -116,7 +116,7 @@ def _wandb_callback(paths: SweepPaths) -> Callback:
         """Ray kills it once it has run. W&B's own process, which still writes the run then, would die with it."""
 
         def run(self) -> None:
-            super().run()  # type: ignore[no-untyped-call]
+            super().run()  # type: ignore[no-untyped-call]  # Ray gives it no types
             self._wandb.teardown()  # waits for that process
 
     class WandbCallback(wandb.WandbLoggerCallback):
