@@ -14,6 +14,7 @@ import os
 import statistics
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -138,10 +139,12 @@ def compare(pair: Pair, rounds: int) -> dict[str, Any]:
         "evaluate_ratio": _ratio(seconds, "evaluate"),
         "train_processor_ratio": _ratio(processor, "train"),
         "evaluate_processor_ratio": _ratio(processor, "evaluate"),
-        "step": {
-            "seconds": pair.batch_size * min(seconds["train_ours"]) / pair.count,
-            "flops": 3e9 * pair.facts.gflops * pair.batch_size,
-            "bytes": BYTES_PER_PARAMETER * pair.facts.parameters,
+        "work": {  # of one part of a round; what the arithmetic and the traffic of the engine's come to
+            "train": {
+                "flops": 3e9 * pair.facts.gflops * pair.count,
+                "bytes": BYTES_PER_PARAMETER * pair.facts.parameters * pair.count // pair.batch_size,
+            },
+            "evaluate": {"flops": 1e9 * pair.facts.gflops * len(pair.images), "bytes": 4 * pair.facts.parameters},
         },
         "seconds": seconds,
         "processor_seconds": processor,
@@ -153,29 +156,39 @@ def _ratio(seconds: dict[str, list[float]], part: str) -> float:
     return statistics.median(theirs / ours for theirs, ours in pairs)
 
 
-def fraction_of_floor(row: dict[str, Any], ceilings: Ceilings) -> float:
-    """Least seconds that arithmetic or memory traffic of a step allow here, over those of the engine's fastest part."""
-    arithmetic = row["step"]["flops"] / getattr(ceilings, row["precision"])
-    return float(max(arithmetic, row["step"]["bytes"] / ceilings.bandwidth) / row["step"]["seconds"])
+def against_floor(row: dict[str, Any], ceilings: Ceilings) -> dict[str, float]:
+    """For training and evaluation: the fraction of the floor, and the ratio that an engine at the floor would have.
+
+    The floor is the least time that arithmetic or memory traffic allow here; the fraction is that over the engine's
+    fastest part. The ratio at the floor is the most that any engine can reach in this precision.
+    """
+    found = {}
+    for part, work in row["work"].items():
+        floor = max(work["flops"] / getattr(ceilings, row["precision"]), work["bytes"] / ceilings.bandwidth)
+        found[f"{part}_fraction_of_floor"] = floor / min(row["seconds"][f"{part}_ours"])
+        found[f"{part}_ratio_at_floor"] = statistics.median(row["seconds"][f"{part}_theirs"]) / floor
+    return found
 
 
 def write_table(record: dict[str, Any]) -> str:
     """The rows as a Markdown table."""
-    lines = [
-        "| Images | Patch | Tokens | Customary | Engine | Ratio | Processor ratio | Of the floor | Evaluation"
-        " | Processor ratio |",
-        "| ------ | ----: | -----: | --------: | -----: | ----: | --------------: | -----------: | ---------:"
-        " | --------------: |",
-    ]
+    heads = ["Images", "Patch", "Tokens", "Customary", "Engine"]
+    for part in ("Training", "Evaluation"):
+        heads += [f"{part}: ratio", "of processor seconds", "of the floor", "ratio at the floor"]
+    lines = [_line(heads), _line("---" if head == "Images" else "---:" for head in heads)]
     for row in record["rows"]:
         kind, patch = row["case"].split("-")
-        speed = row["images_per_second"]
-        lines.append(
-            f"| {kind.upper()} | {patch} | {row['tokens']:,} | {speed['train_theirs']:.1f} | {speed['train_ours']:.1f}"
-            f" | {row['train_ratio']:.2f} | {row['train_processor_ratio']:.2f} | {row['fraction_of_floor']:.0%}"
-            f" | {row['evaluate_ratio']:.2f} | {row['evaluate_processor_ratio']:.2f} |"
-        )
+        cells = [kind.upper(), patch, f"{row['tokens']:,}"]
+        cells += [f"{row['images_per_second'][part]:.1f}" for part in ("train_theirs", "train_ours")]
+        for part in ("train", "evaluate"):
+            cells += [f"{row[f'{part}_ratio']:.2f}", f"{row[f'{part}_processor_ratio']:.2f}"]
+            cells += [f"{row[f'{part}_fraction_of_floor']:.0%}", f"{row[f'{part}_ratio_at_floor']:.2f}"]
+        lines.append(_line(cells))
     return "\n".join(lines)
+
+
+def _line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def main() -> None:
@@ -214,7 +227,7 @@ def main() -> None:
         ceilings = best_of(ceilings, measure_ceilings(device))
         record["ceilings"] = asdict(ceilings)
         for row in record["rows"]:
-            row["fraction_of_floor"] = fraction_of_floor(row, ceilings)
+            row |= against_floor(row, ceilings)
         record["load_after"] = os.getloadavg()
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(record, indent=1) + "\n", "utf-8")

@@ -1,5 +1,7 @@
 """Logits, probabilities and loss of a model over a whole split."""
 
+import math
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -7,11 +9,9 @@ from torch.nn import functional as F
 from raypatch import metrics
 from raypatch.data.augment import normalize, to_float
 from raypatch.data.catalog import Task
+from raypatch.models.memory import evaluation_batch
 from raypatch.results import Scores
 from raypatch.runtime import Precision
-
-TOKENS_PER_BATCH = 16_384
-"""Tokens of one evaluation batch: enough to fill a device, little beside the memory of training."""
 
 
 def classification_loss(logits: torch.Tensor, labels: torch.Tensor, task: Task) -> torch.Tensor:
@@ -37,18 +37,17 @@ def predict_logits(
     std: torch.Tensor,
     precision: Precision,
 ) -> torch.Tensor:
-    """Logits (N, C) float32 on the device of uint8 images (N, C, *spatial), in batches of about TOKENS_PER_BATCH.
+    """Logits (N, C) float32 on the device of uint8 images (N, C, *spatial), batch by batch.
 
-    tokens: per image. mean, std: (3,) on the device. The batch size follows from tokens alone, so the same images give
-    the same bits every time.
+    tokens: per image. mean, std: (3,) on the device.
     """
     model.eval()
-    batch_size = max(1, TOKENS_PER_BATCH // (tokens + 1))
     logits = []
-    for batch in images.split(batch_size):
+    for batch in images.split(evaluation_batch(tokens, math.prod(images.shape[2:]))):
         inputs = normalize(to_float(batch.to(device, non_blocking=True)), mean, std)
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
             logits.append(model(inputs).float())
+        del inputs  # or they would lie beside the next batch's
     return torch.cat(logits)
 
 

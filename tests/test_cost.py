@@ -1,19 +1,15 @@
-"""Estimates: activation memory against what autograd keeps, micro-batches that fit, seconds from a calibration."""
+"""Estimates: seconds from a calibration, and the table of a plan."""
 
 import json
 from pathlib import Path
 
 import pytest
-import torch
 from tiny import make_images, tiny_trial
 
 from raypatch.config import TrialConfig
 from raypatch.models import memory
-from raypatch.models.build import build_model
 from raypatch.models.flops import model_facts
-from raypatch.models.memory import activation_bytes, choose_micro_batch, training_bytes
 from raypatch.results import SweepPaths
-from raypatch.runtime import Precision
 from raypatch.search_settings import SearchSettings
 from raypatch.sweep.cost import PlanRow, as_json, as_table, calibrate, known_seconds, of_search, plan_cost
 from raypatch.sweep.plan import plan_sweep
@@ -22,49 +18,6 @@ from raypatch.sweep.plan import plan_sweep
 def _small(**fields: object) -> TrialConfig:
     values = {"dataset": "phantom2d", "patch_size": 2, "model": "vit_tiny_patch16_224", "weights": "random"}
     return TrialConfig.model_validate(values | fields)
-
-
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_activation_estimate_covers_what_autograd_keeps_and_little_more(precision: Precision) -> None:
-    config = _small()
-    facts = model_facts(config, dimensions=2, outputs=2)
-    model = build_model(config, dimensions=2, outputs=2, files={}).model
-    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
-    kept: dict[int, int] = {}
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    images = torch.randn(2, 3, 28, 28)
-    with (
-        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
-        torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"),
-    ):
-        model(images)
-    cast_weights = 2 * facts.parameters if precision == "bfloat16" else 0
-    measured = (sum(kept.values()) - cast_weights) / 2
-    estimated = activation_bytes(config, facts, precision, checkpointing=False)
-    assert measured <= estimated <= 1.25 * measured
-
-
-def test_a_volume_of_patch_1_trains_on_a_24_gb_card() -> None:
-    config = TrialConfig(dataset="vessel", patch_size=1)
-    facts = model_facts(config, dimensions=3, outputs=2)
-    micro_batch, checkpointing = choose_micro_batch(config, facts, "bfloat16", 23 * 2**30)
-    assert micro_batch >= 1
-    assert training_bytes(config, facts, "bfloat16", micro_batch=micro_batch, checkpointing=checkpointing) < 23 * 2**30
-
-
-def test_less_memory_halves_the_micro_batch_and_at_last_checkpoints() -> None:
-    config = TrialConfig(dataset="vessel", patch_size=1)
-    facts = model_facts(config, dimensions=3, outputs=2)
-    found = [choose_micro_batch(config, facts, "bfloat16", gib * 2**30) for gib in (80, 40, 16, 4, 2, 0)]
-    assert found == sorted(found, key=lambda each: (each[1], -each[0]))
-    assert found[0] == (8, False)
-    assert found[-1] == (1, True)
 
 
 def test_training_with_checkpointing_gives_the_same_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,7 +44,7 @@ def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     images: (B, C, *spatial) with C 1 or 3. mean, std: (3,), on the same device.
     """
     shape = (-1,) + (1,) * (images.ndim - 2)
-    return (images - mean.view(shape)) / std.view(shape)
+    return (images - mean.view(shape)).div_(std.view(shape))
 
 
 def resize_images(images: Tensor, size: int, mode: Literal["bilinear", "nearest", "pad"]) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from timm.models import VisionTransformer
 
 from raypatch.config import TrialConfig
+from raypatch.data.catalog import DatasetInfo
 from raypatch.models.build import construct
 from raypatch.results import ModelFacts
 from raypatch.runtime import Precision
@@ -20,6 +21,20 @@ USABLE_SHARE = 0.85
 
 RESERVE = 1.1
 """The estimate's own margin: it may be over, never under."""
+
+LIBRARY_BYTES = 32 << 20
+"""What torch gives cuBLAS to work in on a Hopper card; on older ones about 8 MiB (torch's notes on CUDA)."""
+
+TOKENS_PER_BATCH = 16_384
+PIXELS_PER_BATCH = 2**22
+
+
+def evaluation_batch(tokens: int, pixels: int) -> int:
+    """Images of so many tokens and pixels in one evaluation batch: enough to fill a device.
+
+    It follows from their size alone, so the same images give the same bits every time.
+    """
+    return max(1, min(TOKENS_PER_BATCH // (tokens + 1), PIXELS_PER_BATCH // pixels))
 
 
 @functools.cache
@@ -34,30 +49,86 @@ def activation_bytes(config: TrialConfig, facts: ModelFacts, precision: Precisio
 
     Per block of a Vision Transformer with scaled_dot_product_attention, in units of tokens x width: the two norms keep
     their float32 inputs (2 x 4 bytes); in the products' precision are kept the inputs of the four linear layers (1, 1,
-    1, 4), query, key, value and the output of attention (4) and the input of GELU (4): 15 elements. Checkpointing
-    keeps one float32 input per block and recomputes one block at a time. The backward pass works in two of the widest
-    tensors in float32 (2 x 4 x 4 bytes). With method=linear_probe nothing is kept.
+    1, 4), of which attention's output is one, query, key and value (3) and the input of GELU (4): 14 elements.
+    Checkpointing keeps one float32 input per block and recomputes one block at a time. The backward pass works in two
+    float32 units and the widest tensor. With method=linear_probe nothing is kept.
     """
     width, depth = _width_and_depth(config.model, config.image_size, config.patch_size)
     unit = (facts.tokens + 1) * width
-    block = unit * (2 * 4 + 15 * (2 if precision == "bfloat16" else 4))
-    working = unit * 2 * 4 * 4
+    element = _element(precision)
     if config.method == "linear_probe":
-        return working
+        return unit * _forward_width(precision)
+    block = unit * (2 * 4 + 14 * element)
+    working = unit * (2 * 4 + 4 * element)
     return working + (block + depth * unit * 4 if checkpointing else depth * block)
 
 
 def training_bytes(
     config: TrialConfig, facts: ModelFacts, precision: Precision, *, micro_batch: int, checkpointing: bool = False
 ) -> int:
-    """Estimated peak bytes of training on a device: parameters, gradients, optimizer state, copies, activations."""
-    per_parameter = 4
-    if config.method == "finetune":
-        per_parameter += 4 + (4 if config.optimizer == "sgd" else 8)
-    if precision == "bfloat16":
-        per_parameter += 2  # autocast keeps the cast weights of one pass
-    activations = micro_batch * activation_bytes(config, facts, precision, checkpointing=checkpointing)
-    return int(RESERVE * (per_parameter * facts.parameters + activations))
+    """Estimated peak bytes of a training step on a device, as its allocator counts them.
+
+    Gradients come as activations go, so that a batch in one pass peaks at its beginning or at its end. Of several
+    passes the later ones find the gradients there and add each parameter's anew. Autocast keeps the cast weights of a
+    pass.
+    """
+    width, depth = _width_and_depth(config.model, config.image_size, config.patch_size)
+    trained = facts.parameters if config.method == "finetune" else 0
+    activations = activation_bytes(config, facts, precision, checkpointing=checkpointing)
+    passing = min(micro_batch, config.batch_size) * activations + (2 * trained if precision == "bfloat16" else 0)
+    peak = max(passing, 4 * trained)
+    if micro_batch < config.batch_size:
+        largest = min(trained, max(4 * width**2, facts.parameters - 12 * depth * width**2))
+        peak = 4 * trained + max(passing, 4 * largest)
+    return _with_margin(_held_bytes(config, facts) + peak)
+
+
+def peak_bytes(
+    config: TrialConfig,
+    info: DatasetInfo,
+    facts: ModelFacts,
+    precision: Precision,
+    *,
+    micro_batch: int,
+    checkpointing: bool = False,
+) -> int:
+    """Estimated peak bytes of a whole trial on a device: its images, one byte a pixel, and training or evaluation."""
+    train, val, test = info.counts
+    resident = int((train * config.train_fraction + val + test) * info.channels * config.image_size**info.dimensions)
+    training = training_bytes(config, facts, precision, micro_batch=micro_batch, checkpointing=checkpointing)
+    evaluation = _with_margin(_held_bytes(config, facts) + evaluation_bytes(config, info, facts, precision))
+    return resident + max(training, evaluation)
+
+
+def evaluation_bytes(config: TrialConfig, info: DatasetInfo, facts: ModelFacts, precision: Precision) -> int:
+    """Bytes that the largest batch of an evaluation takes, beside what training holds on to.
+
+    First its three channels as float32, again as patches, and in bfloat16; then the input and a block's tokens.
+    """
+    width, _ = _width_and_depth(config.model, config.image_size, config.patch_size)
+    pixels: int = config.image_size**info.dimensions
+    images = min(max(info.counts[1:]), evaluation_batch(facts.tokens, pixels))
+    tokens = (facts.tokens + 1) * width * _forward_width(precision)
+    return images * max(pixels * 3 * (4 + 4 + 2), pixels * 3 * 4 + tokens)
+
+
+def _element(precision: Precision) -> int:
+    return 2 if precision == "bfloat16" else 4
+
+
+def _forward_width(precision: Precision) -> int:
+    """Bytes per token and width in a forward pass that keeps nothing: four float32 units, the widest tensor twice."""
+    return 4 * 4 + 8 * _element(precision)
+
+
+def _held_bytes(config: TrialConfig, facts: ModelFacts) -> int:
+    """Weights and the optimizer's moments, which are always there."""
+    moments = 0 if config.method == "linear_probe" else 4 if config.optimizer == "sgd" else 8
+    return (4 + moments) * facts.parameters
+
+
+def _with_margin(needed: int) -> int:
+    return int(RESERVE * needed) + LIBRARY_BYTES
 
 
 def available_bytes(device: torch.device) -> int:

@@ -20,11 +20,11 @@ from raypatch.checkpoint import Progress, save_tensors
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.data.augment import draw_parameters
 from raypatch.data.source import describe
-from raypatch.evaluate import TOKENS_PER_BATCH, predict_logits
+from raypatch.evaluate import predict_logits
 from raypatch.files import write_atomically
 from raypatch.models.build import build_model, set_training_mode
 from raypatch.models.flops import model_facts
-from raypatch.models.memory import available_bytes, choose_micro_batch, fit_memory, training_bytes
+from raypatch.models.memory import available_bytes, choose_micro_batch, evaluation_batch, fit_memory, peak_bytes
 from raypatch.optim import make_optimizer
 from raypatch.results import ModelFacts
 from raypatch.runtime import provenance, resolve_device, resolve_precision
@@ -92,7 +92,8 @@ def _plan_row(group: Sequence[TrialConfig], options: RunOptions, calibration: Ca
     micro_batch, checkpointing = choose_micro_batch(config, facts, precision, available_bytes(device))
     if options.micro_batch != "auto":
         micro_batch, checkpointing = options.micro_batch, False
-    memory = training_bytes(config, facts, precision, micro_batch=micro_batch, checkpointing=checkpointing)
+    info = describe(config.dataset, data_dir=options.data_dir, files=options.files)
+    memory = peak_bytes(config, info, facts, precision, micro_batch=micro_batch, checkpointing=checkpointing)
     return PlanRow(
         dataset=config.dataset_label,
         patch_size=config.patch_size,
@@ -194,7 +195,7 @@ def time_trial(config: TrialConfig, options: RunOptions) -> Timing:
     model = built.model.to(device)
     mean, std = (torch.tensor(values, device=device) for values in (built.mean, built.std))
     shape = (config.image_size,) * info.dimensions
-    count = max(config.batch_size, min(64, TOKENS_PER_BATCH // (facts.tokens + 1)))
+    count = max(config.batch_size, min(64, evaluation_batch(facts.tokens, math.prod(shape))))
     images = torch.randint(0, 256, (count, info.channels, *shape), dtype=torch.uint8).to(device)
     many = info.task == "multilabel"
     labels = torch.zeros((config.batch_size, len(info.classes)) if many else (config.batch_size,), dtype=torch.int64)

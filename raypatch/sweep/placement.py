@@ -10,7 +10,7 @@ import torch
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.data.source import describe
 from raypatch.models.flops import model_facts
-from raypatch.models.memory import training_bytes
+from raypatch.models.memory import peak_bytes
 from raypatch.runtime import resolve_device, resolve_precision
 from raypatch.sweep.cost import time_trial
 
@@ -89,8 +89,7 @@ def share_of(config: TrialConfig, options: RunOptions, card_bytes: int) -> float
     info = describe(config.dataset, data_dir=options.data_dir, files=options.files)
     facts = model_facts(config, dimensions=info.dimensions, outputs=len(info.classes))
     precision = resolve_precision(config.precision, resolve_device(options.device))
-    memory = training_bytes(config, facts, precision, micro_batch=config.batch_size) + CONTEXT_BYTES
-    memory += sum(info.counts) * info.channels * config.image_size**info.dimensions  # the images, one byte a pixel
+    memory = peak_bytes(config, info, facts, precision, micro_batch=config.batch_size) + CONTEXT_BYTES
     need = max(memory / card_bytes, config.batch_size * (facts.tokens + 1) / BUSY_TOKENS)
     return next((share for share in SHARES if need <= share), 1.0)
 

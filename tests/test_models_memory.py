@@ -1,0 +1,161 @@
+"""Memory estimates: against what a run on made-up tensors allocates, and the micro-batches that follow from them."""
+
+import math
+import weakref
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from raypatch import step
+from raypatch.config import TrialConfig
+from raypatch.data.catalog import DatasetInfo, dataset_info
+from raypatch.evaluate import predict_logits
+from raypatch.models.build import construct, freeze_backbone, set_training_mode
+from raypatch.models.flops import model_facts
+from raypatch.models.memory import LIBRARY_BYTES, choose_micro_batch, evaluation_batch, peak_bytes, training_bytes
+from raypatch.optim import make_optimizer
+from raypatch.runtime import Precision
+
+BLOCK = 512
+"""Bytes to which torch's CUDA allocator rounds."""
+
+
+class Allocated(TorchDispatchMode):
+    """Counts the bytes of all storages that operations make, as long as they live."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._live: dict[int, int] = {}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, torch.Tensor) and leaf.untyped_storage()._cdata not in self._live:
+                storage = leaf.untyped_storage()
+                self._live[storage._cdata] = -(-storage.nbytes() // BLOCK) * BLOCK
+                self.now += self._live[storage._cdata]
+                self.peak = max(self.peak, self.now)
+                weakref.finalize(storage, self._release, storage._cdata)
+        return out
+
+    def _release(self, key: int) -> None:
+        self.now -= self._live.pop(key)
+
+
+def _allocated(
+    config: TrialConfig, info: DatasetInfo, precision: Precision, *, micro_batch: int, checkpointing: bool
+) -> int:
+    """Peak bytes of two steps and an evaluation: the program's own code on tensors that have sizes and no values."""
+    outputs = len(info.classes)
+    tokens = model_facts(config, dimensions=info.dimensions, outputs=outputs).tokens
+    with torch.device("meta"):
+        model = construct(
+            config.model, config.image_size, config.patch_size, dimensions=info.dimensions, outputs=outputs
+        )
+    with FakeTensorMode(allow_non_fake_inputs=True), Allocated() as allocated:
+        model.to_empty(device="cpu")
+        model.set_grad_checkpointing(checkpointing)
+        if config.method == "linear_probe":
+            freeze_backbone(model)
+        shape = (info.channels, *(config.image_size,) * info.dimensions)
+        splits = [torch.empty(count, *shape, dtype=torch.uint8) for count in info.counts]
+        mean = std = torch.empty(3)
+        train = step.TrainingStep(
+            model,
+            make_optimizer(model, config),
+            task="multiclass",
+            mean=mean,
+            std=std,
+            precision=precision,
+            tokens=tokens,
+            batch_size=config.batch_size,
+            micro_batch=micro_batch,
+        )
+        for _ in range(2):
+            set_training_mode(model, config)
+            parameters = (
+                torch.empty(config.batch_size, 10)
+                if info.dimensions == 2
+                else torch.empty(config.batch_size, 4, dtype=torch.int64)
+            )
+            labels = torch.empty(config.batch_size, dtype=torch.int64)
+            train(splits[0][: config.batch_size], labels, parameters)
+            images = max(splits[1:], key=len)[: 2 * evaluation_batch(tokens, math.prod(shape[1:]))]
+            predict_logits(model, images, device=images.device, tokens=tokens, mean=mean, std=std, precision=precision)
+    return allocated.peak
+
+
+@pytest.mark.parametrize(
+    ("dataset", "patch_size", "precision", "micro_batch", "checkpointing", "fields"),
+    [
+        ("derma", 28, "bfloat16", 8, False, {}),
+        ("derma", 14, "float32", 8, False, {}),
+        ("derma", 7, "bfloat16", 8, False, {"optimizer": "sgd"}),
+        ("derma", 4, "bfloat16", 2, False, {}),
+        ("derma", 1, "bfloat16", 8, False, {}),
+        ("path", 14, "bfloat16", 8, False, {}),
+        ("derma", 7, "bfloat16", 8, False, {"model": "vit_base_patch16_224"}),
+        ("derma", 4, "float32", 8, False, {"method": "linear_probe"}),
+        ("adrenal", 28, "bfloat16", 8, False, {}),
+        ("adrenal", 28, "float32", 4, False, {}),
+        ("organ3d", 14, "float32", 8, False, {}),
+        ("adrenal", 7, "bfloat16", 8, False, {}),
+        ("adrenal", 4, "float32", 8, False, {}),
+        ("adrenal", 2, "bfloat16", 8, False, {}),
+        ("adrenal", 2, "bfloat16", 8, True, {}),
+    ],
+)
+def test_estimate_is_never_under_what_is_allocated_and_at_most_a_quarter_over(
+    dataset: str,
+    patch_size: int,
+    precision: Precision,
+    micro_batch: int,
+    checkpointing: bool,
+    fields: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The program's own code on tensors without values, with the casts of a CUDA device and what its libraries take."""
+    monkeypatch.setattr(step, "FEW_TOKENS", 0)
+    config = TrialConfig(dataset=dataset, patch_size=patch_size, **fields)
+    info = dataset_info(dataset)
+    how = {"micro_batch": micro_batch, "checkpointing": checkpointing}
+    facts = model_facts(config, dimensions=info.dimensions, outputs=len(info.classes))
+    estimated = peak_bytes(config, info, facts, precision, **how)
+    allocated = _allocated(config, info, precision, **how) + LIBRARY_BYTES
+    assert allocated <= estimated <= 1.25 * allocated
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_a_volume_of_patch_1_is_allocated_as_estimated(checkpointing: bool) -> None:
+    config = TrialConfig(dataset="vessel", patch_size=1, batch_size=2)
+    info = dataset_info("vessel")
+    facts = model_facts(config, dimensions=3, outputs=2)
+    how = {"micro_batch": 1, "checkpointing": checkpointing}
+    allocated = _allocated(config, info, "bfloat16", **how) + LIBRARY_BYTES
+    assert allocated <= peak_bytes(config, info, facts, "bfloat16", **how) <= 1.25 * allocated
+    assert allocated < 23 * 2**30
+
+
+def test_a_volume_of_patch_1_trains_on_a_24_gb_card() -> None:
+    config = TrialConfig(dataset="vessel", patch_size=1)
+    facts = model_facts(config, dimensions=3, outputs=2)
+    micro_batch, checkpointing = choose_micro_batch(config, facts, "bfloat16", 23 * 2**30)
+    assert micro_batch >= 1
+    assert training_bytes(config, facts, "bfloat16", micro_batch=micro_batch, checkpointing=checkpointing) < 23 * 2**30
+
+
+def test_less_memory_halves_the_micro_batch_and_at_last_checkpoints() -> None:
+    config = TrialConfig(dataset="vessel", patch_size=1)
+    facts = model_facts(config, dimensions=3, outputs=2)
+    found = [choose_micro_batch(config, facts, "bfloat16", gib * 2**30) for gib in (80, 40, 16, 4, 2, 0)]
+    assert found == sorted(found, key=lambda each: (each[1], -each[0]))
+    assert found[0] == (8, False)
+    assert found[-1] == (1, True)
