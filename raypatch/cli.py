@@ -1,5 +1,6 @@
 """The command line: parse, call one function, print where the result is. Heavy imports wait until they are needed."""
 
+import functools
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -86,6 +87,7 @@ def plan(
     data_dir: cli_options.DataDir = None,
     device: cli_options.Device = "auto",
     micro_batch: cli_options.MicroBatch = "auto",
+    recalibrate: Annotated[bool, typer.Option("--recalibrate", help="Time again what an earlier plan timed.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="As JSON, for scripts.")] = False,
 ) -> None:
     """Say what a sweep would cost on this device: tokens, GFLOPs, memory, hours. Times a few steps, trains nothing."""
@@ -101,7 +103,8 @@ def plan(
         search, files = resolve_search(chosen)
         trials = [*search.groups]
     options = RunOptions(device=device, data_dir=data_dir, micro_batch=micro_batch_of(micro_batch), files=files)
-    rows = plan_cost(trials, options, say=lambda text: print(text, file=sys.stderr, flush=True))
+    say = functools.partial(print, file=sys.stderr, flush=True)
+    rows = plan_cost(trials, options, say, recalibrate=recalibrate)
     if search is not None:
         rows = [of_search(row, search.settings) for row in rows]
     print(as_json(rows) if json_ else as_table(rows))

@@ -35,6 +35,27 @@ def test_training_with_checkpointing_gives_the_same_result(tmp_path: Path, monke
     assert losses[0].loss == pytest.approx(losses[1].loss, rel=1e-4)
 
 
+@pytest.fixture(autouse=True)
+def _idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.getloadavg", lambda: (0.0, 0.0, 0.0))
+
+
+def test_a_calibration_beside_other_work_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    from raypatch.sweep import cost
+
+    cost._cache_of.cache_clear()
+    monkeypatch.setattr("os.getloadavg", lambda: (99.0, 0.0, 0.0))
+    config, options = tiny_trial(make_images(tmp_path / "a.npz"))
+    said: list[str] = []
+    calibrate([config], options, said.append)
+    assert "load 99.0" in said[0]
+    assert "--recalibrate" in said[0]
+    calibrate([config], options, said.append)
+    assert len(said) == 2, "nothing is timed then, so nothing is falsified"
+    cost._cache_of.cache_clear()
+
+
 def test_plan_calibrates_once_and_orders_the_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     from raypatch.sweep import cost
@@ -51,6 +72,10 @@ def test_plan_calibrates_once_and_orders_the_sweep(tmp_path: Path, monkeypatch: 
     assert all(row.seconds > 0 and row.memory_bytes > 0 for row in rows)
     plan_cost(trials, options, said.append)
     assert len(said) == 2, "the second plan reads what the first one timed"
+    plan_cost(trials[:2], options, said.append, recalibrate=True)
+    assert said[2:] == said[:1], "what is asked for is timed again and the rest is kept"
+    rows = plan_cost(trials, options, said.append)
+    assert len(said) == 3
     found = json.loads(as_json(rows))
     assert found["trials"] == 4
     assert found["hours"] == pytest.approx(sum(row.seconds for row in rows) / 3600)

@@ -36,6 +36,9 @@ LONGEST_STEP = 4.0
 
 TIMED_STEPS = 5
 
+BUSY_LOAD = 0.5
+"""Processes per core that want to run, over the last minute, from which on a calibration is not to be trusted."""
+
 
 class Timing(BaseModel):
     """Seconds of one optimizer step and of evaluating one image."""
@@ -73,15 +76,18 @@ class PlanRow(BaseModel):
     seconds: float
 
 
-def plan_cost(trials: Iterable[TrialConfig], options: RunOptions, say: Callable[[str], object]) -> list[PlanRow]:
+def plan_cost(
+    trials: Iterable[TrialConfig], options: RunOptions, say: Callable[[str], object], *, recalibrate: bool = False
+) -> list[PlanRow]:
     """Cost of the trials per dataset and patch size, calibrating what is not yet known. say: told what is timed.
 
-    Starts no training. Raises ValueError for wrong input.
+    recalibrate: time what is known, too. Starts no training. Raises ValueError for wrong input.
     """
     groups: dict[tuple[str, int], list[TrialConfig]] = {}
     for config in trials:
         groups.setdefault((config.dataset_label, config.patch_size), []).append(config)
-    calibration = calibrate([config for group in groups.values() for config in group], options, say)
+    every = [config for group in groups.values() for config in group]
+    calibration = calibrate(every, options, say, again=recalibrate)
     return [_plan_row(group, options, calibration) for group in groups.values()]
 
 
@@ -158,11 +164,25 @@ def _seconds(config: TrialConfig, options: RunOptions, calibration: Calibration)
     return config.epochs * epoch + (val + test) * timing.evaluation
 
 
-def calibrate(trials: Sequence[TrialConfig], options: RunOptions, say: Callable[[str], object]) -> Calibration:
-    """Time a few steps on made images for each kind of trial that is not yet known, cheapest first; keep the result."""
+def calibrate(
+    trials: Sequence[TrialConfig], options: RunOptions, say: Callable[[str], object], *, again: bool = False
+) -> Calibration:
+    """Time a few steps on made images for each kind of trial that is not yet known, cheapest first; keep the result.
+
+    again: also for those that are known. say: told what is timed, and when other work on the machine falsifies it.
+    """
     path, machine = _cache(options)
     kinds = {_shape(config, options): config for config in trials}
     calibration = _read(path, machine) or Calibration(machine=machine, disk=_time_disk())
+    if again:
+        kept = {shape: timing for shape, timing in calibration.timings.items() if shape not in kinds}
+        calibration = Calibration(machine=machine, disk=_time_disk(), timings=kept)
+    load, cores = os.getloadavg()[0], len(os.sched_getaffinity(0))
+    if load > BUSY_LOAD * cores and not kinds.keys() <= calibration.timings.keys():
+        say(
+            f"other work runs here (load {load:.1f} on {cores} cores): times will be too long;"
+            " `raypatch plan --recalibrate` takes them anew"
+        )
     if options.threads:
         torch.set_num_threads(options.threads)
     longest: tuple[float, Timing] | None = None  # arithmetic of the last step, and what it takes
