@@ -23,10 +23,9 @@ from raypatch.config import RunOptions, TrialConfig
 from raypatch.data.augment import draw_parameters
 from raypatch.data.catalog import DatasetInfo, Split
 from raypatch.data.resident import ResidentSplit, load_resident
-from raypatch.data.source import describe
 from raypatch.evaluate import predict_logits, probabilities, score_logits
 from raypatch.models.build import build_model, set_training_mode
-from raypatch.models.flops import model_facts
+from raypatch.models.flops import trial_facts
 from raypatch.models.memory import fit_memory
 from raypatch.optim import learning_rate, make_optimizer, set_learning_rate
 from raypatch.results import (
@@ -95,8 +94,7 @@ class Trained:
 def prepare(config: TrialConfig, options: RunOptions) -> Trained:
     """Build a trial's model on its device, with the initial weights. Raises ValueError for wrong input."""
     device = resolve_device(options.device)
-    info = describe(config.dataset, data_dir=options.data_dir, files=options.files)
-    facts = model_facts(config, dimensions=info.dimensions, outputs=len(info.classes))
+    info, facts = trial_facts(config, options)
     built = build_model(config, dimensions=info.dimensions, outputs=len(info.classes), files=options.files)
     return Trained(
         config,

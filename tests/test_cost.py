@@ -11,7 +11,8 @@ from raypatch.models import memory
 from raypatch.models.flops import model_facts
 from raypatch.results import SweepPaths
 from raypatch.search_settings import SearchSettings
-from raypatch.sweep.cost import PlanRow, as_json, as_table, calibrate, known_seconds, of_search, plan_cost
+from raypatch.sweep.calibration import calibrate
+from raypatch.sweep.cost import PlanRow, as_json, as_table, known_seconds, of_search, plan_cost
 from raypatch.sweep.plan import plan_sweep
 
 
@@ -42,9 +43,9 @@ def _idle(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_calibration_beside_other_work_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    from raypatch.sweep import cost
+    from raypatch.sweep import calibration
 
-    cost._cache_of.cache_clear()
+    calibration._cache_of.cache_clear()
     monkeypatch.setattr("os.getloadavg", lambda: (99.0, 0.0, 0.0))
     config, options = tiny_trial(make_images(tmp_path / "a.npz"))
     said: list[str] = []
@@ -53,14 +54,14 @@ def test_a_calibration_beside_other_work_says_so(tmp_path: Path, monkeypatch: py
     assert "--recalibrate" in said[0]
     calibrate([config], options, said.append)
     assert len(said) == 2, "nothing is timed then, so nothing is falsified"
-    cost._cache_of.cache_clear()
+    calibration._cache_of.cache_clear()
 
 
 def test_plan_calibrates_once_and_orders_the_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    from raypatch.sweep import cost
+    from raypatch.sweep import calibration
 
-    cost._cache_of.cache_clear()
+    calibration._cache_of.cache_clear()
     path = make_images(tmp_path / "a.npz")
     trials = [tiny_trial(path, patch_size=patch, seed=seed)[0] for patch in (8, 2) for seed in (0, 1)]
     options = tiny_trial(path)[1]
@@ -84,24 +85,24 @@ def test_plan_calibrates_once_and_orders_the_sweep(tmp_path: Path, monkeypatch: 
     assert rows[0].seconds == pytest.approx(sum(known[config.trial_id()] for config in trials[:2]))
     order = [known[config.trial_id()] for config in plan_sweep(trials, SweepPaths(tmp_path / "run"), options).todo]
     assert order == sorted(order, reverse=True)
-    cost._cache_of.cache_clear()
+    calibration._cache_of.cache_clear()
 
 
 def test_what_would_take_too_long_is_scaled_by_its_arithmetic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    from raypatch.sweep import cost
+    from raypatch.sweep import calibration
 
-    cost._cache_of.cache_clear()
+    calibration._cache_of.cache_clear()
     path = make_images(tmp_path / "a.npz")
     trials = [tiny_trial(path, patch_size=patch)[0] for patch in (8, 2)]
     options = tiny_trial(path)[1]
     said: list[str] = []
-    monkeypatch.setattr(cost, "LONGEST_STEP", 0.0)
+    monkeypatch.setattr(calibration, "LONGEST_STEP", 0.0)
     short, long = calibrate(trials, options, said.append).timings.values()
     flops = [model_facts(config, dimensions=2, outputs=2).gflops for config in trials]
     assert len(said) == 1
     assert long.step / short.step == pytest.approx(flops[1] / flops[0])
-    cost._cache_of.cache_clear()
+    calibration._cache_of.cache_clear()
 
 
 def test_a_search_costs_its_samples_within_its_budget() -> None:

@@ -9,7 +9,9 @@ import torch
 from timm.models import VisionTransformer
 from torch import nn
 
-from raypatch.config import TrialConfig
+from raypatch.config import RunOptions, TrialConfig
+from raypatch.data.catalog import DatasetInfo
+from raypatch.data.source import describe
 from raypatch.models.build import construct
 from raypatch.models.weights import prefix_positions
 from raypatch.results import ModelFacts
@@ -18,6 +20,12 @@ from raypatch.results import ModelFacts
 def model_facts(config: TrialConfig, *, dimensions: int, outputs: int) -> ModelFacts:
     """Return the cost of the config's model without its weights or memory for them. Raises ValueError as construct."""
     return _facts(config.model, config.image_size, config.patch_size, dimensions, outputs)
+
+
+def trial_facts(config: TrialConfig, options: RunOptions) -> tuple[DatasetInfo, ModelFacts]:
+    """What is known of a trial's dataset and of its model. Raises ValueError as describe and construct."""
+    info = describe(config.dataset, data_dir=options.data_dir, files=options.files)
+    return info, model_facts(config, dimensions=info.dimensions, outputs=len(info.classes))
 
 
 @functools.cache

@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 import torch
 
 from raypatch.config import RunOptions, TrialConfig
-from raypatch.data.source import describe
-from raypatch.models.flops import model_facts
+from raypatch.models.flops import trial_facts
 from raypatch.models.memory import peak_bytes
 from raypatch.runtime import resolve_device, resolve_precision
-from raypatch.sweep.cost import time_trial
+from raypatch.sweep.calibration import time_trial
 
 MEASURABLE_GFLOPS = 200.0
 """Largest training step, in GFLOPs forward, that is worth a measurement before the sweep: about a second of a core."""
@@ -86,8 +85,7 @@ def place_on_gpus(
 
 def share_of(config: TrialConfig, options: RunOptions, card_bytes: int) -> float:
     """The share of a GPU that a trial needs: the larger of its memory's and its load's, rounded up to one of SHARES."""
-    info = describe(config.dataset, data_dir=options.data_dir, files=options.files)
-    facts = model_facts(config, dimensions=info.dimensions, outputs=len(info.classes))
+    info, facts = trial_facts(config, options)
     precision = resolve_precision(config.precision, resolve_device(options.device))
     memory = peak_bytes(config, info, facts, precision, micro_batch=config.batch_size) + CONTEXT_BYTES
     need = max(memory / card_bytes, config.batch_size * (facts.tokens + 1) / BUSY_TOKENS)
@@ -120,8 +118,7 @@ def typical_trial(todo: Sequence[TrialConfig], options: RunOptions) -> TrialConf
     """The costliest trial of which a training step can be measured in about a second; None when all are larger."""
     cost = {}
     for config in todo:
-        info = describe(config.dataset, data_dir=options.data_dir, files=options.files)
-        facts = model_facts(config, dimensions=info.dimensions, outputs=len(info.classes))
+        _, facts = trial_facts(config, options)
         cost[config] = facts.gflops * config.batch_size
     measurable = [config for config in todo if cost[config] <= MEASURABLE_GFLOPS]
     return max(measurable, key=lambda config: cost[config], default=None)

@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from raypatch.config import RunOptions, TrialConfig
-from raypatch.data.source import describe
-from raypatch.models.flops import model_facts
+from raypatch.models.flops import trial_facts
 from raypatch.results import DamagedFileError, NewerSchemaError, SweepPaths, TrialResult, read_result
 from raypatch.sweep.cost import known_seconds
 
@@ -65,8 +64,8 @@ def rough_seconds(config: TrialConfig, options: RunOptions) -> float:
     known = known_seconds(config, options)
     if known is not None:
         return known
-    info = describe(config.dataset, data_dir=options.data_dir, files=options.files)
+    info, facts = trial_facts(config, options)
     images = info.counts[0] * config.train_fraction
-    flops = 1e9 * model_facts(config, dimensions=info.dimensions, outputs=len(info.classes)).gflops
     steps = images / config.batch_size
-    return config.epochs * (steps * STEP_SECONDS + (3 * images + info.counts[1]) * flops / TRAINING_FLOPS_PER_SECOND)
+    flops = (3 * images + info.counts[1]) * 1e9 * facts.gflops
+    return config.epochs * (steps * STEP_SECONDS + flops / TRAINING_FLOPS_PER_SECOND)

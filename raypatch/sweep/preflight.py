@@ -9,7 +9,7 @@ from pathlib import Path
 from raypatch.config import OWN_FILE, RunOptions, TrialConfig
 from raypatch.data.source import data_folder, describe, fetch, verify
 from raypatch.models.build import check_model
-from raypatch.models.flops import model_facts
+from raypatch.models.flops import trial_facts
 from raypatch.results import SweepPaths, read_sweep
 from raypatch.runtime import resolve_device
 
@@ -96,8 +96,7 @@ def needed_bytes(todo: Sequence[TrialConfig], options: RunOptions, *, side_by_si
     """
     finished, weights = 0, []
     for config in todo:
-        info = describe(config.dataset, data_dir=options.data_dir, files=options.files)
-        facts = model_facts(config, dimensions=info.dimensions, outputs=len(info.classes))
+        info, facts = trial_facts(config, options)
         weights.append(4 * facts.parameters)
         finished += 4 * facts.parameters + (info.counts[1] + info.counts[2]) * (4 * len(info.classes) + 16)
     return finished + 6 * sum(sorted(weights)[-side_by_side:])
