@@ -159,8 +159,8 @@ def _ratio(seconds: dict[str, list[float]], part: str) -> float:
 def against_floor(row: dict[str, Any], ceilings: Ceilings) -> dict[str, float]:
     """For training and evaluation: the fraction of the floor, and the ratio that an engine at the floor would have.
 
-    The floor is the least time that arithmetic or memory traffic allow here; the fraction is that over the engine's
-    fastest part. The ratio at the floor is the most that any engine can reach in this precision.
+    The floor is the time of the arithmetic at the measured ceiling of torch's products, or of the memory traffic; the
+    fraction is that over the engine's fastest part. With torch's products in this precision no engine passes the floor.
     """
     found = {}
     for part, work in row["work"].items():

@@ -73,7 +73,7 @@ def calibrate(
     load, cores = os.getloadavg()[0], len(os.sched_getaffinity(0))
     if load > BUSY_LOAD * cores and not kinds.keys() <= calibration.timings.keys():
         say(
-            f"other work runs here (load {load:.1f} on {cores} cores): times will be too long;"
+            f"other work runs here (load {load:.1f} on {cores} cores): times may be too long;"
             " `raypatch plan --recalibrate` takes them anew"
         )
     if options.threads:
