@@ -4,15 +4,25 @@ from pathlib import Path
 
 import pandas as pd
 
-from raypatch.analysis.cells import DATASET_KEYS, finished, recipe_fields, select_recipes
-from raypatch.analysis.evidence import usable_predictions
-from raypatch.analysis.frames import CONFIG_COLUMNS, HEADLINE, METRICS, load_study
-from raypatch.analysis.ranks import ALPHA, correct_holm
-from raypatch.analysis.render import Cell, Table, interval, p_value, percent, points, to_latex, to_markdown, write_csv
+from raypatch.analysis.answer.cells import DATASET_KEYS, finished, recipe_fields, select_recipes
+from raypatch.analysis.answer.evidence import usable_predictions
+from raypatch.analysis.load import CONFIG_COLUMNS, HEADLINE, METRICS, load_study
 from raypatch.analysis.report import ReportFiles
-from raypatch.analysis.resampling import RESAMPLES, bootstrap_difference, draw_images
-from raypatch.analysis.stacks import MisalignedError, load_stack
-from raypatch.analysis.tables import summarize
+from raypatch.analysis.show.render import (
+    Cell,
+    Table,
+    interval,
+    p_value,
+    percent,
+    points,
+    to_latex,
+    to_markdown,
+    write_csv,
+)
+from raypatch.analysis.show.tables import summarize
+from raypatch.analysis.statistics.ranks import ALPHA, correct_holm
+from raypatch.analysis.statistics.resampling import RESAMPLES, bootstrap_difference, draw_images
+from raypatch.analysis.statistics.stacks import MisalignedError, load_stack
 from raypatch.files import write_atomically
 from raypatch.results import SweepPaths
 

@@ -4,15 +4,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from raypatch.analysis.answers import Statement, state_answer
-from raypatch.analysis.content import METHOD, Section, count_trials, list_notes, make_sections
-from raypatch.analysis.figures import on_all_cores, save_plot
-from raypatch.analysis.findings import conclude
-from raypatch.analysis.frames import Study, load_study
-from raypatch.analysis.page import render_page
-from raypatch.analysis.render import Table, to_latex, to_markdown, write_csv
-from raypatch.analysis.resampling import RESAMPLES
-from raypatch.analysis.tables import main_table
+from raypatch.analysis.answer.findings import conclude
+from raypatch.analysis.answer.sentences import Statement, state_answer
+from raypatch.analysis.load import Study, load_study
+from raypatch.analysis.show.figures import on_all_cores, save_plot
+from raypatch.analysis.show.page import render_page
+from raypatch.analysis.show.render import Table, to_latex, to_markdown, write_csv
+from raypatch.analysis.show.sections import METHOD, Section, count_trials, list_notes, make_sections
+from raypatch.analysis.show.tables import main_table
+from raypatch.analysis.statistics.resampling import RESAMPLES
 from raypatch.files import write_atomically
 from raypatch.results import SweepPaths
 

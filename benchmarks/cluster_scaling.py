@@ -22,7 +22,7 @@ from typing import Any
 
 import psutil
 
-from raypatch.sweep import ray_setup  # noqa: F401 - makes the settings that ray reads when it is imported
+from raypatch.sweep.executors import ray_setup  # noqa: F401 - makes the settings that ray reads when it is imported
 
 # isort: split
 import ray
@@ -34,11 +34,11 @@ from ray.tune.trainable import wrap_function
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.results import EpochRow, SweepPaths
 from raypatch.runtime import provenance
-from raypatch.sweep.node import identify
-from raypatch.sweep.placement import Placement
-from raypatch.sweep.progress import SweepProgress
-from raypatch.sweep.ray_executor import run_on_ray
+from raypatch.sweep.cost.placement import Placement
+from raypatch.sweep.executors.node import identify
+from raypatch.sweep.executors.ray import run_on_ray
 from raypatch.sweep.stop import StopRequest
+from raypatch.sweep.watch.progress import SweepProgress
 
 TRIALS = 24
 NODES = (1, 2, 4)
@@ -56,7 +56,7 @@ def _sleep(config: dict[str, Any]) -> None:
         time.sleep(float(Path(config["spec"]["folder"], "seconds").read_text()) / epochs)
         figures = dict.fromkeys(("train_loss", "val_loss", "val_accuracy", "val_balanced_accuracy", "val_auc"), 0.5)
         row = EpochRow(epoch=epoch, lr=1e-3, seconds=1.0, images_per_second=1.0, **figures)
-        tune.report(row.model_dump())
+        tune.report(row.flat())
 
 
 class SleepTrial(wrap_function(_sleep)):

@@ -27,8 +27,9 @@ from training_speed import CASES
 from raypatch.config import RunOptions
 from raypatch.results import SweepPaths, read_result
 from raypatch.runtime import provenance, resolve_device
-from raypatch.space import SearchSpace, resolve_trials
-from raypatch.sweep.cost import PlanRow, plan_cost
+from raypatch.resolve import resolve_trials
+from raypatch.study import Study
+from raypatch.sweep.cost.estimate import PlanRow, plan_cost
 from raypatch.sweep.run import ExecutorOptions, run_sweep
 
 COUNTS = {"train": 160, "val": 80, "test": 160}
@@ -53,9 +54,10 @@ def compare(case: str, model: str, seconds: float, options: RunOptions, work: Pa
         write_noise(data, dimensions=dimensions)
     fixed = {"dataset": str(data), "model": model, "weights": "random", "patch_size": patch_size, "batch_size": 8}
 
-    def plan(epochs: int) -> tuple[SearchSpace, PlanRow]:
-        space = SearchSpace.model_validate({"name": "noise", "fixed": {**fixed, "epochs": epochs}})
-        trials, files = resolve_trials(space)
+    def plan(epochs: int) -> tuple[Study, PlanRow]:
+        space = Study.model_validate({"name": "noise", "fixed": {**fixed, "epochs": epochs}})
+        resolved = resolve_trials(space)
+        trials, files = resolved.trials, resolved.files
         (row,) = plan_cost(trials, options.model_copy(update={"files": files}), say=lambda text: None)
         return space, row
 

@@ -17,13 +17,14 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from raypatch.config import RunOptions, TrialConfig, own_file_id
+from raypatch.config import RunOptions, TrialConfig
+from raypatch.own_files import own_file_id
 from raypatch.results import SweepPaths
 from raypatch.runtime import provenance
-from raypatch.sweep.local import run_locally
-from raypatch.sweep.placement import Placement
-from raypatch.sweep.progress import SweepProgress
+from raypatch.sweep.cost.placement import Placement
+from raypatch.sweep.executors.local import run_locally
 from raypatch.sweep.stop import StopRequest
+from raypatch.sweep.watch.progress import SweepProgress
 
 
 def _make_images(path: Path) -> Path:
@@ -53,8 +54,8 @@ def _run(trials: list[TrialConfig], options: RunOptions, folder: Path, executor:
         began = time.perf_counter()
         run_locally(trials, paths, options, retries=0, listener=listener, stop=stop)
         return time.perf_counter() - began
-    from raypatch.sweep.ray_executor import run_on_ray
-    from raypatch.sweep.ray_setup import local_ray
+    from raypatch.sweep.executors.ray import run_on_ray
+    from raypatch.sweep.executors.ray_setup import local_ray
 
     with local_ray(cpus=1, gpus=0) as session:
         began = time.perf_counter()

@@ -16,9 +16,9 @@ import numpy as np
 from raypatch.config import RunOptions
 from raypatch.results import SweepPaths, read_result, read_sweep
 from raypatch.runtime import provenance
-from raypatch.selection import summarize_search
-from raypatch.space import SearchSpace
+from raypatch.study import Study
 from raypatch.sweep.run import ExecutorOptions, run_sweep
+from raypatch.sweep.tuning.recipes import summarize_search
 
 SEEDS = range(5)
 LOW, HIGH = 1e-5, 1e-1
@@ -36,16 +36,14 @@ def write_images(path: Path) -> None:
     np.savez(path, **arrays)
 
 
-def make_space(data: Path, **parts: object) -> SearchSpace:
+def make_space(data: Path, **parts: object) -> Study:
     """The shared recipe with further parts of a search space."""
     fixed = {"dataset": str(data), "model": "test_vit", "weights": "random", "patch_size": 4, "epochs": 27}
     fixed |= {"batch_size": 8, "augmentation": "none", "schedule": "constant"}
-    return SearchSpace.model_validate({"name": "quality", "fixed": fixed, **parts})
+    return Study.model_validate({"name": "quality", "fixed": fixed, **parts})
 
 
-def grid_losses(
-    folder: Path, space: SearchSpace, options: RunOptions, how: ExecutorOptions
-) -> dict[float, list[float]]:
+def grid_losses(folder: Path, space: Study, options: RunOptions, how: ExecutorOptions) -> dict[float, list[float]]:
     """Run the fine grid; validation loss of each seed by learning rate."""
     if run_sweep(space, folder, options, how).left:
         raise SystemExit("stopped; the same command goes on")
@@ -53,7 +51,7 @@ def grid_losses(
     for config in read_sweep(SweepPaths(folder).record).trials:
         result = read_result(SweepPaths(folder).trial(config.trial_id()).result)
         if result is not None and result.val is not None:
-            losses.setdefault(config.lr, []).append(result.val.loss)
+            losses.setdefault(config.lr, []).append(result.val["loss"])
     return losses
 
 

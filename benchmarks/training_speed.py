@@ -28,14 +28,14 @@ from customary import evaluate, make_customary_optimizer, make_loader, train_epo
 
 from raypatch.config import TrialConfig
 from raypatch.data.augment import channels_first, draw_parameters
-from raypatch.evaluate import predict_logits
 from raypatch.models.build import build_model
 from raypatch.models.flops import model_facts
 from raypatch.models.memory import fit_memory
-from raypatch.optim import make_optimizer
 from raypatch.results import ModelFacts
 from raypatch.runtime import provenance, resolve_device, resolve_precision
-from raypatch.step import TrainingStep
+from raypatch.training.evaluate import predict_logits
+from raypatch.training.optim import make_optimizer
+from raypatch.training.step import TrainingStep
 
 ROOT = Path(__file__).resolve().parents[1]
 CASES = {"cpu": "2d-28,2d-14,2d-7,2d-4,3d-14,3d-7", "cuda": "2d-28,2d-14,2d-7,2d-4,2d-2,2d-1,3d-28,3d-14,3d-7,3d-4"}

@@ -1,20 +1,40 @@
 """What decides a trial's result (TrialConfig, and with it the trial's identity) and what does not (RunOptions)."""
 
 import difflib
-import functools
 import hashlib
 import json
-import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from raypatch.data.catalog import canonical_name
+from raypatch.own_files import OWN_FILE, own_file_stem
 
-OWN_FILE = re.compile(r"file:(?P<stem>[A-Za-z0-9_.-]{1,64})@(?P<digest>[0-9a-f]{12})")
-"""How a user's own dataset or weights stand in a config: by content, so that moving the file changes nothing."""
+Role = Literal["block", "factor", "hyperparameter", "repeat"]
+"""What a field is in a study: the dataset is the block, the seed the repeat; factors are compared, hyperparameters
+tuned (though a study may compare one of those too)."""
+
+Order = Literal["rising", "falling", "given"]
+"""How the levels of a field are put in order: by their number, or as the study lists them."""
+
+
+@dataclass(frozen=True)
+class FieldFacts:
+    """What a field is and how its values are worded, for every table, plot and sentence.
+
+    label: the field in a sentence ("Which patch size?"). phrase: one of its levels in a sentence, {} being the value.
+    unit: of a number, empty for none. percent: a share, which is shown as a percentage.
+    """
+
+    role: Role
+    label: str
+    phrase: str = "{}"
+    order: Order = "given"
+    unit: str = ""
+    percent: bool = False
 
 
 class TrialConfig(BaseModel):
@@ -26,46 +46,79 @@ class TrialConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    dataset: str = Field(description="Canonical dataset name, or file:STEM@DIGEST for an own .npz file.")
-    image_size: int = Field(28, ge=4, le=1024, description="Edge of the image or volume the model sees, pixels.")
-    resize: Literal["bilinear", "nearest", "pad"] = Field(
+    dataset: Annotated[str, FieldFacts("block", "dataset")] = Field(
+        description="Canonical dataset name, or file:STEM@DIGEST for an own .npz file."
+    )
+    image_size: Annotated[int, FieldFacts("factor", "image size", "{} px", "rising", "px")] = Field(
+        28, ge=4, le=1024, description="Edge of the image or volume the model sees, pixels."
+    )
+    resize: Annotated[Literal["bilinear", "nearest", "pad"], FieldFacts("factor", "resizing")] = Field(
         "bilinear", description="How a file of another size is brought to image_size; pad centres it on zeros."
     )
-    train_fraction: float = Field(
-        1.0, gt=0, le=1, description="Share of the training images used, drawn per class with the seed."
+    train_fraction: Annotated[
+        float, FieldFacts("factor", "share of the training images", "{} of the training images", "rising", percent=True)
+    ] = Field(1.0, gt=0, le=1, description="Share of the training images used, drawn per class with the seed.")
+    model: Annotated[str, FieldFacts("factor", "model")] = Field(
+        "vit_small_patch16_224",
+        description="Name of a timm VisionTransformer, tag allowed, or module:NAME of an own family.",
     )
-    model: str = Field("vit_small_patch16_224", description="Name of a timm VisionTransformer, tag allowed.")
-    weights: str = Field(
+    weights: Annotated[str, FieldFacts("factor", "initial weights", "{} weights")] = Field(
         "timm", description="timm (its hub), random, or file:STEM@DIGEST for a local .safetensors or .pth file."
     )
-    patch_size: int = Field(description="Edge of a patch in pixels; must divide image_size.", ge=1)
-    inflation: Literal["repeat", "centre"] = Field(
+    patch_size: Annotated[int | None, FieldFacts("factor", "patch size", "patch size {}", "falling", "px")] = Field(
+        None, ge=1, description="Edge of a patch in pixels; must divide image_size. A Vision Transformer needs it."
+    )
+    inflation: Annotated[Literal["repeat", "centre"], FieldFacts("factor", "inflation", "inflation by {}")] = Field(
         "repeat", description="3D only: a pretrained kernel repeated along depth / p, or on the central slice alone."
     )
-    method: Literal["finetune", "linear_probe"] = Field(
-        "finetune", description="Train all weights, or only the classification head on frozen features."
+    method: Annotated[str, FieldFacts("factor", "training method")] = Field(
+        "finetune",
+        description="finetune trains all weights, linear_probe only the head on frozen features; or module:NAME.",
     )
-    epochs: int = Field(100, ge=1, description="Passes over the training images.")
-    batch_size: int = Field(8, ge=1, description="Images per optimizer step.")
-    optimizer: Literal["adamw", "adam", "sgd"] = Field("adamw", description="Update rule; sgd has momentum 0.9.")
-    lr: float = Field(1e-4, gt=0, description="Learning rate of the first epoch after warm-up.")
-    weight_decay: float = Field(0.05, ge=0, description="Weight decay (decoupled in adamw).")
-    schedule: Literal["step", "cosine", "constant"] = Field(
-        "step", description="Learning rate over the epochs: step multiplies by step_gamma every step_epochs."
+    epochs: Annotated[int, FieldFacts("hyperparameter", "number of epochs", "{} epochs", "rising")] = Field(
+        100, ge=1, description="Passes over the training images."
     )
-    step_epochs: int = Field(30, ge=1, description="Epochs between two steps of the step schedule.")
-    step_gamma: float = Field(0.5, gt=0, le=1, description="Factor of each step of the step schedule.")
-    warmup_epochs: int = Field(0, ge=0, description="Epochs over which the learning rate rises linearly to lr.")
-    augmentation: Literal["paper", "none"] = Field(
+    batch_size: Annotated[int, FieldFacts("hyperparameter", "batch size", "batch size {}", "rising", "images")] = Field(
+        8, ge=1, description="Images per optimizer step."
+    )
+    optimizer: Annotated[Literal["adamw", "adam", "sgd"], FieldFacts("hyperparameter", "optimizer")] = Field(
+        "adamw", description="Update rule; sgd has momentum 0.9."
+    )
+    lr: Annotated[float, FieldFacts("hyperparameter", "learning rate", "learning rate {}", "falling")] = Field(
+        1e-4, gt=0, description="Learning rate of the first epoch after warm-up."
+    )
+    weight_decay: Annotated[float, FieldFacts("hyperparameter", "weight decay", "weight decay {}", "rising")] = Field(
+        0.05, ge=0, description="Weight decay (decoupled in adamw)."
+    )
+    schedule: Annotated[
+        Literal["step", "cosine", "constant"], FieldFacts("hyperparameter", "schedule", "{} schedule")
+    ] = Field("step", description="Learning rate over the epochs: step multiplies by step_gamma every step_epochs.")
+    step_epochs: Annotated[int, FieldFacts("hyperparameter", "step length", "a step per {} epochs", "rising")] = Field(
+        30, ge=1, description="Epochs between two steps of the step schedule."
+    )
+    step_gamma: Annotated[float, FieldFacts("hyperparameter", "step factor", "step factor {}", "rising")] = Field(
+        0.5, gt=0, le=1, description="Factor of each step of the step schedule."
+    )
+    warmup_epochs: Annotated[int, FieldFacts("hyperparameter", "warm-up", "{} warm-up epochs", "rising")] = Field(
+        0, ge=0, description="Epochs over which the learning rate rises linearly to lr."
+    )
+    augmentation: Annotated[Literal["paper", "none"], FieldFacts("factor", "augmentation", "{} augmentation")] = Field(
         "paper", description="paper: crop, flip, rotation and colour in 2D, cube symmetries in 3D; or none."
     )
-    precision: Literal["auto", "bfloat16", "float32"] = Field(
+    precision: Annotated[Literal["auto", "bfloat16", "float32"], FieldFacts("factor", "precision")] = Field(
         "auto", description="auto: bfloat16 autocast where the hardware has it, float32 elsewhere."
     )
-    selection: Literal["val_loss", "val_accuracy", "val_balanced_accuracy", "val_auc"] = Field(
-        "val_loss", description="Validation figure whose best epoch gives the kept weights."
+    selection: Annotated[str, FieldFacts("hyperparameter", "selection", "selection by {}")] = Field(
+        "val_loss",
+        pattern=r"^val_[a-z0-9_]+$",
+        description="Validation score whose best epoch gives the kept weights: val_loss, or val_ and a metric.",
     )
-    seed: int = Field(0, ge=0, lt=2**31, description="Seed of initialisation, order, augmentation and subset.")
+    seed: Annotated[int, FieldFacts("repeat", "seed", "seed {}", "rising")] = Field(
+        0, ge=0, lt=2**31, description="Seed of initialisation, order, augmentation and subset."
+    )
+    task: Annotated[str | None, FieldFacts("factor", "task")] = Field(
+        None, description="What is learned: by default what the dataset's labels say; or module:NAME of an own task."
+    )
 
     @field_validator("dataset")
     @classmethod
@@ -80,8 +133,8 @@ class TrialConfig(BaseModel):
         return value
 
     @model_validator(mode="after")
-    def _patch_divides_image(self) -> Self:
-        if self.image_size % self.patch_size:
+    def _fields_fit_each_other(self) -> Self:
+        if self.patch_size is not None and self.image_size % self.patch_size:
             divisors = [p for p in range(1, self.image_size + 1) if self.image_size % p == 0]
             raise ValueError(
                 f"patch_size={self.patch_size} must divide image_size={self.image_size};"
@@ -94,13 +147,12 @@ class TrialConfig(BaseModel):
     @property
     def dataset_label(self) -> str:
         """The dataset's name for people: without the digest of an own file."""
-        own = OWN_FILE.fullmatch(self.dataset)
-        return own["stem"] if own else self.dataset
+        return own_file_stem(self.dataset) or self.dataset
 
     @property
-    def lower_is_better(self) -> bool:
-        """Whether the selection figure is a loss."""
-        return self.selection == "val_loss"
+    def selection_metric(self) -> str:
+        """The score that `selection` names, without its split: loss, auc."""
+        return self.selection.removeprefix("val_")
 
     def canonical_json(self) -> str:
         """The fields that differ from their defaults, sorted, as JSON: what the trial's identity hangs on."""
@@ -109,7 +161,8 @@ class TrialConfig(BaseModel):
     def trial_id(self) -> str:
         """A readable name and a hash of the canonical JSON, the same on every machine: `dermamnist-p4-s0-1a2b3c4d`."""
         digest = hashlib.sha256(self.canonical_json().encode()).hexdigest()[:8]
-        return f"{self.dataset_label}-p{self.patch_size}-s{self.seed}-{digest}"
+        patch = [] if self.patch_size is None else [f"p{self.patch_size}"]
+        return "-".join([self.dataset_label, *patch, f"s{self.seed}", digest])
 
 
 class RunOptions(BaseModel):
@@ -140,48 +193,17 @@ class RunOptions(BaseModel):
         return value
 
 
-def own_file_id(path: Path) -> str:
-    """Return file:STEM@DIGEST of an own file, its digest the first 12 hex digits of SHA-256 over the content.
-
-    Raises ValueError when the file cannot be read.
-    """
-    try:
-        with path.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()[:12]
-    except OSError as error:
-        raise ValueError(f"cannot read {path}: {error.strerror}") from error
-    stem = re.sub(r"[^A-Za-z0-9_.-]", "_", path.stem)[:64] or "file"
-    return f"file:{stem}@{digest}"
+def field_facts(name: str) -> FieldFacts:
+    """Return what the field `name` of TrialConfig is and how it is worded."""
+    for found in TrialConfig.model_fields[name].metadata:
+        if isinstance(found, FieldFacts):
+            return found
+    raise AssertionError(f"{name} has no FieldFacts: add them in config.py")
 
 
-def locate_own_file(identity: str, files: Mapping[str, Path], *, option: str) -> Path:
-    """Return where the own file named file:STEM@DIGEST lies by `files`; its content is read once per process and state.
-
-    option: what the user gives it by, for the messages, such as `--weights`. Raises ValueError when it is not in
-    `files`, absent or changed.
-    """
-    path = files.get(identity)
-    if path is None:
-        raise ValueError(f"it is not known where {identity} lies; give the file's path: {option} FILE")
-    try:
-        state = path.stat()
-    except OSError as error:
-        raise ValueError(
-            f"cannot read {path}, which was {identity}: {error.strerror};"
-            f" bring it back or give its new path: {option} FILE"
-        ) from error
-    found = _own_file_id(path, state.st_size, state.st_mtime_ns)
-    if found.rpartition("@")[2] != identity.rpartition("@")[2]:
-        raise ValueError(
-            f"{path} has changed since it was named {identity}: it is now {found}."
-            " Bring the old file back, or start a new run with the changed one"
-        )
-    return path
-
-
-@functools.cache
-def _own_file_id(path: Path, _size: int, _mtime_ns: int) -> str:
-    return own_file_id(path)
+def fields_of_role(role: Role) -> frozenset[str]:
+    """Return the names of the fields that have `role`."""
+    return frozenset(name for name in TrialConfig.model_fields if field_facts(name).role == role)
 
 
 def make_config(values: Mapping[str, Any]) -> TrialConfig:

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,17 +13,18 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from timm.models import VisionTransformer
 
-from raypatch.checkpoint import load_tensors
 from raypatch.config import TrialConfig
 from raypatch.data.catalog import Split, canonical_name
 from raypatch.data.inputs import read_inputs
-from raypatch.evaluate import predict_logits, probabilities
 from raypatch.files import write_atomically
-from raypatch.metrics import predicted_classes
 from raypatch.models.build import construct
 from raypatch.models.weights import normalisation
 from raypatch.results import DatasetFacts, ModelFacts, SweepPaths, TrialPaths, TrialResult, read_config, read_result
 from raypatch.runtime import resolve_device, resolve_precision
+from raypatch.selection import goodness
+from raypatch.tasks.metrics import predicted_classes
+from raypatch.training.checkpoint import load_tensors
+from raypatch.training.evaluate import predict_logits, probabilities
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,7 @@ class FinishedTrial:
     def figure(self) -> float:
         """Its selection figure on validation, turned so that larger is better."""
         assert self.result.val is not None, "a finished trial has validation scores"
-        value = getattr(self.result.val, self.config.selection.removeprefix("val_"))
-        return -math.inf if math.isnan(value) else float(-value if self.config.lower_is_better else value)
+        return goodness(self.config.selection, self.result.val[self.config.selection_metric])
 
 
 def predict(

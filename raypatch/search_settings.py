@@ -22,7 +22,7 @@ NEVER_SEARCHED = {
 
 
 class SearchedField(BaseModel):
-    """Where the values of one field are drawn from, exactly one of four: `{loguniform: [1.0e-6, 1.0e-3]}`."""
+    """Where the values of one field are drawn from, exactly one of five: `{loguniform: [1.0e-6, 1.0e-3]}`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True)
 
@@ -30,15 +30,19 @@ class SearchedField(BaseModel):
     loguniform: tuple[float, float] | None = Field(None, description="Low and high, evenly in the logarithm.")
     integer: tuple[int, int] | None = Field(None, alias="int", description="Low and high, both included.")
     choice: tuple[bool | int | float | str, ...] | None = Field(None, description="The values, without order.")
+    levels: dict[str, dict[str, Any]] | None = Field(
+        None, description="Named levels, each a set of fields; the field's own name is that of the axis."
+    )
 
     @model_validator(mode="after")
     def _one_range_with_room(self) -> Self:
-        given = [name for name in ("uniform", "loguniform", "integer", "choice") if getattr(self, name) is not None]
+        kinds = ("uniform", "loguniform", "integer", "choice", "levels")
+        given = [name for name in kinds if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ValueError("needs exactly one of uniform, loguniform, int, choice")
-        if self.choice is not None:
-            if len(set(self.choice)) != len(self.choice) or len(self.choice) < 2:
-                raise ValueError(f"choice {list(self.choice)} needs at least two values, each once")
+            raise ValueError("needs exactly one of uniform, loguniform, int, choice, levels")
+        if self.choices is not None:
+            if len(set(self.choices)) != len(self.choices) or len(self.choices) < 2:
+                raise ValueError(f"{given[0]} {list(self.choices)} needs at least two values, each once")
             return self
         low, high = self.ends
         if low >= high:
@@ -48,25 +52,38 @@ class SearchedField(BaseModel):
         return self
 
     @property
+    def choices(self) -> tuple[Any, ...] | None:
+        """The values or the names of the levels; None for a range."""
+        return tuple(self.levels) if self.levels is not None else self.choice
+
+    @property
     def ends(self) -> tuple[Any, ...]:
         """The values that must be valid for all others to be: both ends, or every choice."""
-        ends = self.choice or self.uniform or self.loguniform or self.integer
+        ends = self.choices or self.uniform or self.loguniform or self.integer
         assert ends is not None, "held by the validator"
         return ends
 
-    def contains(self, value: Any) -> bool:
-        """Whether `value` may be drawn."""
+    def fields(self, name: str, value: Any) -> dict[str, Any]:
+        """Return the fields of a trial that the drawn `value` sets; name: of this field in the search."""
+        return self.levels[value] if self.levels is not None else {name: value}
+
+    def drawn(self, name: str, config: TrialConfig) -> Any:
+        """Return the value that a trial was drawn with; None where it could not have been drawn."""
+        if self.levels is not None:
+            fitting = [level for level, fields in self.levels.items() if _holds(fields, config)]
+            return max(fitting, key=lambda level: len(self.levels[level]), default=None)  # type: ignore[index]
+        value = getattr(config, name)
         if self.choice is not None:
-            return value in self.choice
+            return value if value in self.choice else None
         low, high = self.ends
-        return isinstance(value, (int, float)) and low <= value <= high
+        return value if isinstance(value, (int, float)) and low <= value <= high else None
 
     def to_optuna(self) -> "BaseDistribution":
         """Optuna's name for the range."""
         from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-        if self.choice is not None:
-            return CategoricalDistribution(self.choice)
+        if self.choices is not None:
+            return CategoricalDistribution(self.choices)
         low, high = self.ends
         if self.integer:
             return IntDistribution(low, high)
@@ -75,9 +92,13 @@ class SearchedField(BaseModel):
     @property
     def size(self) -> float:
         """How many values there are, infinity for real numbers."""
-        if self.choice is not None:
-            return len(self.choice)
+        if self.choices is not None:
+            return len(self.choices)
         return self.integer[1] - self.integer[0] + 1 if self.integer else math.inf
+
+
+def _holds(fields: dict[str, Any], config: TrialConfig) -> bool:
+    return all(getattr(config, field) == value for field, value in fields.items())
 
 
 class SearchSettings(BaseModel):
@@ -105,7 +126,9 @@ class SearchSettings(BaseModel):
     def _searchable_fields(self) -> Self:
         if not self.fields:
             raise ValueError("fields is empty: name at least one, such as lr: {loguniform: [1.0e-6, 1.0e-3]}")
-        for name in self.fields:
+        for name, searched in self.fields.items():
+            if searched.levels is not None:
+                continue
             if name not in TrialConfig.model_fields:
                 near = difflib.get_close_matches(name, TrialConfig.model_fields, n=3)
                 raise ValueError(f"unknown field {name!r}" + (f"; did you mean {', '.join(near)}?" if near else ""))
@@ -125,39 +148,60 @@ class Search(BaseModel):
     """A search as sweep.json keeps it.
 
     groups: a trial for each, in which only the searched fields are still open (they hold one end of their range).
+    names: of the groups, for people; schema 1 had none and all its groups were of a patch size.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     settings: SearchSettings
     groups: tuple[TrialConfig, ...]
+    names: tuple[str, ...] = ()
+
+    @property
+    def searched_fields(self) -> frozenset[str]:
+        """The fields of a trial that the search sets."""
+        found = set()
+        for name, searched in self.settings.fields.items():
+            found |= (
+                set(searched.fields(name, searched.ends[0]))
+                if searched.levels is None
+                else {field for fields in searched.levels.values() for field in fields}
+            )
+        return frozenset(found)
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """A name for each group, unique: dataset and patch size, unless that is searched too."""
-        names = [
-            group.dataset_label + ("" if "patch_size" in self.settings.fields else f"-p{group.patch_size}")
-            for group in self.groups
-        ]
-        return tuple(
-            name if names.count(name) == 1 else f"{name}-{group.trial_id().rpartition('-')[2]}"
-            for name, group in zip(names, self.groups, strict=True)
-        )
+        """A name for each group, unique: dataset and levels of the factors that are not searched."""
+        names = self.names or tuple(self._schema_1_name(group) for group in self.groups)
+        labels = []
+        for name, group in zip(names, self.groups, strict=True):
+            alone = names.count(name) == 1
+            labels.append(name if alone else f"{name}-{group.trial_id().rpartition('-')[2]}")
+        return tuple(labels)
+
+    def _schema_1_name(self, group: TrialConfig) -> str:
+        return group.dataset_label + ("" if "patch_size" in self.settings.fields else f"-p{group.patch_size}")
 
     @property
     def extremes(self) -> tuple[TrialConfig, ...]:
         """Trials that show whether all can run: in each group, each end or choice of each searched field."""
-        return tuple(
-            group.model_copy(update={name: value})
-            for group in self.groups
-            for name, field in self.settings.fields.items()
-            for value in field.ends
-        )
+        found = []
+        for group in self.groups:
+            for name, searched in self.settings.fields.items():
+                found += [group.model_copy(update=searched.fields(name, value)) for value in searched.ends]
+        return tuple(found)
+
+    def drawn_values(self, config: TrialConfig) -> dict[str, Any]:
+        """Return the value of each searched field of a trial, or the name of its level."""
+        return {name: searched.drawn(name, config) for name, searched in self.settings.fields.items()}
 
     def group_of(self, config: TrialConfig) -> int | None:
         """Index of the group that could have drawn `config`: equal but for searched fields, and these in range."""
-        fields = self.settings.fields
-        if not all(field.contains(getattr(config, name)) for name, field in fields.items()):
+        if any(value is None for value in self.drawn_values(config).values()):
             return None
-        rest = config.model_dump(exclude=set(fields))
-        return next((i for i, group in enumerate(self.groups) if group.model_dump(exclude=set(fields)) == rest), None)
+        free = set(self.searched_fields)
+        rest = config.model_dump(exclude=free)
+        for index, group in enumerate(self.groups):
+            if group.model_dump(exclude=free) == rest:
+                return index
+        return None

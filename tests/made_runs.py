@@ -12,7 +12,6 @@ import numpy as np
 
 from raypatch.config import TrialConfig
 from raypatch.data.catalog import DatasetInfo, dataset_info
-from raypatch.metrics import score
 from raypatch.results import (
     DatasetFacts,
     EpochRow,
@@ -26,6 +25,7 @@ from raypatch.results import (
     write_json,
     write_predictions,
 )
+from raypatch.tasks.metrics import score
 
 PROVENANCE = {"raypatch": "made up", "torch": "made up", "git": "made up", "hardware": "made up, nothing was trained"}
 GRID = (
@@ -98,10 +98,12 @@ def made_epochs(config: TrialConfig, gflops: float, final: dict[str, float]) -> 
             EpochRow(
                 epoch=epoch,
                 train_loss=final["loss"] * (2 - 1.4 * done),
-                val_loss=final["loss"] * (1.6 - 0.65 * done + late),
-                val_accuracy=final["accuracy"] * (0.6 + 0.4 * done),
-                val_balanced_accuracy=final["balanced_accuracy"] * (0.5 + 0.5 * done),
-                val_auc=0.5 + (final["auc"] - 0.5) * done,
+                val={
+                    "loss": final["loss"] * (1.6 - 0.65 * done + late),
+                    "accuracy": final["accuracy"] * (0.6 + 0.4 * done),
+                    "balanced_accuracy": final["balanced_accuracy"] * (0.5 + 0.5 * done),
+                    "auc": 0.5 + (final["auc"] - 0.5) * done,
+                },
                 lr=config.lr * 0.5 ** ((epoch - 1) // 30),
                 seconds=1 + 2 * gflops,
                 images_per_second=3000 / (1 + 4 * gflops),
@@ -131,7 +133,7 @@ def write_trial(
     }
     scores = {split: score(found.probability, found.label, info.task) for split, found in splits.items()}
     if images != 0:
-        write_epochs(paths.epochs, made_epochs(config, model.gflops, scores["val"].model_dump()))
+        write_epochs(paths.epochs, made_epochs(config, model.gflops, dict(scores["val"])))
         if status == "ok":
             write_predictions(paths.predictions, splits)
     result = TrialResult(
@@ -174,7 +176,7 @@ def write_sweep(folder: Path, configs: Iterable[TrialConfig], name: str = "made-
     folder.mkdir(parents=True, exist_ok=True)
     record = SweepRecord(
         name=name,
-        space="made up",
+        study="made up",
         command=("raypatch", "run", "made-up"),
         created="2026-01-01T00:00:00+00:00",
         provenance=PROVENANCE,

@@ -5,8 +5,9 @@ import pytest
 from made_runs import made_configs, write_run
 from scipy import optimize
 
-from raypatch.analysis.cells import default_members
-from raypatch.analysis.ensembles import (
+from raypatch.analysis.answer.cells import default_members
+from raypatch.analysis.load import load_trials
+from raypatch.analysis.statistics.ensembles import (
     RULES,
     combine,
     fit_combination,
@@ -15,10 +16,9 @@ from raypatch.analysis.ensembles import (
     score_ensembles,
     select_greedily,
 )
-from raypatch.analysis.frames import load_trials
-from raypatch.analysis.stacks import MisalignedError, Stack, load_predictions
-from raypatch.metrics import log_loss, predicted_classes, score
+from raypatch.analysis.statistics.stacks import MisalignedError, Stack, load_predictions
 from raypatch.results import SweepPaths, write_predictions
+from raypatch.tasks.metrics import log_loss, predicted_classes, score
 
 
 def made_stack(members, images=120, classes=4, seed=0, task="multiclass"):

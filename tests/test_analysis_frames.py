@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from made_runs import made_config, made_configs, write_failed_trial, write_run, write_sweep, write_trial
 
-from raypatch.analysis.frames import (
+from raypatch.analysis.load import (
     COLUMNS,
     UnusableResultWarning,
     describe_columns,
@@ -19,10 +19,10 @@ from raypatch.analysis.frames import (
     load_trials,
     missing_trials,
 )
-from raypatch.analysis.stacks import MisalignedError, load_predictions, load_stack
+from raypatch.analysis.statistics.stacks import MisalignedError, load_predictions, load_stack
 from raypatch.config import TrialConfig
-from raypatch.metrics import score
 from raypatch.results import DamagedFileError, SweepPaths, write_predictions
+from raypatch.tasks.metrics import score
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def test_epochs_carry_their_trial(run):
 
 
 def test_reading_needs_neither_ray_nor_torch():
-    code = "import sys, raypatch.analysis.frames; print({'ray', 'torch'} & set(sys.modules))"
+    code = "import sys, raypatch.analysis.load; print({'ray', 'torch'} & set(sys.modules))"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "set()"
 
@@ -191,7 +191,7 @@ def test_reading_costs_in_proportion_to_the_trials_and_little(tmp_path):
     for count in (1_000, 10_000):
         write_run(tmp_path / str(count), made_configs(["breastmnist"], [14], count), images=0)
         code = (
-            "import sys, time, resource; from raypatch.analysis.frames import load_trials; start = time.process_time();"
+            "import sys, time, resource; from raypatch.analysis.load import load_trials; start = time.process_time();"
             "rows = len(load_trials(sys.argv[1]));"
             "print(rows, time.process_time() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)"
         )

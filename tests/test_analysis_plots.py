@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from made_runs import made_configs, write_run
 
-from raypatch.analysis.figures import draw_plot, panel_svg
-from raypatch.analysis.findings import conclude
-from raypatch.analysis.frames import load_epochs, load_study
-from raypatch.analysis.panels import INK, PALETTE, style_of
-from raypatch.analysis.plots import make_plots
+from raypatch.analysis.answer.findings import conclude
+from raypatch.analysis.load import load_epochs, load_study
+from raypatch.analysis.show.figures import draw_plot, panel_svg
+from raypatch.analysis.show.panels import INK, PALETTE, style_of
+from raypatch.analysis.show.plots import make_plots
 
 
 def ids(svg):

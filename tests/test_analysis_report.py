@@ -22,12 +22,12 @@ from made_runs import (
     write_trial,
 )
 
+from raypatch.analysis.answer.findings import conclude
 from raypatch.analysis.compare import compare_runs
-from raypatch.analysis.findings import conclude
-from raypatch.analysis.frames import load_study
-from raypatch.analysis.page import render_page
+from raypatch.analysis.load import load_study
 from raypatch.analysis.report import prepare_report, write_report
-from raypatch.analysis.stacks import load_predictions
+from raypatch.analysis.show.page import render_page
+from raypatch.analysis.statistics.stacks import load_predictions
 from raypatch.config import TrialConfig
 from raypatch.data.catalog import DatasetInfo
 from raypatch.results import Predictions, SweepPaths, write_predictions

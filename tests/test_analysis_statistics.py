@@ -10,17 +10,17 @@ from scipy import stats
 from sklearn import metrics as reference
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from raypatch.analysis.diagnostics import (
+from raypatch.analysis.statistics.diagnostics import (
     brier_score,
     class_figures,
     confidences,
     expected_calibration_error,
     reliability,
 )
-from raypatch.analysis.ranks import compare_ranks, critical_difference
-from raypatch.analysis.resampling import bootstrap_difference, bootstrap_score, draw_images, resample_scores
-from raypatch.analysis.stacks import MisalignedError, Stack
-from raypatch.metrics import score
+from raypatch.analysis.statistics.ranks import compare_ranks, critical_difference
+from raypatch.analysis.statistics.resampling import bootstrap_difference, bootstrap_score, draw_images, resample_scores
+from raypatch.analysis.statistics.stacks import MisalignedError, Stack
+from raypatch.tasks.metrics import score
 
 
 def made_stack(members=1, images=200, classes=3, seed=0, strength=0.6, rounded=False):

@@ -9,13 +9,13 @@ import pandas as pd
 import pytest
 from made_runs import made_config, made_configs, write_run
 
-from raypatch.analysis.answers import _how_sure
-from raypatch.analysis.cells import recipe_fields, select_recipes
-from raypatch.analysis.ensembles import patch_ensembles
-from raypatch.analysis.findings import Answer
-from raypatch.analysis.frames import load_trials
-from raypatch.analysis.render import Cell, Table, percent, points, significant, to_latex, to_markdown, write_csv
-from raypatch.analysis.tables import main_table, mark_best, metric_table, summarize_cells
+from raypatch.analysis.answer.cells import recipe_fields, select_recipes
+from raypatch.analysis.answer.findings import Answer
+from raypatch.analysis.answer.sentences import _how_sure
+from raypatch.analysis.load import load_trials
+from raypatch.analysis.show.render import Cell, Table, percent, points, significant, to_latex, to_markdown, write_csv
+from raypatch.analysis.show.tables import main_table, mark_best, metric_table, summarize_cells
+from raypatch.analysis.statistics.ensembles import patch_ensembles
 
 
 @pytest.fixture(scope="module")

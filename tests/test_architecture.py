@@ -9,25 +9,22 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = {"raypatch": ROOT / "raypatch", "raypatch.analysis": ROOT / "analysis"}
 OPTIONAL = {"ray", "medmnist", "fvcore", "optuna", "pandas", "scipy", "sklearn", "matplotlib", "typer", "tensorboardX"}
 MAY_IMPORT_RAY = {
-    f"raypatch.sweep.{name}"
-    for name in ("ray_executor", "ray_setup", "ray_cap", "cluster", "search", "monitor", "tracking")
+    "raypatch.sweep.executors.ray",
+    "raypatch.sweep.executors.ray_setup",
+    "raypatch.sweep.executors.ray_cap",
+    "raypatch.sweep.executors.cluster",
+    "raypatch.sweep.watch.gauges",
+    "raypatch.sweep.watch.tracking",
 }
 LAYERS = (
-    ("raypatch.data.catalog", "raypatch.files", "raypatch"),
-    ("raypatch.config", "raypatch.search_settings"),
+    ("raypatch.data.catalog", "raypatch.files", "raypatch.own_files", "raypatch"),
+    ("raypatch.config", "raypatch.search_settings", "raypatch.factors"),
     ("raypatch.data", "raypatch.results"),
-    (
-        "raypatch.space",
-        "raypatch.models",
-        "raypatch.metrics",
-        "raypatch.runtime",
-        "raypatch.optim",
-        "raypatch.checkpoint",
-    ),
-    ("raypatch.evaluate", "raypatch.step"),
-    ("raypatch.train",),
-    ("raypatch.sweep", "raypatch.analysis", "raypatch.selection", "raypatch.predict"),
-    ("raypatch.cli", "raypatch.cli_options", "raypatch.cli_data", "raypatch.cli_results"),
+    ("raypatch.tasks", "raypatch.models", "raypatch.methods", "raypatch.runtime", "raypatch.selection"),
+    ("raypatch.study", "raypatch.resolve"),
+    ("raypatch.training",),
+    ("raypatch.sweep", "raypatch.analysis", "raypatch.predict"),
+    ("raypatch.cli",),
 )
 
 
@@ -81,7 +78,7 @@ def test_ray_stays_where_it_belongs(module: str) -> None:
     assert not uses or module in MAY_IMPORT_RAY
 
 
-@pytest.mark.parametrize("module", sorted(name for name in MODULES if _layer(name) <= _layer("raypatch.train")))
+@pytest.mark.parametrize("module", sorted(name for name in MODULES if _layer(name) <= _layer("raypatch.training.loop")))
 def test_the_core_needs_no_optional_package_at_import(module: str) -> None:
     roots = {name.split(".")[0] for name in _imports(MODULES[module], top_level=True)}
     assert not roots & OPTIONAL

@@ -34,7 +34,7 @@ grid: {{dataset: [{flat}, {deep}], patch_size: [8, 4, 2], seed: [0, 1]}}
 
 
 def _start(tmp_path: Path, space: Path, name: str, executor: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-c", "from raypatch.cli import main; main()", "run", str(space), "--name", name]
+    command = [sys.executable, "-c", "from raypatch.cli.main import main; main()", "run", str(space), "--name", name]
     command += ["--executor", executor, "--cpus-per-trial", "1", "--device", "cpu", "--retries", str(KILLS)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(

@@ -11,7 +11,7 @@ import pytest
 import typer
 from tiny import make_images
 
-from raypatch import cli
+from raypatch.cli import main as cli
 from raypatch.results import SCHEMA_VERSION
 from raypatch.sweep.run import Outcome
 
@@ -269,7 +269,7 @@ def test_help_is_fast_and_imports_nothing_heavy() -> None:
     heavy = ("torch", "ray", "pandas", "numpy", "pydantic", "timm", "optuna", "matplotlib")
     code = f"""
 import sys
-from raypatch import cli
+from raypatch.cli import main as cli
 sys.argv = ["raypatch", "--help"]
 try:
     cli.main()

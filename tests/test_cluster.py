@@ -8,9 +8,9 @@ import pytest
 from tiny import make_images, tiny_trial
 
 from raypatch.results import SweepPaths
+from raypatch.sweep.cost.placement import Placement
+from raypatch.sweep.executors.node import admit, describe_difference, examine, identify
 from raypatch.sweep.guard import SweepHaltedError
-from raypatch.sweep.node import admit, describe_difference, examine, identify
-from raypatch.sweep.placement import Placement
 from raypatch.sweep.preflight import check_address
 
 pytestmark = [
@@ -26,7 +26,7 @@ Nodes = Callable[..., None]
 @pytest.fixture
 def ray_nodes() -> Iterator[Nodes]:
     """Connect to a Ray of nodes with so many CPUs and made-up GPUs each."""
-    from raypatch.sweep import ray_setup  # noqa: F401 - makes the settings that ray reads when it is imported
+    from raypatch.sweep.executors import ray_setup  # noqa: F401 - makes the settings that ray reads when it is imported
 
     # isort: split
     import ray
@@ -51,14 +51,14 @@ def ray_nodes() -> Iterator[Nodes]:
 
 @pytest.mark.parametrize("address", ["head", "10.0.0.1", "ray://10.0.0.1:10001", "10.0.0.1:port", ":6379"])
 def test_an_address_has_a_form(address: str) -> None:
-    from raypatch.sweep.ray_setup import joined_ray
+    from raypatch.sweep.executors.ray_setup import joined_ray
 
     with pytest.raises(ValueError, match="must be auto or the HOST:PORT"), joined_ray(address):
         pass
 
 
 def test_where_nothing_answers_it_is_said_at_once() -> None:
-    from raypatch.sweep.ray_setup import joined_ray
+    from raypatch.sweep.executors.ray_setup import joined_ray
 
     with pytest.raises(ValueError, match="no Ray cluster answers at"), joined_ray("127.0.0.1:1"):
         pass
@@ -73,7 +73,7 @@ def test_an_address_goes_with_ray_and_no_dashboard_of_its_own() -> None:
 
 
 def test_devices_of_a_cluster() -> None:
-    from raypatch.sweep.cluster import Node, choose_device
+    from raypatch.sweep.executors.cluster import Node, choose_device
 
     plain, card = Node("a", "a", 4, 0), Node("b", "b", 4, 1)
     assert choose_device("auto", [plain]) == "cpu"
@@ -117,7 +117,7 @@ def test_a_node_that_came_later_is_looked_at_too(tmp_path: Path) -> None:
 @pytest.mark.ray
 @pytest.mark.cluster
 def test_trials_take_every_node_s_cores(ray_nodes: Nodes, tmp_path: Path) -> None:
-    from raypatch.sweep.cluster import Cluster
+    from raypatch.sweep.executors.cluster import Cluster
 
     config, options = tiny_trial(make_images(tmp_path / "own.npz"))
     ray_nodes((0, 0), (2, 0), (5, 0))
@@ -135,8 +135,8 @@ def test_trials_take_every_node_s_cores(ray_nodes: Nodes, tmp_path: Path) -> Non
 @pytest.mark.ray
 @pytest.mark.cluster
 def test_eight_cards_on_eight_nodes_are_used_when_asked_for(ray_nodes: Nodes, tmp_path: Path) -> None:
-    from raypatch.sweep.cluster import Cluster, Node, alive_nodes
-    from raypatch.sweep.ray_cap import place_under_cap, room_watcher
+    from raypatch.sweep.executors.cluster import Cluster, Node, alive_nodes
+    from raypatch.sweep.executors.ray_cap import place_under_cap, room_watcher
 
     config, options = tiny_trial(make_images(tmp_path / "own.npz"))
     options = options.model_copy(update={"device": "auto"})

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from raypatch.config import RunOptions, TrialConfig, explain_validation, own_file_id
+from raypatch.config import RunOptions, TrialConfig, explain_validation
+from raypatch.own_files import own_file_id
 
 
 def test_same_trial_has_the_same_id_however_it_is_spelled() -> None:

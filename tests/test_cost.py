@@ -11,8 +11,8 @@ from raypatch.models import memory
 from raypatch.models.flops import model_facts
 from raypatch.results import SweepPaths
 from raypatch.search_settings import SearchSettings
-from raypatch.sweep.calibration import calibrate
-from raypatch.sweep.cost import PlanRow, as_json, as_table, known_seconds, of_search, plan_cost
+from raypatch.sweep.cost.calibration import calibrate
+from raypatch.sweep.cost.estimate import PlanRow, as_json, as_table, known_seconds, of_search, plan_cost
 from raypatch.sweep.plan import plan_sweep
 
 
@@ -23,7 +23,7 @@ def _small(**fields: object) -> TrialConfig:
 
 def test_training_with_checkpointing_gives_the_same_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from raypatch.results import TrialPaths
-    from raypatch.train import train_trial
+    from raypatch.training.loop import train_trial
 
     config, options = tiny_trial(make_images(tmp_path / "a.npz"), epochs=1, precision="float32")
     losses = []
@@ -43,7 +43,7 @@ def _idle(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_calibration_beside_other_work_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    from raypatch.sweep import calibration
+    from raypatch.sweep.cost import calibration
 
     calibration._cache_of.cache_clear()
     monkeypatch.setattr("os.getloadavg", lambda: (99.0, 0.0, 0.0))
@@ -59,7 +59,7 @@ def test_a_calibration_beside_other_work_says_so(tmp_path: Path, monkeypatch: py
 
 def test_plan_calibrates_once_and_orders_the_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    from raypatch.sweep import calibration
+    from raypatch.sweep.cost import calibration
 
     calibration._cache_of.cache_clear()
     path = make_images(tmp_path / "a.npz")
@@ -90,7 +90,7 @@ def test_plan_calibrates_once_and_orders_the_sweep(tmp_path: Path, monkeypatch: 
 
 def test_what_would_take_too_long_is_scaled_by_its_arithmetic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    from raypatch.sweep import calibration
+    from raypatch.sweep.cost import calibration
 
     calibration._cache_of.cache_clear()
     path = make_images(tmp_path / "a.npz")

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from raypatch.config import own_file_id
 from raypatch.data import source
 from raypatch.data.catalog import catalog, dataset_info
 from raypatch.data.npz import DataError, count_shared_images, inspect_npz
 from raypatch.data.source import data_folder, describe, fetch, load_split, locate, stratified_subset, verify
+from raypatch.own_files import own_file_id
 
 COUNTS = {"train": 6, "val": 3, "test": 4}
 

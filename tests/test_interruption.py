@@ -26,7 +26,7 @@ class Terminal:
     def __init__(self, words: list[str], folder: Path, columns: int) -> None:
         self._master, slave = pty.openpty()
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": str(columns), "LINES": "30", "TERM": "xterm"}
-        command = [sys.executable, "-c", "from raypatch.cli import main; main()", *words]
+        command = [sys.executable, "-c", "from raypatch.cli.main import main; main()", *words]
         self.process = subprocess.Popen(
             command, cwd=folder, env=environment, stdin=slave, stdout=slave, stderr=slave, start_new_session=True
         )
@@ -112,7 +112,7 @@ def test_second_signal_stops_at_once_and_the_folder_can_be_taken_up(tmp_path: Pa
         terminal.close()
     again = [*endless[:-2], "--set", "epochs=2", "--executor", "local"]
     done = subprocess.run(
-        [sys.executable, "-c", "from raypatch.cli import main; main()", *again],
+        [sys.executable, "-c", "from raypatch.cli.main import main; main()", *again],
         cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -140,7 +140,7 @@ def test_full_disk_stops_the_sweep_and_loses_nothing(tmp_path: Path, small_disk:
     data = make_images(tmp_path / "own.npz")
     words = ["run", "demo", "--dataset", str(data), *TINY, "--seed", "0", "--set", "epochs=60"]
     words += ["--set", "batch_size=2", "--runs-dir", str(small_disk), "--executor", executor]
-    command = [sys.executable, "-c", "from raypatch.cli import main; main()", *words]
+    command = [sys.executable, "-c", "from raypatch.cli.main import main; main()", *words]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     paths = SweepPaths(small_disk / "demo")
     process = subprocess.Popen(

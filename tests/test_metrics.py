@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as reference
 
-from raypatch.metrics import UndefinedMetricWarning, confusion_matrices, log_loss, macro_auc, recalls, score
+from raypatch.tasks.metrics import UndefinedMetricWarning, confusion_matrices, log_loss, macro_auc, recalls, score
 
 
 def made_split(images, classes, seed, *, rounded=False):

@@ -9,9 +9,10 @@ from safetensors.torch import save_file
 from timm.layers import config as timm_layers
 from torch import nn
 
-from raypatch.config import TrialConfig, own_file_id
+from raypatch.config import TrialConfig
 from raypatch.models.build import BuiltModel, build_model, check_model, construct, set_training_mode
 from raypatch.models.weights import read_weights_file
+from raypatch.own_files import own_file_id
 
 TINY = "test_vit"  # timm's own test model: 64 wide, 6 blocks
 PATCHES = (1, 2, 4, 7, 14, 28)

@@ -11,15 +11,15 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from raypatch import step
 from raypatch.config import TrialConfig
 from raypatch.data.catalog import DatasetInfo, dataset_info
-from raypatch.evaluate import predict_logits
 from raypatch.models.build import construct, freeze_backbone, set_training_mode
 from raypatch.models.flops import model_facts
 from raypatch.models.memory import LIBRARY_BYTES, choose_micro_batch, evaluation_batch, peak_bytes, training_bytes
-from raypatch.optim import make_optimizer
 from raypatch.runtime import Precision
+from raypatch.training import step
+from raypatch.training.evaluate import predict_logits
+from raypatch.training.optim import make_optimizer
 
 BLOCK = 512
 """Bytes to which torch's CUDA allocator rounds."""

@@ -7,7 +7,7 @@ from timm.layers.patch_embed import resample_patch_embed
 from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import nn
 
-from raypatch.models.patch_embed import (
+from raypatch.models.resample import (
     VolumeEmbed,
     cut_cubes,
     inflate_kernel,

@@ -9,10 +9,11 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from raypatch.config import TrialConfig, own_file_id
+from raypatch.config import TrialConfig
 from raypatch.models import weights
 from raypatch.models.build import build_model, check_model
 from raypatch.models.weights import read_weights_file
+from raypatch.own_files import own_file_id
 
 TINY = "test_vit"
 

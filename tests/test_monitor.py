@@ -29,9 +29,9 @@ from tiny import make_images, tiny_trial
 from raypatch.results import EpochRow, SweepPaths, TrialPaths, append_epoch, read_config, read_epochs, write_epochs
 from raypatch.sweep.guard import run_guarded
 from raypatch.sweep.preflight import check_monitoring
-from raypatch.sweep.progress import SweepProgress
-from raypatch.sweep.tensorboard import EventFile, tag_of
-from raypatch.train import Interrupted
+from raypatch.sweep.watch.progress import SweepProgress
+from raypatch.sweep.watch.tensorboard import EventFile, tag_of
+from raypatch.training.loop import Interrupted
 
 PROMETHEUS = shutil.which("prometheus")
 PATIENCE = 300.0
@@ -92,7 +92,7 @@ def test_epochs_that_are_repeated_replace_those_on_disk(tmp_path: Path) -> None:
             for row in rows[1:]:
                 append_epoch(paths.epochs, row)
                 events.epoch(row)
-        assert _charts(paths)["val/loss"] == {row.epoch: pytest.approx(row.val_loss) for row in rows}
+        assert _charts(paths)["val/loss"] == {row.epoch: pytest.approx(row.val["loss"]) for row in rows}
 
 
 def test_a_full_disk_ends_the_events_and_not_the_trial(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -135,7 +135,7 @@ def test_what_cannot_watch_is_refused(how: dict[str, Any], message: str) -> None
 def test_how_to_open_names_the_place_of_the_token(
     variables: dict[str, str], place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from raypatch.sweep.ray_setup import how_to_open
+    from raypatch.sweep.executors.ray_setup import how_to_open
 
     for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
         monkeypatch.delenv(name, raising=False)
@@ -168,7 +168,7 @@ class _Notebook:
 @pytest.mark.ray
 @pytest.mark.xdist_group("ray")
 def test_a_tracker_is_told_from_the_first_epoch_and_may_fail(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    from raypatch.sweep.tracking import Tracker
+    from raypatch.sweep.watch.tracking import Tracker
 
     config, _ = tiny_trial(make_images(tmp_path / "images.npz"))
     paths, notebook = SweepPaths(tmp_path), _Notebook()
@@ -194,7 +194,7 @@ def test_a_tracker_is_told_from_the_first_epoch_and_may_fail(tmp_path: Path, cap
 @pytest.mark.filterwarnings("ignore")  # of mlflow's
 def test_mlflow_holds_every_epoch_in_the_run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mlflow = pytest.importorskip("mlflow", reason="no mlflow: pip install 'raypatch[mlflow]'")
-    from raypatch.sweep.tracking import make_tracker
+    from raypatch.sweep.watch.tracking import make_tracker
 
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     config, _ = tiny_trial(make_images(tmp_path / "images.npz"))
@@ -255,7 +255,7 @@ class _Watched:
 
 def _start(folder: Path, *words: str, **environment: str) -> "subprocess.Popen[bytes]":
     """Start a raypatch command; what it says goes to the file `output`."""
-    command = [sys.executable, "-c", "from raypatch.cli import main; main()", *words]
+    command = [sys.executable, "-c", "from raypatch.cli.main import main; main()", *words]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
     with (folder / "output").open("wb") as output:
         return subprocess.Popen(
@@ -380,7 +380,7 @@ def _prometheus(folder: Path) -> Iterator[Callable[[str], list[dict[str, Any]]]]
 @pytest.mark.timeout(1200)
 @pytest.mark.skipif(PROMETHEUS is None, reason="no prometheus: apt-get install prometheus")
 def test_prometheus_reads_the_gauges_of_running_trials(watched: _Watched, tmp_path: Path) -> None:
-    from raypatch.sweep.monitor import GAUGES
+    from raypatch.sweep.watch.gauges import GAUGES
 
     sweep = SweepPaths(watched.folder)
     with _prometheus(tmp_path) as query:
@@ -441,8 +441,8 @@ def _metrics_page() -> str:
 @pytest.mark.slow
 @pytest.mark.xdist_group("ray")
 def test_gauges_last_as_long_as_their_trial(tmp_path: Path) -> None:
-    from raypatch.sweep.monitor import trial_gauges
-    from raypatch.sweep.ray_setup import local_ray
+    from raypatch.sweep.executors.ray_setup import local_ray
+    from raypatch.sweep.watch.gauges import trial_gauges
 
     first, _ = tiny_trial(make_images(tmp_path / "images.npz"))
     second = first.model_copy(update={"seed": 1})
@@ -468,8 +468,8 @@ def test_gauges_last_as_long_as_their_trial(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.xdist_group("ray")
 def test_gauges_of_the_sweep_follow_its_progress(tmp_path: Path) -> None:
-    from raypatch.sweep.monitor import sweep_gauges
-    from raypatch.sweep.ray_setup import local_ray
+    from raypatch.sweep.executors.ray_setup import local_ray
+    from raypatch.sweep.watch.gauges import sweep_gauges
 
     config, _ = tiny_trial(make_images(tmp_path / "images.npz"), epochs=4)
     configs = [config.model_copy(update={"seed": seed}) for seed in range(3)]

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from raypatch.checkpoint import Progress, load_tensors, restore_training_state, save_tensors, training_state
 from raypatch.config import TrialConfig
-from raypatch.optim import learning_rate, make_optimizer, set_learning_rate
+from raypatch.training.checkpoint import Progress, load_tensors, restore_training_state, save_tensors, training_state
+from raypatch.training.optim import learning_rate, make_optimizer, set_learning_rate
 
 
 def _config(**fields: object) -> TrialConfig:

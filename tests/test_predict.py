@@ -20,7 +20,7 @@ from raypatch.predict import (
     predict,
 )
 from raypatch.results import read_predictions
-from raypatch.space import SearchSpace
+from raypatch.study import Study
 from raypatch.sweep.run import ExecutorOptions, run_sweep
 
 
@@ -33,7 +33,7 @@ def _run(folder: Path, dimensions: int) -> tuple[Path, Path]:
 
 def _run_on(data: Path, run: Path, **fields: object) -> None:
     fixed = {"dataset": str(data), "model": "test_vit", "weights": "random", "epochs": 2, "lr": 1e-3, **fields}
-    space = SearchSpace.model_validate({"name": "t", "fixed": fixed, "grid": {"patch_size": [8, 4], "seed": [0, 1]}})
+    space = Study.model_validate({"name": "t", "fixed": fixed, "grid": {"patch_size": [8, 4], "seed": [0, 1]}})
     run_sweep(space, run, RunOptions(device="cpu", threads=1), ExecutorOptions(executor="local"))
 
 
@@ -72,7 +72,7 @@ def test_ensemble_is_the_mean_of_its_members(finished: tuple[Path, Path]) -> Non
 def test_members_are_chosen_by_validation(finished: tuple[Path, Path]) -> None:
     trials = find_trials(finished[0])
     (best,) = choose_members(trials, None, None)
-    losses = {trial.result.trial_id: trial.result.val.loss for trial in trials if trial.result.val}
+    losses = {trial.result.trial_id: trial.result.val["loss"] for trial in trials if trial.result.val}
     assert best.result.trial_id == min(losses, key=lambda name: losses[name])
 
 

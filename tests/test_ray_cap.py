@@ -10,11 +10,12 @@ import pytest
 from tiny import make_images
 
 from raypatch.config import RunOptions, TrialConfig
+from raypatch.resolve import resolve_trials
 from raypatch.results import SweepPaths, read_result
-from raypatch.space import SearchSpace, resolve_trials
-from raypatch.sweep.placement import Placement
-from raypatch.sweep.progress import SweepProgress
+from raypatch.study import Study
+from raypatch.sweep.cost.placement import Placement
 from raypatch.sweep.stop import StopRequest
+from raypatch.sweep.watch.progress import SweepProgress
 
 pytestmark = [
     pytest.mark.ray,
@@ -30,7 +31,7 @@ Nodes = Callable[[list[int]], None]
 @pytest.fixture
 def ray_nodes() -> Iterator[Nodes]:
     """Connect to a Ray of some nodes, each with so many made-up GPUs."""
-    from raypatch.sweep import ray_setup  # noqa: F401 - makes the settings that ray reads when it is imported
+    from raypatch.sweep.executors import ray_setup  # noqa: F401 - makes the settings that ray reads when it is imported
 
     # isort: split
     import ray
@@ -67,12 +68,13 @@ class _Watch(SweepProgress):
 
 def _sweep(tmp_path: Path, placement: Placement, gpus: int, epochs: int = 2) -> tuple[_Watch, list[set[str]]]:
     """Run six tiny trials; returns the watch and, per trial, the cards that it saw."""
-    from raypatch.sweep.ray_executor import run_on_ray
+    from raypatch.sweep.executors.ray import run_on_ray
 
     data = make_images(tmp_path / "own.npz")
     fixed = {"dataset": str(data), "model": "test_vit", "weights": "random", "epochs": epochs, "patch_size": 4}
-    space = SearchSpace.model_validate({"name": "cap", "fixed": fixed, "grid": {"seed": [0, 1, 2, 3, 4, 5]}})
-    trials, files = resolve_trials(space)
+    space = Study.model_validate({"name": "cap", "fixed": fixed, "grid": {"seed": [0, 1, 2, 3, 4, 5]}})
+    resolved = resolve_trials(space)
+    trials, files = resolved.trials, resolved.files
     paths = SweepPaths(tmp_path / "run")
     paths.trials.mkdir(parents=True)
     options = RunOptions(device="cpu", threads=1, files=files)
@@ -109,7 +111,7 @@ def test_more_cards_are_used_when_asked_for(tmp_path: Path, ray_nodes: Nodes) ->
 
 
 def test_what_cannot_be_met_is_an_error_at_once(ray_nodes: Nodes, tmp_path: Path) -> None:
-    from raypatch.sweep.ray_cap import place_under_cap
+    from raypatch.sweep.executors.ray_cap import place_under_cap
 
     ray_nodes([1])
     began = time.monotonic()
@@ -121,7 +123,7 @@ def test_what_cannot_be_met_is_an_error_at_once(ray_nodes: Nodes, tmp_path: Path
 
 
 def test_shares_are_not_spread_over_nodes(ray_nodes: Nodes) -> None:
-    from raypatch.sweep.ray_cap import place_under_cap
+    from raypatch.sweep.executors.ray_cap import place_under_cap
 
     ray_nodes([1, 1, 1])
     with pytest.raises(ValueError, match="--gpu-share 1"):

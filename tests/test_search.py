@@ -16,9 +16,9 @@ import pytest
 from tiny import make_images
 
 from raypatch.config import RunOptions, TrialConfig
+from raypatch.resolve import resolve_search
 from raypatch.results import (
     EpochRow,
-    Scores,
     SweepPaths,
     TrialPaths,
     TrialResult,
@@ -28,21 +28,21 @@ from raypatch.results import (
     read_sweep,
 )
 from raypatch.search_settings import Search, SearchSettings
-from raypatch.space import SearchSpace, resolve_search
+from raypatch.study import Study
 from raypatch.sweep.run import ExecutorOptions, resume_sweep, run_sweep
-from raypatch.sweep.search import SearchRun
-from raypatch.sweep.search_study import GroupStudy
+from raypatch.sweep.tuning.group import GroupStudy
+from raypatch.sweep.tuning.search import SearchRun
 
 LOCAL = ExecutorOptions(executor="local")
 OPTIONS = RunOptions(device="cpu", threads=1)
 LR = {"lr": {"loguniform": [1e-6, 1e-1]}}
 
 
-def _space(data: Path, *, epochs: int = 4, seed: int = 0, **search: object) -> SearchSpace:
+def _space(data: Path, *, epochs: int = 4, seed: int = 0, **search: object) -> Study:
     fixed = {"dataset": str(data), "model": "test_vit", "weights": "random", "batch_size": 8, "seed": seed}
     settings = {"fields": LR, "samples": 4, "grace_epochs": 1} | search
     content = {"name": "tiny", "fixed": fixed | {"epochs": epochs}, "grid": {"patch_size": [8, 4]}, "search": settings}
-    return SearchSpace.model_validate(content)
+    return Study.model_validate(content)
 
 
 def _drawn(folder: Path) -> list[tuple[int, float]]:
@@ -177,8 +177,8 @@ def test_resume_needs_the_folder_alone(searched: Path, tmp_path: Path) -> None:
 
 
 def test_report_has_the_search_trials_in_order_with_the_best_so_far(searched: Path) -> None:
-    from raypatch.analysis.frames import load_study
-    from raypatch.analysis.search import search_plots, search_trials
+    from raypatch.analysis.load import load_study
+    from raypatch.analysis.show.search import search_plots, search_trials
 
     study = load_study(searched)
     trials = search_trials(study)
@@ -196,7 +196,7 @@ def test_report_has_the_search_trials_in_order_with_the_best_so_far(searched: Pa
 def test_importance_finds_the_field_that_matters() -> None:
     import pandas as pd
 
-    from raypatch.analysis.search import field_importance
+    from raypatch.analysis.show.search import field_importance
 
     fields = LR | {"weight_decay": {"uniform": [0, 1]}}
     settings = SearchSettings.model_validate({"fields": fields, "samples": 64})
@@ -236,7 +236,7 @@ def _run(study: GroupStudy, losses: list[float]) -> int:
         if study.report(config.trial_id(), _row(epoch, loss)):
             study.tell(TrialResult(trial_id=config.trial_id(), status="pruned", epochs=epoch))
             return epoch
-    scores = Scores(loss=min(losses), accuracy=0.5, balanced_accuracy=0.5, auc=0.5)
+    scores = {"loss": min(losses), "accuracy": 0.5, "balanced_accuracy": 0.5, "auc": 0.5}
     study.tell(TrialResult(trial_id=config.trial_id(), status="ok", val=scores))
     return len(losses)
 
@@ -319,14 +319,14 @@ def test_wrong_searches_are_refused(data: Path, search: dict[str, object], messa
         space = _space(data)
         grid = {} if "patch_size" in str(search) else space.grid
         settings = {"fields": LR, "samples": 4, "grace_epochs": 1} | search
-        resolve_search(SearchSpace.model_validate(space.model_dump() | {"grid": grid, "search": settings}))
+        resolve_search(Study.model_validate(space.model_dump() | {"grid": grid, "search": settings}))
 
     with pytest.raises(ValueError, match=message):
         resolve()
 
 
 def test_patch_size_can_be_searched_too(data: Path) -> None:
-    search, _ = resolve_search(_space(data).search_patch_sizes())
+    search = resolve_search(_space(data).search_together()).search
     assert search.labels == ("images",)
     study = GroupStudy(search.groups[0], "images", search.settings, None)
     assert {study.draw().patch_size for _ in range(8)} == {4, 8}

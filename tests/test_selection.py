@@ -5,16 +5,17 @@ from pathlib import Path
 import pytest
 
 from raypatch.config import TrialConfig
+from raypatch.resolve import resolve_trials
 from raypatch.results import Scores, SweepPaths, SweepRecord, TrialResult, write_config, write_json
 from raypatch.search_settings import Search, SearchSettings
-from raypatch.selection import apply_recipes, describe_search, summarize_search, write_recipes
-from raypatch.space import SearchSpace, resolve_trials
+from raypatch.study import Study
+from raypatch.sweep.tuning.recipes import apply_recipes, describe_search, summarize_search, write_recipes
 
 SETTINGS = SearchSettings.model_validate({"fields": {"lr": {"loguniform": [1e-6, 1e-3]}}, "samples": 3})
 
 
 def _scores(loss: float, accuracy: float = 0.5) -> Scores:
-    return Scores(loss=loss, accuracy=accuracy, balanced_accuracy=accuracy, auc=accuracy)
+    return {"loss": loss, "accuracy": accuracy, "balanced_accuracy": accuracy, "auc": accuracy}
 
 
 def _search(folder: Path, *, patch_size: int = 4, selection: str = "val_loss") -> tuple[SweepRecord, SweepPaths]:
@@ -42,7 +43,7 @@ def _search(folder: Path, *, patch_size: int = 4, selection: str = "val_loss") -
         trials.append(config)
     record = SweepRecord(
         name="x",
-        space="x",
+        study="x",
         command=("raypatch", "tune"),
         created="",
         provenance={},
@@ -76,10 +77,8 @@ def _recipes(tmp_path: Path) -> Path:
 
 
 def test_recipes_set_what_was_found_where_it_was_found(tmp_path: Path) -> None:
-    space = SearchSpace.model_validate(
-        {"name": "x", "grid": {"dataset": ["derma"], "patch_size": ["4"], "seed": [0, 1]}}
-    )
-    trials, _ = resolve_trials(apply_recipes(space, _recipes(tmp_path)))
+    space = Study.model_validate({"name": "x", "grid": {"dataset": ["derma"], "patch_size": ["4"], "seed": [0, 1]}})
+    trials = resolve_trials(apply_recipes(space, _recipes(tmp_path))).trials
     assert [(config.lr, config.seed) for config in trials] == [(1e-4, 0), (1e-4, 1)]
 
 
@@ -99,7 +98,7 @@ def test_recipes_set_what_was_found_where_it_was_found(tmp_path: Path) -> None:
     ],
 )
 def test_recipes_for_other_trials_are_refused(tmp_path: Path, grid: dict[str, object], message: str) -> None:
-    space = SearchSpace.model_validate({"name": "x", "grid": grid})
+    space = Study.model_validate({"name": "x", "grid": grid})
     path = _recipes(tmp_path)
     with pytest.raises(ValueError, match=message):
         apply_recipes(space, path)
@@ -109,4 +108,4 @@ def test_recipes_for_other_trials_are_refused(tmp_path: Path, grid: dict[str, ob
 def test_other_files_are_no_recipes(tmp_path: Path, content: str) -> None:
     (tmp_path / "best.yaml").write_text(content)
     with pytest.raises(ValueError, match=r"holds no recipes; give the best\.yaml"):
-        apply_recipes(SearchSpace(name="x"), tmp_path / "best.yaml")
+        apply_recipes(Study(name="x"), tmp_path / "best.yaml")

@@ -5,15 +5,17 @@ from pathlib import Path
 import pytest
 from tiny import make_images
 
-from raypatch.space import SearchSpace, check_name, load_space, parse_setting, resolve_trials, shipped_spaces
+from raypatch.resolve import resolve_trials
+from raypatch.study import Study, check_name, load_study, parse_setting, shipped_studies
 
 
-def _space(**content: object) -> SearchSpace:
-    return SearchSpace.model_validate({"name": "test", **content})
+def _space(**content: object) -> Study:
+    return Study.model_validate({"name": "test", **content})
 
 
 def test_the_grid_is_the_study() -> None:
-    trials, files = resolve_trials(load_space("grid"))
+    resolved = resolve_trials(load_study("grid"))
+    trials, files = resolved.trials, resolved.files
     assert len(trials) == len({config.trial_id() for config in trials}) == 216
     assert len({config.dataset for config in trials}) == 12
     assert {config.patch_size for config in trials} == {1, 2, 4, 7, 14, 28}
@@ -25,12 +27,12 @@ def test_the_grid_is_the_study() -> None:
     assert (deep.lr, deep.epochs) == (1e-5, 20)
 
 
-@pytest.mark.parametrize("name", sorted(shipped_spaces()))
+@pytest.mark.parametrize("name", sorted(shipped_studies()))
 def test_every_shipped_space_loads_and_opens_with_its_command(name: str) -> None:
-    space = load_space(name)
+    space = load_study(name)
     assert space.name == name
     assert space.description
-    text = shipped_spaces()[name].read_text("utf-8")
+    text = shipped_studies()[name].read_text("utf-8")
     assert text.startswith("#")
     assert f"raypatch run {name}" in text or "raypatch tune" in text
     assert "Cost:" in text
@@ -43,13 +45,13 @@ def test_axis_beats_rule_beats_fixed_beats_default() -> None:
         when=[{"if": {"dimensions": 2}, "set": {"lr": 0.25, "batch_size": 16}}],
         grid={"batch_size": [2]},
     )
-    (config,), _ = resolve_trials(space)
+    (config,) = resolve_trials(space).trials
     assert (config.epochs, config.lr, config.batch_size, config.weight_decay) == (3, 0.25, 2, 0.05)
 
 
 def test_override_replaces_what_any_part_of_the_file_says() -> None:
-    space = load_space("grid").override({"dataset": ["breast", "adrenal"], "lr": ["3e-4"], "seed": [0]})
-    trials, _ = resolve_trials(space)
+    space = load_study("grid").override({"dataset": ["breast", "adrenal"], "lr": ["3e-4"], "seed": [0]})
+    trials = resolve_trials(space).trials
     assert len(trials) == 2 * 6
     assert {config.lr for config in trials} == {3e-4}
     assert {config.epochs for config in trials} == {100, 20}
@@ -60,14 +62,14 @@ def test_rules_may_ask_for_lists_and_for_facts() -> None:
         grid={"dataset": ["retina", "breast"], "patch_size": [28, 4]},
         when=[{"if": {"task": ["ordinal", "multilabel"], "patch_size": [1, 4]}, "set": {"epochs": 1}}],
     )
-    trials, _ = resolve_trials(space)
+    trials = resolve_trials(space).trials
     assert [config.epochs for config in trials] == [100, 1, 100, 100]
 
 
 def test_rules_may_leave_trials_out() -> None:
     rule = {"if": {"dimensions": 3, "patch_size": 1}, "skip": True}
     space = _space(grid={"dataset": ["adrenal", "breast"], "patch_size": [1, 4]}, when=[rule])
-    trials, _ = resolve_trials(space)
+    trials = resolve_trials(space).trials
     assert [(config.dataset, config.patch_size) for config in trials] == [
         ("adrenalmnist3d", 4),
         ("breastmnist", 1),
@@ -78,14 +80,14 @@ def test_rules_may_leave_trials_out() -> None:
 
 
 def test_same_trial_named_twice_is_one() -> None:
-    trials, _ = resolve_trials(_space(grid={"dataset": ["derma", "dermamnist"], "patch_size": [4]}))
+    trials = resolve_trials(_space(grid={"dataset": ["derma", "dermamnist"], "patch_size": [4]})).trials
     assert len(trials) == 1
 
 
 def test_image_size_follows_the_dataset_unless_given() -> None:
-    trials, _ = resolve_trials(_space(grid={"dataset": ["derma_64", "derma"], "patch_size": [4]}))
+    trials = resolve_trials(_space(grid={"dataset": ["derma_64", "derma"], "patch_size": [4]})).trials
     assert [config.image_size for config in trials] == [64, 28]
-    trials, _ = resolve_trials(_space(fixed={"image_size": 32}, grid={"dataset": ["derma_64"], "patch_size": [4]}))
+    trials = resolve_trials(_space(fixed={"image_size": 32}, grid={"dataset": ["derma_64"], "patch_size": [4]})).trials
     assert trials[0].image_size == 32
 
 
@@ -93,7 +95,7 @@ def test_settings_are_typed_and_lists_become_axes() -> None:
     assert parse_setting("epochs=5") == ("epochs", [5])
     assert parse_setting("seed=[0,1]") == ("seed", [0, 1])
     assert parse_setting("optimizer=adam,sgd") == ("optimizer", ["adam", "sgd"])
-    (config,), _ = resolve_trials(_space(fixed={"dataset": "derma", "patch_size": 4}).override({"lr": ["1e-4"]}))
+    (config,) = resolve_trials(_space(fixed={"dataset": "derma", "patch_size": 4}).override({"lr": ["1e-4"]})).trials
     assert config.lr == 1e-4
 
 
@@ -121,15 +123,15 @@ def test_wrong_files_are_explained(tmp_path: Path, content: str, message: str) -
     path = tmp_path / "space.yaml"
     path.write_text(content)
     with pytest.raises(ValueError, match=r"space\.yaml") as caught:
-        load_space(str(path))
+        load_study(str(path))
     assert message in str(caught.value)
 
 
 def test_unknown_space_names_the_near_ones() -> None:
     with pytest.raises(ValueError, match="unknown search space 'gird': use grid"):
-        load_space("gird")
+        load_study("gird")
     with pytest.raises(ValueError, match="cannot read the search space"):
-        load_space("absent.yaml")
+        load_study("absent.yaml")
 
 
 def test_wrong_combinations_are_refused() -> None:
@@ -152,7 +154,8 @@ def test_rules_know_datasets_by_any_name_and_own_files_by_path(tmp_path: Path) -
     own = make_images(tmp_path / "own.npz")
     rules = [{"if": {"dataset": "DermaMNIST"}, "set": {"lr": 0.5}}, {"if": {"dataset": str(own)}, "set": {"lr": 0.25}}]
     space = _space(fixed={"patch_size": 4}, grid={"dataset": ["derma", str(own), "breast"]}, when=rules)
-    trials, files = resolve_trials(space)
+    resolved = resolve_trials(space)
+    trials, files = resolved.trials, resolved.files
     assert [config.lr for config in trials] == [0.5, 0.25, 1e-4]
     assert list(files.values()) == [own]
 
@@ -170,5 +173,5 @@ def test_a_rule_that_could_never_hold_is_refused(condition: dict[str, str], mess
 def test_rules_may_leave_out_what_would_not_fit() -> None:
     rule = {"if": {"image_size": 64, "patch_size": 7}, "skip": True}
     space = _space(fixed={"dataset": "derma"}, grid={"image_size": [28, 64], "patch_size": [7, 4]}, when=[rule])
-    trials, _ = resolve_trials(space)
+    trials = resolve_trials(space).trials
     assert [(config.image_size, config.patch_size) for config in trials] == [(28, 7), (28, 4), (64, 4)]

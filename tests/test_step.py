@@ -10,9 +10,9 @@ from torch.nn import functional as F
 from raypatch.config import TrialConfig
 from raypatch.data.augment import augment, draw_parameters, normalize
 from raypatch.models.build import build_model
-from raypatch.optim import make_optimizer, set_learning_rate
 from raypatch.runtime import rounded_products
-from raypatch.step import WARM_UP_STEPS, TrainingStep
+from raypatch.training.optim import make_optimizer, set_learning_rate
+from raypatch.training.step import WARM_UP_STEPS, TrainingStep
 
 MEAN = STD = torch.full((3,), 0.5)
 

@@ -12,24 +12,25 @@ from pathlib import Path
 import pytest
 from tiny import make_images, read_figures, tiny_trial
 
-import raypatch.sweep.local
+import raypatch.sweep.executors.local
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.models.flops import model_facts
+from raypatch.resolve import resolve_trials
 from raypatch.results import EpochRow, SweepPaths, read_config
-from raypatch.space import SearchSpace, resolve_trials
+from raypatch.study import Study
 from raypatch.sweep.guard import record_failure
 from raypatch.sweep.preflight import needed_bytes
-from raypatch.sweep.progress import LiveDisplay, SweepProgress, describe_result, duration
 from raypatch.sweep.run import ExecutorOptions, resume_sweep, run_sweep
-from raypatch.sweep.status import read_status, show_status
+from raypatch.sweep.watch.progress import LiveDisplay, SweepProgress, describe_result, duration
+from raypatch.sweep.watch.status import read_status, show_status
 
 LOCAL = ExecutorOptions(executor="local")
 OPTIONS = RunOptions(device="cpu", threads=1)
 
 
-def _space(data: Path, **grid: list[object]) -> SearchSpace:
+def _space(data: Path, **grid: list[object]) -> Study:
     fixed = {"dataset": str(data), "model": "test_vit", "weights": "random", "epochs": 2, "batch_size": 8, "lr": 1e-3}
-    space = SearchSpace.model_validate({"name": "tiny", "fixed": fixed})
+    space = Study.model_validate({"name": "tiny", "fixed": fixed})
     return space.override({"patch_size": [8, 4], "seed": [0]} | grid)
 
 
@@ -103,7 +104,7 @@ def test_a_crashing_trial_is_retried_then_failed_with_its_traceback(
     tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, calls = tmp_path / "run", []
-    real = raypatch.sweep.local.run_guarded
+    real = raypatch.sweep.executors.local.run_guarded
 
     def crash(config: TrialConfig, *rest: object, **more: object) -> object:
         if config.patch_size == 4:
@@ -111,14 +112,14 @@ def test_a_crashing_trial_is_retried_then_failed_with_its_traceback(
             raise RuntimeError("the device fell off")
         return real(config, *rest, **more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(raypatch.sweep.local, "run_guarded", crash)
+    monkeypatch.setattr(raypatch.sweep.executors.local, "run_guarded", crash)
     outcome = run_sweep(_space(data), folder, OPTIONS, LOCAL)
     assert (outcome.ok, len(outcome.errors), len(calls)) == (1, 1, 3)
     (error,) = outcome.errors.values()
     assert "Traceback" in error
     assert "FAILED: RuntimeError: the device fell off" in capsys.readouterr().out
 
-    monkeypatch.setattr(raypatch.sweep.local, "run_guarded", real)
+    monkeypatch.setattr(raypatch.sweep.executors.local, "run_guarded", real)
     assert len(run_sweep(_space(data), folder, OPTIONS, LOCAL).errors) == 1
     assert run_sweep(_space(data), folder, OPTIONS, LOCAL, retry_failed=True).ok == 2
 
@@ -241,9 +242,10 @@ def test_room_is_checked_before_anything_starts(tmp_path: Path, data: Path, monk
 
 
 def test_cores_are_shared_as_measured(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from raypatch.sweep import placement
+    from raypatch.sweep.cost import placement
 
-    trials, files = resolve_trials(_space(data))
+    resolved = resolve_trials(_space(data))
+    trials, files = resolved.trials, resolved.files
     options = OPTIONS.model_copy(update={"files": files})
     said: list[str] = []
     for alone, cpus, slots in ((1.2, 1, 2), (1.9, 2, 1)):
@@ -255,9 +257,10 @@ def test_cores_are_shared_as_measured(data: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_step_is_really_measured(data: Path) -> None:
-    from raypatch.sweep.placement import step_seconds, typical_trial
+    from raypatch.sweep.cost.placement import step_seconds, typical_trial
 
-    trials, files = resolve_trials(_space(data))
+    resolved = resolve_trials(_space(data))
+    trials, files = resolved.trials, resolved.files
     options = OPTIONS.model_copy(update={"files": files})
     typical = typical_trial(trials, options)
     assert typical is not None
@@ -267,7 +270,7 @@ def test_a_step_is_really_measured(data: Path) -> None:
 
 @pytest.mark.parametrize(("gpus", "share", "slots"), [(1, 1.0, 1), (1, 0.25, 4), (2, 0.5, 4), (1, 0.3, 3), (3, 1.0, 3)])
 def test_a_forced_share_never_exceeds_a_gpu(gpus: int, share: float, slots: int) -> None:
-    from raypatch.sweep.placement import place_on_gpus
+    from raypatch.sweep.cost.placement import place_on_gpus
 
     placed = place_on_gpus([], OPTIONS, gpus=gpus, share=share, cpus=None, cores=8, card_bytes=0)
     assert placed.slots == slots
@@ -279,7 +282,7 @@ def test_a_forced_share_never_exceeds_a_gpu(gpus: int, share: float, slots: int)
 def test_shares_follow_memory_and_load() -> None:
     from raypatch.models.flops import model_facts
     from raypatch.models.memory import training_bytes
-    from raypatch.sweep.placement import place_on_gpus, share_of
+    from raypatch.sweep.cost.placement import place_on_gpus, share_of
 
     card = 24 << 30
     trials = [TrialConfig(dataset="adrenal", patch_size=p, lr=1e-5) for p in (28, 14, 7, 4, 2)]

@@ -10,10 +10,10 @@ import pytest
 import torch
 from tiny import make_images, tiny_trial
 
-import raypatch.train
+import raypatch.training.loop
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.results import EpochRow, TrialPaths, TrialResult, read_epochs, read_predictions, read_result
-from raypatch.train import Interrupted, TrialError, train_trial
+from raypatch.training.loop import Interrupted, TrialError, train_trial
 
 
 @pytest.fixture(autouse=True)
@@ -59,10 +59,10 @@ def test_a_finished_trial_leaves_the_schema_and_nothing_else(tmp_path: Path) -> 
     test = read_predictions(folder / "predictions.npz", "test")
     assert np.array_equal(test.index, np.arange(12))
     assert np.allclose(test.probability.sum(axis=1), 1, atol=1e-6)
-    losses = [row.val_loss for row in read_epochs(folder / "epochs.jsonl")]
+    losses = [row.val["loss"] for row in read_epochs(folder / "epochs.jsonl")]
     assert result.best_epoch == 1 + int(np.argmin(losses))
     assert result.val is not None
-    assert result.val.loss == pytest.approx(min(losses))
+    assert result.val["loss"] == pytest.approx(min(losses))
 
 
 @pytest.mark.parametrize("dimensions", [2, 3])
@@ -70,7 +70,7 @@ def test_training_learns_an_easy_task(tmp_path: Path, dimensions: int) -> None:
     config, options = tiny_trial(make_images(tmp_path / "a.npz", dimensions=dimensions), epochs=8)
     result = _run(tmp_path / "trial", config, options)
     assert result.test is not None
-    assert result.test.auc > 0.9
+    assert result.test["auc"] > 0.9
 
 
 class _Killed(BaseException):
@@ -103,7 +103,7 @@ def test_a_kill_around_any_write_changes_no_bit(
 ) -> None:
     config, options = tiny_trial(make_images(tmp_path / "a.npz"), epochs=2)
     straight = _run(tmp_path / "straight", config, options)
-    real, calls = getattr(raypatch.train, step), 0
+    real, calls = getattr(raypatch.training.loop, step), 0
 
     def fatal(*arguments: object) -> None:
         nonlocal calls
@@ -114,11 +114,11 @@ def test_a_kill_around_any_write_changes_no_bit(
         if calls == call:
             raise _Killed
 
-    monkeypatch.setattr(raypatch.train, step, fatal)
+    monkeypatch.setattr(raypatch.training.loop, step, fatal)
     try:
         _run(tmp_path / "broken", config, options)
     except _Killed:
-        monkeypatch.setattr(raypatch.train, step, real)
+        monkeypatch.setattr(raypatch.training.loop, step, real)
         _run(tmp_path / "broken", config, options)
     stored = read_result(tmp_path / "broken" / "result.json")
     assert stored is not None
@@ -178,7 +178,7 @@ def test_seeds_differ_and_repeat(tmp_path: Path) -> None:
         config, options = tiny_trial(path, seed=seed, epochs=1)
         result = _run(tmp_path / str(number), config, options)
         assert result.val is not None
-        losses.append(result.val.loss)
+        losses.append(result.val["loss"])
     assert losses[0] == losses[2] != losses[1]
 
 
@@ -190,13 +190,13 @@ def test_diverged_training_says_so(tmp_path: Path) -> None:
 
 def test_test_split_is_read_only_after_the_last_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config, options = tiny_trial(make_images(tmp_path / "a.npz"))
-    real, read = raypatch.train.load_resident, []
+    real, read = raypatch.training.loop.load_resident, []
 
     def watch(config: TrialConfig, split: str, *rest: object) -> object:
         read.append(split)
         return real(config, split, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(raypatch.train, "load_resident", watch)
+    monkeypatch.setattr(raypatch.training.loop, "load_resident", watch)
     _run(tmp_path / "trial", config, options, on_epoch=lambda row: read.append(row.epoch))
     assert read == ["train", "val", 1, 2, 3, "test"]
 
@@ -207,7 +207,7 @@ def test_accumulated_micro_batches_take_the_same_step(tmp_path: Path) -> None:
     parts = _run(tmp_path / "parts", config, options.model_copy(update={"micro_batch": 3}))
     assert whole.val is not None
     assert parts.val is not None
-    assert parts.val.loss == pytest.approx(whole.val.loss, rel=1e-4)
+    assert parts.val["loss"] == pytest.approx(whole.val["loss"], rel=1e-4)
 
 
 def test_out_of_memory_halves_the_micro_batch_without_losing_the_step(
@@ -215,25 +215,25 @@ def test_out_of_memory_halves_the_micro_batch_without_losing_the_step(
 ) -> None:
     config, options = tiny_trial(make_images(tmp_path / "a.npz"), precision="float32", epochs=1)
     whole = _run(tmp_path / "whole", config, options)
-    real = raypatch.train.TrainingStep._step
+    real = raypatch.training.loop.TrainingStep._step
 
-    def small_memory(step: raypatch.train.TrainingStep, *batch: torch.Tensor) -> torch.Tensor:
+    def small_memory(step: raypatch.training.loop.TrainingStep, *batch: torch.Tensor) -> torch.Tensor:
         if step.micro_batch > 2:
             raise torch.OutOfMemoryError
         return real(step, *batch)
 
-    monkeypatch.setattr(raypatch.train.TrainingStep, "_step", small_memory)
+    monkeypatch.setattr(raypatch.training.loop.TrainingStep, "_step", small_memory)
     halved = _run(tmp_path / "halved", config, options)
     assert whole.val is not None
     assert halved.val is not None
-    assert halved.val.loss == pytest.approx(whole.val.loss, rel=1e-4)
+    assert halved.val["loss"] == pytest.approx(whole.val["loss"], rel=1e-4)
 
 
 def test_linear_probe_moves_the_head_alone(tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
     config, options = tiny_trial(make_images(tmp_path / "a.npz"), method="linear_probe")
-    trained = raypatch.train.prepare(config, options)
+    trained = raypatch.training.loop.prepare(config, options)
     before = {name: tensor.clone() for name, tensor in trained.model.state_dict().items()}
     _run(tmp_path / "trial", config, options)
     after = load_file(tmp_path / "trial" / "best.safetensors")
@@ -241,7 +241,7 @@ def test_linear_probe_moves_the_head_alone(tmp_path: Path) -> None:
 
 
 def test_selection_takes_the_first_best_epoch_and_never_nan() -> None:
-    from raypatch.checkpoint import Progress
+    from raypatch.training.checkpoint import Progress
 
     config = TrialConfig(dataset="derma", patch_size=4, selection="val_auc")
     row = EpochRow(
@@ -250,7 +250,9 @@ def test_selection_takes_the_first_best_epoch_and_never_nan() -> None:
     )  # fmt: skip
     progress = Progress()
     for epoch, auc in enumerate((float("nan"), 0.5, 0.7, 0.7, float("nan"), 0.6), start=1):
-        progress = raypatch.train.advance(progress, row.model_copy(update={"epoch": epoch, "val_auc": auc}), config)
+        progress = raypatch.training.loop.advance(
+            progress, row.model_copy(update={"epoch": epoch, "val_auc": auc}), config
+        )
     assert (progress.epoch, progress.best_epoch, progress.best_figure) == (6, 3, 0.7)
 
 
@@ -267,7 +269,7 @@ sys.path.insert(0, {str(Path(__file__).parent)!r})
 from pathlib import Path
 from tiny import tiny_trial
 from raypatch.results import TrialPaths
-from raypatch.train import train_trial
+from raypatch.training.loop import train_trial
 config, options = tiny_trial(Path({str(tmp_path / "a.npz")!r}), epochs=1)
 folder = Path({str(tmp_path / "trial")!r})
 folder.mkdir()

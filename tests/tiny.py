@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from raypatch.config import RunOptions, TrialConfig, own_file_id
+from raypatch.config import RunOptions, TrialConfig
+from raypatch.own_files import own_file_id
 from raypatch.results import SweepPaths, read_result
 
 

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from raypatch.config import OWN_FILE, own_file_id
 from raypatch.data import phantom
 from raypatch.data.catalog import DatasetInfo, Split, dataset_info
 from raypatch.data.npz import DataError, inspect_npz, read_split
 from raypatch.files import hold_lock
+from raypatch.own_files import OWN_FILE, locate_own_file
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,10 @@ def locate(dataset: str, *, data_dir: Path | None = None, files: Mapping[str, Pa
     Raises DataError when the file is absent or another one.
     """
     if OWN_FILE.fullmatch(dataset):
-        return _locate_own(dataset, files or {})
+        try:
+            return locate_own_file(dataset, files or {}, option="--dataset")
+        except ValueError as error:
+            raise DataError(str(error)) from error
     info = dataset_info(dataset)
     if info.made_up:
         raise DataError(f"{info.name} is made in memory: there is no file to fetch or verify")
@@ -147,21 +150,6 @@ def _by_hand(info: DatasetInfo, path: Path) -> str:
         f"Without a network: put {path.name} (MD5 {info.md5}) into {path.parent},"
         " or name the folder that has it by --data-dir or $MEDMNIST_ROOT"
     )
-
-
-def _locate_own(dataset: str, files: Mapping[str, Path]) -> Path:
-    if dataset not in files:
-        raise DataError(f"it is not known where {dataset} lies; give the file's path: --dataset PATH.npz")
-    path = files[dataset]
-    if not path.exists():
-        raise DataError(f"no {path}, which was {dataset}; bring it back or give its new path: --dataset PATH.npz")
-    found = _once(own_file_id, path)
-    if found.rpartition("@")[2] != dataset.rpartition("@")[2]:
-        raise DataError(
-            f"{path} has changed since it was named {dataset}: it is now {found}."
-            " Bring the old file back, or start a new run with the changed one"
-        )
-    return path
 
 
 def _md5(path: Path) -> str:

@@ -14,7 +14,7 @@ from timm.models.vision_transformer import init_weights_vit_timm
 from torch import Tensor, nn
 
 from raypatch.config import TrialConfig
-from raypatch.models.patch_embed import VolumeEmbed, inflate_kernel, resample_kernel, resample_positions
+from raypatch.models.resample import VolumeEmbed, inflate_kernel, resample_kernel, resample_positions
 from raypatch.models.weights import (
     KERNEL,
     POSITIONS,

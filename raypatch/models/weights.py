@@ -11,7 +11,8 @@ from safetensors import SafetensorError, safe_open
 from timm.models import PretrainedCfg, VisionTransformer, clean_state_dict, get_pretrained_cfg
 from torch import Tensor
 
-from raypatch.config import TrialConfig, locate_own_file
+from raypatch.config import TrialConfig
+from raypatch.own_files import locate_own_file
 
 KERNEL, POSITIONS, HEAD = "patch_embed.proj.weight", "pos_embed", "head."
 WAY_OUT = "give a local file with --weights FILE, or train from scratch with --weights random"

@@ -10,12 +10,10 @@ import statistics
 import traceback
 from collections.abc import Callable, Iterator
 
-from raypatch.checkpoint import Progress
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.files import hold_lock, remove_leftovers
 from raypatch.results import (
     EpochRow,
-    Scores,
     SweepPaths,
     TrialPaths,
     TrialResult,
@@ -25,8 +23,9 @@ from raypatch.results import (
 )
 from raypatch.runtime import provenance
 from raypatch.sweep.plan import finished_result
-from raypatch.sweep.tensorboard import EventFile
-from raypatch.train import TrialError, advance, train_trial
+from raypatch.sweep.watch.tensorboard import EventFile
+from raypatch.training.checkpoint import Progress
+from raypatch.training.loop import TrialError, advance, train_trial
 
 
 class SweepHaltedError(RuntimeError):
@@ -106,13 +105,12 @@ def record_pruned(config: TrialConfig, paths: TrialPaths) -> TrialResult:
     """
     rows = read_epochs(paths.epochs)
     best = functools.reduce(lambda progress, row: advance(progress, row, config), rows, Progress()).best_epoch
-    figures = {name: getattr(rows[best - 1], f"val_{name}") for name in Scores.model_fields}
     result = TrialResult(
         trial_id=config.trial_id(),
         status="pruned",
         epochs=rows[-1].epoch,
         best_epoch=best,
-        val=Scores(**figures),
+        val=rows[best - 1].val,
         train_seconds=sum(row.seconds for row in rows),
         images_per_second=statistics.median(row.images_per_second for row in rows),
         provenance=provenance(),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.models.flops import trial_facts
 from raypatch.results import DamagedFileError, NewerSchemaError, SweepPaths, TrialResult, read_result
-from raypatch.sweep.cost import known_seconds
+from raypatch.sweep.cost.estimate import known_seconds
 
 STEP_SECONDS = 0.02
 TRAINING_FLOPS_PER_SECOND = 2e11

@@ -6,10 +6,11 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from raypatch.config import OWN_FILE, RunOptions, TrialConfig
+from raypatch.config import RunOptions, TrialConfig
 from raypatch.data.source import data_folder, describe, fetch, verify
 from raypatch.models.build import check_model
 from raypatch.models.flops import trial_facts
+from raypatch.own_files import OWN_FILE
 from raypatch.results import SweepPaths, read_sweep
 from raypatch.runtime import resolve_device
 

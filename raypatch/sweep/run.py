@@ -16,20 +16,21 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.files import hold_lock, write_atomically
+from raypatch.resolve import resolve_search, resolve_trials
 from raypatch.results import SweepPaths, SweepRecord, read_sweep, write_json
 from raypatch.runtime import provenance, resolve_device, total_memory
-from raypatch.selection import describe_search, summarize_search, write_recipes
-from raypatch.space import SearchSpace, resolve_search, resolve_trials
-from raypatch.sweep.local import run_locally
-from raypatch.sweep.placement import Placement, check_room, place_trials
+from raypatch.study import Study
+from raypatch.sweep.cost.placement import Placement, check_room, place_trials
+from raypatch.sweep.executors.local import run_locally
 from raypatch.sweep.plan import Plan, plan_sweep, rough_seconds
 from raypatch.sweep.preflight import check_address, check_before_start, check_folder, check_monitoring, check_space
-from raypatch.sweep.progress import Listener, make_display
 from raypatch.sweep.stop import StopRequest
+from raypatch.sweep.tuning.recipes import describe_search, summarize_search, write_recipes
+from raypatch.sweep.watch.progress import Listener, make_display
 
 if TYPE_CHECKING:
-    from raypatch.sweep.cluster import Cluster
-    from raypatch.sweep.search import SearchRun
+    from raypatch.sweep.executors.cluster import Cluster
+    from raypatch.sweep.tuning.search import SearchRun
 
 
 class ExecutorOptions(BaseModel):
@@ -68,7 +69,7 @@ class Outcome:
 
 
 def run_sweep(
-    space: SearchSpace,
+    study: Study,
     folder: Path,
     options: RunOptions,
     how: ExecutorOptions,
@@ -76,28 +77,35 @@ def run_sweep(
     time_limit: float | None = None,
     retry_failed: bool = False,
 ) -> Outcome:
-    """Run, or continue, the sweep of `space` in `folder`. time_limit: seconds.
+    """Run, or continue, the sweep of `study` in `folder`. time_limit: seconds.
 
     Raises ValueError for wrong input and LockedError for a folder in use, before anything starts.
     """
-    trials: Sequence[TrialConfig] = ()
+    trials: tuple[TrialConfig, ...] = ()
+    levels: dict[str, tuple[str, ...]] = {}
     search = None
-    if space.search is None:
-        trials, files = resolve_trials(space)
+    if study.search is None:
+        resolved = resolve_trials(study)
+        trials, levels, factors, files = resolved.trials, resolved.levels, resolved.factors, resolved.files
     else:
-        search, files = resolve_search(space)
+        found = resolve_search(study)
+        search, factors, files = found.search, found.factors, found.files
     record = SweepRecord(
         name=folder.name,
-        space=space.name,
+        study=study.name,
         command=tuple(sys.argv),
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         provenance=provenance(),
         options=options.model_copy(update={"files": files}).model_dump(mode="json"),
         executor=how.model_dump(mode="json"),
         search=search,
-        trials=tuple(trials),
+        factors=factors,
+        levels=levels,
+        metric=study.metric,
+        expect=study.expect,
+        trials=trials,
     )
-    content = space.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    content = study.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     text = yaml.safe_dump(content, sort_keys=False)
     return _run(record, folder, text, time_limit=time_limit, retry_failed=retry_failed)
 
@@ -143,10 +151,10 @@ def _join(address: str, options: RunOptions) -> "Iterator[Cluster | None]":
     if address == "local":
         yield None
         return
-    from raypatch.sweep.ray_setup import joined_ray
+    from raypatch.sweep.executors.ray_setup import joined_ray
 
     with joined_ray(address):
-        from raypatch.sweep.cluster import Cluster
+        from raypatch.sweep.executors.cluster import Cluster
 
         yield Cluster(_say, options)
 
@@ -199,7 +207,7 @@ def _take_up_search(
 ) -> "SearchRun | None":
     if record.search is None:
         return None
-    from raypatch.sweep.search import SearchRun
+    from raypatch.sweep.tuning.search import SearchRun
 
     return SearchRun(record, paths, options, retry_failed=retry_failed)
 
@@ -224,8 +232,8 @@ def _execute(
         if how.executor == "local":
             run_locally(plan.todo, paths, options, retries=how.retries, listener=listener, stop=stop, search=search)
             return
-        from raypatch.sweep.monitor import sweep_gauges
-        from raypatch.sweep.ray_executor import run_on_ray
+        from raypatch.sweep.executors.ray import run_on_ray
+        from raypatch.sweep.watch.gauges import sweep_gauges
 
         with (
             _storage(paths, how, placement, cluster) as storage,
@@ -280,7 +288,7 @@ def _storage(
     Else that of a Ray started here.
     """
     if cluster is None:
-        from raypatch.sweep.ray_setup import local_ray
+        from raypatch.sweep.executors.ray_setup import local_ray
 
         cpus, gpus = max(_cores(), placement.slots * placement.cpus), how.gpus if placement.gpu_share else 0
         with local_ray(cpus=cpus, gpus=gpus, dashboard=how.dashboard) as session:

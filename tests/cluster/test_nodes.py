@@ -17,7 +17,7 @@ from raypatch.results import SweepPaths, read_epochs
 
 EPOCHS = 600  # a trial must last longer than a new node's worker takes to start, or workers at hand get all
 PATIENCE = 1500.0
-RAYPATCH = (sys.executable, "-c", "from raypatch.cli import main; main()")
+RAYPATCH = (sys.executable, "-c", "from raypatch.cli.main import main; main()")
 
 pytestmark = [pytest.mark.ray, pytest.mark.cluster, pytest.mark.timeout(4000)]
 

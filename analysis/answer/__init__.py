@@ -1,0 +1,1 @@
+"""From trials to the answer of a study, as numbers and in sentences."""

@@ -1,0 +1,1 @@
+"""Statistics of stored predictions: resampling, ranks, calibration, ensembles."""

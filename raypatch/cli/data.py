@@ -1,0 +1,61 @@
+"""Commands that list what there is: search spaces and datasets; datasets are fetched and verified here too."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from raypatch.cli import options as cli_options
+
+app = typer.Typer()
+data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="List, fetch and verify datasets.")
+app.add_typer(data_app, name="data")
+
+
+@app.command()
+def spaces(name: Annotated[str | None, typer.Argument(help="Show this one whole.")] = None) -> None:
+    """List the search spaces that come with raypatch."""
+    from raypatch.study import load_study, shipped_studies
+
+    if name is not None:
+        load_study(name)
+        print(shipped_studies().get(name, Path(name)).read_text("utf-8"), end="")
+        return
+    for stem in shipped_studies():
+        print(f"{stem:16} {load_study(stem).description}")
+
+
+@data_app.command("list")
+def data_list(data_dir: cli_options.DataDir = None) -> None:
+    """List all datasets known by name, with task, size and whether the file is there."""
+    from raypatch.data.catalog import catalog
+    from raypatch.data.source import data_folder
+
+    folder = data_folder(data_dir)
+    print(f"{'name':22}{'task':12}{'image':>16}{'classes':>9}{'train/val/test':>22}  in {folder}")
+    for info in catalog().values():
+        shape = "x".join(map(str, info.shape)) + (" RGB" if info.channels == 3 else "")
+        counts = "/".join(map(str, info.counts))
+        state = "made up" if info.made_up else "yes" if (folder / f"{info.name}.npz").exists() else "-"
+        print(f"{info.name:22}{info.task:12}{shape:>16}{len(info.classes):>9}{counts:>22}  {state}")
+
+
+@data_app.command("fetch")
+def data_fetch(name: str, data_dir: cli_options.DataDir = None) -> None:
+    """Download a MedMNIST file through the medmnist package's addresses, check its MD5, put it in place."""
+    from raypatch.data.source import fetch
+
+    print(fetch(name, data_dir=data_dir))
+
+
+@data_app.command("verify")
+def data_verify(name: str, data_dir: cli_options.DataDir = None) -> None:
+    """Check a MedMNIST file by its MD5, or an own .npz by its structure."""
+    from raypatch.data.npz import inspect_npz
+    from raypatch.data.source import verify
+
+    if name.endswith(".npz"):
+        info = inspect_npz(Path(name))
+        print(f"{name}: {info.task}, {len(info.classes)} classes, {info.counts} images of {info.shape}")
+    else:
+        print(f"{verify(name, data_dir=data_dir)}: as published")

@@ -1,0 +1,111 @@
+"""Commands that use what a run left: report, compare, predict, export; and the cost of a model."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from raypatch.cli import options as cli_options
+
+app = typer.Typer()
+
+
+def patch_sizes_of(text: str) -> list[int]:
+    """Read `4,2,1`. Raises ValueError for anything else."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise ValueError(f"--patch-size {text!r} must be numbers of pixels, such as 4,2,1")
+    return [int(part) for part in parts]
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="One run folder or several.")],
+    out: Annotated[Path | None, typer.Option(help="Where to write; default report/ in the run folder.")] = None,
+    formats: Annotated[str, typer.Option("--format", help="Some of html, md, latex, by commas.")] = "html,md,latex",
+) -> None:
+    """Print the main table and write tables, ensembles, statistics, plots and a page; also while it runs."""
+    from raypatch.analysis.report import write_report
+
+    written = write_report(runs, out, [part.strip() for part in formats.split(",") if part.strip()])
+    print(written.text)
+    print(f"written to {written.folder}: {', '.join(path.name for path in written.files[:6])} ...")
+
+
+@app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(help="A run folder.")],
+    second: Annotated[Path, typer.Argument(help="Another; differences are second minus first.")],
+    metric: Annotated[str, typer.Option(help="accuracy, balanced_accuracy or auc.")] = "balanced_accuracy",
+    out: Annotated[Path | None, typer.Option(help="Where to write; default in the first run's report.")] = None,
+) -> None:
+    """Put two runs side by side: the same datasets and patch sizes, with intervals of their difference."""
+    from raypatch.analysis.compare import compare_runs
+
+    written = compare_runs(first, second, out, metric=metric)
+    print(written.text)
+    print(f"written to {written.folder}")
+
+
+@app.command()
+def predict(
+    folder: cli_options.RunFolder,
+    input_: Annotated[Path, typer.Option("--input", help="An .npz, a folder of pictures or .nii.gz volumes, or one.")],
+    dataset: Annotated[str | None, typer.Option(help="Trained on this dataset, where the run has several.")] = None,
+    patch_size: Annotated[str | None, typer.Option(help="Ensemble of these; default the best single model.")] = None,
+    split: Annotated[Literal["train", "val", "test"], typer.Option(help="Which split of an .npz.")] = "test",
+    out: Annotated[Path, typer.Option(help="The CSV to write.")] = Path("predictions.csv"),
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+) -> None:
+    """Predict new images with a run's best model, or the ensemble of patch sizes; best by validation."""
+    from raypatch.files import write_atomically
+    from raypatch.predict import predict as predict_images
+
+    if not out.parent.is_dir() or out.is_dir():
+        raise ValueError(f"--out {out}: there must be a folder {out.parent}, and no folder of that name in it")
+    sizes = patch_sizes_of(patch_size) if patch_size else None
+    table, members = predict_images(folder, input_, dataset=dataset, patch_sizes=sizes, split=split, device=device)
+    write_atomically(out, table.encode())
+    print(f"{table.count(chr(10)) - 1} images predicted by {', '.join(members)}, in {out}")
+
+
+@app.command()
+def export(
+    folder: cli_options.RunFolder,
+    trial: Annotated[str, typer.Option(help="The trial's id, as in `raypatch status` and the report.")],
+    out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("exported"),
+) -> None:
+    """Write a trial's model as safetensors and JSON that timm loads (2D) or raypatch.predict.load_exported (3D)."""
+    from raypatch.predict import export_trial
+
+    written = export_trial(folder, trial, out)
+    print(f'{written}: timm.create_model("local-dir:{written}", pretrained=True), or raypatch.predict.load_exported')
+
+
+@app.command()
+def model(
+    name: Annotated[str, typer.Argument(help="timm name of a Vision Transformer.")],
+    patch_size: Annotated[str, typer.Option(help="Patch sizes in pixels, separated by commas.")] = "28,14,7,4,2,1",
+    image_size: Annotated[int, typer.Option(help="Edge of the image or volume, pixels.")] = 28,
+    volumes: Annotated[bool, typer.Option("--volumes", help="For 3D volumes instead of 2D images.")] = False,
+    classes: Annotated[int, typer.Option(min=1, help="Outputs of the head.")] = 2,
+    count: Annotated[bool, typer.Option("--count", help="Also count with fvcore, up to 4096 tokens.")] = False,
+) -> None:
+    """Show what a model costs at each patch size: tokens, parameters, GFLOPs per image."""
+    from raypatch.config import make_config
+    from raypatch.models.build import build_model
+    from raypatch.models.flops import count_with_fvcore, model_facts
+
+    dimensions, dataset = (3, "phantom3d") if volumes else (2, "phantom2d")
+    print(f"{'patch':>5} {'tokens':>7} {'parameters':>12} {'GFLOPs':>10} {'without attention':>18}", end="")
+    print(f" {'by fvcore':>10}" if count else "")
+    for patch in patch_size.split(","):
+        fields = {"patch_size": patch, "model": name, "image_size": image_size, "dataset": dataset, "weights": "random"}
+        config = make_config(fields)
+        facts = model_facts(config, dimensions=dimensions, outputs=classes)
+        line = f"{patch:>5} {facts.tokens:7,} {facts.parameters:12,} {facts.gflops:10.4g}"
+        line += f" {facts.gflops_without_attention:18.4g}"
+        if count and facts.tokens <= 4096:
+            built = build_model(config, dimensions=dimensions, outputs=classes, files={})
+            line += f" {count_with_fvcore(built.model, (3, *(image_size,) * dimensions)):10.4g}"
+        print(line)

@@ -1,0 +1,152 @@
+"""What a study compares: a factor, its levels in order, its baseline, and how they are worded."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from raypatch.config import TrialConfig, field_facts
+from raypatch.own_files import own_file_stem
+
+
+class Level(BaseModel):
+    """One value of a factor. name: as tables and plots show it, unique in its factor. fields: what it sets."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    fields: dict[str, Any]
+
+    def holds(self, config: TrialConfig) -> bool:
+        """Whether a trial has every value that the level sets."""
+        return all(getattr(config, field) == value for field, value in self.fields.items())
+
+
+class Factor(BaseModel):
+    """What is compared.
+
+    name: a field of TrialConfig, or a grid axis of named levels. levels: in the order in which they are shown.
+    baseline: the name of the level that the others are measured against.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    levels: tuple[Level, ...]
+    baseline: str
+
+    @property
+    def label(self) -> str:
+        """The factor in a sentence: patch size, model, backbone."""
+        return field_label(self.name)
+
+    @property
+    def heading(self) -> str:
+        """The factor above a column or along an axis, with its unit: Patch size, Image size (px)."""
+        unit = field_facts(self.name).unit if self.name in TrialConfig.model_fields else ""
+        shown = self.label[:1].upper() + self.label[1:]
+        return f"{shown} ({unit})" if unit and self.name != "patch_size" else shown
+
+    @property
+    def ordered(self) -> bool:
+        """Whether the levels are steps along a scale, so that neighbours may be joined by a line."""
+        return self.name in TrialConfig.model_fields and field_facts(self.name).order != "given"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the levels, in order."""
+        return tuple(level.name for level in self.levels)
+
+    @property
+    def fields(self) -> frozenset[str]:
+        """The fields of a trial that the levels set."""
+        return frozenset(field for level in self.levels for field in level.fields)
+
+    def rank(self, name: str) -> int:
+        """Return the place of a level, from 0."""
+        return self.names.index(name)
+
+    def phrase(self, name: str) -> str:
+        """Return a level in a sentence: patch size 4, linear probe, 10 % of the training images."""
+        if self.name not in TrialConfig.model_fields:
+            return name
+        return field_facts(self.name).phrase.format(name)
+
+    def level_of(self, config: TrialConfig) -> str | None:
+        """Return the name of the level that a trial has: of several that fit the one that sets most; None for none."""
+        fitting = [level for level in self.levels if level.holds(config)]
+        if not fitting:
+            return None
+        return max(fitting, key=lambda level: len(level.fields)).name
+
+    def parse(self, text: str) -> str:
+        """Return the name of the level that a user means by `text`. Raises ValueError with the levels there are."""
+        for name in self.names:
+            if text.strip().lower() in (name.lower(), self.phrase(name).lower()):
+                return name
+        raise ValueError(f"{text.strip()!r} is no {self.label} of this study; it has {', '.join(self.names)}")
+
+
+def field_label(name: str) -> str:
+    """Return how a field of TrialConfig, or a grid axis of named levels, is called in a sentence."""
+    if name in TrialConfig.model_fields:
+        return field_facts(name).label
+    return name.replace("_", " ")
+
+
+def word_value(field: str, value: Any) -> str:
+    """Return the value of a field as tables show it: 4, 1e-05, 10 %, the stem of an own file."""
+    facts = field_facts(field)
+    if facts.percent and isinstance(value, (int, float)):
+        return f"{100 * value:g} %"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, str):
+        return own_file_stem(value) or value
+    return str(value)
+
+
+def factor_of_field(name: str, values: Iterable[Any], baseline: Any = None) -> Factor:
+    """Return the factor of a field of TrialConfig that has these values.
+
+    The levels come in the field's natural order, else as given; the baseline is the first unless one is given.
+    """
+    distinct = list(dict.fromkeys(values))
+    order = field_facts(name).order
+    if order != "given":
+        # A value that is absent has no place on the scale: it comes first.
+        numbers = sorted((value for value in distinct if value is not None), reverse=order == "falling")
+        distinct = [value for value in distinct if value is None] + numbers
+    names = [word_value(name, value) for value in distinct]
+    if len(set(names)) < len(names):  # own files of one stem
+        names = [str(value) for value in distinct]
+    levels = tuple(Level(name=text, fields={name: value}) for text, value in zip(names, distinct, strict=True))
+    first = levels[0].name
+    for level in levels:
+        if baseline is not None and level.fields[name] == baseline:
+            first = level.name
+    return Factor(name=name, levels=levels, baseline=first)
+
+
+def factor_of_axis(name: str, levels: Mapping[str, Mapping[str, Any]], baseline: str | None = None) -> Factor:
+    """Return the factor of a grid axis that names its levels, in the order of the study."""
+    known = tuple(Level(name=level, fields=dict(fields)) for level, fields in levels.items())
+    return Factor(name=name, levels=known, baseline=baseline or known[0].name)
+
+
+def widen(factor: Factor, configs: Sequence[TrialConfig]) -> Factor:
+    """Return the factor with the further values that trials have: those of earlier commands in the same run folder.
+
+    A factor whose levels are named knows no others and stays as it is.
+    """
+    if factor.name not in TrialConfig.model_fields or factor.fields != {factor.name}:
+        return factor
+    values = [level.fields[factor.name] for level in factor.levels]
+    found = [getattr(config, factor.name) for config in configs]
+    if set(found) <= set(values):
+        return factor
+    widened = factor_of_field(factor.name, [*values, *found])
+    # A study that named another level than its first as the baseline keeps it; else the first of all is the first.
+    if factor.baseline != factor.names[0]:
+        return widened.model_copy(update={"baseline": factor.baseline})
+    return widened

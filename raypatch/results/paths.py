@@ -1,0 +1,108 @@
+"""Every file name of a run folder and of its trial folders, spelled once."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class TrialPaths:
+    """Every file of one trial folder."""
+
+    folder: Path
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "config.json"
+
+    @property
+    def epochs(self) -> Path:
+        return self.folder / "epochs.jsonl"
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / "last.ckpt"
+
+    @property
+    def best_weights(self) -> Path:
+        return self.folder / "best.safetensors"
+
+    @property
+    def predictions(self) -> Path:
+        return self.folder / "predictions.npz"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "train.log"
+
+    @property
+    def result(self) -> Path:
+        return self.folder / "result.json"
+
+    def event_files(self) -> list[Path]:
+        """TensorBoard's: one at most, named by when and where it was begun."""
+        return sorted(self.folder.glob("events.out.tfevents.*"))
+
+    @property
+    def lock(self) -> Path:
+        return self.folder / ".lock"
+
+
+@dataclass(frozen=True)
+class SweepPaths:
+    """Every file of one run folder."""
+
+    folder: Path
+
+    @property
+    def space(self) -> Path:
+        return self.folder / "space.yaml"
+
+    @property
+    def record(self) -> Path:
+        return self.folder / "sweep.json"
+
+    @property
+    def trials(self) -> Path:
+        return self.folder / "trials"
+
+    @property
+    def studies(self) -> Path:
+        """Of a search: Optuna's view of it, for optuna-dashboard, made anew from the trial folders at every start."""
+        return self.folder / "optuna.journal"
+
+    @property
+    def recipes(self) -> Path:
+        """Of a search: the best fields of each group."""
+        return self.folder / "best.yaml"
+
+    @property
+    def report(self) -> Path:
+        return self.folder / "report"
+
+    @property
+    def mlflow(self) -> Path:
+        """MLflow's store, where no server was named."""
+        return self.folder / "mlflow.db"
+
+    @property
+    def stop(self) -> Path:
+        """Exists while the sweep is asked to stop."""
+        return self.folder / ".stop"
+
+    @property
+    def lock(self) -> Path:
+        return self.folder / ".lock"
+
+    @property
+    def bookkeeping(self) -> Path:
+        """Ray Tune's own, while a sweep runs on a cluster; nothing reads it."""
+        return self.folder / ".ray"
+
+    def trial(self, trial_id: str) -> TrialPaths:
+        return TrialPaths(self.trials / trial_id)
+
+    def trial_folders(self) -> list[TrialPaths]:
+        """The trial folders that exist, sorted by name."""
+        if not self.trials.is_dir():
+            return []
+        return [TrialPaths(entry) for entry in sorted(self.trials.iterdir()) if entry.is_dir()]

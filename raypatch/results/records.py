@@ -1,0 +1,179 @@
+"""The disk schema: what each file of a run folder holds. Nothing is pickled: JSON, JSON lines, NPZ, safetensors.
+
+Schema 2 keeps scores as a map and stores what the study compares; schema 1, of patch-size studies alone, is read too.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from raypatch.config import TrialConfig
+from raypatch.factors import Factor
+from raypatch.search_settings import Search
+
+SCHEMA_VERSION = 2
+
+Number = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
+"""A float that may be undefined: NaN in memory, null in JSON."""
+
+Scores = Mapping[str, float]
+"""Scores of one split by metric, `loss` (nats per image) among them; undefined ones are NaN."""
+
+StoredScores = dict[str, Number]
+
+
+class DamagedFileError(ValueError):
+    """A result file is truncated, altered or of a newer schema; the message names it and the way out."""
+
+
+class NewerSchemaError(DamagedFileError):
+    """The file was written by a newer raypatch: whole, but not for this one to touch."""
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="null")
+
+
+class EpochRow(_Record):
+    """One line of epochs.jsonl. There is no test score here: a search cannot see the test set.
+
+    val: scores on validation. lr: of the epoch's last step. seconds: training and validation. images_per_second:
+    training only. peak_memory_bytes: most so far, on the device; on a CPU of the process. 0 in files of earlier
+    versions.
+    """
+
+    epoch: int
+    train_loss: Number
+    val: StoredScores
+    lr: float
+    seconds: float
+    images_per_second: float
+    peak_memory_bytes: int = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_schema_1(cls, values: Any) -> Any:
+        """Schema 1 had a column per validation score."""
+        if not isinstance(values, dict) or "val" in values:
+            return values
+        scores = {name.removeprefix("val_"): score for name, score in values.items() if name.startswith("val_")}
+        rest = {name: value for name, value in values.items() if not name.startswith("val_")}
+        return rest | {"val": scores}
+
+    def flat(self) -> dict[str, float]:
+        """All numbers under one name each, scores as val_loss, val_auc: for charts, trackers and data frames."""
+        numbers = self.model_dump(exclude={"val"})
+        return numbers | {f"val_{name}": score for name, score in self.val.items()}
+
+
+class DatasetFacts(_Record):
+    """What the analysis needs of the dataset: its kind, class names and images in train (as used), val, test."""
+
+    task: str
+    dimensions: Literal[2, 3]
+    channels: Literal[1, 3]
+    classes: tuple[str, ...]
+    counts: tuple[int, int, int]
+
+
+class ModelFacts(_Record):
+    """Parameters (count) and 2 x multiply-accumulates per image in 1e9.
+
+    tokens: per image without the class token; None for a model without tokens.
+    """
+
+    parameters: int
+    tokens: int | None = None
+    gflops: float
+    gflops_without_attention: float
+
+
+class TrialResult(_Record):
+    """result.json, written last: its presence means the trial is over.
+
+    epochs: completed. best_epoch: counted from 1. train_seconds: all epochs, validation included.
+    images_per_second: training, median over epochs. peak_memory_bytes: of the device, of the process on a CPU.
+    precision: the one that was used. error: traceback of a failed trial.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    trial_id: str
+    status: Literal["ok", "pruned", "failed"]
+    epochs: int = 0
+    best_epoch: int | None = None
+    val: StoredScores | None = None
+    test: StoredScores | None = None
+    dataset: DatasetFacts | None = None
+    model: ModelFacts | None = None
+    train_seconds: float = 0.0
+    images_per_second: Number = math.nan
+    peak_memory_bytes: int = 0
+    precision: str = ""
+    device: str = ""
+    provenance: dict[str, str] = {}
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Predictions of one split.
+
+    index: (N,) int64 into the file. label: (N,) or (N, L) int64. probability: (N, C) float32.
+    """
+
+    index: NDArray[np.int64]
+    label: NDArray[np.int64]
+    probability: NDArray[np.float32]
+
+
+class Expectation(_Record):
+    """What a publication states, shown beside the datasets that it is about.
+
+    says: the statement. source: where it stands. datasets: canonical names, on which it was found.
+    """
+
+    says: str
+    source: str
+    datasets: tuple[str, ...]
+
+
+class SweepRecord(BaseModel):
+    """sweep.json: the trials of the last command in this folder, and where it came from.
+
+    study: its name. command: as typed, program name first. options, executor: fields of RunOptions and
+    ExecutorOptions, so that `raypatch resume` runs as the command did; options.files says where own data and weights
+    lay. search: of a search, whose trials are those drawn so far, in order; each is added before it starts.
+    factors: what is compared, in the order of the study. levels: by trial id its level of each factor.
+    metric: the score that the answer is about, None for the task's own. expect: what publications state.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: int = SCHEMA_VERSION
+    name: str
+    study: str
+    command: tuple[str, ...]
+    created: str
+    provenance: dict[str, str]
+    options: dict[str, Any] = {}
+    executor: dict[str, Any] = {}
+    search: Search | None = None
+    factors: tuple[Factor, ...] = ()
+    levels: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    metric: str | None = None
+    expect: tuple[Expectation, ...] = ()
+    trials: tuple[TrialConfig, ...]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_schema_1(cls, values: Any) -> Any:
+        """Schema 1 named the study `space`; its question, the patch size, is found from the trials."""
+        if isinstance(values, dict) and "space" in values:
+            rest = {name: value for name, value in values.items() if name != "space"}
+            return rest | {"study": values["space"]}
+        return values

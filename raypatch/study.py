@@ -1,0 +1,338 @@
+"""A study: one YAML file that says what is compared, on which data, with which fields; `resolve` makes its trials."""
+
+import difflib
+import functools
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+import yaml
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import model_validator as validator
+
+from raypatch.config import TrialConfig, explain_validation, field_facts
+from raypatch.data.catalog import canonical_name
+from raypatch.factors import field_label
+from raypatch.results.records import Expectation
+from raypatch.search_settings import SearchSettings
+
+FACTS: Mapping[str, tuple[Any, ...]] = {
+    "dimensions": (2, 3),
+    "task": ("binary", "multiclass", "ordinal", "multilabel"),
+    "channels": (1, 3),
+}
+"""What a when-rule may ask beside the fields of TrialConfig: facts of the dataset."""
+
+Axis = list[Any] | dict[str, dict[str, Any]]
+"""The values of a field, or named levels, each a set of fields."""
+
+
+def check_name(name: str) -> str:
+    """Return a run name that is safe as a folder name. Raises ValueError for path characters."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", name):
+        raise ValueError(
+            f"name {name!r} must be letters, digits, '.', '_', '-', at most 64, starting with one of the first two"
+        )
+    return name
+
+
+def typed_value(field: str, value: Any) -> Any:
+    """Return `value` as the type of its field, so that "4" from a command line equals 4; unchanged where that fails."""
+    try:
+        return _adapter(field).validate_python(value)
+    except ValidationError:
+        return value
+
+
+@functools.cache
+def _adapter(field: str) -> TypeAdapter[Any]:
+    known: Any = TrialConfig.model_fields[field].annotation if field in TrialConfig.model_fields else Any
+    return TypeAdapter(known)
+
+
+def as_list(value: Any) -> list[Any]:
+    """Return a list as it is, and anything else as the only element of one."""
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+class WhenRule(BaseModel):
+    """What follows where a condition holds: `{if: {dimensions: 3}, set: {lr: 1.0e-5}}`, or `skip: true`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    condition: dict[str, Any] = Field(alias="if", description="Field or dataset fact -> value or list of values.")
+    values: dict[str, Any] = Field(
+        default_factory=dict, alias="set", description="TrialConfig fields that the condition sets."
+    )
+    skip: bool = Field(False, description="Leave out the trials for which the condition holds.")
+
+    def holds(self, values: Mapping[str, Any]) -> bool:
+        """Whether every condition is met by `values`, fields and facts together."""
+        for key, want in self.condition.items():
+            wanted = [typed_value(key, each) for each in as_list(want)]
+            if typed_value(key, values.get(key)) not in wanted:
+                return False
+        return True
+
+
+class Study(BaseModel):
+    """What is compared, and which trials answer it.
+
+    A grid axis beats a when-rule, a when-rule beats a fixed field, that the default.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Annotated[str, AfterValidator(check_name)] = Field(description="Default name of the run folder.")
+    description: str = Field("", description="What the study is for, one sentence.")
+    compare: Annotated[tuple[str, ...], BeforeValidator(as_list)] = Field(
+        (), description="The factor, or several, each answered with the others as settings; default the patch size."
+    )
+    baseline: dict[str, Any] = Field(
+        default_factory=dict, description="Level that the others are measured against, by factor; default the first."
+    )
+    metric: str | None = Field(None, description="The score that the answer is about; default the task's own.")
+    fixed: dict[str, Any] = Field(default_factory=dict, description="TrialConfig fields that every trial shares.")
+    grid: dict[str, Axis] = Field(
+        default_factory=dict, description="Fields with a list of values each, or axes of named levels: name -> fields."
+    )
+    when: tuple[WhenRule, ...] = Field((), description="Rules that set fields, such as the recipe of 2D or 3D data.")
+    search: SearchSettings | None = Field(None, description="Fields to search at each point of the grid, and how.")
+    expect: tuple[Expectation, ...] = Field((), description="What publications state, with source and datasets.")
+
+    @validator(mode="before")
+    @classmethod
+    def _baseline_of_one_factor(cls, values: Any) -> Any:
+        """`baseline: 28` is short for `baseline: {patch_size: 28}` where one factor is compared."""
+        if not isinstance(values, dict) or "baseline" not in values or isinstance(values["baseline"], dict):
+            return values
+        compared = as_list(values.get("compare", "patch_size"))
+        if len(compared) != 1:
+            raise ValueError(
+                f"baseline: several factors are compared; name one by factor, such as {{{compared[0]}: …}}"
+            )
+        return values | {"baseline": {compared[0]: values["baseline"]}}
+
+    @validator(mode="after")
+    def _only_known_fields(self) -> Self:
+        known = set(TrialConfig.model_fields)
+        for rule in self.when:
+            _require_known(rule.condition, known | set(FACTS))
+            _require_known(rule.values, known)
+        _require_known(self.fixed, known)
+        for name, axis in self.grid.items():
+            if not axis:
+                raise ValueError(f"grid axis {name!r} is empty; give at least one value or remove it")
+            if isinstance(axis, list):
+                _require_known([name], known)
+            else:
+                for fields in axis.values():
+                    _require_known(fields, known)
+        if both := set(self.fixed) & set(self.grid):
+            raise ValueError(f"{', '.join(sorted(both))}: both fixed and a grid axis; keep one")
+        searched = set(self.search.fields) if self.search else set()
+        asked = {key for rule in self.when for key in rule.condition}
+        if both := searched & {*self.fixed, *self.grid, *asked}:
+            raise ValueError(f"{', '.join(sorted(both))}: searched, so it cannot be given or asked for by a when-rule")
+        return self
+
+    @validator(mode="after")
+    def _levels_set_fields_of_their_own(self) -> Self:
+        set_by: dict[str, str] = {}
+        for name, axis in self.grid.items():
+            for field in _fields_of_axis(name, axis):
+                if field in set_by:
+                    raise ValueError(f"{field}: the levels of {set_by[field]} set it and {name} varies it; keep one")
+                set_by[field] = name
+                if isinstance(axis, dict) and field_facts(field).role in ("block", "repeat"):
+                    raise ValueError(
+                        f"the levels of {name} set {field}; that is an axis of its own, not part of a level"
+                    )
+        return self
+
+    @validator(mode="after")
+    def _compares_what_can_be_compared(self) -> Self:
+        for name in self.compare:
+            _require_known([name], {*TrialConfig.model_fields, *self.grid}, what="compare")
+            if name in TrialConfig.model_fields and field_facts(name).role in ("block", "repeat"):
+                raise ValueError(f"compare: {name} is what the comparison is repeated over; name another field")
+            if self.search and name in self.search.fields and field_facts(name).role == "hyperparameter":
+                raise ValueError(f"compare: {name} is searched, so its levels are not compared; keep one of the two")
+        if len(set(self.compare)) < len(self.compare):
+            raise ValueError(f"compare: {', '.join(self.compare)} names a factor twice")
+        for name in self.baseline:
+            _require_known([name], self.compared, what="baseline")
+        return self
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """The factors: those named, else the patch size, else every axis of two levels that is no hyperparameter."""
+        if self.compare:
+            return self.compare
+        if "patch_size" in {*self.grid, *self.fixed} or (self.search and "patch_size" in self.search.fields):
+            return ("patch_size",)
+        varied = []
+        for name, axis in self.grid.items():
+            is_factor = isinstance(axis, dict) or field_facts(name).role == "factor"
+            if is_factor and len(axis) > 1:
+                varied.append(name)
+        return tuple(varied) or ("model",)
+
+    @property
+    def question(self) -> str:
+        """The study in one question: Which patch size?"""
+        labels = [f"which {field_label(name)}" for name in self.compared]
+        text = ", and ".join(labels)
+        return f"{text[:1].upper()}{text[1:]}?"
+
+    def override(self, values: Mapping[str, Sequence[Any]]) -> "Study":
+        """Return the study with each field of `values` replaced by an axis of these values, whatever set it before.
+
+        The name of an axis of named levels keeps those levels alone. Raises ValueError for a level that there is not,
+        and for a field that named levels set.
+        """
+        fixed = {key: value for key, value in self.fixed.items() if key not in values}
+        grid = dict(self.grid)
+        for key, wanted in values.items():
+            axis = self.grid.get(key)
+            grid[key] = _narrow_levels(key, axis, wanted) if isinstance(axis, dict) else list(wanted)
+            for name, other in self.grid.items():
+                if name != key and key in _fields_of_axis(name, other):
+                    raise ValueError(
+                        f"{key} is set by the levels of {name}: choose among these with --set {name}="
+                        f"{','.join(map(str, other))}"
+                    )
+        if self.search is None:
+            return self._changed(fixed=fixed, grid=grid)
+        search = self.search.model_dump(by_alias=True, exclude_none=True)
+        search["fields"] = {key: field for key, field in search["fields"].items() if key not in values}
+        return self._changed(fixed=fixed, grid=grid, search=search)
+
+    def override_compare(self, compare: Sequence[str]) -> "Study":
+        """Return the study with other factors; a baseline of one that is compared no more is dropped."""
+        baseline = {name: level for name, level in self.baseline.items() if name in compare}
+        return self._changed(compare=list(compare), baseline=baseline)
+
+    def override_search(self, **settings: Any) -> "Study":
+        """Return the study with these settings of its search. Raises ValueError for a study without search."""
+        if self.search is None:
+            raise ValueError(f"the study {self.name!r} has no `search:` section; use --space learning_rate")
+        return self._changed(search=self.search.model_dump(by_alias=True, exclude_none=True) | settings)
+
+    def search_together(self) -> "Study":
+        """Return the study with its factors searched: each axis becomes one choice within each dataset."""
+        assert self.search is not None
+        fields = self.search.model_dump(by_alias=True, exclude_none=True)["fields"]
+        fixed, grid = dict(self.fixed), dict(self.grid)
+        for name in self.compared:
+            axis = grid.pop(name, None) or [fixed.pop(name, None)]
+            if len(axis) < 2:
+                raise ValueError(f"--together needs two levels of {name} at least, not {', '.join(map(str, axis))}")
+            fields[name] = {"levels": axis} if isinstance(axis, dict) else {"choice": axis}
+        return self._changed(fixed=fixed, grid=grid).override_search(fields=fields)
+
+    def add_rules(self, rules: Sequence[WhenRule]) -> "Study":
+        """Return the study with further when-rules; where two set a field, the last one that holds wins."""
+        return self._changed(when=[rule.model_dump(by_alias=True) for rule in (*self.when, *rules)])
+
+    def require_comparison(self) -> None:
+        """Raise ValueError where a factor that the study itself names has no two levels to compare."""
+        for name in self.compare:
+            axis = self.grid.get(name)
+            if self.search and name in self.search.fields:
+                continue
+            if axis is None:
+                raise ValueError(f"compare: {name} is no axis of the grid; list its levels under grid")
+            if len(axis) < 2:
+                raise ValueError(
+                    f"compare: {name} has one level, {next(iter(axis))}; give two or compare another field"
+                )
+
+    def _changed(self, **parts: Any) -> "Study":
+        try:
+            return Study.model_validate(self.model_dump(by_alias=True, exclude_none=True) | parts)
+        except ValidationError as error:
+            raise ValueError(explain_validation(error, Study)) from error
+
+
+def _fields_of_axis(name: str, axis: Axis) -> set[str]:
+    """The fields of a trial that a grid axis sets."""
+    if isinstance(axis, list):
+        return {name}
+    return {field for fields in axis.values() for field in fields}
+
+
+def _narrow_levels(name: str, axis: Mapping[str, dict[str, Any]], wanted: Sequence[Any]) -> dict[str, dict[str, Any]]:
+    """Keep some of the named levels of an axis, in the order of the study."""
+    unknown = [str(level) for level in wanted if str(level) not in axis]
+    if unknown:
+        raise ValueError(f"{', '.join(unknown)!r} is no level of {name}; it has {', '.join(axis)}")
+    return {level: fields for level, fields in axis.items() if level in map(str, wanted)}
+
+
+def _require_known(names: Iterable[str], known: Iterable[str], *, what: str = "") -> None:
+    """Raise ValueError for the first name that is not known, with the near ones, else all."""
+    known = list(known)
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=3)
+            way_out = f"did you mean {', '.join(near)}?" if near else f"there are {', '.join(known)}"
+            raise ValueError(f"{what}{': ' if what else ''}unknown field {name!r}; {way_out}")
+
+
+def default_run_name(study: Study) -> str:
+    """The study's name and, up to three, its datasets: `learning_rate-dermamnist`."""
+    given = study.grid.get("dataset") or as_list(study.fixed.get("dataset", []))
+    datasets = set()
+    for name in map(str, given):
+        datasets.add(Path(name).stem if name.endswith(".npz") else canonical_name(name))
+    return "-".join([study.name, *sorted(datasets)]) if len(datasets) <= 3 else study.name
+
+
+def shipped_studies() -> dict[str, Path]:
+    """The studies that come with raypatch: name -> file."""
+    folder = Path(str(resources.files("raypatch.search_spaces")))
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def load_study(name_or_path: str) -> Study:
+    """Load a shipped study by name or any by path. Raises ValueError with the near names or the wrong line."""
+    path = Path(name_or_path)
+    if path.suffix not in (".yaml", ".yml"):
+        shipped = shipped_studies()
+        if name_or_path not in shipped:
+            near = difflib.get_close_matches(name_or_path, shipped, n=3) or list(shipped)
+            raise ValueError(
+                f"unknown search space {name_or_path!r}: use {', '.join(near)} or the path of a .yaml file"
+            )
+        path = shipped[name_or_path]
+    try:
+        content = yaml.safe_load(path.read_text("utf-8"))
+    except OSError as error:
+        raise ValueError(f"cannot read the search space {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold a mapping with the keys {', '.join(Study.model_fields)}")
+    try:
+        study = Study.model_validate(content)
+        study.require_comparison()
+    except ValidationError as error:
+        raise ValueError(f"{path}: {explain_validation(error, Study)}") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return study
+
+
+def parse_setting(text: str) -> tuple[str, list[Any]]:
+    """Read one `--set field=value`; a list or a comma makes a grid axis. Raises ValueError for another form."""
+    field, separator, value = text.partition("=")
+    if not separator or not field.strip() or not value.strip():
+        raise ValueError(f"--set {text!r} must be field=value, such as epochs=5 or lr=1e-4,1e-3")
+    try:
+        parsed = yaml.safe_load(value if value.lstrip().startswith("[") else f"[{value}]")
+    except yaml.YAMLError as error:
+        raise ValueError(f"--set {text!r} cannot be read: a list is lr=1e-4,1e-3 or lr=[1e-4, 1e-3]") from error
+    return field.strip(), parsed

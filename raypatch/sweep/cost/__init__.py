@@ -1,0 +1,1 @@
+"""What a sweep costs, and where its trials are placed."""

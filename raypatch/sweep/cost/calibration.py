@@ -1,0 +1,200 @@
+"""Seconds of a step and of an evaluation on this device: timed on made images, kept per device and version."""
+
+import contextlib
+import functools
+import hashlib
+import json
+import math
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from raypatch.config import RunOptions, TrialConfig
+from raypatch.data.augment import draw_parameters
+from raypatch.data.source import describe
+from raypatch.files import write_atomically
+from raypatch.models.build import build_model, set_training_mode
+from raypatch.models.flops import trial_facts
+from raypatch.models.memory import evaluation_batch, fit_memory
+from raypatch.runtime import provenance, resolve_device, resolve_precision
+from raypatch.training.checkpoint import Progress, save_tensors
+from raypatch.training.evaluate import predict_logits
+from raypatch.training.optim import make_optimizer
+from raypatch.training.step import WARM_UP_STEPS, TrainingStep
+
+LONGEST_STEP = 4.0
+"""Seconds: a step expected to take longer is not timed but scaled, by its arithmetic, from the longest that was."""
+
+TIMED_STEPS = 5
+
+BUSY_LOAD = 0.5
+"""Processes per core that want to run, over the last minute, from which on a calibration is not to be trusted."""
+
+
+class Timing(BaseModel):
+    """Seconds of one optimizer step and of evaluating one image."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    step: float
+    evaluation: float
+
+
+class Calibration(BaseModel):
+    """What was timed on one device with one set of versions; disk: bytes/s of writing a checkpoint."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    machine: dict[str, str]
+    disk: float
+    timings: dict[str, Timing] = {}
+
+
+def calibrate(
+    trials: Sequence[TrialConfig], options: RunOptions, say: Callable[[str], object], *, again: bool = False
+) -> Calibration:
+    """Time a few steps on made images for each kind of trial that is not yet known, cheapest first; keep the result.
+
+    again: also for those that are known. say: told what is timed, and when other work on the machine falsifies it.
+    """
+    path, machine = _cache(options)
+    kinds = {step_kind(config, options): config for config in trials}
+    known = _read(path, machine)
+    calibration = known if known and not again else Calibration(machine=machine, disk=_time_disk())
+    if known and again:
+        calibration.timings = {kind: timing for kind, timing in known.timings.items() if kind not in kinds}
+    load, cores = os.getloadavg()[0], len(os.sched_getaffinity(0))
+    if load > BUSY_LOAD * cores and not kinds.keys() <= calibration.timings.keys():
+        say(
+            f"other work runs here (load {load:.1f} on {cores} cores): times may be too long;"
+            " `raypatch plan --recalibrate` takes them anew"
+        )
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    longest: tuple[float, Timing] | None = None  # arithmetic of the last step, and what it takes
+    for kind, config in sorted(kinds.items(), key=lambda item: _step_flops(item[1], options)):
+        flops = _step_flops(config, options)
+        timing = calibration.timings.get(kind)
+        if timing is None:
+            scale = flops / longest[0] if longest else 1.0
+            if longest and scale * longest[1].step > LONGEST_STEP:
+                timing = Timing(step=scale * longest[1].step, evaluation=scale * longest[1].evaluation)
+            else:
+                say(f"timing {kind}")
+                timing = time_trial(config, options)
+            calibration.timings[kind] = timing
+            with contextlib.suppress(OSError):  # no place to keep it costs the time of the next calibration
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_atomically(path, calibration.model_dump_json(indent=1).encode())
+        longest = flops, timing
+    return calibration
+
+
+def known_calibration(options: RunOptions) -> Calibration | None:
+    """What was timed on this device before; None where nothing was."""
+    return _read(*_cache(options))
+
+
+def time_trial(config: TrialConfig, options: RunOptions) -> Timing:
+    """Time a training step and the evaluation of an image, on noise shaped like the trial's images."""
+    device = resolve_device(options.device)
+    info, facts = trial_facts(config, options)
+    precision = resolve_precision(config.precision, device)
+    made = config.model_copy(update={"weights": "random"})
+    built = build_model(made, dimensions=info.dimensions, outputs=len(info.classes), files={})
+    model = built.model.to(device)
+    mean, std = (torch.tensor(values, device=device) for values in (built.mean, built.std))
+    shape = (config.image_size,) * info.dimensions
+    count = max(config.batch_size, min(64, evaluation_batch(facts.tokens, math.prod(shape))))
+    images = torch.randint(0, 256, (count, info.channels, *shape), dtype=torch.uint8).to(device)
+    many = info.task == "multilabel"
+    labels = torch.zeros((config.batch_size, len(info.classes)) if many else (config.batch_size,), dtype=torch.int64)
+    parameters = draw_parameters(config.batch_size, shape, torch.Generator(), mirror_safe=True).to(device)
+    batch = images[: config.batch_size], labels.to(device), parameters if config.augmentation == "paper" else None
+    step = TrainingStep(
+        model,
+        make_optimizer(model, config),
+        task=info.task,
+        mean=mean,
+        std=std,
+        precision=precision,
+        tokens=facts.tokens,
+        batch_size=config.batch_size,
+        micro_batch=fit_memory(model, config, facts, precision, device, options.micro_batch),
+        fixed_buffers=device.type == "cuda",
+    )
+
+    def evaluate() -> object:
+        return predict_logits(
+            model, images, device=device, tokens=facts.tokens, mean=mean, std=std, precision=precision
+        ).cpu()
+
+    evaluation = _median_seconds(evaluate, warm_up=1, repeats=3) / count
+    set_training_mode(model, config)
+    warm_up = WARM_UP_STEPS + 2 if device.type == "cuda" else 1
+    return Timing(
+        step=_median_seconds(lambda: step(*batch).item(), warm_up=warm_up, repeats=TIMED_STEPS), evaluation=evaluation
+    )
+
+
+def _median_seconds(call: Callable[[], object], *, warm_up: int, repeats: int) -> float:
+    seconds = []
+    for _ in range(warm_up + repeats):
+        started = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds[warm_up:])
+
+
+def _time_disk() -> float:
+    weights = torch.zeros(2**24)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "weights"
+        seconds = _median_seconds(lambda: save_tensors(path, {"weights": weights}, Progress()), warm_up=0, repeats=3)
+    return weights.nbytes / seconds
+
+
+def _step_flops(config: TrialConfig, options: RunOptions) -> float:
+    return config.batch_size * trial_facts(config, options)[1].gflops
+
+
+def step_kind(config: TrialConfig, options: RunOptions) -> str:
+    """What a step's duration depends on, as text: trials that agree in it share a timing."""
+    info = describe(config.dataset, data_dir=options.data_dir, files=options.files)
+    parts: list[Any] = [config.model, f"{info.dimensions}D", config.image_size, f"p{config.patch_size}"]
+    parts += [f"batch {config.batch_size}", f"micro {options.micro_batch}", config.method, config.optimizer]
+    parts += [config.precision, config.augmentation]
+    return " ".join(map(str, parts))
+
+
+def _cache(options: RunOptions) -> tuple[Path, dict[str, str]]:
+    """Where the calibration of this device, with these versions and threads, is kept, and what names it."""
+    return _cache_of(options.device, options.threads or torch.get_num_threads())
+
+
+@functools.cache
+def _cache_of(device: str, threads: int) -> tuple[Path, dict[str, str]]:
+    resolved = resolve_device(device)
+    found = provenance()
+    names = ["raypatch", "torch", "timm", *(["gpu", "cuda"] if resolved.type == "cuda" else ["cpu"])]
+    machine = {name: found[name] for name in names} | {"device": resolved.type}
+    if resolved.type == "cpu":
+        machine["threads"] = str(threads)
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    digest = hashlib.sha256(json.dumps(machine, sort_keys=True).encode()).hexdigest()[:12]
+    return root / "raypatch" / f"calibration-{digest}.json", machine
+
+
+def _read(path: Path, machine: dict[str, str]) -> Calibration | None:
+    try:
+        found = Calibration.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return None
+    return found if found.machine == machine else None

@@ -1,0 +1,1 @@
+"""How the trials of a sweep are carried out: in this process, by Ray here, by a Ray cluster."""

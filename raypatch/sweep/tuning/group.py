@@ -1,0 +1,147 @@
+"""One group of a search as an Optuna study: what to try next, which trial to give up. Knows nothing of the disk."""
+
+import hashlib
+import itertools
+from dataclasses import dataclass, field
+from typing import Any
+
+import optuna
+from optuna.trial import TrialState
+
+from raypatch.config import TrialConfig, make_config
+from raypatch.results import EpochRow, TrialResult
+from raypatch.search_settings import SearchSettings
+from raypatch.selection import lower_is_better, selection_score
+from raypatch.training.checkpoint import Progress
+from raypatch.training.loop import advance
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+@dataclass
+class _Entry:
+    """A trial. goal: the epoch up to which it may run as things stand, at its end the epochs that it took."""
+
+    config: TrialConfig
+    trial: optuna.Trial
+    goal: int
+    progress: Progress = field(default_factory=Progress)
+
+
+class GroupStudy:
+    """The trials of one group, in the order of drawing, and the study that knows their scores.
+
+    A trial's score after an epoch is its best selection figure so far: the one its kept weights have.
+    """
+
+    def __init__(
+        self, base: TrialConfig, label: str, settings: SearchSettings, storage: optuna.storages.BaseStorage | None
+    ) -> None:
+        self.base, self.label, self.settings = base, label, settings
+        self.entries: dict[str, _Entry] = {}
+        self._rungs = settings.rungs(base.epochs)
+        self._distributions = {name: searched.to_optuna() for name, searched in settings.fields.items()}
+        self._study = optuna.create_study(
+            storage=storage,
+            study_name=label,
+            direction="minimize" if lower_is_better(base.selection) else "maximize",
+            pruner=make_pruner(settings, base.epochs),
+        )
+
+    @property
+    def undrawn(self) -> int:
+        """How many samples are still to be drawn."""
+        return max(0, self.settings.samples - len(self.entries))
+
+    def enter(self, config: TrialConfig) -> None:
+        """Take up a trial that was drawn in an earlier session."""
+        self._study.enqueue_trial({name: field.drawn(name, config) for name, field in self.settings.fields.items()})
+        self._add(config, self._study.ask(self._distributions))
+
+    def draw(self) -> TrialConfig:
+        """Return a new trial. The draw hangs on seed, group, the sample's number and the scores known now, only."""
+        for attempt in itertools.count():
+            self._study.sampler = self._sampler(attempt)
+            trial = self._study.ask(self._distributions)
+            config = make_config(self.base.model_dump() | self._fields(trial.params))
+            if config.trial_id() not in self.entries:
+                break
+            self._study.tell(trial, state=TrialState.FAIL)  # drawn before, as happens among few choices
+        self._add(config, trial)
+        return config
+
+    def _fields(self, drawn: dict[str, Any]) -> dict[str, Any]:
+        """The fields of a trial that the drawn values set."""
+        fields = {}
+        for name, value in drawn.items():
+            fields |= self.settings.fields[name].fields(name, value)
+        return fields
+
+    def report(self, trial_id: str, row: EpochRow) -> bool:
+        """Take a trial's epoch; say whether to give the trial up. Epochs that are repeated after a crash are old news.
+
+        The last epoch is never a reason: there is nothing left to save.
+        """
+        entry = self.entries[trial_id]
+        if row.epoch <= entry.progress.epoch:
+            return False
+        entry.progress = advance(entry.progress, row, entry.config)
+        assert entry.progress.best_figure is not None
+        entry.trial.report(entry.progress.best_figure, row.epoch)
+        if row.epoch == entry.config.epochs:
+            return False
+        return entry.trial.should_prune() or not self._may_pass(entry, row.epoch)
+
+    def tell(self, result: TrialResult) -> None:
+        """Take the end of a trial. A failed one counts as a sample, without a score."""
+        entry = self.entries[result.trial_id]
+        trial, entry.goal = entry.trial, entry.progress.epoch
+        score = selection_score(self.base, result)
+        if result.status == "pruned":
+            self._study.tell(trial, state=TrialState.PRUNED)
+        elif score is None:
+            self._study.tell(trial, state=TrialState.FAIL)
+        else:
+            self._study.tell(trial, score)
+
+    def _add(self, config: TrialConfig, trial: optuna.Trial) -> None:
+        trial.set_user_attr("trial_id", config.trial_id())
+        self.entries[config.trial_id()] = _Entry(config, trial, self._rungs[0])
+
+    def _may_pass(self, entry: _Entry, epoch: int) -> bool:
+        """Whether the budget lets a trial go on after `epoch`: at a rung, only if the way to the next one fits in.
+
+        What the other trials are still allowed to run counts as spent, so the budget holds whoever is faster.
+        """
+        if epoch < entry.goal or self.settings.pruner == "none":
+            return True
+        goal = next(rung for rung in self._rungs if rung > epoch)
+        others = [other.goal for other in self.entries.values() if other is not entry]
+        planned = goal + sum(others) + self.undrawn * self._rungs[0]
+        fits = planned <= self.settings.budget * self.settings.samples * self.base.epochs
+        if fits or all(other <= epoch for other in others):  # one trial runs through in any case
+            entry.goal = goal
+        return entry.goal > epoch
+
+    def _sampler(self, attempt: int) -> optuna.samplers.BaseSampler:
+        text = f"{self.base.seed}/{self.label}/{len(self.entries)}/{attempt}"
+        seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
+        if self.settings.sampler == "random" or attempt:
+            return optuna.samplers.RandomSampler(seed=seed)
+        startup = max(4, self.settings.samples // 4)
+        return optuna.samplers.TPESampler(seed=seed, n_startup_trials=startup, constant_liar=True)
+
+
+def make_pruner(settings: SearchSettings, epochs: int) -> optuna.pruners.BasePruner:
+    """What gives trials up. asha: asynchronous successive halving (Li et al., MLSys 2020), rungs at grace_epochs x
+    reduction^k; hyperband: several of those with longer and longer grace (Li et al., JMLR 2018); median: worse than
+    the median of the others at the same epoch (Golovin et al., KDD 2017).
+    """
+    grace, reduction = settings.grace_epochs, settings.reduction
+    if settings.pruner == "asha":
+        return optuna.pruners.SuccessiveHalvingPruner(min_resource=grace, reduction_factor=reduction)
+    if settings.pruner == "hyperband":
+        return optuna.pruners.HyperbandPruner(min_resource=grace, max_resource=epochs, reduction_factor=reduction)
+    if settings.pruner == "median":
+        return optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=grace)
+    return optuna.pruners.NopPruner()

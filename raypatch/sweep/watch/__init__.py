@@ -1,0 +1,1 @@
+"""How a sweep is watched: displays, status, gauges, event files, trackers."""

@@ -1,0 +1,1 @@
+"""What is asked of an image: classes or labels; head, loss, metrics."""

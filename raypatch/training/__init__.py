@@ -1,0 +1,1 @@
+"""One trial from its config to its result."""

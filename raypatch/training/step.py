@@ -1,0 +1,149 @@
+"""One optimizer step on one batch, in as many forward passes as the memory asks for."""
+
+import contextlib
+import logging
+
+import torch
+from torch import nn
+
+from raypatch.data.augment import augment, normalize, to_float
+from raypatch.data.catalog import Task
+from raypatch.runtime import Precision, rounded_products
+from raypatch.training.evaluate import classification_loss
+
+logger = logging.getLogger(__name__)
+
+Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]
+"""uint8 images (B, C, *spatial), their labels and the parameters of their augmentation, None for none."""
+
+WARM_UP_STEPS = 3
+"""Steps taken before recording: libraries choose their kernels and the optimizer makes its state in them."""
+
+FEW_TOKENS = 32
+"""Up to so many tokens in a pass, casting the weights costs a CPU more than their products (docs/LOG.md)."""
+
+
+class TrainingStep:
+    """Augment, forward, backward and update. Gradients of micro-batches add up to those of the whole batch.
+
+    tokens: of one image. fixed_buffers: take full batches from buffers of fixed addresses; on a CUDA device such a step
+    is recorded once as a CUDA graph and replayed (the optimizer must be capturable), elsewhere it runs as it is.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        *,
+        task: Task,
+        mean: torch.Tensor,
+        std: torch.Tensor,
+        precision: Precision,
+        tokens: int,
+        batch_size: int,
+        micro_batch: int,
+        fixed_buffers: bool = False,
+    ) -> None:
+        self.model = model
+        self.optimizer = optimizer
+        self.task: Task = task
+        self.mean = mean
+        self.std = std
+        self.precision = precision
+        self.tokens = tokens
+        self.batch_size = batch_size
+        self.micro_batch = micro_batch
+        self._warm_up_left = WARM_UP_STEPS if fixed_buffers else -1  # -1: never record
+        self._recorded: RecordedStep | None = None
+
+    def __call__(self, images: torch.Tensor, labels: torch.Tensor, parameters: torch.Tensor | None) -> torch.Tensor:
+        """Take one step on uint8 images (B, C, *spatial); parameters: of their augmentation, None for none.
+
+        Returns the batch's mean loss on the device, without waiting for it; the next call may overwrite it. Out of
+        memory halves the micro-batch and takes the same step again; a batch of one that does not fit raises
+        torch.OutOfMemoryError.
+        """
+        if self._may_record(images):
+            self._record(images, labels, parameters)
+        if self._recorded is not None and len(images) == self.batch_size:
+            return self._recorded(images, labels, parameters)
+        while True:
+            try:
+                return self._step(images, labels, parameters)
+            except torch.OutOfMemoryError:
+                self.optimizer.zero_grad(set_to_none=True)
+                if self.micro_batch == 1:
+                    raise
+                self.micro_batch = max(1, self.micro_batch // 2)
+                torch.cuda.empty_cache()
+                logger.warning("out of memory: going on with micro_batch=%d", self.micro_batch)
+
+    def _may_record(self, images: torch.Tensor) -> bool:
+        """Whether to record now: after the warm-up, on a full batch that goes through in one pass."""
+        if self._recorded is not None or self._warm_up_left < 0 or len(images) < self.batch_size:
+            return False
+        if self._warm_up_left > 0:
+            self._warm_up_left -= 1
+            return False
+        return self.micro_batch >= self.batch_size
+
+    def _record(self, *batch: torch.Tensor | None) -> None:
+        """Record the step; where the second copy of its memory does not fit, go on without."""
+        images, labels, parameters = batch
+        assert images is not None
+        assert labels is not None
+        try:
+            self._recorded = RecordedStep(self, (images, labels, parameters))
+        except torch.OutOfMemoryError:
+            self._warm_up_left = -1
+            torch.cuda.empty_cache()
+            logger.warning("no memory to record the step as a CUDA graph: going on without")
+
+    def _step(self, images: torch.Tensor, labels: torch.Tensor, parameters: torch.Tensor | None) -> torch.Tensor:
+        inputs = to_float(images) if parameters is None else augment(images, parameters)
+        inputs = normalize(inputs, self.mean, self.std)  # (B, 3, *spatial)
+        total = torch.zeros((), device=inputs.device)
+        rounded = self.precision == "bfloat16"
+        cast = rounded and (inputs.is_cuda or self.tokens * min(self.micro_batch, len(inputs)) > FEW_TOKENS)
+        with rounded_products() if rounded and not cast else contextlib.nullcontext():
+            parts = zip(torch.split(inputs, self.micro_batch), torch.split(labels, self.micro_batch), strict=True)
+            for part, part_labels in parts:
+                with torch.autocast(part.device.type, torch.bfloat16, enabled=cast):
+                    logits = self.model(part)
+                loss = classification_loss(logits, part_labels, self.task) * (len(part) / len(inputs))
+                torch.autograd.backward(loss)
+                total += loss.detach()
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return total
+
+
+class RecordedStep:
+    """A step on buffers of fixed addresses: a CUDA graph of it, or on a CPU the step itself."""
+
+    def __init__(self, step: TrainingStep, batch: Batch) -> None:
+        images, labels, parameters = batch
+        self._step = step
+        self._images, self._labels = images.clone(), labels.clone()
+        self._parameters = None if parameters is None else parameters.clone()
+        self._graph: torch.cuda.CUDAGraph | None = None
+        if images.is_cuda:
+            torch.cuda.synchronize(images.device)
+            self._graph = torch.cuda.CUDAGraph()
+            # Recording runs nothing: weights and optimizer state stay as they are
+            with torch.cuda.graph(self._graph):
+                self._loss = self._take()
+
+    def __call__(self, images: torch.Tensor, labels: torch.Tensor, parameters: torch.Tensor | None) -> torch.Tensor:
+        """Copy the batch into the buffers and take the step; the loss lies in the same memory every time."""
+        self._images.copy_(images)
+        self._labels.copy_(labels)
+        if self._parameters is not None and parameters is not None:
+            self._parameters.copy_(parameters)
+        if self._graph is None:
+            return self._take()
+        self._graph.replay()
+        return self._loss
+
+    def _take(self) -> torch.Tensor:
+        return self._step._step(self._images, self._labels, self._parameters)
