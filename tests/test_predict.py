@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import timm
 import torch
-from tiny import make_images
 
 from raypatch.config import RunOptions
 from raypatch.predict import (
@@ -22,6 +21,8 @@ from raypatch.predict import (
 from raypatch.results import read_predictions
 from raypatch.study import Study
 from raypatch.sweep.run import ExecutorOptions, run_sweep
+
+from tiny import make_images
 
 
 def _run(folder: Path, dimensions: int) -> tuple[Path, Path]:

@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 
 import pytest
-from tiny import make_images, read_figures, tiny_trial
 
 import raypatch.sweep.executors.local
 from raypatch.config import RunOptions, TrialConfig
@@ -23,6 +22,8 @@ from raypatch.sweep.preflight import needed_bytes
 from raypatch.sweep.run import ExecutorOptions, resume_sweep, run_sweep
 from raypatch.sweep.watch.progress import LiveDisplay, SweepProgress, describe_result, duration
 from raypatch.sweep.watch.status import read_status, show_status
+
+from tiny import make_images, read_figures, tiny_trial
 
 LOCAL = ExecutorOptions(executor="local")
 OPTIONS = RunOptions(device="cpu", threads=1)

@@ -7,7 +7,6 @@ import subprocess
 import numpy as np
 import pandas as pd
 import pytest
-from made_runs import made_config, made_configs, write_run
 
 from raypatch.analysis.answer.cells import recipe_fields, select_recipes
 from raypatch.analysis.answer.findings import Answer
@@ -16,6 +15,8 @@ from raypatch.analysis.load import load_trials
 from raypatch.analysis.show.render import Cell, Table, percent, points, significant, to_latex, to_markdown, write_csv
 from raypatch.analysis.show.tables import main_table, mark_best, metric_table, summarize_cells
 from raypatch.analysis.statistics.ensembles import patch_ensembles
+
+from made_runs import made_config, made_configs, write_run
 
 
 @pytest.fixture(scope="module")

@@ -23,8 +23,6 @@ from typing import Any
 
 import pytest
 import yaml
-from browser import Browser, find_chromium
-from tiny import make_images, tiny_trial
 
 from raypatch.results import EpochRow, SweepPaths, TrialPaths, append_epoch, read_config, read_epochs, write_epochs
 from raypatch.sweep.guard import run_guarded
@@ -33,10 +31,13 @@ from raypatch.sweep.watch.progress import SweepProgress
 from raypatch.sweep.watch.tensorboard import EventFile, tag_of
 from raypatch.training.loop import Interrupted
 
+from browser import Browser, find_chromium
+from tiny import make_images, tiny_trial
+
 PROMETHEUS = shutil.which("prometheus")
 PATIENCE = 300.0
 TEXT = "document.body?.innerText ?? ''"
-DOCKER = Path(__file__).parents[1] / "docker"
+DOCKER = Path(__file__).parents[2] / "docker"
 
 
 def _row(epoch: int, val_loss: float = 0.5) -> EpochRow:

@@ -4,13 +4,14 @@ import re
 
 import numpy as np
 import pytest
-from made_runs import made_configs, write_run
 
 from raypatch.analysis.answer.findings import conclude
 from raypatch.analysis.load import load_epochs, load_study
 from raypatch.analysis.show.figures import draw_plot, panel_svg
 from raypatch.analysis.show.panels import INK, PALETTE, style_of
 from raypatch.analysis.show.plots import make_plots
+
+from made_runs import made_configs, write_run
 
 
 def ids(svg):

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-from tiny import make_images, tiny_trial
 
 from raypatch.config import TrialConfig
 from raypatch.models import memory
@@ -14,6 +13,8 @@ from raypatch.search_settings import SearchSettings
 from raypatch.sweep.cost.calibration import calibrate
 from raypatch.sweep.cost.estimate import PlanRow, as_json, as_table, known_seconds, of_search, plan_cost
 from raypatch.sweep.plan import plan_sweep
+
+from tiny import make_images, tiny_trial
 
 
 def _small(**fields: object) -> TrialConfig:

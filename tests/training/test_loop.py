@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import make_images, tiny_trial
 
 import raypatch.training.loop
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.results import EpochRow, TrialPaths, TrialResult, read_epochs, read_predictions, read_result
 from raypatch.training.loop import Interrupted, TrialError, train_trial
+
+import tiny
+from tiny import make_images, tiny_trial
 
 
 @pytest.fixture(autouse=True)
@@ -265,7 +267,7 @@ def test_trained_trial_runs_without_the_optional_packages(tmp_path: Path) -> Non
 import sys
 for name in ("ray", "medmnist", "fvcore", "optuna", "pandas", "typer", "rich"):
     sys.modules[name] = None
-sys.path.insert(0, {str(Path(__file__).parent)!r})
+sys.path.insert(0, {str(Path(tiny.__file__).parent)!r})
 from pathlib import Path
 from tiny import tiny_trial
 from raypatch.results import TrialPaths

@@ -5,13 +5,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tiny import make_images, tiny_trial
 
 from raypatch.results import SweepPaths
 from raypatch.sweep.cost.placement import Placement
 from raypatch.sweep.executors.node import admit, describe_difference, examine, identify
 from raypatch.sweep.guard import SweepHaltedError
 from raypatch.sweep.preflight import check_address
+
+from tiny import make_images, tiny_trial
 
 pytestmark = [
     pytest.mark.xdist_group("ray"),

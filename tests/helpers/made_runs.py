@@ -1,6 +1,6 @@
 """Run folders with made-up results, written through raypatch.results: for tests of the analysis, not of medicine.
 
-`python tests/made_runs.py FOLDER` writes the 216-trial grid with made-up numbers.
+`python tests/helpers/made_runs.py FOLDER` writes the 216-trial grid with made-up numbers.
 """
 
 import math

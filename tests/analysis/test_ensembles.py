@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from made_runs import made_configs, write_run
 from scipy import optimize
 
 from raypatch.analysis.answer.cells import default_members
@@ -19,6 +18,8 @@ from raypatch.analysis.statistics.ensembles import (
 from raypatch.analysis.statistics.stacks import MisalignedError, Stack, load_predictions
 from raypatch.results import SweepPaths, write_predictions
 from raypatch.tasks.metrics import log_loss, predicted_classes, score
+
+from made_runs import made_configs, write_run
 
 
 def made_stack(members, images=120, classes=4, seed=0, task="multiclass"):

@@ -13,7 +13,6 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from tiny import make_images
 
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.resolve import resolve_search
@@ -32,6 +31,9 @@ from raypatch.study import Study
 from raypatch.sweep.run import ExecutorOptions, resume_sweep, run_sweep
 from raypatch.sweep.tuning.group import GroupStudy
 from raypatch.sweep.tuning.search import SearchRun
+
+import tiny
+from tiny import make_images
 
 LOCAL = ExecutorOptions(executor="local")
 OPTIONS = RunOptions(device="cpu", threads=1)
@@ -339,7 +341,7 @@ def test_killed_search_ends_whole(data: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     script = textwrap.dedent(f"""
         import sys
-        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        sys.path.insert(0, {str(Path(tiny.__file__).parent)!r})
         from pathlib import Path
         from test_search import _space, OPTIONS
         from raypatch.sweep.run import ExecutorOptions, run_sweep

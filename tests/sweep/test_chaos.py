@@ -12,9 +12,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tiny import make_images, read_figures
 
 from raypatch.results import SweepPaths
+
+from tiny import make_images, read_figures
 
 KILLS = 20
 EPOCHS = 12

@@ -10,6 +10,17 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+
+from raypatch.analysis.answer.findings import conclude
+from raypatch.analysis.compare import compare_runs
+from raypatch.analysis.load import load_study
+from raypatch.analysis.report import prepare_report, write_report
+from raypatch.analysis.show.page import render_page
+from raypatch.analysis.statistics.stacks import load_predictions
+from raypatch.config import TrialConfig
+from raypatch.data.catalog import DatasetInfo
+from raypatch.results import Predictions, SweepPaths, write_predictions
+
 from browser import Browser, find_chromium
 from made_runs import (
     GRID,
@@ -21,16 +32,6 @@ from made_runs import (
     write_sweep,
     write_trial,
 )
-
-from raypatch.analysis.answer.findings import conclude
-from raypatch.analysis.compare import compare_runs
-from raypatch.analysis.load import load_study
-from raypatch.analysis.report import prepare_report, write_report
-from raypatch.analysis.show.page import render_page
-from raypatch.analysis.statistics.stacks import load_predictions
-from raypatch.config import TrialConfig
-from raypatch.data.catalog import DatasetInfo
-from raypatch.results import Predictions, SweepPaths, write_predictions
 
 DATASETS = ["breastmnist", "retinamnist", "vesselmnist3d", "adrenalmnist3d"]
 EVIL = ("<script>alert(1)</script>", "a & b $x_1$ 50%", "ä|ö")

@@ -1,6 +1,6 @@
 """A Ray cluster on one machine: every node in a network namespace of its own, with an address, a host name and a token.
 
-    python tests/cluster/nodes.py 3 raypatch run demo --address HEAD
+    python tests/helpers/nodes.py 3 raypatch run demo --address HEAD
 
 starts three nodes, runs the command on the head (HEAD in its words stands for the head's address) and takes everything
 down again. Needs root and iproute2.

@@ -8,7 +8,6 @@ import sys
 
 import numpy as np
 import pytest
-from made_runs import made_config, made_configs, write_failed_trial, write_run, write_sweep, write_trial
 
 from raypatch.analysis.load import (
     COLUMNS,
@@ -23,6 +22,8 @@ from raypatch.analysis.statistics.stacks import MisalignedError, load_prediction
 from raypatch.config import TrialConfig
 from raypatch.results import DamagedFileError, SweepPaths, write_predictions
 from raypatch.tasks.metrics import score
+
+from made_runs import made_config, made_configs, write_failed_trial, write_run, write_sweep, write_trial
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tiny import make_images
 
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.resolve import resolve_trials
@@ -16,6 +15,8 @@ from raypatch.study import Study
 from raypatch.sweep.cost.placement import Placement
 from raypatch.sweep.stop import StopRequest
 from raypatch.sweep.watch.progress import SweepProgress
+
+from tiny import make_images
 
 pytestmark = [
     pytest.mark.ray,

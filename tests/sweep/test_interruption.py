@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tiny import make_images
 
 from raypatch.results import SweepPaths
+
+from tiny import make_images
 
 PATIENCE = 240.0
 TINY = ("--model", "test_vit", "--weights", "random", "--patch-size", "8,4", "--device", "cpu", "--cpus-per-trial", "1")

@@ -3,10 +3,11 @@
 from pathlib import Path
 
 import pytest
-from tiny import make_images
 
 from raypatch.resolve import resolve_trials
 from raypatch.study import Study, check_name, load_study, parse_setting, shipped_studies
+
+from tiny import make_images
 
 
 def _space(**content: object) -> Study:

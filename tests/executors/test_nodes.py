@@ -9,11 +9,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from nodes import Nodes, why_not
-from tiny import make_images, read_figures
 
 import raypatch
 from raypatch.results import SweepPaths, read_epochs
+
+from nodes import Nodes, why_not
+from tiny import make_images, read_figures
 
 EPOCHS = 600  # a trial must last longer than a new node's worker takes to start, or workers at hand get all
 PATIENCE = 1500.0

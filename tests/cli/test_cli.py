@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import typer
-from tiny import make_images
 
 from raypatch.cli import main as cli
 from raypatch.results import SCHEMA_VERSION
 from raypatch.sweep.run import Outcome
+
+from tiny import make_images
 
 Command = Callable[..., tuple[int, str, str]]
 
