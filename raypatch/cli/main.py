@@ -183,7 +183,7 @@ def finish(outcome: "Outcome") -> None:
     if outcome.table:
         print(outcome.table)
     if outcome.stopped:
-        print(f"stopped ({outcome.stopped}); to continue: {outcome.again}", file=sys.stderr)
+        print(f"stopped ({outcome.stopped}); to continue: {outcome.resume_command}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED)
     print(f"{'the plots' if outcome.table else 'the table'}: raypatch report {outcome.folder}")
     if outcome.table and not outcome.left:

@@ -1,1 +1,1 @@
-"""How the trials of a sweep are carried out: in this process, by Ray here, by a Ray cluster."""
+"""The executors: three of one kind, which run the trials of a sweep in this process, on a Ray of their own, on a cluster."""
