@@ -96,21 +96,13 @@ def plan(
     from raypatch.config import RunOptions
     from raypatch.resolve import resolve_search, resolve_trials
     from raypatch.study import load_study
-    from raypatch.sweep.cost.estimate import as_json, as_table, of_search, plan_cost
+    from raypatch.sweep.cost.estimate import as_json, as_table, plan_cost
 
     chosen = narrow(load_study(space), dataset, patch_size, seed, model, weights, set_ or [])
-    search = None
-    if chosen.search is None:
-        resolved = resolve_trials(chosen)
-        trials, files = resolved.trials, resolved.files
-    else:
-        found = resolve_search(chosen)
-        search, files, trials = found.search, found.files, found.search.groups
-    options = RunOptions(device=device, data_dir=data_dir, micro_batch=micro_batch_of(micro_batch), files=files)
+    resolved = resolve_trials(chosen) if chosen.search is None else resolve_search(chosen)
+    options = RunOptions(device=device, data_dir=data_dir, micro_batch=micro_batch_of(micro_batch))
     say = functools.partial(print, file=sys.stderr, flush=True)
-    rows = plan_cost(trials, options, say, recalibrate=recalibrate)
-    if search is not None:
-        rows = [of_search(row, search.settings) for row in rows]
+    rows = plan_cost(resolved, options, say, recalibrate=recalibrate)
     print(as_json(rows) if json_ else as_table(rows))
 
 

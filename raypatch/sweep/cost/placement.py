@@ -141,7 +141,7 @@ def step_seconds(config: TrialConfig, options: RunOptions, *, threads: int) -> f
 
 
 def check_cores(cpus_per_trial: int | None, cores: int, where: str) -> None:
-    """Raise ValueError for more cores than one machine has, which Ray would wait for without end. where: who has them."""
+    """Raise ValueError for more cores than one machine has: Ray would wait for them for ever. where: who has them."""
     if cpus_per_trial is not None and cpus_per_trial > cores:
         raise ValueError(
             f"--cpus-per-trial {cpus_per_trial} is more than the {cores} cores of {where}; use at most {cores}"
@@ -149,6 +149,6 @@ def check_cores(cpus_per_trial: int | None, cores: int, where: str) -> None:
 
 
 def check_gpus(gpus: int, cards: int, where: str) -> None:
-    """Raise ValueError for more GPUs than there are, which Ray would wait for without end. where: who has them."""
+    """Raise ValueError for more GPUs than there are: Ray would wait for them for ever. where: who has them."""
     if gpus > cards:
         raise ValueError(f"--gpus {gpus} is more than the {cards} of {where}; use at most {cards}")

@@ -1,1 +1,1 @@
-"""The executors: three of one kind, which run the trials of a sweep in this process, on a Ray of their own, on a cluster."""
+"""Three executors of one kind: in this process, on a Ray of its own, on a cluster."""

@@ -1,4 +1,4 @@
-"""Trials on the Ray that is connected: one Tuner over them. Ray places and restarts them; the trial folders are the truth."""
+"""Trials on a connected Ray: one Tuner over them. Ray places and restarts them; the trial folders are the truth."""
 
 import contextlib
 import os
