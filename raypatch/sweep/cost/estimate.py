@@ -139,9 +139,7 @@ def _trial_cost(config: TrialConfig, options: RunOptions, calibration: Calibrati
     )
 
 
-def _telling_fields(
-    groups: Iterable[Mapping[TrialCost, Sequence[_Planned]]], factors: Sequence[Factor]
-) -> list[str]:
+def _telling_fields(groups: Iterable[Mapping[TrialCost, Sequence[_Planned]]], factors: Sequence[Factor]) -> list[str]:
     """The fields by which trials of one dataset and level differ where they differ in cost."""
     known = fields_of_role("block") | fields_of_role("repeat")
     for factor in factors:
