@@ -10,6 +10,8 @@ from typing import Any
 
 from raypatch.results import SweepPaths
 
+from tiny import make_images
+
 RAYPATCH = (sys.executable, "-c", "from raypatch.cli.main import main; main()")
 PATIENCE = 300.0
 
@@ -25,6 +27,14 @@ def start(words: Sequence[object], folder: Path, **environment: str) -> "subproc
             stderr=output,
             start_new_session=True,
         )
+
+
+def demo_words(folder: Path, *patch_sizes: int, epochs: int) -> list[str]:
+    """The words of a small sweep on made images, which are written into `folder`."""
+    data = make_images(folder / "images.npz")
+    words = ["run", "demo", "--dataset", str(data), "--model", "test_vit", "--weights", "random", "--seed", "0"]
+    words += ["--set", f"epochs={epochs}", "--set", "image_size=8", "--set", "batch_size=24", "--cpus-per-trial", "1"]
+    return [*words, "--patch-size", ",".join(map(str, patch_sizes)), "--device", "cpu"]
 
 
 def calm(environment: Mapping[str, str] = {}) -> dict[str, str]:
