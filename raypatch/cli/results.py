@@ -63,8 +63,8 @@ def predict(
 
     if not out.parent.is_dir() or out.is_dir():
         raise ValueError(f"--out {out}: there must be a folder {out.parent}, and no folder of that name in it")
-    sizes = patch_sizes_of(patch_size) if patch_size else None
-    table, members = predict_images(folder, input_, dataset=dataset, patch_sizes=sizes, split=split, device=device)
+    levels = [f"patch_size={size}" for size in patch_sizes_of(patch_size)] if patch_size else None
+    table, members = predict_images(folder, input_, dataset=dataset, levels=levels, split=split, device=device)
     write_atomically(out, table.encode())
     print(f"{table.count(chr(10)) - 1} images predicted by {', '.join(members)}, in {out}")
 

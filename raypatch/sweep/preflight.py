@@ -8,8 +8,8 @@ from pathlib import Path
 
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.data.source import data_folder, describe, fetch, verify
-from raypatch.models.build import check_model
-from raypatch.models.flops import trial_facts
+from raypatch.models.build import check_model, model_key
+from raypatch.models.flops import count_outputs, trial_facts
 from raypatch.own_files import OWN_FILE
 from raypatch.results import SweepPaths, read_sweep
 from raypatch.runtime import resolve_device
@@ -30,10 +30,10 @@ def check_before_start(
     seen = set()
     for config in trials:
         info = describe(config.dataset, data_dir=options.data_dir, files=options.files)
-        key = (config.model, config.weights, config.patch_size, config.image_size, config.inflation, info)
+        key = (*model_key(config), info)
         if key not in seen:
             seen.add(key)
-            check_model(config, dimensions=info.dimensions, outputs=len(info.classes), files=options.files)
+            check_model(config, dimensions=info.dimensions, outputs=count_outputs(config, info), files=options.files)
 
 
 def check_monitoring(executor: str, *, dashboard: bool, track: str) -> None:

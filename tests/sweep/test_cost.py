@@ -24,7 +24,7 @@ def _small(**fields: object) -> TrialConfig:
 
 def test_training_with_checkpointing_gives_the_same_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from raypatch.results import TrialPaths
-    from raypatch.training.loop import train_trial
+    from raypatch.trial import train_trial
 
     config, options = tiny_trial(make_images(tmp_path / "a.npz"), epochs=1, precision="float32")
     losses = []
@@ -34,7 +34,7 @@ def test_training_with_checkpointing_gives_the_same_result(tmp_path: Path, monke
         losses.append(train_trial(config, TrialPaths(tmp_path / name), options).val)
     assert losses[0] is not None
     assert losses[1] is not None
-    assert losses[0].loss == pytest.approx(losses[1].loss, rel=1e-4)
+    assert losses[0]["loss"] == pytest.approx(losses[1]["loss"], rel=1e-4)
 
 
 @pytest.fixture(autouse=True)
