@@ -43,8 +43,9 @@ class CountedFamily:
     def draw_head(self, model: nn.Module) -> None:
         """Let each layer of the head draw its weights as torch does."""
         for layer in model.get_submodule(self.head_name(model)).modules():
-            if hasattr(layer, "reset_parameters"):
-                layer.reset_parameters()
+            reset = getattr(layer, "reset_parameters", None)
+            if callable(reset):
+                reset()
 
     def normalisation(self, config: TrialConfig) -> tuple[tuple[float, ...], tuple[float, ...]]:
         return (0.5,) * 3, (0.5,) * 3

@@ -155,5 +155,5 @@ def _as_vit(model: nn.Module) -> VisionTransformer:
 @functools.cache
 def _width_and_depth(model: str) -> tuple[int, int]:
     with torch.device("meta"):
-        built = timm.create_model(model, num_classes=2)
+        built = _as_vit(timm.create_model(model, num_classes=2))
     return built.embed_dim, len(built.blocks)
