@@ -94,6 +94,12 @@ def field_label(name: str) -> str:
     return name.replace("_", " ")
 
 
+def ask_which(labels: Sequence[str]) -> str:
+    """Return the question about these factors, given as in a sentence: Which patch size, and which model?"""
+    text = ", and ".join(f"which {label}" for label in labels)
+    return f"{text[:1].upper()}{text[1:]}?"
+
+
 def word_value(field: str, value: Any) -> str:
     """Return the value of a field as tables show it: 4, 1e-05, 10 %, the stem of an own file."""
     facts = field_facts(field)

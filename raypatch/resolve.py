@@ -92,7 +92,7 @@ def resolve_search(study: Study) -> StudySearch:
             raise ValueError(f"grace_epochs={settings.grace_epochs} must be at most epochs={group.epochs}")
     if len(seeds := {group.seed for group in groups}) > 1:
         raise ValueError(f"a search has one seed, not {', '.join(map(str, sorted(seeds)))}: a lucky one is no recipe")
-    factors = tuple(_searched_factor(factor, settings) for factor in first.factors)
+    factors = tuple(searched_factor(factor, settings) for factor in first.factors)
     names = tuple(_group_name(group, factors, settings) for group in groups)
     return StudySearch(Search(settings=settings, groups=groups, names=names), factors, files)
 
@@ -257,7 +257,7 @@ def _canonical_choice(settings: SearchSettings, name: str, trials: Sequence[Tria
     return settings.model_copy(update={"fields": fields})
 
 
-def _searched_factor(factor: Factor, settings: SearchSettings) -> Factor:
+def searched_factor(factor: Factor, settings: SearchSettings) -> Factor:
     """The factor with all its levels where it is searched: the groups show the first one alone."""
     searched = settings.fields.get(factor.name)
     if searched is None:

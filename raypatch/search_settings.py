@@ -1,13 +1,12 @@
 """What a search varies and how it goes about it: the `search:` section of a search space."""
 
-import difflib
 import itertools
 import math
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from raypatch.config import TrialConfig
+from raypatch.config import TrialConfig, did_you_mean
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -130,8 +129,7 @@ class SearchSettings(BaseModel):
             if searched.levels is not None:
                 continue
             if name not in TrialConfig.model_fields:
-                near = difflib.get_close_matches(name, TrialConfig.model_fields, n=3)
-                raise ValueError(f"unknown field {name!r}" + (f"; did you mean {', '.join(near)}?" if near else ""))
+                raise ValueError(f"unknown field {name!r}; {did_you_mean(name, TrialConfig.model_fields)}")
             if name in NEVER_SEARCHED:
                 raise ValueError(f"{name} cannot be searched: {NEVER_SEARCHED[name]}")
         if self.samples > (points := math.prod(field.size for field in self.fields.values())):
