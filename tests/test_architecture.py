@@ -11,13 +11,14 @@ OPTIONAL = {"ray", "medmnist", "fvcore", "optuna", "pandas", "scipy", "sklearn",
 MAY_IMPORT_RAY = {
     "raypatch.sweep.executors.ray",
     "raypatch.sweep.executors.ray_setup",
+    "raypatch.sweep.executors.tuner",
     "raypatch.sweep.executors.ray_cap",
     "raypatch.sweep.executors.cluster",
     "raypatch.sweep.watch.gauges",
     "raypatch.sweep.watch.tracking",
 }
 LAYERS = (
-    ("raypatch.data.catalog", "raypatch.files", "raypatch.own_files", "raypatch.registry", "raypatch"),
+    ("raypatch.data.catalog", "raypatch.files", "raypatch.own_files", "raypatch.registry", "raypatch.words", "raypatch"),
     ("raypatch.config", "raypatch.search_settings", "raypatch.factors"),
     ("raypatch.data", "raypatch.results"),
     ("raypatch.tasks", "raypatch.runtime", "raypatch.methods"),  # raypatch.methods names its members, and loads none
@@ -27,6 +28,7 @@ LAYERS = (
     ("raypatch.methods.finetune", "raypatch.methods.linear_probe"),
     ("raypatch.trial",),
     ("raypatch.sweep", "raypatch.analysis", "raypatch.predict"),
+    ("raypatch.api",),
     ("raypatch.cli",),
 )
 
