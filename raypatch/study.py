@@ -149,7 +149,9 @@ class Study(BaseModel):
         for name, axis in self.grid.items():
             for field in _fields_of_axis(name, axis):
                 if field in set_by:
-                    raise ValueError(f"{field}: the levels of {set_by[field]} set it and {name} varies it; keep one")
+                    raise ValueError(
+                        f"{field}: the axes {set_by[field]} and {name} both set it; keep it in one of them"
+                    )
                 set_by[field] = name
                 if isinstance(axis, dict) and field_facts(field).role in ("block", "repeat"):
                     raise ValueError(
