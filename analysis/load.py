@@ -253,7 +253,7 @@ def _trial_row(run: str, paths: TrialPaths, config: TrialConfig, result: TrialRe
         row |= dict(zip(("train_images", "val_images", "test_images"), facts.counts, strict=True))
     if result.model is not None:
         row |= dict(result.model)
-    return row | dict(config)
+    return dict(config) | row  # what the dataset's labels ask wins over a task that the config leaves open
 
 
 def describe_columns(names: Iterable[str] = COLUMNS) -> pd.DataFrame:

@@ -47,7 +47,7 @@ def run(
     `device="cpu"` and the other fields of RunOptions and ExecutorOptions.
 
     An interrupt (Ctrl-C, or the square button of a notebook) stops after the running step: all files are whole, and
-    `Outcome.stopped` and `Outcome.again` say why and how to continue.
+    `Outcome.stopped` and `Outcome.resume_command` say why and how to continue.
 
     Raises ValueError for wrong input and LockedError for a folder in use, before anything starts.
     """
@@ -132,7 +132,7 @@ def tell(outcome: "Outcome") -> None:
     if outcome.table:
         print(outcome.table)
     if outcome.stopped:
-        print(f"stopped ({outcome.stopped}); to continue: {outcome.again}", file=sys.stderr)
+        print(f"stopped ({outcome.stopped}); to continue: {outcome.resume_command}", file=sys.stderr)
         return
     print(f"{'the plots' if outcome.table else 'the table'}: raypatch report {outcome.folder}")
     if outcome.table and not outcome.left:

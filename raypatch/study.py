@@ -161,8 +161,9 @@ class Study(BaseModel):
 
     @validator(mode="after")
     def _compares_what_can_be_compared(self) -> Self:
+        searched = self.search.fields if self.search else ()
         for name in self.compare:
-            _require_known([name], {*TrialConfig.model_fields, *self.grid}, what="compare")
+            _require_known([name], [*TrialConfig.model_fields, *self.grid, *searched], what="compare")
             if name in TrialConfig.model_fields and field_facts(name).role in ("block", "repeat"):
                 raise ValueError(f"compare: {name} is what the comparison is repeated over; name another field")
             if self.search and name in self.search.fields and field_facts(name).role == "hyperparameter":
@@ -202,7 +203,7 @@ class Study(BaseModel):
     def override(self, values: Mapping[str, Sequence[Any]]) -> "Study":
         """Return the study with each field of `values` replaced by an axis of these values, whatever set it before.
 
-        The name of an axis of named levels keeps those levels alone. Raises ValueError for a level that there is not,
+        The name of an axis of named levels keeps those levels alone. A baseline that is left out gives way. Raises ValueError for a level that there is not,
         and for a field that named levels set.
         """
         fixed = {key: value for key, value in self.fixed.items() if key not in values}
@@ -216,11 +217,12 @@ class Study(BaseModel):
                         f"{key} is set by the levels of {name}: choose among these with --set {name}="
                         f"{','.join(map(str, other))}"
                     )
+        baseline = {name: level for name, level in self.baseline.items() if _still_there(name, level, values)}
         if self.search is None:
-            return self._changed(fixed=fixed, grid=grid)
+            return self._changed(fixed=fixed, grid=grid, baseline=baseline)
         search = self.search.model_dump(by_alias=True, exclude_none=True)
         search["fields"] = {key: field for key, field in search["fields"].items() if key not in values}
-        return self._changed(fixed=fixed, grid=grid, search=search)
+        return self._changed(fixed=fixed, grid=grid, search=search, baseline=baseline)
 
     def override_compare(self, compare: Sequence[str]) -> "Study":
         """Return the study with other factors; a baseline of one that is compared no more is dropped.
@@ -248,7 +250,8 @@ class Study(BaseModel):
             if len(axis) < 2:
                 raise ValueError(f"--together needs two levels of {name} at least, not {', '.join(map(str, axis))}")
             fields[name] = {"levels": axis} if isinstance(axis, dict) else {"choice": axis}
-        return self._changed(fixed=fixed, grid=grid).override_search(fields=fields)
+        search = self.search.model_dump(by_alias=True, exclude_none=True) | {"fields": fields}
+        return self._changed(fixed=fixed, grid=grid, search=search)
 
     def add_rules(self, rules: Sequence[WhenRule]) -> "Study":
         """Return the study with further when-rules; where two set a field, the last one that holds wins."""
@@ -271,6 +274,14 @@ class Study(BaseModel):
             return Study.model_validate(self.model_dump(by_alias=True, exclude_none=True) | parts)
         except ValidationError as error:
             raise ValueError(explain_validation(error, Study)) from error
+
+
+def _still_there(name: str, level: Any, values: Mapping[str, Sequence[Any]]) -> bool:
+    """Whether a level is still among those of its factor once `values` replace them."""
+    if name not in values:
+        return True
+    left = [typed_value(name, value) for value in values[name]]
+    return typed_value(name, level) in left
 
 
 def _fields_of_axis(name: str, axis: Axis) -> set[str]:

@@ -1,6 +1,7 @@
 """raypatch in Python: light to import, the same functions as the command line's, safe to interrupt."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -99,9 +100,8 @@ def test_settings_are_fields_axes_or_factors() -> None:
     ],
 )
 def test_wrong_settings_are_explained(settings: dict[str, object], message: str) -> None:
-    with pytest.raises(ValueError, match="") as caught:
+    with pytest.raises(ValueError, match=re.escape(message)):
         raypatch.run("demo", **settings)
-    assert message in str(caught.value)
 
 
 def test_a_study_in_python_is_checked_as_a_file_is() -> None:

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from raypatch.analysis.statistics.stacks import MisalignedError, Stack
 from raypatch.data.catalog import Task
-from raypatch.tasks.metrics import one_versus_rest, predicted_classes
+from raypatch.tasks import find_metric, find_task, resample_metric
 
 RESAMPLES = 1000
 LEVEL = 0.95
@@ -48,69 +47,8 @@ def draw_images(label: NDArray[np.int64], resamples: int = RESAMPLES, seed: int 
 
 def resample_scores(stack: Stack, task: Task, metric: str, weights: Weights) -> NDArray[np.float64]:
     """Return `metric` (accuracy, balanced_accuracy or auc) of each member in each resample: (M, B), 0 to 1."""
-    measure = {"accuracy": _accuracy, "balanced_accuracy": _balanced_accuracy, "auc": _auc}[metric]
-    return np.stack([measure(member, stack.label, task, weights) for member in stack.probability])
-
-
-def _accuracy(
-    probability: NDArray[np.float32], label: NDArray[np.int64], task: Task, weights: Weights
-) -> NDArray[np.float64]:
-    right = (predicted_classes(probability, task) == label).astype(np.float32)
-    share = right.mean(axis=1) if task == "multilabel" else right
-    scores: NDArray[np.float64] = share @ weights / len(label)
-    return scores
-
-
-def _balanced_accuracy(
-    probability: NDArray[np.float32], label: NDArray[np.int64], task: Task, weights: Weights
-) -> NDArray[np.float64]:
-    predicted = predicted_classes(probability, task)
-    columns = range(probability.shape[1]) if task == "multilabel" else (None,)
-    means = []
-    for column in columns:
-        truth = label if column is None else label[:, column]
-        right = (predicted if column is None else predicted[:, column]) == truth
-        present = (truth[None, :] == np.unique(truth)[:, None]).astype(np.float32)  # (classes, N)
-        with np.errstate(invalid="ignore"):  # a class of a multilabel draw may be empty: its recall is left out
-            means.append(np.nanmean((present * right) @ weights / (present @ weights), axis=0))
-    scores: NDArray[np.float64] = np.mean(means, axis=0)
-    return scores
-
-
-def _auc(
-    probability: NDArray[np.float32], label: NDArray[np.int64], task: Task, weights: Weights
-) -> NDArray[np.float64]:
-    scores, truth = one_versus_rest(probability, label, task)
-    columns = [_weighted_auc(scores[:, k], truth[:, k], weights) for k in range(scores.shape[1])]
-    means: NDArray[np.float64] = np.mean(columns, axis=0)
-    return means
-
-
-def _weighted_auc(score: NDArray[np.float32], truth: NDArray[np.bool_], weights: Weights) -> NDArray[np.float64]:
-    """Return the share of positive-negative pairs in the right order, (B,), a tie counting half; NaN without pairs."""
-    if truth.all() or not truth.any():
-        return np.full(weights.shape[1], np.nan)
-    values, place = np.unique(score[truth], return_inverse=True)
-    positives = _sum_rows(np.flatnonzero(truth), place, len(values), weights)
-    negative = np.flatnonzero(~truth)
-    rank = np.searchsorted(values, score[negative])
-    tied = values[np.minimum(rank, len(values) - 1)] == score[negative]
-    # Row 2g: negatives between positive values g - 1 and g; row 2g + 1: those that equal value g.
-    reached = _sum_rows(negative, 2 * rank + tied, 2 * len(values) + 1, weights)
-    # Row by row: numpy's cumsum along the first axis takes eight times as long. Counts below 2**24 are exact.
-    for row in range(1, len(reached)):
-        reached[row] += reached[row - 1]
-    pairs = (positives * (reached[:-1:2] + reached[1::2])).sum(axis=0, dtype=np.float64) / 2
-    with np.errstate(invalid="ignore"):
-        share: NDArray[np.float64] = pairs / (positives.sum(axis=0, dtype=np.float64) * reached[-1])
-    return share
-
-
-def _sum_rows(rows: NDArray[np.int64], target: NDArray[np.int64], count: int, weights: Weights) -> NDArray[np.float32]:
-    """Add the rows of `weights` into their targets, (count, B): a sparse product, one pass over the memory."""
-    picks = sparse.csr_array((np.ones(len(rows), np.float32), (target, rows)), shape=(count, len(weights)))
-    summed: NDArray[np.float32] = picks @ weights
-    return summed
+    kind, measure = find_task(task), find_metric(metric, task)
+    return np.stack([resample_metric(measure, member, stack.label, kind, weights) for member in stack.probability])
 
 
 def bootstrap_score(stack: Stack, task: Task, metric: str, weights: Weights, seed: int = 0) -> Interval:

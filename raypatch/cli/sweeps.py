@@ -52,21 +52,13 @@ def plan(
     from raypatch.config import RunOptions
     from raypatch.resolve import resolve_search, resolve_trials
     from raypatch.study import load_study
-    from raypatch.sweep.cost.estimate import as_json, as_table, of_search, plan_cost
+    from raypatch.sweep.cost.estimate import as_json, as_table, plan_cost
 
     chosen = narrowing.apply(load_study(space))
-    search = None
-    if chosen.search is None:
-        resolved = resolve_trials(chosen)
-        trials, files = resolved.trials, resolved.files
-    else:
-        found = resolve_search(chosen)
-        search, files, trials = found.search, found.files, found.search.groups
-    options = RunOptions(files=files, **place.settings())
+    resolved = resolve_trials(chosen) if chosen.search is None else resolve_search(chosen)
+    options = RunOptions(files=resolved.files, **place.settings())
     say = functools.partial(print, file=sys.stderr, flush=True)
-    rows = plan_cost(trials, options, say, recalibrate=recalibrate)
-    if search is not None:
-        rows = [of_search(row, search.settings) for row in rows]
+    rows = plan_cost(resolved, options, say, recalibrate=recalibrate)
     print(as_json(rows) if json_ else as_table(rows))
 
 

@@ -99,7 +99,7 @@ def record_failure(config: TrialConfig, paths: TrialPaths, error: BaseException 
 
 
 def record_pruned(config: TrialConfig, paths: TrialPaths) -> TrialResult:
-    """Write a `pruned` result, with the validation figures of the best epoch, and drop weights nobody will use.
+    """Write a `pruned` result, with the validation scores of the best epoch, and drop weights nobody will use.
 
     Nobody else may write to the folder now: the caller holds its lock, or its holder waits in a report.
     """

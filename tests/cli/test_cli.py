@@ -17,20 +17,8 @@ from raypatch.sweep.run import Outcome
 from commands import Command
 from tiny import make_images
 
-TINY = (
-    "--name",
-    "demo",
-    "--model",
-    "test_vit",
-    "--weights",
-    "random",
-    "--patch-size",
-    "4",
-    "--seed",
-    "0",
-    "--set",
-    "epochs=2",
-)
+TINY = ("--name", "demo", "--model", "test_vit", "--weights", "random", "--patch-size", "4", "--seed", "0")
+TINY += ("--set", "epochs=2")
 
 
 def _images(tmp_path: Path, **changes: object) -> str:

@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 from raypatch.config import TrialConfig, make_config
 from raypatch.results import EpochRow, TrialResult
 from raypatch.search_settings import SearchSettings
-from raypatch.selection import lower_is_better, selection_score
+from raypatch.selection import goodness, lower_is_better, selection_score
 from raypatch.training.checkpoint import Progress
 from raypatch.training.loop import advance
 
@@ -28,10 +28,12 @@ class _Entry:
     progress: Progress = field(default_factory=Progress)
 
 
-class GroupStudy:
-    """The trials of one group, in the order of drawing, and the study that knows their scores.
+class SearchGroup:
+    """The trials of one group, in the order of drawing, and the Optuna study that knows their scores.
 
-    A trial's score after an epoch is its best selection figure so far: the one its kept weights have.
+    A trial's score after an epoch is its best selection score so far: the one its kept weights have. base: a trial of
+    the group, in which the searched fields are still open. label: the group's name; its draws hang on it.
+    best: the trial with the best score among those that ran through, and that score.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class GroupStudy:
     ) -> None:
         self.base, self.label, self.settings = base, label, settings
         self.entries: dict[str, _Entry] = {}
+        self.best: tuple[TrialConfig, float] | None = None
         self._rungs = settings.rungs(base.epochs)
         self._distributions = {name: searched.to_optuna() for name, searched in settings.fields.items()}
         self._study = optuna.create_study(
@@ -53,9 +56,14 @@ class GroupStudy:
         """How many samples are still to be drawn."""
         return max(0, self.settings.samples - len(self.entries))
 
+    def config_of(self, trial_id: str) -> TrialConfig:
+        """A trial that this group drew."""
+        return self.entries[trial_id].config
+
     def enter(self, config: TrialConfig) -> None:
         """Take up a trial that was drawn in an earlier session."""
-        self._study.enqueue_trial({name: field.drawn(name, config) for name, field in self.settings.fields.items()})
+        values = {name: field.drawn(name, config) for name, field in self.settings.fields.items()}
+        self._study.enqueue_trial(values)
         self._add(config, self._study.ask(self._distributions))
 
     def draw(self) -> TrialConfig:
@@ -95,7 +103,8 @@ class GroupStudy:
     def tell(self, result: TrialResult) -> None:
         """Take the end of a trial. A failed one counts as a sample, without a score."""
         entry = self.entries[result.trial_id]
-        trial, entry.goal = entry.trial, entry.progress.epoch
+        entry.goal = entry.progress.epoch
+        trial = entry.trial
         score = selection_score(self.base, result)
         if result.status == "pruned":
             self._study.tell(trial, state=TrialState.PRUNED)
@@ -103,6 +112,12 @@ class GroupStudy:
             self._study.tell(trial, state=TrialState.FAIL)
         else:
             self._study.tell(trial, score)
+            self._note_best(entry.config, score)
+
+    def _note_best(self, config: TrialConfig, score: float) -> None:
+        selection = self.base.selection
+        if self.best is None or goodness(selection, score) > goodness(selection, self.best[1]):
+            self.best = config, score
 
     def _add(self, config: TrialConfig, trial: optuna.Trial) -> None:
         trial.set_user_attr("trial_id", config.trial_id())

@@ -9,7 +9,7 @@ from rich.console import Console, Group
 from rich.text import Text
 
 from raypatch.results import EpochRow, TrialResult
-from raypatch.sweep.watch.progress import LiveDisplay, describe_result
+from raypatch.sweep.watch.display import LiveDisplay, describe_result
 
 REDRAW_SECONDS = 0.5
 WIDTH = 100
@@ -53,9 +53,12 @@ class NotebookDisplay(LiveDisplay):
             self._drawn = time.monotonic()
             self._handle.update(self._as_mime(), raw=True)
 
+    def _describe(self, result: TrialResult) -> Text:
+        return Text(describe_result(self.configs[result.trial_id], result))
+
     def _as_mime(self) -> dict[str, str]:
         """The display as text and as HTML, the last results beneath it."""
-        lines = [Text(describe_result(result)) for result in list(self.results.values())[-SHOWN_RESULTS:]]
+        lines = [self._describe(result) for result in list(self.results.values())[-SHOWN_RESULTS:]]
         console = Console(file=io.StringIO(), record=True, width=WIDTH, force_jupyter=False)
         console.print(Group(self.render(), *lines))
         page = console.export_html(inline_styles=True, clear=False, code_format="<pre>{code}</pre>")
