@@ -17,7 +17,14 @@ MAY_IMPORT_RAY = {
     "raypatch.sweep.watch.tracking",
 }
 LAYERS = (
-    ("raypatch.data.catalog", "raypatch.files", "raypatch.own_files", "raypatch.registry", "raypatch.words", "raypatch"),
+    (
+        "raypatch.data.catalog",
+        "raypatch.files",
+        "raypatch.own_files",
+        "raypatch.registry",
+        "raypatch.words",
+        "raypatch",
+    ),
     ("raypatch.config", "raypatch.search_settings", "raypatch.factors"),
     ("raypatch.data", "raypatch.results"),
     ("raypatch.tasks", "raypatch.runtime", "raypatch.methods"),  # raypatch.methods names its members, and loads none
