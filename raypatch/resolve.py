@@ -11,6 +11,7 @@ from raypatch.config import TrialConfig, make_config
 from raypatch.data.catalog import DatasetInfo, canonical_name
 from raypatch.data.source import describe
 from raypatch.factors import Factor, Level, factor_of_axis, factor_of_field
+from raypatch.methods import check_method
 from raypatch.own_files import OWN_FILE, own_file_id
 from raypatch.search_settings import Search, SearchedField, SearchSettings
 from raypatch.study import FACTS, Study, WhenRule, as_list, typed_value
@@ -211,8 +212,8 @@ class _Resolver:
 
 def check_fit(config: TrialConfig, info: DatasetInfo) -> None:
     """Raise ValueError where a config asks for what its dataset or its task cannot give."""
-    task = find_task(config.task or info.task)
-    scores = score_names(task)
+    check_method(config.method)
+    scores = score_names(find_task(config.task or info.task))
     if config.selection_metric not in scores:
         near = difflib.get_close_matches(config.selection_metric, scores, n=1) or scores
         known = " or ".join(f"val_{name}" for name in near)

@@ -149,7 +149,9 @@ class Study(BaseModel):
         for name, axis in self.grid.items():
             for field in _fields_of_axis(name, axis):
                 if field in set_by:
-                    raise ValueError(f"{field}: the levels of {set_by[field]} set it and {name} varies it; keep one")
+                    raise ValueError(
+                        f"{field}: the axes {set_by[field]} and {name} both set it; keep it in one of them"
+                    )
                 set_by[field] = name
                 if isinstance(axis, dict) and field_facts(field).role in ("block", "repeat"):
                     raise ValueError(
@@ -165,9 +167,9 @@ class Study(BaseModel):
 
     @validator(mode="after")
     def _compares_what_can_be_compared(self) -> Self:
-        searched = set(self.search.fields) if self.search else set()
+        searched = self.search.fields if self.search else ()
         for name in self.compare:
-            _require_known([name], [*self.grid, *searched, *TrialConfig.model_fields], what="compare")
+            _require_known([name], [*TrialConfig.model_fields, *self.grid, *searched], what="compare")
             if name in TrialConfig.model_fields and field_facts(name).role in ("block", "repeat"):
                 raise ValueError(f"compare: {name} is what the comparison is repeated over; name another field")
             is_field = name in TrialConfig.model_fields
@@ -208,7 +210,7 @@ class Study(BaseModel):
     def override(self, values: Mapping[str, Sequence[Any]]) -> "Study":
         """Return the study with each field of `values` replaced by an axis of these values, whatever set it before.
 
-        The name of an axis of named levels keeps those levels alone. Raises ValueError for a level that there is not,
+        The name of an axis of named levels keeps those levels alone. A baseline that is left out gives way. Raises ValueError for a level that there is not,
         and for a field that named levels set.
         """
         fixed = {key: value for key, value in self.fixed.items() if key not in values}
@@ -222,11 +224,12 @@ class Study(BaseModel):
                         f"{key} is set by the levels of {name}: choose among these with --set {name}="
                         f"{','.join(map(str, other))}"
                     )
+        baseline = {name: level for name, level in self.baseline.items() if _still_there(name, level, values)}
         if self.search is None:
-            return self._changed(fixed=fixed, grid=grid)
+            return self._changed(fixed=fixed, grid=grid, baseline=baseline)
         search = self.search.model_dump(by_alias=True, exclude_none=True)
         search["fields"] = {key: field for key, field in search["fields"].items() if key not in values}
-        return self._changed(fixed=fixed, grid=grid, search=search)
+        return self._changed(fixed=fixed, grid=grid, search=search, baseline=baseline)
 
     def override_compare(self, compare: Sequence[str]) -> "Study":
         """Return the study with other factors; a baseline of one that is compared no more is dropped.
@@ -286,6 +289,14 @@ class Study(BaseModel):
             return Study.model_validate(self.model_dump(by_alias=True, exclude_none=True) | parts)
         except ValidationError as error:
             raise ValueError(explain_validation(error, Study)) from error
+
+
+def _still_there(name: str, level: Any, values: Mapping[str, Sequence[Any]]) -> bool:
+    """Whether a level is still among those of its factor once `values` replace them."""
+    if name not in values:
+        return True
+    left = [typed_value(name, value) for value in values[name]]
+    return typed_value(name, level) in left
 
 
 def _fields_of_axis(name: str, axis: Axis) -> set[str]:

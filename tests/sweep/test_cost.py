@@ -21,7 +21,7 @@ from tiny import make_images, tiny_study, tiny_trial
 
 def test_training_with_checkpointing_gives_the_same_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from raypatch.results import TrialPaths
-    from raypatch.training.loop import train_trial
+    from raypatch.trial import train_trial
 
     config, options = tiny_trial(make_images(tmp_path / "a.npz"), epochs=1, precision="float32")
     losses = []
