@@ -34,7 +34,7 @@ LAYERS = (
     ("raypatch.methods.finetune", "raypatch.methods.linear_probe"),
     ("raypatch.trial",),
     ("raypatch.sweep.stop", "raypatch.sweep.cost", "raypatch.sweep.ray_setup", "raypatch.sweep.watch"),
-    ("raypatch.sweep.session", "raypatch.sweep.preflight"),
+    ("raypatch.sweep.session", "raypatch.sweep.executors.preflight"),
     ("raypatch.sweep.plan", "raypatch.sweep.record"),
     ("raypatch.sweep.guard", "raypatch.sweep.watch.tracking"),
     ("raypatch.sweep.tuning", "raypatch.sweep.executors"),
