@@ -22,7 +22,7 @@ from raypatch.sweep.session import ExecutorOptions, Session
 from raypatch.sweep.source import TrialSource, open_source
 from raypatch.sweep.stop import StopRequest
 from raypatch.sweep.tuning.recipes import describe_search, summarize_search, write_recipes
-from raypatch.sweep.watch.display import make_display
+from raypatch.sweep.watch.choose import make_display
 
 __all__ = ["ExecutorOptions", "Outcome", "resume_sweep", "run_sweep"]
 
