@@ -313,7 +313,9 @@ def test_last_epoch_is_never_given_up_and_undefined_scores_are_no_best() -> None
 def test_wrong_searches_are_refused(data: Path, search: dict[str, object], message: str) -> None:
     def resolve() -> None:
         space = _space(data)
-        grid = {} if "patch_size" in str(search) else space.grid
+        grid = dict(space.grid)
+        if "patch_size" in str(search):
+            del grid["patch_size"]
         settings = {"fields": LR, "samples": 4, "grace_epochs": 1} | search
         resolve_search(Study.model_validate(space.model_dump() | {"grid": grid, "search": settings}))
 
