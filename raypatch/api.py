@@ -120,7 +120,7 @@ def report(
     from raypatch.analysis.report import write_report
 
     factors = None if compare is None else as_list(compare)
-    return write_report(_as_paths(runs), None if out is None else Path(out), formats, compare=factors)
+    return write_report(_as_paths(runs), None if out is None else Path(out), formats)
 
 
 def tell(outcome: "Outcome") -> None:

@@ -240,23 +240,34 @@ def _levels_of(config: TrialConfig, factors: Sequence[Factor], named: Mapping[st
 
 def _with_values(study: Study, settings: SearchSettings, values: Mapping[str, Sequence[Any]]) -> Study:
     """The study with searched fields at these values; a searched set of named levels is an axis of these again."""
-    lists = {name: given for name, given in values.items() if settings.fields[name].levels is None}
-    narrowed = study.override(lists)
-    grid = dict(narrowed.grid)
+    grid = dict(study.grid)
+    lists = {}
     for name, given in values.items():
         levels = settings.fields[name].levels
-        if levels is not None:
+        if levels is None:
+            lists[name] = given
+        else:
             grid[name] = {level: levels[level] for level in given}
-    return narrowed.model_copy(update={"grid": grid})
+    return study.model_copy(update={"grid": grid}).override(lists)
 
 
 def _canonical_choice(settings: SearchSettings, name: str, trials: Sequence[TrialConfig]) -> SearchSettings:
-    """The settings with the choices of a field as a TrialConfig names them."""
-    if not settings.fields[name].choice:
+    """The settings with the choices or levels of a field as a TrialConfig names them. trials: one or more of each."""
+    searched = settings.fields[name]
+    if searched.choice:
+        canonical = SearchedField(choice=tuple(dict.fromkeys(getattr(config, name) for config in trials)))
+    elif searched.levels:
+        fields = list(searched.fields(name, searched.ends[0]))
+        distinct = list(dict.fromkeys(tuple(getattr(config, field) for field in fields) for config in trials))
+        if len(distinct) < len(searched.levels):
+            raise ValueError(f"two levels of {name} are the same trial; give them fields that differ")
+        levels = {}
+        for level, values in zip(searched.levels, distinct, strict=True):
+            levels[level] = dict(zip(fields, values, strict=True))
+        canonical = SearchedField(levels=levels)
+    else:
         return settings
-    canonical = tuple(dict.fromkeys(getattr(config, name) for config in trials))
-    fields = settings.fields | {name: SearchedField.model_validate({"choice": canonical})}
-    return settings.model_copy(update={"fields": fields})
+    return settings.model_copy(update={"fields": settings.fields | {name: canonical}})
 
 
 def searched_factor(factor: Factor, settings: SearchSettings) -> Factor:

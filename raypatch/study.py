@@ -149,21 +149,31 @@ class Study(BaseModel):
         for name, axis in self.grid.items():
             for field in _fields_of_axis(name, axis):
                 if field in set_by:
-                    raise ValueError(f"{field}: the levels of {set_by[field]} set it and {name} varies it; keep one")
+                    raise ValueError(
+                        f"{field}: the axes {set_by[field]} and {name} both set it; keep it in one of them"
+                    )
                 set_by[field] = name
                 if isinstance(axis, dict) and field_facts(field).role in ("block", "repeat"):
                     raise ValueError(
                         f"the levels of {name} set {field}; that is an axis of its own, not part of a level"
                     )
+        for name, searched in self.search.fields.items() if self.search else ():
+            for field in sorted(_fields_of_axis(name, searched.levels or [name])):
+                if field in set_by:
+                    raise ValueError(
+                        f"{field}: the levels of {set_by[field]} set it and the search varies it; keep one"
+                    )
         return self
 
     @validator(mode="after")
     def _compares_what_can_be_compared(self) -> Self:
+        searched = self.search.fields if self.search else ()
         for name in self.compare:
-            _require_known([name], {*TrialConfig.model_fields, *self.grid}, what="compare")
+            _require_known([name], [*TrialConfig.model_fields, *self.grid, *searched], what="compare")
             if name in TrialConfig.model_fields and field_facts(name).role in ("block", "repeat"):
                 raise ValueError(f"compare: {name} is what the comparison is repeated over; name another field")
-            if self.search and name in self.search.fields and field_facts(name).role == "hyperparameter":
+            is_field = name in TrialConfig.model_fields
+            if is_field and name in searched and field_facts(name).role == "hyperparameter":
                 raise ValueError(f"compare: {name} is searched, so its levels are not compared; keep one of the two")
         if len(set(self.compare)) < len(self.compare):
             raise ValueError(f"compare: {', '.join(self.compare)} names a factor twice")
@@ -200,7 +210,7 @@ class Study(BaseModel):
     def override(self, values: Mapping[str, Sequence[Any]]) -> "Study":
         """Return the study with each field of `values` replaced by an axis of these values, whatever set it before.
 
-        The name of an axis of named levels keeps those levels alone. Raises ValueError for a level that there is not,
+        The name of an axis of named levels keeps those levels alone. A baseline that is left out gives way. Raises ValueError for a level that there is not,
         and for a field that named levels set.
         """
         fixed = {key: value for key, value in self.fixed.items() if key not in values}
@@ -214,11 +224,12 @@ class Study(BaseModel):
                         f"{key} is set by the levels of {name}: choose among these with --set {name}="
                         f"{','.join(map(str, other))}"
                     )
+        baseline = {name: level for name, level in self.baseline.items() if _still_there(name, level, values)}
         if self.search is None:
-            return self._changed(fixed=fixed, grid=grid)
+            return self._changed(fixed=fixed, grid=grid, baseline=baseline)
         search = self.search.model_dump(by_alias=True, exclude_none=True)
         search["fields"] = {key: field for key, field in search["fields"].items() if key not in values}
-        return self._changed(fixed=fixed, grid=grid, search=search)
+        return self._changed(fixed=fixed, grid=grid, search=search, baseline=baseline)
 
     def override_compare(self, compare: Sequence[str]) -> "Study":
         """Return the study with other factors; a baseline of one that is compared no more is dropped.
@@ -239,14 +250,23 @@ class Study(BaseModel):
     def search_together(self) -> "Study":
         """Return the study with its factors searched: each axis becomes one choice within each dataset."""
         assert self.search is not None
-        fields = self.search.model_dump(by_alias=True, exclude_none=True)["fields"]
+        search = self.search.model_dump(by_alias=True, exclude_none=True)
         fixed, grid = dict(self.fixed), dict(self.grid)
         for name in self.compared:
             axis = grid.pop(name, None) or [fixed.pop(name, None)]
             if len(axis) < 2:
                 raise ValueError(f"--together needs two levels of {name} at least, not {', '.join(map(str, axis))}")
-            fields[name] = {"levels": axis} if isinstance(axis, dict) else {"choice": axis}
-        return self._changed(fixed=fixed, grid=grid).override_search(fields=fields)
+            search["fields"][name] = {"levels": self._fill_levels(axis)} if isinstance(axis, dict) else {"choice": axis}
+        return self._changed(fixed=fixed, grid=grid, search=search)
+
+    def _fill_levels(self, levels: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+        """Return the levels of an axis, each with every field that one of them sets: drawn in turn, none may leak."""
+        filled: dict[str, dict[str, Any]] = {name: {} for name in levels}
+        for field in dict.fromkeys(field for fields in levels.values() for field in fields):
+            otherwise = self.fixed.get(field, TrialConfig.model_fields[field].get_default())
+            for name, fields in levels.items():
+                filled[name][field] = fields.get(field, otherwise)
+        return filled
 
     def add_rules(self, rules: Sequence[WhenRule]) -> "Study":
         """Return the study with further when-rules; where two set a field, the last one that holds wins."""
@@ -269,6 +289,14 @@ class Study(BaseModel):
             return Study.model_validate(self.model_dump(by_alias=True, exclude_none=True) | parts)
         except ValidationError as error:
             raise ValueError(explain_validation(error, Study)) from error
+
+
+def _still_there(name: str, level: Any, values: Mapping[str, Sequence[Any]]) -> bool:
+    """Whether a level is still among those of its factor once `values` replace them."""
+    if name not in values:
+        return True
+    left = [typed_value(name, value) for value in values[name]]
+    return typed_value(name, level) in left
 
 
 def _fields_of_axis(name: str, axis: Axis) -> set[str]:

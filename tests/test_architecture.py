@@ -9,16 +9,22 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = {"raypatch": ROOT / "raypatch", "raypatch.analysis": ROOT / "analysis"}
 OPTIONAL = {"ray", "medmnist", "fvcore", "optuna", "pandas", "scipy", "sklearn", "matplotlib", "typer", "tensorboardX"}
 MAY_IMPORT_RAY = {
-    "raypatch.sweep.executors.ray",
-    "raypatch.sweep.executors.ray_setup",
     "raypatch.sweep.executors.tuner",
+    "raypatch.sweep.ray_setup",
     "raypatch.sweep.executors.ray_cap",
     "raypatch.sweep.executors.cluster",
     "raypatch.sweep.watch.gauges",
     "raypatch.sweep.watch.tracking",
 }
 LAYERS = (
-    ("raypatch.data.catalog", "raypatch.files", "raypatch.own_files", "raypatch.registry", "raypatch.words", "raypatch"),
+    (
+        "raypatch.data.catalog",
+        "raypatch.files",
+        "raypatch.own_files",
+        "raypatch.registry",
+        "raypatch.words",
+        "raypatch",
+    ),
     ("raypatch.config", "raypatch.search_settings", "raypatch.factors"),
     ("raypatch.data", "raypatch.results"),
     ("raypatch.tasks", "raypatch.runtime", "raypatch.methods"),  # raypatch.methods names its members, and loads none
@@ -27,6 +33,11 @@ LAYERS = (
     ("raypatch.training",),
     ("raypatch.methods.finetune", "raypatch.methods.linear_probe"),
     ("raypatch.trial",),
+    ("raypatch.sweep.stop", "raypatch.sweep.cost", "raypatch.sweep.ray_setup", "raypatch.sweep.watch"),
+    ("raypatch.sweep.session", "raypatch.sweep.preflight"),
+    ("raypatch.sweep.plan", "raypatch.sweep.record"),
+    ("raypatch.sweep.guard", "raypatch.sweep.watch.tracking"),
+    ("raypatch.sweep.tuning", "raypatch.sweep.executors"),
     ("raypatch.sweep", "raypatch.analysis", "raypatch.predict"),
     ("raypatch.api",),
     ("raypatch.cli",),
@@ -75,6 +86,29 @@ def _layer(module: str) -> int:
     return max(matching)[1]
 
 
+def _imported_modules(module: str, tree: ast.Module) -> set[str]:
+    """The modules that a module needs to run, at its import or later; `from package import module` means the module."""
+    found = set()
+    for node in ast.walk(_without_type_checking(tree)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                found.add(name if name in MODULES else node.module)
+    return (found & MODULES.keys()) - {module}
+
+
+def _without_type_checking(tree: ast.Module) -> ast.Module:
+    """The module without the imports that only a type checker sees."""
+    kept = []
+    for node in tree.body:
+        is_guard = isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+        if not is_guard:
+            kept.append(node)
+    return ast.Module(body=kept, type_ignores=[])
+
+
 MODULES = _modules()
 
 
@@ -83,6 +117,15 @@ def test_imports_point_down(module: str) -> None:
     for name in _imports(MODULES[module], top_level=False):
         if name in MODULES and name != module:
             assert _layer(name) <= _layer(module), f"{module} imports {name}, which stands above it"
+
+
+def test_no_imports_go_in_a_circle() -> None:
+    needs = {module: _imported_modules(module, tree) for module, tree in MODULES.items()}
+    while free := [module for module, needed in needs.items() if not needed & needs.keys()]:
+        for module in free:
+            del needs[module]
+    circle = {module: sorted(needed & needs.keys()) for module, needed in needs.items()}
+    assert not circle, f"these import each other, or something that does: {circle}"
 
 
 @pytest.mark.parametrize("module", sorted(MODULES))

@@ -20,7 +20,7 @@ def runs(
     import json
 
     from raypatch.sweep.folders import list_runs, word_bytes
-    from raypatch.sweep.watch.progress import duration
+    from raypatch.words import duration
 
     found = list_runs(folder)
     if json_:

@@ -57,7 +57,8 @@ def fields(
     found = [describe_field(each) for each in ([name] if name else TrialConfig.model_fields)]
     if json_:
         print(json.dumps([dataclasses.asdict(field) for field in found], indent=1))
-    else:
-        print(list_fields(found))
-    if name and not json_:
-        print(f"{'':15} in a study: `fixed: {{{name}: …}}` or `grid: {{{name}: […, …]}}`; to change one: --set {name}=…")
+        return
+    print(list_fields(found))
+    if name:
+        print(f"{'':15} In a study: `fixed: {{{name}: …}}` or `grid: {{{name}: […, …]}}`.")
+        print(f"{'':15} On the command line: --set {name}=… in place of what the study says.")

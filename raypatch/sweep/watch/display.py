@@ -99,6 +99,10 @@ def make_display(
     todo: Sequence[TrialConfig], seconds: Mapping[str, float], *, done: int, side_by_side: int
 ) -> LiveDisplay | LineDisplay:
     """The display that fits where the output goes."""
+    from raypatch.sweep.watch.notebook import NotebookDisplay, in_notebook
+
+    if in_notebook():
+        return NotebookDisplay(todo, seconds, done=done, side_by_side=side_by_side)
     kind = LiveDisplay if Console().is_terminal else LineDisplay
     return kind(todo, seconds, done=done, side_by_side=side_by_side)
 
