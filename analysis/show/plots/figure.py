@@ -15,10 +15,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from raypatch.analysis.show.panels import INK
+from raypatch.analysis.show.plots.style import INK, wrap_title
 
 FILE_FORMATS = ("svg", "pdf", "png")
 PANEL_INCHES = (3.2, 2.5)
+CHARACTERS = 55
+"""How many fit above a panel in print."""
 MOST_PANELS = 40
 DATE_KEYS = {"svg": "Date", "pdf": "CreationDate"}
 WORTH_PROCESSES = 24
@@ -73,15 +75,21 @@ def draw_plot(plot: Plot) -> Figure:
         grid = figure.subplots(rows, columns, squeeze=False).flatten()
         for axes, (name, data) in zip(grid, found.items(), strict=False):
             plot.draw(axes, data)
-            axes.set_title(name)
+            axes.set_title(wrap_title(name))
         for axes in grid[len(found) :]:
             axes.set_axis_off()
         if plot.lines:
             handles = [Line2D([], [], color=c, marker=m, label=label) for label, c, m in plot.lines]
-            figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), frameon=False)
+            figure.legend(handles=handles, loc="outside upper center", ncols=_columns_of(plot, columns), frameon=False)
         figure.draw_without_rendering()
         figure.set_layout_engine("none")  # the layout is found: do not find it again for each format
     return figure
+
+
+def _columns_of(plot: Plot, panels: int) -> int:
+    """How many entries of the legend fit side by side above so many panels."""
+    longest = max(len(label) for label, _, _ in plot.lines)
+    return max(1, min(len(plot.lines), panels * CHARACTERS // (longest + 6)))
 
 
 def on_all_cores(draw: Callable[..., Drawn], calls: Sequence[tuple[Any, ...]], *, panels: int) -> list[Drawn]:

@@ -1,16 +1,14 @@
 """The report as one HTML page that needs nothing outside itself: no script, no address, no font."""
 
 import base64
-from collections.abc import Sequence
 from pathlib import Path
 
 import jinja2
 import pandas as pd
 from markupsafe import Markup
 
-from raypatch.analysis.answer.sentences import Statement
-from raypatch.analysis.show.figures import Plot, on_all_cores, panel_svg
-from raypatch.analysis.show.sections import METHOD, Section
+from raypatch.analysis.show.plots.figure import Plot, on_all_cores, panel_svg
+from raypatch.analysis.report_parts import Report
 
 FOLDER = Path(__file__).parent
 
@@ -27,11 +25,10 @@ MARKER_PATHS = {
 }
 
 
-def render_page(
-    title: str, lead: str, statements: Sequence[Statement], notes: Sequence[str], sections: Sequence[Section]
-) -> str:
+def render_page(report: Report) -> str:
     """Return the page; everything that comes from files (names, classes, errors) is escaped."""
-    calls = [(plot, name, data) for section in sections for plot in section.plots for name, data in plot.panels.items()]
+    plots = [plot for section in report.sections for plot in section.plots]
+    calls = [(plot, name, data) for plot in plots for name, data in plot.panels.items()]
     drawn = on_all_cores(panel_svg, calls, panels=len(calls))
     panels = {(plot.name, name): svg for (plot, name, _), svg in zip(calls, drawn, strict=True)}
 
@@ -41,12 +38,7 @@ def render_page(
     loader = jinja2.FileSystemLoader(FOLDER)
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     return environment.get_template("report.html").render(
-        title=title,
-        lead=lead,
-        statements=statements,
-        notes=notes,
-        sections=sections,
-        method=METHOD,
+        report=report,
         markers=MARKER_PATHS,
         css=Markup((FOLDER / "report.css").read_text("utf-8")),  # noqa: S704  our own file
         panel_svg=panel,
