@@ -53,7 +53,8 @@ def _compare(old: pd.DataFrame, new: pd.DataFrame) -> list[str]:
         return [f"lacks the columns {', '.join(lacking)}"]
     if len(old) != len(new):
         return [f"has {len(new)} rows, not {len(old)}"]
-    names = [column for column in old if old[column].dtype == object or new[column].dtype == object]
+    numeric = pd.api.types.is_numeric_dtype
+    names = [column for column in old if not (numeric(old[column]) and numeric(new[column]))]
     numbers = [column for column in old if column not in names]
     # Rows are the same by what they name; numbers settle the order of those that name the same.
     order = [*names, *numbers]
