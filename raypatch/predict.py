@@ -22,9 +22,9 @@ from raypatch.models.weights import normalisation
 from raypatch.results import DatasetFacts, ModelFacts, SweepPaths, TrialPaths, TrialResult, read_config, read_result
 from raypatch.runtime import resolve_device, resolve_precision
 from raypatch.selection import goodness
-from raypatch.tasks.metrics import predicted_classes
+from raypatch.tasks import find_task
 from raypatch.training.checkpoint import load_tensors
-from raypatch.training.evaluate import predict_logits, probabilities
+from raypatch.training.evaluate import predict_logits
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def predict_member(member: FinishedTrial, images: torch.Tensor, device_name: str
         std=std,
         precision=resolve_precision(member.result.precision, device),
     )
-    return probabilities(logits, member.dataset.task).cpu().numpy()
+    return find_task(member.dataset.task).probabilities(logits).cpu().numpy()
 
 
 def load_model(member: FinishedTrial) -> VisionTransformer:
@@ -222,11 +222,7 @@ def _as_csv(names: Sequence[str], probability: NDArray[np.float32], facts: Datas
     lines = io.StringIO()
     writer = csv.writer(lines, lineterminator="\n")
     writer.writerow(["name", "predicted", *(f"p({name})" for name in facts.classes)])
-    found = predicted_classes(probability, facts.task)
-    for name, row, one in zip(names, probability, found, strict=True):
-        if facts.task == "multilabel":
-            predicted = "; ".join(label for label, value in zip(facts.classes, one, strict=True) if value)
-        else:
-            predicted = facts.classes[int(one)]
+    words = find_task(facts.task).words(probability, facts.classes)
+    for name, predicted, row in zip(names, words, probability, strict=True):
         writer.writerow([name, predicted, *(repr(float(value)) for value in row)])
     return lines.getvalue()

@@ -1,5 +1,6 @@
 """A study resolved: its explicit trials, the level that each has of every factor, the own files that they name."""
 
+import difflib
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from raypatch.factors import Factor, Level, factor_of_axis, factor_of_field
 from raypatch.own_files import OWN_FILE, own_file_id
 from raypatch.search_settings import Search, SearchedField, SearchSettings
 from raypatch.study import FACTS, Study, WhenRule, as_list, typed_value
+from raypatch.tasks import find_task, score_names
 
 _DEFAULTS = {name: field.default for name, field in TrialConfig.model_fields.items() if not field.is_required()}
 _SUFFIXES = {"dataset": (".npz",), "weights": (".safetensors", ".pth", ".pt", ".bin")}
@@ -208,7 +210,13 @@ class _Resolver:
 
 
 def check_fit(config: TrialConfig, info: DatasetInfo) -> None:
-    """Raise ValueError where a config asks for what its dataset cannot give."""
+    """Raise ValueError where a config asks for what its dataset or its task cannot give."""
+    task = find_task(config.task or info.task)
+    scores = score_names(task)
+    if config.selection_metric not in scores:
+        near = difflib.get_close_matches(config.selection_metric, scores, n=1) or scores
+        known = " or ".join(f"val_{name}" for name in near)
+        raise ValueError(f"selection={config.selection} is no score that is computed for {info.name}: use {known}")
     if info.dimensions == 2 and config.inflation != "repeat":
         raise ValueError(f"inflation={config.inflation} is for volumes; {info.name} has 2D images: leave it out")
     if config.resize == "pad" and config.image_size < info.size:

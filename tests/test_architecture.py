@@ -17,7 +17,7 @@ MAY_IMPORT_RAY = {
     "raypatch.sweep.watch.tracking",
 }
 LAYERS = (
-    ("raypatch.data.catalog", "raypatch.files", "raypatch.own_files", "raypatch"),
+    ("raypatch.data.catalog", "raypatch.files", "raypatch.own_files", "raypatch.registry", "raypatch"),
     ("raypatch.config", "raypatch.search_settings", "raypatch.factors"),
     ("raypatch.data", "raypatch.results"),
     ("raypatch.tasks", "raypatch.models", "raypatch.methods", "raypatch.runtime", "raypatch.selection"),

@@ -43,6 +43,7 @@ from raypatch.runtime import (
     resolve_precision,
 )
 from raypatch.selection import goodness
+from raypatch.tasks import Task, find_task
 from raypatch.training.checkpoint import (
     Progress,
     load_tensors,
@@ -51,7 +52,7 @@ from raypatch.training.checkpoint import (
     save_tensors,
     training_state,
 )
-from raypatch.training.evaluate import predict_logits, probabilities, score_logits
+from raypatch.training.evaluate import predict_logits, score_logits
 from raypatch.training.optim import learning_rate, make_optimizer, set_learning_rate
 from raypatch.training.step import TrainingStep
 
@@ -72,6 +73,7 @@ class Trained:
 
     config: TrialConfig
     info: DatasetInfo
+    task: Task
     facts: ModelFacts
     model: VisionTransformer
     mean: torch.Tensor
@@ -100,6 +102,7 @@ def prepare(config: TrialConfig, options: RunOptions) -> Trained:
     return Trained(
         config,
         info,
+        find_task(config.task or info.task),
         facts,
         model=built.model.to(device),
         mean=torch.tensor(built.mean, device=device),
@@ -135,7 +138,7 @@ def train_trial(
     step = TrainingStep(
         model,
         optimizer,
-        task=trained.info.task,
+        task=trained.task,
         mean=trained.mean,
         std=trained.std,
         precision=trained.precision,
@@ -173,7 +176,7 @@ def train_trial(
         if not (math.isfinite(train_loss) and logits.isfinite().all()):
             raise TrialError(f"training diverged in epoch {epoch + 1}: its loss is {train_loss}; lower lr={config.lr}")
 
-        scores = score_logits(logits, val.labels, trained.info.task)
+        scores = score_logits(logits, val.labels, trained.task, final=False)
         row = EpochRow(
             epoch=epoch + 1,
             train_loss=train_loss,
@@ -240,11 +243,11 @@ def _finish(
     splits: dict[Split, ResidentSplit] = {"val": val, "test": test}
     for name, split in splits.items():
         logits = trained.logits(split)
-        scores[name] = score_logits(logits, split.labels, trained.info.task)
+        scores[name] = score_logits(logits, split.labels, trained.task, final=True)
         predictions[name] = Predictions(
             index=split.index.numpy(),
             label=split.labels.cpu().numpy(),
-            probability=probabilities(logits, trained.info.task).cpu().numpy(),
+            probability=trained.task.probabilities(logits).cpu().numpy(),
         )
     write_predictions(paths.predictions, predictions)
     rows = read_epochs(paths.epochs)
@@ -257,7 +260,7 @@ def _finish(
         val=dict(scores["val"]),
         test=dict(scores["test"]),
         dataset=DatasetFacts(
-            task=info.task,
+            task=trained.config.task or info.task,
             dimensions=3 if info.dimensions == 3 else 2,
             channels=3 if info.channels == 3 else 1,
             classes=info.classes,

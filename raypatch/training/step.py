@@ -7,9 +7,8 @@ import torch
 from torch import nn
 
 from raypatch.data.augment import augment, normalize, to_float
-from raypatch.data.catalog import Task
 from raypatch.runtime import Precision, rounded_products
-from raypatch.training.evaluate import classification_loss
+from raypatch.tasks import Task
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +45,7 @@ class TrainingStep:
     ) -> None:
         self.model = model
         self.optimizer = optimizer
-        self.task: Task = task
+        self.task = task
         self.mean = mean
         self.std = std
         self.precision = precision
@@ -110,7 +109,7 @@ class TrainingStep:
             for part, part_labels in parts:
                 with torch.autocast(part.device.type, torch.bfloat16, enabled=cast):
                     logits = self.model(part)
-                loss = classification_loss(logits, part_labels, self.task) * (len(part) / len(inputs))
+                loss = self.task.loss(logits, part_labels) * (len(part) / len(inputs))
                 torch.autograd.backward(loss)
                 total += loss.detach()
         self.optimizer.step()

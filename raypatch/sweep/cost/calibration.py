@@ -24,6 +24,7 @@ from raypatch.models.build import build_model, set_training_mode
 from raypatch.models.flops import trial_facts
 from raypatch.models.memory import evaluation_batch, fit_memory
 from raypatch.runtime import provenance, resolve_device, resolve_precision
+from raypatch.tasks import find_task
 from raypatch.training.checkpoint import Progress, save_tensors
 from raypatch.training.evaluate import predict_logits
 from raypatch.training.optim import make_optimizer
@@ -114,14 +115,14 @@ def time_trial(config: TrialConfig, options: RunOptions) -> Timing:
     shape = (config.image_size,) * info.dimensions
     count = max(config.batch_size, min(64, evaluation_batch(facts.tokens, math.prod(shape))))
     images = torch.randint(0, 256, (count, info.channels, *shape), dtype=torch.uint8).to(device)
-    many = info.task == "multilabel"
-    labels = torch.zeros((config.batch_size, len(info.classes)) if many else (config.batch_size,), dtype=torch.int64)
+    task = find_task(config.task or info.task)
+    labels = task.blank_labels(config.batch_size, task.outputs(info.classes))
     parameters = draw_parameters(config.batch_size, shape, torch.Generator(), mirror_safe=True).to(device)
     batch = images[: config.batch_size], labels.to(device), parameters if config.augmentation == "paper" else None
     step = TrainingStep(
         model,
         make_optimizer(model, config),
-        task=info.task,
+        task=task,
         mean=mean,
         std=std,
         precision=precision,
