@@ -23,8 +23,7 @@ from raypatch.config import TrialConfig
 from raypatch.factors import Factor, factor_of_axis, factor_of_field, field_label
 from raypatch.files import write_atomically
 from raypatch.results import SweepPaths
-from raypatch.tasks.protocols import Metric
-from raypatch.tasks.registry import find_task
+from raypatch.tasks import Metric, find_task
 
 
 @dataclass(frozen=True)

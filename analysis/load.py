@@ -17,9 +17,8 @@ from raypatch.analysis.trial_rows import Problem, Reading, read_trial
 from raypatch.config import TrialConfig
 from raypatch.factors import Factor
 from raypatch.results import (
-    Expectation,
     DamagedFileError,
-
+    Expectation,
     SweepPaths,
     SweepRecord,
     TrialPaths,

@@ -10,7 +10,7 @@ import pandas as pd
 
 from raypatch.analysis.statistics.ranks import ALPHA, RankTest, compare_ranks, correct_holm
 from raypatch.factors import Factor
-from raypatch.tasks.protocols import Metric
+from raypatch.tasks import Metric
 
 NEAR = 0.01
 """Levels this near to the best validation score count as good as it when a cheaper one is looked for."""

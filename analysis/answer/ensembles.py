@@ -16,8 +16,7 @@ from raypatch.analysis.statistics.ensembles import Rule, combine, fit_combinatio
 from raypatch.analysis.statistics.stacks import load_stack
 from raypatch.config import TrialConfig, field_facts
 from raypatch.factors import Factor
-from raypatch.tasks.protocols import Metric
-from raypatch.tasks.registry import find_task
+from raypatch.tasks import Metric, find_task
 
 MOST_MEMBERS = 3
 

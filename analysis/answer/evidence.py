@@ -14,8 +14,7 @@ from raypatch.analysis.statistics.resampling import RESAMPLES, Resampled, differ
 from raypatch.analysis.statistics.stacks import Stack, load_stack
 from raypatch.analysis.trial_rows import Problem
 from raypatch.results import DamagedFileError
-from raypatch.tasks.protocols import Metric, Task
-from raypatch.tasks.registry import find_task, task_metrics
+from raypatch.tasks import Metric, Task, find_task, task_metrics
 
 
 @dataclass(frozen=True)

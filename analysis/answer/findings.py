@@ -24,7 +24,7 @@ from raypatch.analysis.load import Results
 from raypatch.analysis.statistics.resampling import RESAMPLES
 from raypatch.analysis.trial_rows import Problem
 from raypatch.factors import Factor
-from raypatch.tasks.protocols import Metric
+from raypatch.tasks import Metric
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,7 @@ from collections.abc import Iterable
 import pandas as pd
 
 from raypatch.analysis.columns import score_column
-from raypatch.tasks.protocols import Metric
-from raypatch.tasks.registry import find_metric, find_task, task_metrics
+from raypatch.tasks import Metric, find_metric, find_task, task_metrics
 
 
 def shown_metrics(trials: pd.DataFrame, headline: Metric) -> tuple[Metric, ...]:

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from raypatch.tasks.protocols import Label, Probability, Task
+from raypatch.tasks import Label, Probability, Task
 
 BINS = 15
 

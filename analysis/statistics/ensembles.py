@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raypatch.analysis.statistics.stacks import Stack
-from raypatch.tasks.protocols import Task
+from raypatch.tasks import Task
 
 Rule = Literal["mean", "vote", "weighted", "greedy"]
 RULES: tuple[Rule, ...] = get_args(Rule)

@@ -42,9 +42,7 @@ def compare_ranks(scores: pd.DataFrame) -> RankTest:
     complete = scores.dropna()
     n, k = complete.shape
     if n < 2 or k < 2:
-        raise ValueError(
-            f"a test across datasets needs two datasets with every level and two levels, not {n} and {k}"
-        )
+        raise ValueError(f"a test across datasets needs two datasets with every level and two levels, not {n} and {k}")
     ranks = complete.rank(axis=1, ascending=False).mean().sort_values(kind="stable")
     statistic, p = _friedman(complete)
     return RankTest(

@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raypatch.analysis.statistics.stacks import MisalignedError, Stack
-from raypatch.tasks.protocols import Metric, Task, Weights
-from raypatch.tasks.weighted import resample_metric
+from raypatch.tasks import Metric, Task, Weights, resample_metric
 
 RESAMPLES = 1000
 LEVEL = 0.95

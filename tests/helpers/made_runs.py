@@ -29,7 +29,7 @@ from raypatch.results import (
     write_predictions,
 )
 from raypatch.study import Study
-from raypatch.tasks.registry import find_task
+from raypatch.tasks import find_task
 
 PROVENANCE = {"raypatch": "made up", "torch": "made up", "git": "made up", "hardware": "made up, nothing was trained"}
 GRID = (

@@ -7,8 +7,8 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
-from raypatch.analysis.show.plots.figure import Plot, on_all_cores, panel_svg
 from raypatch.analysis.report_parts import Report
+from raypatch.analysis.show.plots.figure import Plot, on_all_cores, panel_svg
 
 FOLDER = Path(__file__).parent
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 
-from raypatch.analysis.show.tables.table import Cell, Row, Table
+from raypatch.analysis.show.tables.table import Row, Table
 
 LATEX_ROWS = 40
 

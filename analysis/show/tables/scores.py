@@ -11,7 +11,7 @@ from raypatch.analysis.answer.summary import mark_best, singles
 from raypatch.analysis.show.tables.table import Cell, Table
 from raypatch.analysis.wording import percent, significant
 from raypatch.factors import field_heading
-from raypatch.tasks.protocols import Metric
+from raypatch.tasks import Metric
 
 GFLOPS_NOTE = "GFLOPs: 2 × multiply-accumulates per image; an ensemble costs the sum of its members."
 
