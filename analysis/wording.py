@@ -1,5 +1,7 @@
 """Numbers as people read them: scores, differences, times, p-values; used by sentences, tables and plots."""
 
+from collections.abc import Sequence
+
 import pandas as pd
 
 from raypatch.factors import Factor
@@ -66,6 +68,11 @@ def plural(label: str) -> str:
     """Return a label in the plural where its last word takes an s: patch sizes; else levels of it."""
     plain = label.isascii() and " of " not in label and not label.endswith(("s", "ing", "ion", "data"))
     return f"{label}s" if plain else f"levels of {label}"
+
+
+def list_names(names: Sequence[str]) -> str:
+    """Return names one after another, between commas, or semicolons where a name holds a comma itself."""
+    return ("; " if any("," in name for name in names) else ", ").join(names)
 
 
 def start_sentence(factor: Factor, level: str) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from raypatch.analysis.answer.cells import ENSEMBLE
 from raypatch.analysis.answer.conclusions import Answer, Conclusion
 from raypatch.analysis.answer.findings import Findings
-from raypatch.analysis.wording import p_equals, percent, plural, points, start_sentence, times
+from raypatch.analysis.wording import list_names, p_equals, percent, plural, points, start_sentence, times
 from raypatch.factors import Factor
 
 SAME = 0.005
@@ -78,7 +78,7 @@ def _gain(factor: Factor, answer: Answer) -> str:
     _, least, most = answer.gain
     where = f" ({points(least)} to {points(most)})" if len(answer.datasets) > 1 else ""
     return (
-        f"It was chosen on validation among {', '.join(answer.levels)}. The gain is the mean over the test"
+        f"It was chosen on validation among {list_names(answer.levels)}. The gain is the mean over the test"
         f" splits of {', '.join(answer.datasets)}{where}; significant means p < 0.05 in a paired bootstrap over images"
         f" and seeds, after Holm's correction. {_cost(answer)}"
     )
@@ -129,8 +129,9 @@ def _ensemble(findings: Findings, conclusion: Conclusion, answer: Answer) -> lis
     alone = cells[cells["level"] == answer.chosen].set_index("dataset_label")
     gain = float((together[score] - alone[score]).mean())
     cost = float(together["gflops_mean"].mean() / alone["gflops_mean"].mean())
+    members = f"{plural(findings.factor.label)} {names[0]}" if findings.factor.ordered else names[0]
     return [
-        f"The ensemble of {names[0]} (mean probability) scores {points(gain)} points against"
+        f"The ensemble of {members} (mean probability) scores {points(gain)} points against"
         f" {findings.factor.phrase(answer.chosen)} alone, for {times(cost)} its GFLOPs."
     ]
 

@@ -38,7 +38,7 @@ def made_multilabel(images=150, labels=4):
     return Stack(np.arange(images), label, (0.3 * label + 0.7 * rng.random((2, images, labels))).astype(np.float32))
 
 
-def draw(stack, task, resamples=1000):
+def strata_drawn(stack, task, resamples=1000):
     return draw_images(find_task(task).strata(stack.label), resamples)
 
 
@@ -83,7 +83,7 @@ class TestBootstrap:
 
     def test_resampled_multilabel_scores_are_those_of_the_drawn_images(self):
         stack = made_multilabel()
-        weights = draw(stack, "multilabel", 10)
+        weights = strata_drawn(stack, "multilabel", 10)
         for metric in ("accuracy", "balanced_accuracy", "auc"):
             found = scores_of(stack, "multilabel", metric, weights)
             for draw in range(10):

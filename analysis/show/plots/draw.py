@@ -9,8 +9,8 @@ from raypatch.analysis.answer.cells import ENSEMBLE
 from raypatch.analysis.show.plots.style import INK, PALETTE, level_axis, plain_numbers, style_of
 from raypatch.analysis.wording import shorten
 
-CROWDED = 8
-"""Points with names in a panel beyond which the names are cut short."""
+SHORT, LONG = 6, 14
+"""Characters of a name that stand above a point, and beyond which a name is cut."""
 
 
 def draw_scores(axes: Axes, data: pd.DataFrame, *, heading: str, joined: bool) -> None:
@@ -35,18 +35,18 @@ def draw_pareto(axes: Axes, data: pd.DataFrame, *, cost: str, unit: str, label: 
         axes.plot(points[cost], 100 * points["score"], marker, color=colour, linestyle="none")
     front = data[data["front"]].sort_values(cost)
     axes.step(front[cost], 100 * front["score"], where="post", color=INK, linewidth=0.8, alpha=0.6, zorder=1)
-    length = 10 if len(data) > CROWDED else 18
-    long_names = data["level"].str.len().max() > 6
-    by_height = data.sort_values("score", kind="stable")
-    for place, (level, x, score) in enumerate(by_height[["level", cost, "score"]].itertuples(index=False)):
-        # Long names of neighbours would run into one another: every second one stands below its point.
-        below = long_names and place % 2 == 1
-        offset = (0, -11) if below else (0, 5)
-        text = shorten(level, length)
-        axes.annotate(text, (x, 100 * score), offset, textcoords="offset points", ha="center", fontsize=7)
+    long_names = data.loc[data["kind"] != ENSEMBLE, "level"].str.len().max() > SHORT
+    for level, kind, x, score in data[["level", "kind", cost, "score"]].itertuples(index=False):
+        text = "ensemble" if kind == ENSEMBLE and len(level) > LONG else shorten(level, LONG)
+        # A short name stands above its point; a long one beside it, where the next point is seldom at its height.
+        place = {"xytext": (5, -2)} if long_names else {"xytext": (0, 5), "ha": "center"}
+        axes.annotate(text, (x, 100 * score), textcoords="offset points", fontsize=7, **place)
     axes.set_xscale("log")
     plain_numbers(axes.xaxis)
-    axes.margins(x=0.3 if long_names else 0.12, y=0.2 if long_names else 0.15)
+    axes.margins(x=0.12, y=0.15)
+    if long_names:
+        low, high = np.log(axes.get_xlim())
+        axes.set_xlim(right=np.exp(high + 0.4 * (high - low)))
     axes.set_xlabel(unit)
     axes.set_ylabel(f"{label}, %")
 
@@ -101,9 +101,9 @@ def draw_ranks(axes: Axes, data: pd.DataFrame) -> None:
     from scikit_posthocs import critical_difference_diagram
 
     known = data.drop_duplicates("first").set_index("first")
-    words = {level: shorten(label, 22) for level, label in known["label"].items()}
-    if len(set(words.values())) < len(words):
-        words = {level: str(level) for level in words}
+    words = {level: shorten(label, LONG) for level, label in known["label"].items()}
+    if len(set(words.values())) < len(words):  # names that begin alike get a number
+        words = {level: f"{place}. {word}" for place, (level, word) in enumerate(words.items(), 1)}
     ranks = known["rank_first"].rename(index=words)
     p = data.pivot(index="first", columns="second", values="p").rename(index=words, columns=words)
     colours = dict.fromkeys(ranks.index, INK)

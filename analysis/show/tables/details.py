@@ -107,11 +107,11 @@ def class_table(findings: Findings) -> Table | None:
         if len(first) and len(chosen):
             names = [str(pick[key]) for key in ("dataset_label", *question.setting_keys)]
             blocks.append(tuple(_class_rows(names, first, chosen)))
+    settings = [setting.heading for setting in question.settings]
     return Table(
         name="classes",
         title=f"Recall and F1 of each class, baseline → chosen {findings.factor.label}",
-        columns=("Dataset", *(setting.heading for setting in question.settings), "Class", "", "Images")
-        + (findings.factor.heading, "Recall", "F1"),
+        columns=("Dataset", *settings, "Class", "", "Images", findings.factor.heading, "Recall", "F1"),
         blocks=tuple(blocks),
         labels=3 + len(question.settings),
         note="Percent on the test split, mean over seeds. Chosen: by validation.",

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from raypatch.analysis.answer.cells import DATASET_KEYS, Question
+from raypatch.analysis.answer.cells import DATASET_KEYS, ENSEMBLE, Question
 from raypatch.analysis.answer.findings import Findings
 from raypatch.analysis.answer.summary import mark_best, singles
 from raypatch.analysis.show.tables.table import Cell, Table
@@ -71,17 +71,20 @@ def metric_table(findings: Findings, cells: pd.DataFrame, metric: Metric) -> Tab
     all levels cost the same.
     """
     question = findings.question
-    levels = list(dict.fromkeys(cells.sort_values("level_rank", kind="stable")["level"]))
+    headed = _column_names(cells)
+    ordered = cells.assign(column=headed).sort_values("level_rank", kind="stable")
+    levels = list(dict.fromkeys(ordered["column"]))
+    cells = cells.assign(column=headed)
     rows = []
     for _, block in cells.groupby(question.series, sort=False, dropna=False):
         records = block.to_dict("records")
         shown = {}
         for row, mark in zip(records, _marks(block, metric), strict=True):
-            shown[row["level"]] = score_cell(row, metric, mark=bool(mark))
+            shown[row["column"]] = score_cell(row, metric, mark=bool(mark))
         names = [records[0][key] for key in ("dataset_label", *question.setting_keys)]
         rows.append((*map(name_cell, names), *(shown.get(level, Cell("")) for level in levels)))
     blocks = [tuple(rows)]
-    cost = cells.groupby("level")["gflops_mean"].mean()
+    cost = cells.groupby("column")["gflops_mean"].mean()
     costs_differ = significant_count(singles(cells)) > 1
     if costs_differ:
         empty = [Cell("") for _ in question.settings]
@@ -97,6 +100,13 @@ def metric_table(findings: Findings, cells: pd.DataFrame, metric: Metric) -> Tab
         note=f"{scores_note(question)} {GFLOPS_NOTE}" if costs_differ else scores_note(question),
         data=cells[[*DATASET_KEYS, *question.setting_keys, "level", "kind", "seeds", "gflops_mean", *scores]],
     )
+
+
+def _column_names(cells: pd.DataFrame) -> pd.Series:
+    """The column of each cell: its level; of ensembles one column, whatever their members are."""
+    together = cells["kind"] == ENSEMBLE
+    names = cells.loc[together, "level"].unique()
+    return cells["level"] if len(names) <= 1 else cells["level"].mask(together, "Ensemble")
 
 
 def significant_count(cells: pd.DataFrame) -> int:
