@@ -108,7 +108,8 @@ class OneClass(Classification):
         return counts[None]
 
     def confusion_table(self, probability: Probability, label: Label) -> NDArray[np.int64] | None:
-        return self.confusions(probability, label)[0]
+        matrix: NDArray[np.int64] = self.confusions(probability, label)[0]
+        return matrix
 
     def class_counts(self, probability: Probability, label: Label) -> ClassCounts:
         (matrix,) = self.confusions(probability, label)
