@@ -122,9 +122,9 @@ class Study(BaseModel):
 
     @validator(mode="after")
     def _only_known_fields(self) -> Self:
-        known = set(TrialConfig.model_fields)
+        known = list(TrialConfig.model_fields)
         for rule in self.when:
-            _require_known(rule.condition, known | set(FACTS))
+            _require_known(rule.condition, [*known, *FACTS])
             _require_known(rule.values, known)
         _require_known(self.fixed, known)
         for name, axis in self.grid.items():
@@ -164,9 +164,10 @@ class Study(BaseModel):
         searched = self.search.fields if self.search else ()
         for name in self.compare:
             _require_known([name], [*TrialConfig.model_fields, *self.grid, *searched], what="compare")
-            if name in TrialConfig.model_fields and field_facts(name).role in ("block", "repeat"):
+            role = field_facts(name).role if name in TrialConfig.model_fields else "factor"
+            if role in ("block", "repeat"):
                 raise ValueError(f"compare: {name} is what the comparison is repeated over; name another field")
-            if self.search and name in self.search.fields and field_facts(name).role == "hyperparameter":
+            if name in searched and role == "hyperparameter":
                 raise ValueError(f"compare: {name} is searched, so its levels are not compared; keep one of the two")
         if len(set(self.compare)) < len(self.compare):
             raise ValueError(f"compare: {', '.join(self.compare)} names a factor twice")
@@ -203,8 +204,8 @@ class Study(BaseModel):
     def override(self, values: Mapping[str, Sequence[Any]]) -> "Study":
         """Return the study with each field of `values` replaced by an axis of these values, whatever set it before.
 
-        The name of an axis of named levels keeps those levels alone. A baseline that is left out gives way. Raises ValueError for a level that there is not,
-        and for a field that named levels set.
+        The name of an axis of named levels keeps those levels alone. A baseline that is left out gives way. Raises
+        ValueError for a level that there is not, and for a field that named levels set.
         """
         fixed = {key: value for key, value in self.fixed.items() if key not in values}
         grid = dict(self.grid)
