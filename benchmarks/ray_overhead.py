@@ -55,7 +55,7 @@ def _run(trials: list[TrialConfig], options: RunOptions, folder: Path, executor:
         run_locally(trials, paths, options, retries=0, listener=listener, stop=stop)
         return time.perf_counter() - began
     from raypatch.sweep.executors.ray import run_on_ray
-    from raypatch.sweep.executors.ray_setup import local_ray
+    from raypatch.sweep.ray_setup import local_ray
 
     with local_ray(cpus=1, gpus=0) as session:
         began = time.perf_counter()

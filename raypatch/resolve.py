@@ -11,6 +11,7 @@ from raypatch.config import TrialConfig, make_config
 from raypatch.data.catalog import DatasetInfo, canonical_name
 from raypatch.data.source import describe
 from raypatch.factors import Factor, Level, factor_of_axis, factor_of_field
+from raypatch.methods import check_method
 from raypatch.own_files import OWN_FILE, own_file_id
 from raypatch.search_settings import Search, SearchedField, SearchSettings
 from raypatch.study import FACTS, Study, WhenRule, as_list, typed_value
@@ -211,8 +212,8 @@ class _Resolver:
 
 def check_fit(config: TrialConfig, info: DatasetInfo) -> None:
     """Raise ValueError where a config asks for what its dataset or its task cannot give."""
-    task = find_task(config.task or info.task)
-    scores = score_names(task)
+    check_method(config.method)
+    scores = score_names(find_task(config.task or info.task))
     if config.selection_metric not in scores:
         near = difflib.get_close_matches(config.selection_metric, scores, n=1) or scores
         known = " or ".join(f"val_{name}" for name in near)
@@ -250,12 +251,22 @@ def _with_values(study: Study, settings: SearchSettings, values: Mapping[str, Se
 
 
 def _canonical_choice(settings: SearchSettings, name: str, trials: Sequence[TrialConfig]) -> SearchSettings:
-    """The settings with the choices of a field as a TrialConfig names them."""
-    if not settings.fields[name].choice:
+    """The settings with the choices or levels of a field as a TrialConfig names them. trials: one or more of each."""
+    searched = settings.fields[name]
+    if searched.choice:
+        canonical = SearchedField(choice=tuple(dict.fromkeys(getattr(config, name) for config in trials)))
+    elif searched.levels:
+        fields = list(searched.fields(name, searched.ends[0]))
+        distinct = list(dict.fromkeys(tuple(getattr(config, field) for field in fields) for config in trials))
+        if len(distinct) < len(searched.levels):
+            raise ValueError(f"two levels of {name} are the same trial; give them fields that differ")
+        levels = {}
+        for level, values in zip(searched.levels, distinct, strict=True):
+            levels[level] = dict(zip(fields, values, strict=True))
+        canonical = SearchedField(levels=levels)
+    else:
         return settings
-    canonical = tuple(dict.fromkeys(getattr(config, name) for config in trials))
-    fields = settings.fields | {name: SearchedField.model_validate({"choice": canonical})}
-    return settings.model_copy(update={"fields": fields})
+    return settings.model_copy(update={"fields": settings.fields | {name: canonical}})
 
 
 def searched_factor(factor: Factor, settings: SearchSettings) -> Factor:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 NEVER_SEARCHED = {
     "dataset": "scores of different data cannot be compared",
     "epochs": "it is what the search saves; give --max-epochs",
-    "selection": "it is the figure that the search judges by; give --metric",
+    "selection": "it is the score that the search judges by; give --metric",
     "seed": "a lucky seed is no better recipe",
 }
 """Fields of TrialConfig that a search must not vary, and why."""
@@ -42,6 +42,8 @@ class SearchedField(BaseModel):
         if self.choices is not None:
             if len(set(self.choices)) != len(self.choices) or len(self.choices) < 2:
                 raise ValueError(f"{given[0]} {list(self.choices)} needs at least two values, each once")
+            if self.levels is not None and len({frozenset(fields) for fields in self.levels.values()}) > 1:
+                raise ValueError("levels must all set the same fields, or one trial would keep those of another")
             return self
         low, high = self.ends
         if low >= high:
@@ -101,7 +103,7 @@ def _holds(fields: dict[str, Any], config: TrialConfig) -> bool:
 
 
 class SearchSettings(BaseModel):
-    """How each group, one dataset at one patch size, is searched. The score is the trials' `selection` figure."""
+    """How each group, one dataset at one level of each factor, is searched, by the score that `selection` names."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -158,13 +160,9 @@ class Search(BaseModel):
     @property
     def searched_fields(self) -> frozenset[str]:
         """The fields of a trial that the search sets."""
-        found = set()
+        found: set[str] = set()
         for name, searched in self.settings.fields.items():
-            found |= (
-                set(searched.fields(name, searched.ends[0]))
-                if searched.levels is None
-                else {field for fields in searched.levels.values() for field in fields}
-            )
+            found |= set(searched.fields(name, searched.ends[0]))  # all levels set the same fields
         return frozenset(found)
 
     @property

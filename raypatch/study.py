@@ -157,6 +157,12 @@ class Study(BaseModel):
                     raise ValueError(
                         f"the levels of {name} set {field}; that is an axis of its own, not part of a level"
                     )
+        for name, searched in self.search.fields.items() if self.search else ():
+            for field in sorted(_fields_of_axis(name, searched.levels or [name])):
+                if field in set_by:
+                    raise ValueError(
+                        f"{field}: the levels of {set_by[field]} set it and the search varies it; keep one"
+                    )
         return self
 
     @validator(mode="after")
@@ -244,15 +250,23 @@ class Study(BaseModel):
     def search_together(self) -> "Study":
         """Return the study with its factors searched: each axis becomes one choice within each dataset."""
         assert self.search is not None
-        fields = self.search.model_dump(by_alias=True, exclude_none=True)["fields"]
+        search = self.search.model_dump(by_alias=True, exclude_none=True)
         fixed, grid = dict(self.fixed), dict(self.grid)
         for name in self.compared:
             axis = grid.pop(name, None) or [fixed.pop(name, None)]
             if len(axis) < 2:
                 raise ValueError(f"--together needs two levels of {name} at least, not {', '.join(map(str, axis))}")
-            fields[name] = {"levels": axis} if isinstance(axis, dict) else {"choice": axis}
-        search = self.search.model_dump(by_alias=True, exclude_none=True) | {"fields": fields}
+            search["fields"][name] = {"levels": self._fill_levels(axis)} if isinstance(axis, dict) else {"choice": axis}
         return self._changed(fixed=fixed, grid=grid, search=search)
+
+    def _fill_levels(self, levels: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+        """Return the levels of an axis, each with every field that one of them sets: drawn in turn, none may leak."""
+        filled: dict[str, dict[str, Any]] = {name: {} for name in levels}
+        for field in dict.fromkeys(field for fields in levels.values() for field in fields):
+            otherwise = self.fixed.get(field, TrialConfig.model_fields[field].get_default())
+            for name, fields in levels.items():
+                filled[name][field] = fields.get(field, otherwise)
+        return filled
 
     def add_rules(self, rules: Sequence[WhenRule]) -> "Study":
         """Return the study with further when-rules; where two set a field, the last one that holds wins."""

@@ -18,7 +18,7 @@ def levels_of(level: str | None, patch_size: str | None) -> list[str] | None:
         sizes = cli_options.split_commas(patch_size)
         if not sizes or not all(size.isdecimal() for size in sizes):
             raise ValueError(f"--patch-size {patch_size!r} must be numbers of pixels, such as 4,2,1")
-        return sizes
+        return [f"patch_size={size}" for size in sizes]
     return None if level is None else cli_options.split_commas(level)
 
 

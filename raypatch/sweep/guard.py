@@ -25,7 +25,8 @@ from raypatch.runtime import provenance
 from raypatch.sweep.plan import finished_result
 from raypatch.sweep.watch.tensorboard import EventFile
 from raypatch.training.checkpoint import Progress
-from raypatch.training.loop import TrialError, advance, train_trial
+from raypatch.training.loop import TrialError, advance
+from raypatch.trial import train_trial
 
 
 class SweepHaltedError(RuntimeError):

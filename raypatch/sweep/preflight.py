@@ -9,14 +9,11 @@ from typing import Any
 
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.data.source import data_folder, describe, fetch, verify
-from raypatch.models.build import check_model
-from raypatch.models.flops import trial_facts
+from raypatch.models.build import check_model, model_key
+from raypatch.models.flops import count_outputs, trial_facts
 from raypatch.own_files import OWN_FILE
 from raypatch.results import SweepPaths, read_sweep
 from raypatch.runtime import resolve_device
-
-MODEL_FIELDS = ("dataset", "task", "model", "weights", "patch_size", "image_size", "inflation", "method")
-"""Fields that decide which model is built and which weights it starts from."""
 
 
 def check_before_start(
@@ -33,14 +30,15 @@ def check_before_start(
         check_data(dataset, options, say=say)
     for config in one_per_model(trials):
         info = describe(config.dataset, data_dir=options.data_dir, files=options.files)
-        check_model(config, dimensions=info.dimensions, outputs=len(info.classes), files=options.files)
+        outputs = count_outputs(config, info)
+        check_model(config, dimensions=info.dimensions, outputs=outputs, files=options.files)
 
 
 def one_per_model(trials: Sequence[TrialConfig]) -> list[TrialConfig]:
     """Return the first trial of each model on each dataset: what is fit for these is fit for all."""
     first: dict[tuple[Any, ...], TrialConfig] = {}
     for config in trials:
-        first.setdefault(tuple(getattr(config, field) for field in MODEL_FIELDS), config)
+        first.setdefault((config.dataset, config.task, *model_key(config)), config)
     return list(first.values())
 
 

@@ -2,10 +2,11 @@
 
 import datetime
 import sys
+from typing import Any
 
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.factors import Factor, factor_of_field
-from raypatch.resolve import resolve_search, resolve_trials, searched_factor
+from raypatch.resolve import StudySearch, resolve_search, resolve_trials, searched_factor
 from raypatch.results import SCHEMA_VERSION, SweepRecord
 from raypatch.runtime import provenance
 from raypatch.study import Study
@@ -25,16 +26,14 @@ def make_record(study: Study, name: str, options: RunOptions, execution: Executo
         expect=study.expect,
         trials=(),
     )
-    if study.search is None:
-        trials = resolve_trials(study)
-        found = {"trials": trials.trials, "factors": trials.factors, "levels": trials.levels}
-        files = trials.files
+    resolved = resolve_trials(study) if study.search is None else resolve_search(study)
+    located = options.model_copy(update={"files": resolved.files})
+    found: dict[str, Any] = {"factors": resolved.factors, "options": located.model_dump(mode="json")}
+    if isinstance(resolved, StudySearch):
+        found["search"] = resolved.search
     else:
-        search = resolve_search(study)
-        found = {"search": search.search, "factors": search.factors}
-        files = search.files
-    located = options.model_copy(update={"files": files})
-    return record.model_copy(update=found | {"options": located.model_dump(mode="json")})
+        found |= {"trials": resolved.trials, "levels": resolved.levels}
+    return record.model_copy(update=found)
 
 
 def complete_record(record: SweepRecord) -> SweepRecord:

@@ -108,8 +108,7 @@ class OneClass(Classification):
         return counts[None]
 
     def confusion_table(self, probability: Probability, label: Label) -> NDArray[np.int64] | None:
-        (matrix,) = self.confusions(probability, label)
-        return matrix
+        return self.confusions(probability, label)[0]
 
     def class_counts(self, probability: Probability, label: Label) -> ClassCounts:
         (matrix,) = self.confusions(probability, label)

@@ -11,12 +11,12 @@ import pytest
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.resolve import resolve_trials
 from raypatch.results import SweepPaths, read_result
-from raypatch.study import Study
 from raypatch.sweep.cost.placement import Placement
+from raypatch.sweep.session import ExecutorOptions, Session, Work
 from raypatch.sweep.stop import StopRequest
-from raypatch.sweep.watch.progress import SweepProgress
+from raypatch.sweep.watch.running import RunningSweep
 
-from tiny import make_images
+from tiny import make_images, tiny_study
 
 pytestmark = [
     pytest.mark.ray,
@@ -32,7 +32,7 @@ Nodes = Callable[[list[int]], None]
 @pytest.fixture
 def ray_nodes() -> Iterator[Nodes]:
     """Connect to a Ray of some nodes, each with so many made-up GPUs."""
-    from raypatch.sweep.executors import ray_setup  # noqa: F401 - makes the settings that ray reads when it is imported
+    from raypatch.sweep import ray_setup  # noqa: F401 - makes the settings that ray reads when it is imported
 
     # isort: split
     import ray
@@ -57,7 +57,7 @@ def ray_nodes() -> Iterator[Nodes]:
         cluster.shutdown()
 
 
-class _Watch(SweepProgress):
+class _Watch(RunningSweep):
     """Remembers how many trials ran at once."""
 
     most = 0
@@ -67,23 +67,21 @@ class _Watch(SweepProgress):
         self.most = max(self.most, len(self.running))
 
 
-def _sweep(tmp_path: Path, placement: Placement, gpus: int, epochs: int = 2) -> tuple[_Watch, list[set[str]]]:
-    """Run six tiny trials; returns the watch and, per trial, the cards that it saw."""
-    from raypatch.sweep.executors.ray import run_on_ray
+def _sweep(
+    tmp_path: Path, placement: Placement, gpus: int, *, trials: int = 4, epochs: int = 2
+) -> tuple[_Watch, list[set[str]]]:
+    """Run some tiny trials; returns the watch and, per trial, the cards that it saw."""
+    from raypatch.sweep.executors.tuner import run_on_ray
 
     data = make_images(tmp_path / "own.npz")
-    fixed = {"dataset": str(data), "model": "test_vit", "weights": "random", "epochs": epochs, "patch_size": 4}
-    space = Study.model_validate({"name": "cap", "fixed": fixed, "grid": {"seed": [0, 1, 2, 3, 4, 5]}})
-    resolved = resolve_trials(space)
-    trials, files = resolved.trials, resolved.files
+    study = tiny_study(data, fixed={"epochs": epochs}, patch_size=[4], seed=list(range(trials)))
+    resolved = resolve_trials(study)
     paths = SweepPaths(tmp_path / "run")
     paths.trials.mkdir(parents=True)
-    options = RunOptions(device="cpu", threads=1, files=files)
-    watch = _Watch(trials, {config.trial_id(): 1.0 for config in trials}, done=0, side_by_side=1)
-    run_on_ray(
-        trials, paths, options, placement=placement, gpus=gpus, storage=tmp_path / "storage", retries=0,
-        reuse_actors=True, listener=watch, stop=StopRequest(paths.stop),
-    )  # fmt: skip
+    options = RunOptions(device="cpu", threads=1, files=resolved.files)
+    watch = _Watch(resolved.trials, {config.trial_id(): 1.0 for config in resolved.trials}, done=0, side_by_side=1)
+    session = Session(paths, options, ExecutorOptions(gpus=gpus, retries=0), StopRequest(paths.stop))
+    run_on_ray(session, Work(resolved.trials, placement, watch), tmp_path / "storage")
     seen = []
     for trial in paths.trial_folders():
         result = read_result(trial.result)

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from raypatch.config import RunOptions, TrialConfig, fields_of_role
 from raypatch.factors import Factor, field_label, word_value
+from raypatch.methods import find_method
 from raypatch.models.flops import trial_facts
 from raypatch.models.memory import available_bytes, choose_micro_batch, peak_bytes
 from raypatch.resolve import StudySearch, StudyTrials
@@ -242,7 +243,7 @@ def _seconds(config: TrialConfig, options: RunOptions, calibration: Calibration)
     info, facts = trial_facts(config, options)
     timing = calibration.timings[step_kind(config, options)]
     train, val, test = info.counts
-    trained = 3 if config.method == "finetune" else 1  # copies of the weights in a checkpoint: with Adam's two moments
+    copies = find_method(config.method).weight_copies
     epoch = math.ceil(train * config.train_fraction / config.batch_size) * timing.step + val * timing.evaluation
-    epoch += trained * 4 * facts.parameters / calibration.disk
+    epoch += copies * 4 * facts.parameters / calibration.disk
     return config.epochs * epoch + (val + test) * timing.evaluation

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from raypatch.sweep.executors import ray_setup  # noqa: F401 - makes the settings that ray reads when it is imported
+from raypatch.sweep import ray_setup  # noqa: F401 - makes the settings that ray reads when it is imported
 
 # isort: split
 import ray

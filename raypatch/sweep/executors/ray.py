@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from raypatch.config import TrialConfig
 from raypatch.sweep.cost.placement import Placement
 from raypatch.sweep.executors.machine import check_machine, cores_here, place_here
-from raypatch.sweep.executors.ray_setup import local_ray
 from raypatch.sweep.executors.tuner import RaypatchTrial, run_on_ray
+from raypatch.sweep.ray_setup import local_ray
 from raypatch.sweep.session import Session, Work
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from raypatch.sweep.executors import ray_setup  # noqa: F401 - makes the settings that ray reads when it is imported
+from raypatch.sweep import ray_setup  # noqa: F401 - makes the settings that ray reads when it is imported
 
 # isort: split
 from ray import tune

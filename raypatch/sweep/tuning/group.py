@@ -80,7 +80,7 @@ class SearchGroup:
 
     def _fields(self, drawn: dict[str, Any]) -> dict[str, Any]:
         """The fields of a trial that the drawn values set."""
-        fields = {}
+        fields: dict[str, Any] = {}
         for name, value in drawn.items():
             fields |= self.settings.fields[name].fields(name, value)
         return fields

@@ -5,7 +5,7 @@ import functools
 import threading
 from collections.abc import Callable, Iterator, Mapping
 
-from raypatch.sweep.executors import ray_setup  # noqa: F401 - makes the settings that ray reads when it is imported
+from raypatch.sweep import ray_setup  # noqa: F401 - makes the settings that ray reads when it is imported
 
 # isort: split
 from ray.util.metrics import Gauge
