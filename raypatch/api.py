@@ -119,8 +119,8 @@ def report(
     """
     from raypatch.analysis.report import write_report
 
-    factors = None if compare is None else as_list(compare)
-    return write_report(_as_paths(runs), None if out is None else Path(out), formats)
+    chosen: dict[str, Any] = {} if compare is None else {"compare": as_list(compare)}
+    return write_report(_as_paths(runs), None if out is None else Path(out), formats, **chosen)
 
 
 def tell(outcome: "Outcome") -> None:
