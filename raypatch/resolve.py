@@ -215,9 +215,11 @@ def check_fit(config: TrialConfig, info: DatasetInfo) -> None:
     check_method(config.method)
     scores = score_names(find_task(config.task or info.task))
     if config.selection_metric not in scores:
-        near = difflib.get_close_matches(config.selection_metric, scores, n=1) or scores
-        known = " or ".join(f"val_{name}" for name in near)
-        raise ValueError(f"selection={config.selection} is no score that is computed for {info.name}: use {known}")
+        near = difflib.get_close_matches(config.selection_metric, scores, n=3, cutoff=0.4) or scores
+        known = ", ".join(f"val_{name}" for name in near)
+        raise ValueError(
+            f"selection={config.selection} is no score that training computes for {config.dataset_label}: use {known}"
+        )
     if info.dimensions == 2 and config.inflation != "repeat":
         raise ValueError(f"inflation={config.inflation} is for volumes; {info.name} has 2D images: leave it out")
     if config.resize == "pad" and config.image_size < info.size:

@@ -1,9 +1,7 @@
 """What a sweep shows while it runs: a live display on a terminal, a line per finished trial elsewhere."""
 
-import io
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -13,15 +11,9 @@ from rich.text import Text
 
 from raypatch.config import TrialConfig
 from raypatch.results import EpochRow, TrialResult
-from raypatch.sweep.watch.notebook import in_notebook
 from raypatch.sweep.watch.running import RunningSweep
 from raypatch.sweep.watch.wording import describe_scores, other_selection
 from raypatch.words import duration
-
-REDRAW_SECONDS = 0.5
-NOTEBOOK_WIDTH = 100
-SHOWN_RESULTS = 8
-"""What a notebook shows: how often it is drawn again, characters in a line, finished trials beneath."""
 
 
 class LineDisplay(RunningSweep):
@@ -93,50 +85,6 @@ class LiveDisplay(RunningSweep):
         self._live.__exit__(None, None, None)
 
 
-class NotebookDisplay(LiveDisplay):
-    """The live display as one HTML output, redrawn when something happens, at most twice a second."""
-
-    def __enter__(self) -> "NotebookDisplay":
-        from IPython.display import display
-
-        self._drawn = time.monotonic()
-        show: Any = display  # IPython does not say its types
-        self._handle: Any = show(self._as_mime(), raw=True, display_id=True)
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._redraw(now=True)
-
-    def started(self, trial_id: str) -> None:
-        super().started(trial_id)
-        self._redraw()
-
-    def epoch(self, trial_id: str, row: EpochRow) -> None:
-        super().epoch(trial_id, row)
-        self._redraw()
-
-    def finished(self, result: TrialResult) -> None:
-        self.running.pop(result.trial_id, None)
-        self.results[result.trial_id] = result
-        self._redraw(now=True)
-
-    def _redraw(self, *, now: bool = False) -> None:
-        if now or time.monotonic() - self._drawn >= REDRAW_SECONDS:
-            self._drawn = time.monotonic()
-            self._handle.update(self._as_mime(), raw=True)
-
-    def _describe(self, result: TrialResult) -> Text:
-        return Text(describe_result(self.configs[result.trial_id], result))
-
-    def _as_mime(self) -> dict[str, str]:
-        """The display as text and as HTML, the last results beneath it."""
-        lines = [self._describe(result) for result in list(self.results.values())[-SHOWN_RESULTS:]]
-        console = Console(file=io.StringIO(), record=True, width=NOTEBOOK_WIDTH, force_jupyter=False)
-        console.print(Group(self.render(), *lines))
-        page = console.export_html(inline_styles=True, clear=False, code_format="<pre>{code}</pre>")
-        return {"text/html": page, "text/plain": console.export_text()}
-
-
 def _cells(config: TrialConfig, row: EpochRow | None, selections: Sequence[str]) -> list[str]:
     """What the live display shows of a running trial after its name."""
     if row is None:
@@ -145,16 +93,6 @@ def _cells(config: TrialConfig, row: EpochRow | None, selections: Sequence[str])
     for metric in selections:
         cells.append(f"{row.val[metric]:.3f}" if metric in row.val else "")
     return [*cells, f"{row.images_per_second:,.0f}", f"{row.peak_memory_bytes / 2**30:.1f} GiB"]
-
-
-def make_display(
-    todo: Sequence[TrialConfig], seconds: Mapping[str, float], *, done: int, side_by_side: int
-) -> LiveDisplay | LineDisplay:
-    """The display that fits where the output goes."""
-    if in_notebook():
-        return NotebookDisplay(todo, seconds, done=done, side_by_side=side_by_side)
-    kind = LiveDisplay if Console().is_terminal else LineDisplay
-    return kind(todo, seconds, done=done, side_by_side=side_by_side)
 
 
 def describe_result(config: TrialConfig, result: TrialResult) -> str:
