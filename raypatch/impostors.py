@@ -25,7 +25,7 @@ def explain_impostor(path: Path) -> str | None:
             " fetch that with `git lfs pull` in its repository, or download it by itself"
         )
     if start.startswith(MAC_FORK):
-        return f"{path} is a hidden file that a Mac wrote beside the real one; give the one without `._` before its name"
+        return f"{path} is what a Mac hides beside the real file; give the one without `._` before its name"
     text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if text.startswith((b"<!doctype html", b"<html", b"<?xml", b"<head")):
         return f"{path} is a web page of {size} bytes, not the file itself; the download failed: open it to see why"

@@ -17,7 +17,15 @@ MAY_IMPORT_RAY = {
     "raypatch.sweep.watch.tracking",
 }
 LAYERS = (
-    ("raypatch.data.catalog", "raypatch.files", "raypatch.own_files", "raypatch"),
+    (
+        "raypatch.cores",
+        "raypatch.data.catalog",
+        "raypatch.files",
+        "raypatch.impostors",
+        "raypatch.own_files",
+        "raypatch.owner_lock",
+        "raypatch",
+    ),
     ("raypatch.config", "raypatch.search_settings", "raypatch.factors"),
     ("raypatch.data", "raypatch.results"),
     ("raypatch.tasks", "raypatch.models", "raypatch.methods", "raypatch.runtime", "raypatch.selection"),
