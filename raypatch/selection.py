@@ -5,20 +5,22 @@ from collections.abc import Iterable
 
 from raypatch.config import TrialConfig
 from raypatch.results import TrialResult
-
-LOWER_IS_BETTER = frozenset({"loss"})
-
-
-def lower_is_better(selection: str) -> bool:
-    """Whether a score that `selection` names (val_loss, val_auc) is better the lower it is."""
-    return selection.removeprefix("val_") in LOWER_IS_BETTER
+from raypatch.tasks import find_metric
 
 
-def goodness(selection: str, score: float | None) -> float:
+def lower_is_better(selection: str, task: str | None = None) -> bool:
+    """Whether a score that `selection` names (val_loss, val_auc) is better the lower it is.
+
+    task: TrialConfig.task, for a metric that only a task of one's own has. Raises ValueError for an unknown metric.
+    """
+    return find_metric(selection.removeprefix("val_"), task).lower_is_better
+
+
+def goodness(selection: str, score: float | None, task: str | None = None) -> float:
     """Return the score turned so that larger is better; minus infinity for one that is absent or NaN."""
     if score is None or math.isnan(score):
         return -math.inf
-    return -score if lower_is_better(selection) else score
+    return -score if lower_is_better(selection, task) else score
 
 
 def selection_score(config: TrialConfig, result: TrialResult) -> float | None:
@@ -33,7 +35,7 @@ def select_best(scored: Iterable[tuple[TrialConfig, float | None]]) -> TrialConf
     """Return the trial with the best selection score, the first of equals; None where no score is defined."""
     best, best_goodness = None, -math.inf
     for config, score in scored:
-        found = goodness(config.selection, score)
+        found = goodness(config.selection, score, config.task)
         if found > best_goodness:
             best, best_goodness = config, found
     return best

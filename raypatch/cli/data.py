@@ -1,7 +1,6 @@
-"""Commands that list what there is: search spaces and datasets; datasets are fetched and verified here too."""
+"""Commands about datasets: list, fetch and verify them."""
 
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
@@ -11,19 +10,6 @@ from raypatch.data.catalog import SPLITS
 app = typer.Typer()
 data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="List, fetch and verify datasets.")
 app.add_typer(data_app, name="data")
-
-
-@app.command()
-def spaces(name: Annotated[str | None, typer.Argument(help="Show this one whole.")] = None) -> None:
-    """List the search spaces that come with raypatch."""
-    from raypatch.study import load_study, shipped_studies
-
-    if name is not None:
-        load_study(name)
-        print(shipped_studies().get(name, Path(name)).read_text("utf-8"), end="")
-        return
-    for stem in shipped_studies():
-        print(f"{stem:16} {load_study(stem).description}")
 
 
 @data_app.command("list")

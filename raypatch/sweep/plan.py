@@ -10,7 +10,7 @@ from raypatch.sweep.cost.estimate import known_seconds
 
 STEP_SECONDS = 0.02
 TRAINING_FLOPS_PER_SECOND = 2e11
-"""Rough figures of a small machine. They only order the trials; nothing reports them."""
+"""Rough numbers of a small machine. They only order the trials; nothing reports them."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,121 @@
+"""Checks before anything starts: data, weights, models, device, folder. A failure is a ValueError with the way out."""
+
+import importlib.util
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from raypatch.config import RunOptions, TrialConfig
+from raypatch.data.source import data_folder, describe, fetch, verify
+from raypatch.models.build import check_model, model_key
+from raypatch.models.flops import count_outputs, trial_facts
+from raypatch.own_files import OWN_FILE
+from raypatch.results import SweepPaths, read_sweep
+from raypatch.runtime import resolve_device
+
+
+def check_before_start(
+    trials: Sequence[TrialConfig], options: RunOptions, *, executor: str, say: Callable[[str], object]
+) -> None:
+    """Check all that a sweep needs, fetching missing MedMNIST files. Raises ValueError; nothing has started then."""
+    index = resolve_device(options.device).index
+    if index and executor == "ray":
+        raise ValueError(
+            f"--device {options.device}: Ray gives each trial its card; set CUDA_VISIBLE_DEVICES={index} and leave"
+            " --device out, or use --executor local"
+        )
+    for dataset in dict.fromkeys(config.dataset for config in trials):
+        check_data(dataset, options, say=say)
+    for config in one_per_model(trials):
+        info = describe(config.dataset, data_dir=options.data_dir, files=options.files)
+        outputs = count_outputs(config, info)
+        check_model(config, dimensions=info.dimensions, outputs=outputs, files=options.files)
+
+
+def one_per_model(trials: Sequence[TrialConfig]) -> list[TrialConfig]:
+    """Return the first trial of each model on each dataset: what is fit for these is fit for all."""
+    first: dict[tuple[Any, ...], TrialConfig] = {}
+    for config in trials:
+        first.setdefault((config.dataset, config.task, *model_key(config)), config)
+    return list(first.values())
+
+
+def check_monitoring(executor: str, *, dashboard: bool, track: str) -> None:
+    """See that the dashboard and the tracker, where they are wanted, can watch the sweep. Raises ValueError."""
+    if executor != "ray":
+        way_out = f"goes with --executor ray, not {executor}; use that, or"
+        if dashboard:
+            raise ValueError(f"--dashboard {way_out} --no-dashboard")
+        if track != "none":
+            raise ValueError(f"--track {way_out} --track none")
+    if track != "none" and importlib.util.find_spec(track) is None:
+        raise ValueError(f"--track {track} needs the package {track}; install it: pip install 'raypatch[{track}]'")
+
+
+def check_address(address: str, executor: str, *, dashboard: bool) -> None:
+    """See that an --address goes with the other options. Raises ValueError."""
+    if address == "local":
+        return
+    if executor != "ray":
+        raise ValueError(f"--address {address} goes with --executor ray, not {executor}; use that, or --address local")
+    if dashboard:
+        raise ValueError(
+            "--dashboard is for a Ray of its own; a cluster's is at port 8265 of its head. Leave --dashboard out, or"
+            " resume with --no-dashboard"
+        )
+
+
+def check_data(dataset: str, options: RunOptions, *, say: Callable[[str], object]) -> None:
+    """Have one dataset in place and intact: an official file fetched if missing and verified, an own one inspected."""
+    info = describe(dataset, data_dir=options.data_dir, files=options.files)
+    if OWN_FILE.fullmatch(dataset) or info.made_up:
+        return
+    folder = data_folder(options.data_dir)
+    if not (folder / f"{info.name}.npz").exists():
+        say(f"fetching {info.name} into {folder}")
+        fetch(info.name, data_dir=options.data_dir)
+    verify(info.name, data_dir=options.data_dir)
+
+
+def check_folder(folder: Path) -> SweepPaths:
+    """Make the run folder and see that files can be written to it. Raises ValueError, also for a newer schema."""
+    paths = SweepPaths(folder)
+    try:
+        paths.trials.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".probe.{os.getpid()}.tmp"
+        probe.write_bytes(b"raypatch")
+        probe.unlink()
+    except OSError as error:
+        raise ValueError(
+            f"cannot write to the run folder {folder}: {error.strerror}; give another with --runs-dir"
+        ) from error
+    if paths.record.exists():
+        read_sweep(paths.record)
+    return paths
+
+
+def needed_bytes(todo: Sequence[TrialConfig], options: RunOptions, *, side_by_side: int) -> int:
+    """Disk space that trials will take: best weights and predictions of each, checkpoints of those that run at once.
+
+    Weights, gradients' two moments and a copy while it is replaced: six times the weights per running trial.
+    """
+    when_finished, weights = 0, []
+    for config in todo:
+        info, facts = trial_facts(config, options)
+        weights.append(4 * facts.parameters)
+        predictions = (info.counts[1] + info.counts[2]) * (4 * len(info.classes) + 16)
+        when_finished += 4 * facts.parameters + predictions
+    return when_finished + 6 * sum(sorted(weights)[-side_by_side:])
+
+
+def check_space(todo: Sequence[TrialConfig], paths: SweepPaths, options: RunOptions, *, side_by_side: int) -> None:
+    """Raise ValueError when the disk of the run folder has less room than the rest of the sweep will take."""
+    needed = needed_bytes(todo, options, side_by_side=side_by_side)
+    free = shutil.disk_usage(paths.folder).free
+    if needed > free:
+        raise ValueError(
+            f"{paths.folder} has {free / 1e9:.1f} GB free and the {len(todo)} trials left need {needed / 1e9:.1f} GB;"
+            " make space or give another folder with --runs-dir"
+        )

@@ -1,0 +1,85 @@
+"""Metrics on many resamples of the images at once, from how often each image is in each resample."""
+
+import warnings
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raypatch.tasks.protocols import Label, Metric, Probability, Task, UndefinedMetricWarning, Weights
+
+
+def resample_metric(
+    metric: Metric, probability: Probability, label: Label, task: Task, weights: Weights
+) -> NDArray[np.float64]:
+    """Return a metric in each resample, (B,): by its own fast form, else resample by resample."""
+    if metric.weighted is not None:
+        return metric.weighted(probability, label, task, weights)
+    scores = np.empty(weights.shape[1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UndefinedMetricWarning)
+        for place, counts in enumerate(weights.T.astype(np.int64)):
+            drawn = np.repeat(np.arange(len(label)), counts)
+            scores[place] = metric.function(probability[drawn], label[drawn], task)
+    return scores
+
+
+def accuracy(probability: Probability, label: Label, task: Task, weights: Weights) -> NDArray[np.float64]:
+    """Return the share of right predictions in each resample, (B,)."""
+    right = (task.predicted(probability) == label).astype(np.float32)
+    share = right.reshape(len(label), -1).mean(axis=1)  # (N,): of an image's labels, where it has several
+    scores: NDArray[np.float64] = share @ weights / len(label)
+    return scores
+
+
+def balanced_accuracy(probability: Probability, label: Label, task: Task, weights: Weights) -> NDArray[np.float64]:
+    """Return the mean recall over the classes that occur, then over the labels, in each resample: (B,)."""
+    truths = label.reshape(len(label), -1)  # (N, K): one question for exclusive classes, else one per label
+    predictions = task.predicted(probability).reshape(truths.shape)
+    means = []
+    for truth, predicted in zip(truths.T, predictions.T, strict=True):
+        right = predicted == truth
+        present = (truth[None, :] == np.unique(truth)[:, None]).astype(np.float32)  # (classes, N)
+        # Where several labels are drawn together one may have no image: its recall is left out.
+        with np.errstate(invalid="ignore"):
+            means.append(np.nanmean((present * right) @ weights / (present @ weights), axis=0))
+    scores: NDArray[np.float64] = np.mean(means, axis=0)
+    return scores
+
+
+def macro_auc(probability: Probability, label: Label, task: Task, weights: Weights) -> NDArray[np.float64]:
+    """Return the mean of the one-versus-rest AUC in each resample, (B,)."""
+    scores, truth = task.one_versus_rest(probability, label)
+    columns = []
+    for place in range(scores.shape[1]):
+        columns.append(_weighted_auc(scores[:, place], truth[:, place], weights))
+    means: NDArray[np.float64] = np.mean(columns, axis=0)
+    return means
+
+
+def _weighted_auc(score: NDArray[np.floating], truth: NDArray[np.bool_], weights: Weights) -> NDArray[np.float64]:
+    """Return the share of positive-negative pairs in the right order, (B,), a tie counting half; NaN without pairs."""
+    if truth.all() or not truth.any():
+        return np.full(weights.shape[1], np.nan)
+    values, place = np.unique(score[truth], return_inverse=True)
+    positives = _sum_rows(np.flatnonzero(truth), place, len(values), weights)
+    negative = np.flatnonzero(~truth)
+    rank = np.searchsorted(values, score[negative])
+    tied = values[np.minimum(rank, len(values) - 1)] == score[negative]
+    # Row 2g: negatives between positive values g - 1 and g; row 2g + 1: those that equal value g.
+    reached = _sum_rows(negative, 2 * rank + tied, 2 * len(values) + 1, weights)
+    # Row by row: numpy's cumsum along the first axis takes eight times as long. Counts below 2**24 are exact.
+    for row in range(1, len(reached)):
+        reached[row] += reached[row - 1]
+    pairs = (positives * (reached[:-1:2] + reached[1::2])).sum(axis=0, dtype=np.float64) / 2
+    with np.errstate(invalid="ignore"):
+        share: NDArray[np.float64] = pairs / (positives.sum(axis=0, dtype=np.float64) * reached[-1])
+    return share
+
+
+def _sum_rows(rows: NDArray[np.int64], target: NDArray[np.int64], count: int, weights: Weights) -> NDArray[np.float32]:
+    """Add the rows of `weights` into their targets, (count, B): a sparse product, one pass over the memory."""
+    from scipy import sparse
+
+    picks = sparse.csr_array((np.ones(len(rows), np.float32), (target, rows)), shape=(count, len(weights)))
+    summed: NDArray[np.float32] = picks @ weights
+    return summed
