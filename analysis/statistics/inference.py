@@ -213,7 +213,7 @@ def _bounded(
     least, most = bounds
     share = min(max((estimate - least) / (most - least), 0.0), 1.0)
     spread = error / (most - least)
-    if 0 < share < 1:
+    if 0 < share < 1 and error**2 > NOTHING:
         low, high = wilson(share, share * (1 - share) / spread**2, t)
     else:  # all right or all wrong: no variance to take a number of images from
         behind = [count_behind(level.counts) for level in levels]

@@ -108,28 +108,31 @@ def unseen_variance(
 ) -> float:
     """Return the variance that resamples of the images cannot show, of the sum of weight × score over L levels.
 
-    shares: (M, K) of each level, see `parts_of_score`. A proportion that is 0 or 1 in every member stays so in every
-    resample; it gets the variance of Agresti and Coull (Am. Stat. 1998). Levels of one sign may err on the same
-    images, so their errors add. Where both sides of a difference have the same such proportion, or are `equal` in
-    every resample, they seldom err on different images: that of Agresti and Min (Stat. Med. 2005) for pairs.
+    shares: (M, K) of each level, see `parts_of_score`. weights: above 0, or a difference: the first half against the
+    second half, setting by setting. A proportion that is 0 or 1 in every member stays so in every resample; it gets
+    the variance of Agresti and Coull (Am. Stat. 1998). Where both sides of a difference have the same such proportion,
+    or are `equal` in every resample, they seldom err on different images: that of Agresti and Min (Stat. Med. 2005)
+    for pairs. Settings may have the same images, so their errors add.
     """
     sides = [_side(own) for own in shares]
-    paired = weights.min() < 0 and all(np.array_equal(counts[0], own) for own in counts)
-    agreed = [_agreed(sides, equal=equal) if paired else np.zeros(len(side), bool) for side in sides]
-    errors = {1.0: 0.0, -1.0: 0.0}
-    for weight, side, own, both in zip(weights, sides, counts, agreed, strict=True):
-        at_edge = ~np.isnan(side) & ~both
-        variance = float(_variance_at_edge(own[at_edge]).sum()) / len(own) ** 2
-        errors[float(np.sign(weight))] += abs(float(weight)) * math.sqrt(variance)
-    pairs = float((1 / (counts[0][agreed[0]] + 2) ** 2).sum()) / len(counts[0]) ** 2
-    return errors[1.0] ** 2 + errors[-1.0] ** 2 + pairs
+    half = len(sides) // 2
+    errors = {"first": 0.0, "second": 0.0, "pairs": 0.0}
+    for place, (weight, side, count) in enumerate(zip(weights, sides, counts, strict=True)):
+        agreed = np.zeros(len(side), bool)
+        if weights.min() < 0:
+            agreed = _agreed(side, sides[(place + half) % len(sides)], equal=equal)
+        at_edge = ~np.isnan(side) & ~agreed
+        alone = float(_variance_at_edge(count[at_edge]).sum())
+        errors["first" if weight > 0 else "second"] += abs(weight) * math.sqrt(alone) / len(count)
+        in_pair = float((1 / (count[agreed] + 2) ** 2).sum())
+        errors["pairs"] += max(weight, 0) * math.sqrt(in_pair) / len(count)
+    return float(sum(error**2 for error in errors.values()))
 
 
-def _agreed(sides: Sequence[NDArray[np.float64]], *, equal: bool) -> NDArray[np.bool_]:
-    """Return which proportions are the same 0 or 1 on all sides, or simply the same: (K,)."""
-    table = np.stack(sides)
-    same: NDArray[np.bool_] = (table == table[0]).all(axis=0)
-    return same | np.isnan(table).all(axis=0) if equal else same
+def _agreed(first: NDArray[np.float64], second: NDArray[np.float64], *, equal: bool) -> NDArray[np.bool_]:
+    """Return which proportions are the same 0 or 1 on both sides; of `equal` sides, those between too: (K,)."""
+    same: NDArray[np.bool_] = first == second
+    return same | (np.isnan(first) & np.isnan(second)) if equal else same
 
 
 def _side(shares: NDArray[np.float64]) -> NDArray[np.float64]:
