@@ -183,5 +183,5 @@ def _left_out(validation: pd.DataFrame, complete: pd.DataFrame, factor: Factor) 
 def _by_level(cells: pd.DataFrame, column: str, factor: Factor) -> pd.DataFrame:
     """A column of the cells by dataset (rows, sorted by name) and level (columns, in order)."""
     wide = cells.pivot(index="dataset_label", columns="level", values=column)
-    names = [str(name) for name in wide.columns]
-    return wide[sorted(names, key=factor.rank)]
+    ordered = sorted([str(name) for name in wide.columns], key=factor.rank)
+    return wide[ordered]
