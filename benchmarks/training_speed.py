@@ -28,12 +28,13 @@ from customary import evaluate, make_customary_optimizer, make_loader, train_epo
 
 from raypatch.config import TrialConfig
 from raypatch.data.augment import channels_first, draw_parameters
-from raypatch.models.build import build_model
+from raypatch.models.build import BuiltModel, build_model
 from raypatch.models.flops import model_facts
 from raypatch.models.memory import fit_memory
+from raypatch.models.prepared import place_model
 from raypatch.results import ModelFacts
 from raypatch.runtime import provenance, resolve_device, resolve_precision
-from raypatch.training.evaluate import predict_logits
+from raypatch.tasks import find_task
 from raypatch.training.optim import make_optimizer
 from raypatch.training.step import TrainingStep
 
@@ -61,39 +62,33 @@ class Pair:
         shape = (28,) * dimensions + ((3,) if dimensions == 2 else ())
         images = random.integers(0, 256, (max(self.count, EVALUATED), *shape), dtype=np.uint8)
         labels = random.integers(0, 2, len(images))
-        self.facts: ModelFacts = model_facts(self.config, dimensions=dimensions, outputs=2)
         self.precision = resolve_precision("auto", device)
+        self.facts: ModelFacts = model_facts(self.config, dimensions=dimensions, outputs=2)
 
-        def build() -> Any:
-            return build_model(self.config, dimensions=dimensions, outputs=2, files={}).model.to(device)
+        def build() -> BuiltModel:
+            return build_model(self.config, dimensions=dimensions, outputs=2, files={})
 
-        self.theirs, self.ours = build(), build()
+        self.theirs = build().model.to(device)
+        self.ours = place_model(self.config, build(), self.facts, device, self.precision)
         self.their_optimizer = make_customary_optimizer(self.theirs, lr=1e-4, weight_decay=0.05)
         self.loader = make_loader(images[: self.count], labels[: self.count], batch_size=batch_size, training=True)
         self.test_loader = make_loader(images, labels, batch_size=batch_size, training=False)
         self.images = channels_first(images, dimensions=dimensions).to(device)
         self.labels = torch.from_numpy(labels).to(device)
-        self.mean = self.std = torch.full((3,), 0.5, device=device)
         self.random = torch.Generator().manual_seed(0)
-        micro_batch = fit_memory(self.ours, self.config, self.facts, self.precision, device, "auto")
         self.step = TrainingStep(
             self.ours,
-            make_optimizer(self.ours, self.config),
-            task="multiclass",
-            mean=self.mean,
-            std=self.std,
-            precision=self.precision,
-            tokens=self.facts.tokens,
+            make_optimizer(self.ours.model, self.config),
+            find_task("multiclass"),
             batch_size=batch_size,
-            micro_batch=micro_batch,
-            fixed_buffers=device.type == "cuda",
+            micro_batch=fit_memory(self.ours, self.config, "auto"),
         )
 
     def train_theirs(self) -> None:
         train_epoch(self.theirs, self.loader, self.their_optimizer, self.device)
 
     def train_ours(self) -> None:
-        self.ours.train()
+        self.ours.model.train()
         order = torch.randperm(self.count, generator=self.random).to(self.device)
         shape = self.images.shape[2:]
         drawn = draw_parameters(self.count, shape, self.random, mirror_safe=True).to(self.device)
@@ -106,15 +101,7 @@ class Pair:
         evaluate(self.theirs, self.test_loader, self.device)
 
     def evaluate_ours(self) -> None:
-        predict_logits(
-            self.ours,
-            self.images,
-            device=self.device,
-            tokens=self.facts.tokens,
-            mean=self.mean,
-            std=self.std,
-            precision=self.precision,
-        ).cpu()
+        self.ours.logits(self.images).cpu()
 
 
 def compare(pair: Pair, rounds: int) -> dict[str, Any]:

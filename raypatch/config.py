@@ -3,7 +3,7 @@
 import difflib
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 from pathlib import Path
@@ -220,6 +220,13 @@ def make_config(values: Mapping[str, Any]) -> TrialConfig:
         raise ValueError(explain_validation(error, TrialConfig)) from error
 
 
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return the names of `known` that are near `name`, else all of them, as the end of a message."""
+    every = list(known)
+    near = difflib.get_close_matches(name, every, n=3)
+    return f"did you mean {', '.join(near)}?" if near else f"there are {', '.join(every)}"
+
+
 def explain_validation(error: ValidationError, model: type[BaseModel]) -> str:
     """One line for a ValidationError of `model`: field, rule, value of each problem; near names for a wrong field."""
     lines = []
@@ -227,8 +234,7 @@ def explain_validation(error: ValidationError, model: type[BaseModel]) -> str:
         place = ".".join(map(str, problem["loc"]))
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(place, model.model_fields, n=3)
-            message = f"unknown field; did you mean {', '.join(near)}?" if near else "unknown field"
+            message = f"unknown field; {did_you_mean(place, model.model_fields)}"
         elif problem["type"] not in ("value_error", "missing"):
             message = f"{message}, not {problem['input']!r}"
         lines.append(f"{place}: {message}" if place else message)

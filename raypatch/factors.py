@@ -93,6 +93,12 @@ def field_label(name: str) -> str:
     return name.replace("_", " ")
 
 
+def ask_which(labels: Sequence[str]) -> str:
+    """Return the question about these factors, given as in a sentence: Which patch size, and which model?"""
+    text = ", and ".join(f"which {label}" for label in labels)
+    return f"{text[:1].upper()}{text[1:]}?"
+
+
 def field_heading(name: str) -> str:
     """Return how a field, or a grid axis of named levels, is headed above a column or along an axis, with its unit."""
     label = field_label(name)

@@ -11,6 +11,7 @@ from raypatch.config import TrialConfig, make_config
 from raypatch.data.catalog import DatasetInfo, canonical_name
 from raypatch.data.source import describe
 from raypatch.factors import Factor, Level, factor_of_axis, factor_of_field
+from raypatch.methods import check_method
 from raypatch.own_files import OWN_FILE, own_file_id
 from raypatch.search_settings import Search, SearchedField, SearchSettings
 from raypatch.study import FACTS, Study, WhenRule, as_list, typed_value
@@ -91,7 +92,7 @@ def resolve_search(study: Study) -> StudySearch:
             raise ValueError(f"grace_epochs={settings.grace_epochs} must be at most epochs={group.epochs}")
     if len(seeds := {group.seed for group in groups}) > 1:
         raise ValueError(f"a search has one seed, not {', '.join(map(str, sorted(seeds)))}: a lucky one is no recipe")
-    factors = tuple(_searched_factor(factor, settings) for factor in first.factors)
+    factors = tuple(searched_factor(factor, settings) for factor in first.factors)
     names = tuple(_group_name(group, factors, settings) for group in groups)
     return StudySearch(Search(settings=settings, groups=groups, names=names), factors, files)
 
@@ -211,12 +212,20 @@ class _Resolver:
 
 def check_fit(config: TrialConfig, info: DatasetInfo) -> None:
     """Raise ValueError where a config asks for what its dataset or its task cannot give."""
+    check_method(config.method)
     task = find_task(config.task or info.task)
+    if info.task not in task.kinds:
+        raise ValueError(
+            f"task={config.task} reads labels of the kind {' or '.join(task.kinds)}, and {config.dataset_label} has"
+            f" {info.task} ones: leave task out, or choose another"
+        )
     scores = score_names(task)
     if config.selection_metric not in scores:
-        near = difflib.get_close_matches(config.selection_metric, scores, n=1) or scores
-        known = " or ".join(f"val_{name}" for name in near)
-        raise ValueError(f"selection={config.selection} is no score that is computed for {info.name}: use {known}")
+        near = difflib.get_close_matches(config.selection_metric, scores, n=3, cutoff=0.4) or scores
+        known = ", ".join(f"val_{name}" for name in near)
+        raise ValueError(
+            f"selection={config.selection} is no score that training computes for {config.dataset_label}: use {known}"
+        )
     if info.dimensions == 2 and config.inflation != "repeat":
         raise ValueError(f"inflation={config.inflation} is for volumes; {info.name} has 2D images: leave it out")
     if config.resize == "pad" and config.image_size < info.size:
@@ -237,26 +246,38 @@ def _levels_of(config: TrialConfig, factors: Sequence[Factor], named: Mapping[st
 
 def _with_values(study: Study, settings: SearchSettings, values: Mapping[str, Sequence[Any]]) -> Study:
     """The study with searched fields at these values; a searched set of named levels is an axis of these again."""
-    lists = {name: given for name, given in values.items() if settings.fields[name].levels is None}
-    narrowed = study.override(lists)
-    grid = dict(narrowed.grid)
+    lists: dict[str, Sequence[Any]] = {}
+    grid = dict(study.grid)
     for name, given in values.items():
         levels = settings.fields[name].levels
-        if levels is not None:
+        if levels is None:
+            lists[name] = given
+        else:
             grid[name] = {level: levels[level] for level in given}
-    return narrowed.model_copy(update={"grid": grid})
+    # The axes first: a study must know what it compares when a field of it changes.
+    return study.model_copy(update={"grid": grid}).override(lists)
 
 
 def _canonical_choice(settings: SearchSettings, name: str, trials: Sequence[TrialConfig]) -> SearchSettings:
-    """The settings with the choices of a field as a TrialConfig names them."""
-    if not settings.fields[name].choice:
+    """The settings with the choices or levels of a field as a TrialConfig names them. trials: one or more of each."""
+    searched = settings.fields[name]
+    if searched.choice:
+        canonical = SearchedField(choice=tuple(dict.fromkeys(getattr(config, name) for config in trials)))
+    elif searched.levels:
+        fields = list(searched.fields(name, searched.ends[0]))
+        distinct = list(dict.fromkeys(tuple(getattr(config, field) for field in fields) for config in trials))
+        if len(distinct) < len(searched.levels):
+            raise ValueError(f"two levels of {name} are the same trial; give them fields that differ")
+        levels = {}
+        for level, values in zip(searched.levels, distinct, strict=True):
+            levels[level] = dict(zip(fields, values, strict=True))
+        canonical = SearchedField(levels=levels)
+    else:
         return settings
-    canonical = tuple(dict.fromkeys(getattr(config, name) for config in trials))
-    fields = settings.fields | {name: SearchedField.model_validate({"choice": canonical})}
-    return settings.model_copy(update={"fields": fields})
+    return settings.model_copy(update={"fields": settings.fields | {name: canonical}})
 
 
-def _searched_factor(factor: Factor, settings: SearchSettings) -> Factor:
+def searched_factor(factor: Factor, settings: SearchSettings) -> Factor:
     """The factor with all its levels where it is searched: the groups show the first one alone."""
     searched = settings.fields.get(factor.name)
     if searched is None:

@@ -1,13 +1,12 @@
 """What a search varies and how it goes about it: the `search:` section of a search space."""
 
-import difflib
 import itertools
 import math
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from raypatch.config import TrialConfig
+from raypatch.config import TrialConfig, did_you_mean
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
 NEVER_SEARCHED = {
     "dataset": "scores of different data cannot be compared",
     "epochs": "it is what the search saves; give --max-epochs",
-    "selection": "it is the figure that the search judges by; give --metric",
+    "selection": "it is the score that the search judges by; give --metric",
     "seed": "a lucky seed is no better recipe",
 }
 """Fields of TrialConfig that a search must not vary, and why."""
@@ -43,6 +42,8 @@ class SearchedField(BaseModel):
         if self.choices is not None:
             if len(set(self.choices)) != len(self.choices) or len(self.choices) < 2:
                 raise ValueError(f"{given[0]} {list(self.choices)} needs at least two values, each once")
+            if self.levels is not None and len({frozenset(fields) for fields in self.levels.values()}) > 1:
+                raise ValueError("levels must all set the same fields, or one trial would keep those of another")
             return self
         low, high = self.ends
         if low >= high:
@@ -102,7 +103,7 @@ def _holds(fields: dict[str, Any], config: TrialConfig) -> bool:
 
 
 class SearchSettings(BaseModel):
-    """How each group, one dataset at one patch size, is searched. The score is the trials' `selection` figure."""
+    """How each group, one dataset at one level of each factor, is searched, by the score that `selection` names."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -130,8 +131,7 @@ class SearchSettings(BaseModel):
             if searched.levels is not None:
                 continue
             if name not in TrialConfig.model_fields:
-                near = difflib.get_close_matches(name, TrialConfig.model_fields, n=3)
-                raise ValueError(f"unknown field {name!r}" + (f"; did you mean {', '.join(near)}?" if near else ""))
+                raise ValueError(f"unknown field {name!r}; {did_you_mean(name, TrialConfig.model_fields)}")
             if name in NEVER_SEARCHED:
                 raise ValueError(f"{name} cannot be searched: {NEVER_SEARCHED[name]}")
         if self.samples > (points := math.prod(field.size for field in self.fields.values())):
@@ -160,13 +160,9 @@ class Search(BaseModel):
     @property
     def searched_fields(self) -> frozenset[str]:
         """The fields of a trial that the search sets."""
-        found = set()
+        found: set[str] = set()
         for name, searched in self.settings.fields.items():
-            found |= (
-                set(searched.fields(name, searched.ends[0]))
-                if searched.levels is None
-                else {field for fields in searched.levels.values() for field in fields}
-            )
+            found |= set(searched.fields(name, searched.ends[0]))  # all levels set the same fields
         return frozenset(found)
 
     @property

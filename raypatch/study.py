@@ -2,6 +2,7 @@
 
 import difflib
 import functools
+import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
@@ -12,9 +13,9 @@ import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic import model_validator as validator
 
-from raypatch.config import TrialConfig, explain_validation, field_facts
+from raypatch.config import TrialConfig, did_you_mean, explain_validation, field_facts
 from raypatch.data.catalog import canonical_name
-from raypatch.factors import field_label
+from raypatch.factors import ask_which, field_label
 from raypatch.results.records import Expectation
 from raypatch.search_settings import SearchSettings
 
@@ -29,11 +30,15 @@ Axis = list[Any] | dict[str, dict[str, Any]]
 """The values of a field, or named levels, each a set of fields."""
 
 
+LONGEST_NAME = 64
+
+
 def check_name(name: str) -> str:
     """Return a run name that is safe as a folder name. Raises ValueError for path characters."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", name):
+    if len(name) > LONGEST_NAME or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
         raise ValueError(
-            f"name {name!r} must be letters, digits, '.', '_', '-', at most 64, starting with one of the first two"
+            f"name {name!r} must be letters, digits, '.', '_', '-', at most {LONGEST_NAME},"
+            " starting with one of the first two"
         )
     return name
 
@@ -117,9 +122,9 @@ class Study(BaseModel):
 
     @validator(mode="after")
     def _only_known_fields(self) -> Self:
-        known = set(TrialConfig.model_fields)
+        known = list(TrialConfig.model_fields)
         for rule in self.when:
-            _require_known(rule.condition, known | set(FACTS))
+            _require_known(rule.condition, [*known, *FACTS])
             _require_known(rule.values, known)
         _require_known(self.fixed, known)
         for name, axis in self.grid.items():
@@ -144,21 +149,31 @@ class Study(BaseModel):
         for name, axis in self.grid.items():
             for field in _fields_of_axis(name, axis):
                 if field in set_by:
-                    raise ValueError(f"{field}: the levels of {set_by[field]} set it and {name} varies it; keep one")
+                    raise ValueError(
+                        f"{field}: the axes {set_by[field]} and {name} both set it; keep it in one of them"
+                    )
                 set_by[field] = name
                 if isinstance(axis, dict) and field_facts(field).role in ("block", "repeat"):
                     raise ValueError(
                         f"the levels of {name} set {field}; that is an axis of its own, not part of a level"
                     )
+        for name, searched in self.search.fields.items() if self.search else ():
+            for field in sorted(_fields_of_axis(name, searched.levels or [name])):
+                if field in set_by:
+                    raise ValueError(
+                        f"{field}: the levels of {set_by[field]} set it and the search varies it; keep one"
+                    )
         return self
 
     @validator(mode="after")
     def _compares_what_can_be_compared(self) -> Self:
+        searched = self.search.fields if self.search else ()
         for name in self.compare:
-            _require_known([name], {*TrialConfig.model_fields, *self.grid}, what="compare")
-            if name in TrialConfig.model_fields and field_facts(name).role in ("block", "repeat"):
+            _require_known([name], [*TrialConfig.model_fields, *self.grid, *searched], what="compare")
+            role = field_facts(name).role if name in TrialConfig.model_fields else "factor"
+            if role in ("block", "repeat"):
                 raise ValueError(f"compare: {name} is what the comparison is repeated over; name another field")
-            if self.search and name in self.search.fields and field_facts(name).role == "hyperparameter":
+            if name in searched and role == "hyperparameter":
                 raise ValueError(f"compare: {name} is searched, so its levels are not compared; keep one of the two")
         if len(set(self.compare)) < len(self.compare):
             raise ValueError(f"compare: {', '.join(self.compare)} names a factor twice")
@@ -182,16 +197,21 @@ class Study(BaseModel):
 
     @property
     def question(self) -> str:
-        """The study in one question: Which patch size?"""
-        labels = [f"which {field_label(name)}" for name in self.compared]
-        text = ", and ".join(labels)
-        return f"{text[:1].upper()}{text[1:]}?"
+        """The study in one question: Which patch size? Of a search: Which learning rate for each patch size?"""
+        compared = [field_label(name) for name in self.compared]
+        if self.search is None:
+            return ask_which(compared)
+        *first, last = [field_label(name) for name in self.search.fields]
+        searched = f"{', '.join(first)} and {last}" if first else last
+        if set(self.compared) & set(self.search.fields):
+            return ask_which([searched])
+        return ask_which([f"{searched} for each {' and '.join(compared)}"])
 
     def override(self, values: Mapping[str, Sequence[Any]]) -> "Study":
         """Return the study with each field of `values` replaced by an axis of these values, whatever set it before.
 
-        The name of an axis of named levels keeps those levels alone. Raises ValueError for a level that there is not,
-        and for a field that named levels set.
+        The name of an axis of named levels keeps those levels alone. A baseline that is left out gives way. Raises
+        ValueError for a level that there is not, and for a field that named levels set.
         """
         fixed = {key: value for key, value in self.fixed.items() if key not in values}
         grid = dict(self.grid)
@@ -204,16 +224,22 @@ class Study(BaseModel):
                         f"{key} is set by the levels of {name}: choose among these with --set {name}="
                         f"{','.join(map(str, other))}"
                     )
+        baseline = {name: level for name, level in self.baseline.items() if _still_there(name, level, values)}
         if self.search is None:
-            return self._changed(fixed=fixed, grid=grid)
+            return self._changed(fixed=fixed, grid=grid, baseline=baseline)
         search = self.search.model_dump(by_alias=True, exclude_none=True)
         search["fields"] = {key: field for key, field in search["fields"].items() if key not in values}
-        return self._changed(fixed=fixed, grid=grid, search=search)
+        return self._changed(fixed=fixed, grid=grid, search=search, baseline=baseline)
 
     def override_compare(self, compare: Sequence[str]) -> "Study":
-        """Return the study with other factors; a baseline of one that is compared no more is dropped."""
+        """Return the study with other factors; a baseline of one that is compared no more is dropped.
+
+        Raises ValueError for what cannot be compared and for a factor without two levels.
+        """
         baseline = {name: level for name, level in self.baseline.items() if name in compare}
-        return self._changed(compare=list(compare), baseline=baseline)
+        changed = self._changed(compare=list(compare), baseline=baseline)
+        changed.require_comparison()
+        return changed
 
     def override_search(self, **settings: Any) -> "Study":
         """Return the study with these settings of its search. Raises ValueError for a study without search."""
@@ -224,14 +250,23 @@ class Study(BaseModel):
     def search_together(self) -> "Study":
         """Return the study with its factors searched: each axis becomes one choice within each dataset."""
         assert self.search is not None
-        fields = self.search.model_dump(by_alias=True, exclude_none=True)["fields"]
+        search = self.search.model_dump(by_alias=True, exclude_none=True)
         fixed, grid = dict(self.fixed), dict(self.grid)
         for name in self.compared:
             axis = grid.pop(name, None) or [fixed.pop(name, None)]
             if len(axis) < 2:
                 raise ValueError(f"--together needs two levels of {name} at least, not {', '.join(map(str, axis))}")
-            fields[name] = {"levels": axis} if isinstance(axis, dict) else {"choice": axis}
-        return self._changed(fixed=fixed, grid=grid).override_search(fields=fields)
+            search["fields"][name] = {"levels": self._fill_levels(axis)} if isinstance(axis, dict) else {"choice": axis}
+        return self._changed(fixed=fixed, grid=grid, search=search)
+
+    def _fill_levels(self, levels: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+        """Return the levels of an axis, each with every field that one of them sets: drawn in turn, none may leak."""
+        filled: dict[str, dict[str, Any]] = {name: {} for name in levels}
+        for field in dict.fromkeys(field for fields in levels.values() for field in fields):
+            otherwise = self.fixed.get(field, TrialConfig.model_fields[field].get_default())
+            for name, fields in levels.items():
+                filled[name][field] = fields.get(field, otherwise)
+        return filled
 
     def add_rules(self, rules: Sequence[WhenRule]) -> "Study":
         """Return the study with further when-rules; where two set a field, the last one that holds wins."""
@@ -245,16 +280,23 @@ class Study(BaseModel):
                 continue
             if axis is None:
                 raise ValueError(f"compare: {name} is no axis of the grid; list its levels under grid")
-            if len(axis) < 2:
-                raise ValueError(
-                    f"compare: {name} has one level, {next(iter(axis))}; give two or compare another field"
-                )
+            distinct = {str(typed_value(name, level)) for level in axis}
+            if len(distinct) < 2:
+                raise ValueError(f"compare: {name} has one level, {distinct.pop()}; give two or compare another field")
 
     def _changed(self, **parts: Any) -> "Study":
         try:
             return Study.model_validate(self.model_dump(by_alias=True, exclude_none=True) | parts)
         except ValidationError as error:
             raise ValueError(explain_validation(error, Study)) from error
+
+
+def _still_there(name: str, level: Any, values: Mapping[str, Sequence[Any]]) -> bool:
+    """Whether a level is still among those of its factor once `values` replace them."""
+    if name not in values:
+        return True
+    left = [typed_value(name, value) for value in values[name]]
+    return typed_value(name, level) in left
 
 
 def _fields_of_axis(name: str, axis: Axis) -> set[str]:
@@ -277,18 +319,38 @@ def _require_known(names: Iterable[str], known: Iterable[str], *, what: str = ""
     known = list(known)
     for name in names:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=3)
-            way_out = f"did you mean {', '.join(near)}?" if near else f"there are {', '.join(known)}"
-            raise ValueError(f"{what}{': ' if what else ''}unknown field {name!r}; {way_out}")
+            raise ValueError(f"{what}{': ' if what else ''}unknown field {name!r}; {did_you_mean(name, known)}")
 
 
-def default_run_name(study: Study) -> str:
-    """The study's name and, up to three, its datasets: `learning_rate-dermamnist`."""
+def default_run_name(study: Study, original: Study) -> str:
+    """Return the study's name with what was changed from the original: `grid-dermamnist-epochs1`.
+
+    Up to three datasets are named and the hyperparameters, so that a try-out does not stay in the folder of the real
+    run. Other levels or seeds belong to the same run. A search is named by its datasets alone.
+    """
+    parts = [study.name]
+    datasets = _dataset_names(study)
+    if datasets != _dataset_names(original) and len(datasets) <= 3:
+        parts += datasets
+    if study.compared != original.compared:
+        parts += ["by", *study.compared]
+    for name, axis in study.grid.items():
+        is_recipe = name in TrialConfig.model_fields and field_facts(name).role == "hyperparameter"
+        if is_recipe and axis != original.grid.get(name) and study.search is None:
+            parts.append(f"{name}{'_'.join(map(str, axis))}")
+    text = re.sub(r"[^A-Za-z0-9_.-]", "_", "-".join(parts))
+    if len(text) <= LONGEST_NAME:
+        return text
+    digest = hashlib.sha256(text.encode()).hexdigest()[:6]
+    return f"{text[: LONGEST_NAME - 7]}-{digest}"
+
+
+def _dataset_names(study: Study) -> list[str]:
     given = study.grid.get("dataset") or as_list(study.fixed.get("dataset", []))
-    datasets = set()
+    names = set()
     for name in map(str, given):
-        datasets.add(Path(name).stem if name.endswith(".npz") else canonical_name(name))
-    return "-".join([study.name, *sorted(datasets)]) if len(datasets) <= 3 else study.name
+        names.add(Path(name).stem if name.endswith(".npz") else canonical_name(name))
+    return sorted(names)
 
 
 def shipped_studies() -> dict[str, Path]:
@@ -297,32 +359,51 @@ def shipped_studies() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
-def load_study(name_or_path: str) -> Study:
-    """Load a shipped study by name or any by path. Raises ValueError with the near names or the wrong line."""
-    path = Path(name_or_path)
+def load_study(source: str | Path | Mapping[str, Any] | Study) -> Study:
+    """Return a shipped study by name, any by the path of its file, or one given as a mapping or made already.
+
+    Raises ValueError with the near names or the wrong line.
+    """
+    if isinstance(source, Study):
+        return source
+    if isinstance(source, Mapping):
+        return _check_study(source, "the study")
+    path = Path(source)
     if path.suffix not in (".yaml", ".yml"):
-        shipped = shipped_studies()
-        if name_or_path not in shipped:
-            near = difflib.get_close_matches(name_or_path, shipped, n=3) or list(shipped)
-            raise ValueError(
-                f"unknown search space {name_or_path!r}: use {', '.join(near)} or the path of a .yaml file"
-            )
-        path = shipped[name_or_path]
+        path = _shipped_study(str(source))
     try:
         content = yaml.safe_load(path.read_text("utf-8"))
     except OSError as error:
         raise ValueError(f"cannot read the search space {path}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not valid YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} must hold a mapping with the keys {', '.join(Study.model_fields)}")
+    return _check_study(content, str(path))
+
+
+def _shipped_study(name: str) -> Path:
+    shipped = shipped_studies()
+    if name in shipped:
+        return shipped[name]
+    if name.endswith(".npz"):
+        raise ValueError(
+            f"{name} is a dataset, not a study; to compare patch sizes on it: raypatch run grid --dataset {name}"
+        )
+    if Path(name).is_dir():
+        raise ValueError(f"{name} is a folder, not a study; to continue a run: raypatch resume {name}")
+    near = difflib.get_close_matches(name, shipped, n=3) or list(shipped)
+    raise ValueError(f"unknown search space {name!r}: use {', '.join(near)} or the path of a .yaml file")
+
+
+def _check_study(content: Any, place: str) -> Study:
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{place} must hold a mapping with the keys {', '.join(Study.model_fields)}")
     try:
-        study = Study.model_validate(content)
+        study = Study.model_validate(dict(content))
         study.require_comparison()
     except ValidationError as error:
-        raise ValueError(f"{path}: {explain_validation(error, Study)}") from error
+        raise ValueError(f"{place}: {explain_validation(error, Study)}") from error
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(f"{place}: {error}") from error
     return study
 
 

@@ -10,7 +10,7 @@ import torch
 
 from raypatch.config import RunOptions
 from raypatch.predict import (
-    FinishedTrial,
+    FinishedTrials,
     choose_members,
     export_trial,
     find_trials,
@@ -48,21 +48,21 @@ def _table(text: str) -> tuple[list[str], np.ndarray]:
     return [row[1] for row in rows], np.array([[np.float32(cell) for cell in row[2:]] for row in rows], np.float32)
 
 
-def _stored(trials: list[FinishedTrial], trial_id: str, split: str = "test") -> np.ndarray:
-    (member,) = [trial for trial in trials if trial.result.trial_id == trial_id]
+def _stored(found: FinishedTrials, trial_id: str, split: str = "test") -> np.ndarray:
+    (member,) = [trial for trial in found.trials if trial.result.trial_id == trial_id]
     return read_predictions(member.paths.predictions, split).probability  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("split", ["val", "test"])
 def test_best_model_gives_the_stored_probabilities(finished: tuple[Path, Path], split: str) -> None:
     run, data = finished
-    text, (used,) = predict(run, data, dataset=None, patch_sizes=None, split=split, device="cpu")  # type: ignore[arg-type]
+    text, (used,) = predict(run, data, dataset=None, levels=None, split=split, device="cpu")  # type: ignore[arg-type]
     assert np.array_equal(_table(text)[1], _stored(find_trials(run), used, split))
 
 
 def test_ensemble_is_the_mean_of_its_members(finished: tuple[Path, Path]) -> None:
     run, data = finished
-    text, used = predict(run, data, dataset=None, patch_sizes=[4, 8], split="test", device="cpu")
+    text, used = predict(run, data, dataset=None, levels=["4", "8"], split="test", device="cpu")
     trials = find_trials(run)
     mean = np.mean([_stored(trials, name).astype(np.float64) for name in used], axis=0)
     names, probability = _table(text)
@@ -73,12 +73,12 @@ def test_ensemble_is_the_mean_of_its_members(finished: tuple[Path, Path]) -> Non
 def test_members_are_chosen_by_validation(finished: tuple[Path, Path]) -> None:
     trials = find_trials(finished[0])
     (best,) = choose_members(trials, None, None)
-    losses = {trial.result.trial_id: trial.result.val["loss"] for trial in trials if trial.result.val}
+    losses = {trial.result.trial_id: trial.result.val["loss"] for trial in trials.trials if trial.result.val}
     assert best.result.trial_id == min(losses, key=lambda name: losses[name])
 
 
 def test_exported_model_predicts_the_same(finished: tuple[Path, Path], tmp_path: Path) -> None:
-    member = find_trials(finished[0])[0]
+    member = find_trials(finished[0]).trials[0]
     out = export_trial(finished[0], member.result.trial_id, tmp_path / "out")
     assert sorted(path.name for path in out.iterdir()) == ["config.json", "model.safetensors"]
     images = torch.rand(2, 3, *(8,) * member.dataset.dimensions)
@@ -100,8 +100,8 @@ def test_pictures_are_read_in_order_of_their_names(tmp_path: Path) -> None:
         for index, image in enumerate(stored["test_images"]):
             Image.fromarray(image).save(folder / f"{index:03}.png")
     (folder / "notes.txt").write_text("not a picture")
-    from_npz, _ = predict(run, data, dataset=None, patch_sizes=None, split="test", device="cpu")
-    from_folder, _ = predict(run, folder, dataset=None, patch_sizes=None, split="test", device="cpu")
+    from_npz, _ = predict(run, data, dataset=None, levels=None, split="test", device="cpu")
+    from_folder, _ = predict(run, folder, dataset=None, levels=None, split="test", device="cpu")
     assert np.array_equal(_table(from_folder)[1], _table(from_npz)[1])
     assert from_folder.splitlines()[1].startswith("000.png,")
 
@@ -116,8 +116,8 @@ def test_volumes_are_read_with_their_axes_turned(tmp_path: Path) -> None:
     arrays = {f"{split}_images": volume[None] for split in ("train", "val", "test")}
     np.savez(tmp_path / "one.npz", **arrays, **{f"{s}_labels": np.array([[0]]) for s in ("train", "val", "test")})
     nibabel.save(nibabel.Nifti1Image(volume.transpose(2, 1, 0), np.eye(4)), tmp_path / "one.nii.gz")
-    from_npz, _ = predict(run, tmp_path / "one.npz", dataset=None, patch_sizes=None, split="test", device="cpu")
-    from_nifti, _ = predict(run, tmp_path / "one.nii.gz", dataset=None, patch_sizes=None, split="test", device="cpu")
+    from_npz, _ = predict(run, tmp_path / "one.npz", dataset=None, levels=None, split="test", device="cpu")
+    from_nifti, _ = predict(run, tmp_path / "one.nii.gz", dataset=None, levels=None, split="test", device="cpu")
     assert np.array_equal(_table(from_nifti)[1], _table(from_npz)[1])
 
 
@@ -126,13 +126,13 @@ def test_wrong_requests_are_explained(finished: tuple[Path, Path], tmp_path: Pat
     (tmp_path / "empty").mkdir()
 
     def ask(folder: Path = run, source: Path = data, **changes: object) -> None:
-        words: dict[str, object] = {"dataset": None, "patch_sizes": None, "split": "test", "device": "cpu"} | changes
+        words: dict[str, object] = {"dataset": None, "levels": None, "split": "test", "device": "cpu"} | changes
         predict(folder, source, **words)  # type: ignore[arg-type]
 
     with pytest.raises(ValueError, match="has no finished trial"):
         ask(folder=tmp_path)
-    with pytest.raises(ValueError, match=r"at patch size 2; there are \[4, 8\]"):
-        ask(patch_sizes=[2])
+    with pytest.raises(ValueError, match="'2' is no patch size of this study; it has 8, 4"):
+        ask(levels=["2"])
     with pytest.raises(ValueError, match="the run has no finished trial of breastmnist"):
         ask(dataset="breast")
     with pytest.raises(ValueError, match="holds no"):
@@ -145,10 +145,10 @@ def test_wrong_requests_are_explained(finished: tuple[Path, Path], tmp_path: Pat
 
 def test_damaged_weights_are_refused(tmp_path: Path) -> None:
     run, data = _run(tmp_path, 2)
-    for trial in find_trials(run):
+    for trial in find_trials(run).trials:
         trial.paths.best_weights.write_bytes(trial.paths.best_weights.read_bytes()[:-9])
     with pytest.raises(ValueError, match="missing or damaged"):
-        predict(run, data, dataset=None, patch_sizes=None, split="test", device="cpu")
+        predict(run, data, dataset=None, levels=None, split="test", device="cpu")
 
 
 def test_files_of_one_name_are_not_mixed(tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_files_of_one_name_are_not_mixed(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"several such datasets.*file:own2@.*file:own2@") as refused:
         choose_members(find_trials(run), "own2", None)
     name = str(refused.value).rpartition(" ")[2]
-    assert {member.config.dataset for member in choose_members(find_trials(run), name, [4, 8])} == {name}
+    assert {member.config.dataset for member in choose_members(find_trials(run), name, ["4", "8"])} == {name}
 
 
 def test_trials_selected_by_different_figures_are_not_compared(tmp_path: Path) -> None:

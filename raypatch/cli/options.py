@@ -1,71 +1,252 @@
-"""The command line's options, once each, and how their text is read."""
+"""The command line's options, once each, in groups that commands share, and how their text is read."""
 
-from collections.abc import Sequence
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
+from typer.core import TyperCommand
 
 if TYPE_CHECKING:
     from raypatch.study import Study
 
-Datasets = Annotated[str | None, typer.Option(help="Datasets: names or .npz paths, separated by commas.")]
-PatchSizes = Annotated[str | None, typer.Option(help="Patch sizes in pixels, separated by commas.")]
-Model = Annotated[str | None, typer.Option(help="timm name of a Vision Transformer.")]
-Weights = Annotated[str | None, typer.Option(help="timm, random, or a .safetensors or .pth file.")]
-Settings = Annotated[list[str] | None, typer.Option("--set", help="Any field: --set epochs=5 --set lr=1e-4,1e-3.")]
+Tracker = Literal["none", "mlflow", "wandb"]
+
+
+def complete_studies(incomplete: str) -> list[str]:
+    """Names of shipped studies, for the shell."""
+    from raypatch.study import shipped_studies
+
+    return [name for name in shipped_studies() if name.startswith(incomplete)]
+
+
+def complete_datasets(incomplete: str) -> list[str]:
+    """Names of datasets, for the shell; of a list by commas the last one is completed."""
+    from raypatch.data.catalog import catalog
+
+    before, comma, last = incomplete.rpartition(",")
+    return [before + comma + name for name in catalog() if name.startswith(last)]
+
+
+def complete_fields(incomplete: str) -> list[str]:
+    """Names of a trial's fields, for the shell."""
+    from raypatch.config import TrialConfig
+
+    return [name for name in TrialConfig.model_fields if name.startswith(incomplete)]
+
+
+def complete_settings(incomplete: str) -> list[str]:
+    """`field=` for --set, for the shell."""
+    return [f"{name}=" for name in complete_fields(incomplete)]
+
+
+Space = Annotated[
+    str,
+    typer.Argument(
+        help="Name of a shipped study (`raypatch spaces`) or a .yaml file.", autocompletion=complete_studies
+    ),
+]
+RunFolder = Annotated[Path, typer.Argument(help="A run folder, as `raypatch run` made it.")]
 RunsDir = Annotated[Path, typer.Option(help="Where run folders lie.")]
 DataDir = Annotated[
     Path | None,
     typer.Option(help="Folder of the .npz files; default $MEDMNIST_ROOT or ~/.medmnist.", show_default=False),
 ]
-Executor = Annotated[Literal["ray", "local"], typer.Option(help="Ray Tune, or one by one in this process.")]
-Address = Annotated[str, typer.Option(help="Of a running Ray cluster: its head's HOST:PORT, or auto.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, or with --executor local cuda:N.")]
-Gpus = Annotated[int, typer.Option(min=1, help="Physical GPUs the whole sweep may use.")]
-GpuShare = Annotated[
-    float | None,
-    typer.Option(min=0.01, max=1, help="Share of a GPU per trial; default by memory and load.", show_default=False),
-]
-CpusPerTrial = Annotated[int | None, typer.Option(min=1, help="Cores per trial.", show_default=False)]
 MicroBatch = Annotated[str, typer.Option(help="Images per forward pass: auto or a number.")]
-Retries = Annotated[int, typer.Option(min=0, help="Further tries of a crashed trial.")]
 RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Run failed trials again.")]
-ReuseActors = Annotated[bool, typer.Option(help="Keep worker processes between trials.")]
-Dashboard = Annotated[bool, typer.Option("--dashboard", help="Serve Ray's dashboard on 127.0.0.1.")]
-Tracker = Literal["none", "mlflow", "wandb"]
-Track = Annotated[Tracker, typer.Option(help="Experiment tracker to tell of each epoch.")]
 TimeLimit = Annotated[str | None, typer.Option(help="Stop after this time, such as 8h or 30m.", show_default=False)]
-RunFolder = Annotated[Path, typer.Argument(help="A run folder, as `raypatch run` made it.")]
+Json = Annotated[bool, typer.Option("--json", help="As JSON, for scripts.")]
+Compare = Annotated[
+    str | None,
+    typer.Option(help="Factors to compare, separated by commas, instead of the study's.", show_default=False),
+]
 
 
-def narrow(
-    space: "Study",
-    dataset: str | None,
-    patch_size: str | None,
-    seed: str | None,
-    model: str | None,
-    weights: str | None,
-    settings: Sequence[str],
-) -> "Study":
-    """Return the space with the options of the command line in place of what the file says."""
-    from raypatch.study import parse_setting
+@dataclass(frozen=True)
+class Narrowing:
+    """What a command changes in a study."""
 
-    values: dict[str, list[Any]] = dict(parse_setting(text) for text in settings)
-    named = {"dataset": dataset, "patch_size": patch_size, "seed": seed, "model": model, "weights": weights}
-    for field, text in named.items():
-        if text is not None:
-            values[field] = [part.strip() for part in text.split(",") if part.strip()]
-    return space.override(values)
+    dataset: Annotated[
+        str | None,
+        typer.Option(help="Datasets: names or .npz paths, separated by commas.", autocompletion=complete_datasets),
+    ] = None
+    patch_size: Annotated[str | None, typer.Option(help="Patch sizes in pixels, separated by commas.")] = None
+    seed: Annotated[str | None, typer.Option(help="Seeds, separated by commas; 0-4 is a range.")] = None
+    model: Annotated[str | None, typer.Option(help="timm names of models, separated by commas.")] = None
+    weights: Annotated[str | None, typer.Option(help="timm, random, or a .safetensors or .pth file.")] = None
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="Any field (`raypatch fields`) or axis of the study: --set epochs=5 --set lr=1e-4,1e-3.",
+            autocompletion=complete_settings,
+        ),
+    ] = None
+    compare: Compare = None
+
+    def apply(self, study: "Study") -> "Study":
+        """Return the study with these options in place of what its file says."""
+        from raypatch.study import parse_setting
+
+        values: dict[str, Sequence[Any]] = dict(parse_setting(text) for text in self.set_ or [])
+        for field in ("dataset", "patch_size", "model", "weights"):
+            text = getattr(self, field)
+            if text is not None:
+                values[field] = split_commas(text)
+        if self.seed is not None:
+            values["seed"] = read_seeds(self.seed)
+        narrowed = study.override(values)
+        return narrowed if self.compare is None else narrowed.override_compare(split_commas(self.compare))
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where trials run and their data lies: fields of RunOptions."""
+
+    data_dir: DataDir = None
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, or with --executor local cuda:N.")] = "auto"
+    micro_batch: MicroBatch = "auto"
+
+    def settings(self) -> dict[str, Any]:
+        """As raypatch.run takes them."""
+        return dataclasses.asdict(self) | {"micro_batch": micro_batch_of(self.micro_batch)}
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How trials are executed: fields of ExecutorOptions."""
+
+    executor: Annotated[Literal["ray", "local"], typer.Option(help="Ray Tune, or one by one in this process.")] = "ray"
+    address: Annotated[str, typer.Option(help="Of a running Ray cluster: its head's HOST:PORT, or auto.")] = "local"
+    gpus: Annotated[int, typer.Option(min=1, help="Physical GPUs the whole sweep may use.")] = 1
+    gpu_share: Annotated[
+        float | None,
+        typer.Option(min=0.01, max=1, help="Share of a GPU per trial; default by memory and load.", show_default=False),
+    ] = None
+    cpus_per_trial: Annotated[int | None, typer.Option(min=1, help="Cores per trial.", show_default=False)] = None
+    retries: Annotated[int, typer.Option(min=0, help="Further tries of a crashed trial.")] = 2
+    reuse_actors: Annotated[bool, typer.Option(help="Keep worker processes between trials.")] = True
+    dashboard: Annotated[bool, typer.Option("--dashboard", help="Serve Ray's dashboard on 127.0.0.1.")] = False
+    track: Annotated[Tracker, typer.Option(help="Experiment tracker to tell of each epoch.")] = "none"
+
+    def settings(self) -> dict[str, Any]:
+        """As raypatch.run takes them."""
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True)
+class Session:
+    """Which run folder, what to do with failed trials, and until when."""
+
+    name: Annotated[
+        str | None,
+        typer.Option(help="Name of the run folder; default the study, then datasets and recipe where changed."),
+    ] = None
+    runs_dir: RunsDir = Path("runs")
+    retry_failed: RetryFailed = False
+    time_limit: TimeLimit = None
+
+    def folder(self, study: "Study", original: "Study") -> Path:
+        """The run folder of a study that was changed from `original`."""
+        from raypatch.study import check_name, default_run_name
+
+        return self.runs_dir / check_name(self.name or default_run_name(study, original))
+
+    def settings(self) -> dict[str, Any]:
+        """As raypatch.run takes them."""
+        return {"retry_failed": self.retry_failed, "time_limit": seconds_of(self.time_limit)}
+
+
+def with_groups(command: Callable[..., None]) -> Callable[..., None]:
+    """Let a command take groups of options: each field of such a parameter becomes an option of its own."""
+    hints = get_type_hints(command, include_extras=True)
+    parameters: list[inspect.Parameter] = []
+    groups: dict[str, Any] = {}
+    for parameter in inspect.signature(command).parameters.values():
+        kind = hints[parameter.name]
+        if not dataclasses.is_dataclass(kind):
+            parameters.append(
+                parameter.replace(annotation=kind, kind=inspect.Parameter.KEYWORD_ONLY),
+            )
+            continue
+        groups[parameter.name] = kind
+        types = get_type_hints(kind, include_extras=True)
+        for field in dataclasses.fields(kind):
+            option = inspect.Parameter(
+                field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=types[field.name]
+            )
+            parameters.append(option)
+
+    @functools.wraps(command)
+    def call(**given: Any) -> None:
+        for name, kind in groups.items():
+            own = {field.name: given.pop(field.name) for field in dataclasses.fields(kind)}
+            given[name] = kind(**own)
+        command(**given)
+
+    call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return call
+
+
+class StudyCommand(TyperCommand):
+    """A command that takes a study: a field that is written as an option is answered with --set."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        words = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:
+            option = getattr(error, "option_name", None)  # of click's NoSuchOption, which typer may carry its own of
+            if isinstance(option, str):
+                _point_to_set(error, option, words)
+            raise
+
+
+def _point_to_set(error: Any, option: str, words: Sequence[str]) -> None:
+    """Make the message of an unknown option say how the field of that name is set."""
+    from raypatch.config import TrialConfig
+
+    field = option.lstrip("-").replace("-", "_")
+    if field not in TrialConfig.model_fields:
+        return
+    value = "VALUE"
+    for place, word in enumerate(words):
+        if word.startswith(f"{option}="):
+            value = word.partition("=")[2]
+        elif word == option and place + 1 < len(words):
+            value = words[place + 1]
+    error.message = f"No such option: {option}. {field} is a field of a trial: --set {field}={value}"
+    error.possibilities = []
+
+
+def split_commas(text: str) -> list[str]:
+    """Return the parts of a list by commas, without empty ones."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def read_seeds(text: str) -> list[Any]:
+    """Return the seeds of `0,3,7` or `0-4`. Raises ValueError for a range that runs backwards."""
+    seeds: list[Any] = []
+    for part in split_commas(text):
+        first, dash, last = part.partition("-")
+        if not (dash and first.isdecimal() and last.isdecimal()):
+            seeds.append(part)
+            continue
+        if int(first) > int(last):
+            raise ValueError(f"--seed {part!r} runs backwards; write it as {last}-{first}")
+        seeds += range(int(first), int(last) + 1)
+    return seeds
 
 
 def metric_of(text: str) -> str:
-    """Read --metric. Raises ValueError for anything but a validation figure."""
-    from raypatch.config import TrialConfig
-
-    figures = get_args(TrialConfig.model_fields["selection"].annotation)
-    if text not in figures:
-        raise ValueError(f"--metric {text!r} must be one of {', '.join(figures)}; the test set never chooses")
+    """Read --metric. Raises ValueError for a score of the test split."""
+    if not text.startswith("val_"):
+        raise ValueError(f"--metric {text!r} must be val_loss or val_ and a metric; the test set never chooses")
     return text
 
 

@@ -1,4 +1,4 @@
-"""Commands that use what a run left: report, compare, predict, export; and the cost of a model."""
+"""Commands that use what a run left: report, compare, predict, export; and what a model costs."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -8,14 +8,19 @@ import typer
 from raypatch.cli import options as cli_options
 
 app = typer.Typer()
+MOST_COUNTED_TOKENS = 4096
 
 
-def patch_sizes_of(text: str) -> list[int]:
-    """Read `4,2,1`. Raises ValueError for anything else."""
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() for part in parts):
-        raise ValueError(f"--patch-size {text!r} must be numbers of pixels, such as 4,2,1")
-    return [int(part) for part in parts]
+def levels_of(level: str | None, patch_size: str | None) -> list[str] | None:
+    """Read --level and its short form for patch sizes. Raises ValueError for both, and for a patch size in words."""
+    if level is not None and patch_size is not None:
+        raise ValueError("--level and --patch-size say the same thing; give one of them")
+    if patch_size is not None:
+        sizes = cli_options.split_commas(patch_size)
+        if not sizes or not all(size.isdecimal() for size in sizes):
+            raise ValueError(f"--patch-size {patch_size!r} must be numbers of pixels, such as 4,2,1")
+        return [f"patch_size={size}" for size in sizes]
+    return None if level is None else cli_options.split_commas(level)
 
 
 @app.command()
@@ -23,11 +28,13 @@ def report(
     runs: Annotated[list[Path], typer.Argument(help="One run folder or several.")],
     out: Annotated[Path | None, typer.Option(help="Where to write; default report/ in the run folder.")] = None,
     formats: Annotated[str, typer.Option("--format", help="Some of html, md, latex, by commas.")] = "html,md,latex",
+    compare: cli_options.Compare = None,
 ) -> None:
-    """Print the main table and write tables, ensembles, statistics, plots and a page; also while it runs."""
-    from raypatch.analysis.report import write_report
+    """Print the answer and write tables, ensembles, statistics, plots and a page; also while it runs."""
+    from raypatch.api import report as write_report
 
-    written = write_report(runs, out, [part.strip() for part in formats.split(",") if part.strip()])
+    factors = None if compare is None else cli_options.split_commas(compare)
+    written = write_report(runs, out=out, formats=cli_options.split_commas(formats), compare=factors)
     print(written.text)
     print(f"written to {written.folder}: {', '.join(path.name for path in written.files[:6])} ...")
 
@@ -36,10 +43,10 @@ def report(
 def compare(
     first: Annotated[Path, typer.Argument(help="A run folder.")],
     second: Annotated[Path, typer.Argument(help="Another; differences are second minus first.")],
-    metric: Annotated[str, typer.Option(help="accuracy, balanced_accuracy or auc.")] = "balanced_accuracy",
+    metric: Annotated[str, typer.Option(help="Score to compare, such as accuracy or auc.")] = "balanced_accuracy",
     out: Annotated[Path | None, typer.Option(help="Where to write; default in the first run's report.")] = None,
 ) -> None:
-    """Put two runs side by side: the same datasets and patch sizes, with intervals of their difference."""
+    """Put two runs side by side: the same datasets and levels, with intervals of their difference."""
     from raypatch.analysis.compare import compare_runs
 
     written = compare_runs(first, second, out, metric=metric)
@@ -52,19 +59,26 @@ def predict(
     folder: cli_options.RunFolder,
     input_: Annotated[Path, typer.Option("--input", help="An .npz, a folder of pictures or .nii.gz volumes, or one.")],
     dataset: Annotated[str | None, typer.Option(help="Trained on this dataset, where the run has several.")] = None,
-    patch_size: Annotated[str | None, typer.Option(help="Ensemble of these; default the best single model.")] = None,
+    level: Annotated[
+        str | None,
+        typer.Option(
+            help="Levels of the study by commas, FACTOR=LEVEL where several factors are compared: their ensemble;"
+            " default the best single model."
+        ),
+    ] = None,
+    patch_size: Annotated[str | None, typer.Option(help="Short for --level where the levels are patch sizes.")] = None,
     split: Annotated[Literal["train", "val", "test"], typer.Option(help="Which split of an .npz.")] = "test",
     out: Annotated[Path, typer.Option(help="The CSV to write.")] = Path("predictions.csv"),
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
 ) -> None:
-    """Predict new images with a run's best model, or the ensemble of patch sizes; best by validation."""
+    """Predict new images with a run's best model, or the ensemble of some levels; best by validation."""
     from raypatch.files import write_atomically
     from raypatch.predict import predict as predict_images
 
     if not out.parent.is_dir() or out.is_dir():
         raise ValueError(f"--out {out}: there must be a folder {out.parent}, and no folder of that name in it")
-    sizes = patch_sizes_of(patch_size) if patch_size else None
-    table, members = predict_images(folder, input_, dataset=dataset, patch_sizes=sizes, split=split, device=device)
+    levels = levels_of(level, patch_size)
+    table, members = predict_images(folder, input_, dataset=dataset, levels=levels, split=split, device=device)
     write_atomically(out, table.encode())
     print(f"{table.count(chr(10)) - 1} images predicted by {', '.join(members)}, in {out}")
 
@@ -103,9 +117,10 @@ def model(
         fields = {"patch_size": patch, "model": name, "image_size": image_size, "dataset": dataset, "weights": "random"}
         config = make_config(fields)
         facts = model_facts(config, dimensions=dimensions, outputs=classes)
-        line = f"{patch:>5} {facts.tokens:7,} {facts.parameters:12,} {facts.gflops:10.4g}"
+        tokens = facts.tokens or 0
+        line = f"{patch:>5} {tokens:7,} {facts.parameters:12,} {facts.gflops:10.4g}"
         line += f" {facts.gflops_without_attention:18.4g}"
-        if count and facts.tokens <= 4096:
+        if count and tokens <= MOST_COUNTED_TOKENS:
             built = build_model(config, dimensions=dimensions, outputs=classes, files={})
             line += f" {count_with_fvcore(built.model, (3, *(image_size,) * dimensions)):10.4g}"
         print(line)

@@ -25,7 +25,8 @@ from raypatch.runtime import provenance
 from raypatch.sweep.plan import finished_result
 from raypatch.sweep.watch.tensorboard import EventFile
 from raypatch.training.checkpoint import Progress
-from raypatch.training.loop import TrialError, advance, train_trial
+from raypatch.training.loop import TrialError, advance
+from raypatch.trial import train_trial
 
 
 class SweepHaltedError(RuntimeError):
@@ -99,7 +100,7 @@ def record_failure(config: TrialConfig, paths: TrialPaths, error: BaseException 
 
 
 def record_pruned(config: TrialConfig, paths: TrialPaths) -> TrialResult:
-    """Write a `pruned` result, with the validation figures of the best epoch, and drop weights nobody will use.
+    """Write a `pruned` result, with the validation scores of the best epoch, and drop weights nobody will use.
 
     Nobody else may write to the folder now: the caller holds its lock, or its holder waits in a report.
     """

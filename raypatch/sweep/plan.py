@@ -10,7 +10,7 @@ from raypatch.sweep.cost.estimate import known_seconds
 
 STEP_SECONDS = 0.02
 TRAINING_FLOPS_PER_SECOND = 2e11
-"""Rough figures of a small machine. They only order the trials; nothing reports them."""
+"""Rough numbers of a small machine. They only order the trials; nothing reports them."""
 
 
 @dataclass(frozen=True)
@@ -19,10 +19,6 @@ class Plan:
 
     todo: tuple[TrialConfig, ...]
     results: Mapping[str, TrialResult]
-
-    @property
-    def total(self) -> int:
-        return len(self.todo) + len(self.results)
 
 
 def plan_sweep(

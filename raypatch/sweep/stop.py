@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 
+from raypatch.runtime import in_notebook
+
 POLL_SECONDS = 0.25
 
 
@@ -37,10 +39,15 @@ class StopRequest:
 
     @contextlib.contextmanager
     def listening(self, time_limit: float | None = None) -> Iterator[None]:
-        """Take SIGINT, SIGTERM and the time limit (seconds) as requests; a second signal ends the process at once."""
+        """Take SIGINT, SIGTERM and the time limit (seconds) as requests; a second signal ends the process at once.
+
+        In a notebook it ends the call alone, because the kernel holds the user's other work.
+        """
 
         def on_signal(number: int, frame: FrameType | None) -> None:
             if self.is_set():
+                if in_notebook():
+                    raise KeyboardInterrupt
                 signal.signal(number, signal.SIG_DFL)
                 os.kill(os.getpid(), number)
             self.set(signal.Signals(number).name)

@@ -4,10 +4,10 @@ import contextlib
 import logging
 
 import torch
-from torch import nn
 
-from raypatch.data.augment import augment, normalize, to_float
-from raypatch.runtime import Precision, rounded_products
+from raypatch.data.augment import augment, to_float
+from raypatch.models.prepared import PreparedModel
+from raypatch.runtime import rounded_products
 from raypatch.tasks import Task
 
 logger = logging.getLogger(__name__)
@@ -25,34 +25,28 @@ FEW_TOKENS = 32
 class TrainingStep:
     """Augment, forward, backward and update. Gradients of micro-batches add up to those of the whole batch.
 
-    tokens: of one image. fixed_buffers: take full batches from buffers of fixed addresses; on a CUDA device such a step
-    is recorded once as a CUDA graph and replayed (the optimizer must be capturable), elsewhere it runs as it is.
+    micro_batch: images of one forward pass. fixed_buffers: take full batches from buffers of fixed addresses; on a CUDA
+    device, where this is the default, such a step is recorded once as a CUDA graph and replayed (the optimizer must be
+    capturable), elsewhere it runs as it is.
     """
 
     def __init__(
         self,
-        model: nn.Module,
+        prepared: PreparedModel,
         optimizer: torch.optim.Optimizer,
-        *,
         task: Task,
-        mean: torch.Tensor,
-        std: torch.Tensor,
-        precision: Precision,
-        tokens: int,
+        *,
         batch_size: int,
         micro_batch: int,
-        fixed_buffers: bool = False,
+        fixed_buffers: bool | None = None,
     ) -> None:
-        self.model = model
+        self.prepared = prepared
         self.optimizer = optimizer
         self.task = task
-        self.mean = mean
-        self.std = std
-        self.precision = precision
-        self.tokens = tokens
         self.batch_size = batch_size
         self.micro_batch = micro_batch
-        self._warm_up_left = WARM_UP_STEPS if fixed_buffers else -1  # -1: never record
+        record = prepared.device.type == "cuda" if fixed_buffers is None else fixed_buffers
+        self._warm_up_left = WARM_UP_STEPS if record else -1  # -1: never record
         self._recorded: RecordedStep | None = None
 
     def __call__(self, images: torch.Tensor, labels: torch.Tensor, parameters: torch.Tensor | None) -> torch.Tensor:
@@ -99,22 +93,28 @@ class TrainingStep:
             logger.warning("no memory to record the step as a CUDA graph: going on without")
 
     def _step(self, images: torch.Tensor, labels: torch.Tensor, parameters: torch.Tensor | None) -> torch.Tensor:
-        inputs = to_float(images) if parameters is None else augment(images, parameters)
-        inputs = normalize(inputs, self.mean, self.std)  # (B, 3, *spatial)
-        total = torch.zeros((), device=inputs.device)
-        rounded = self.precision == "bfloat16"
-        cast = rounded and (inputs.is_cuda or self.tokens * min(self.micro_batch, len(inputs)) > FEW_TOKENS)
+        inputs = self.prepared.normalize(to_float(images) if parameters is None else augment(images, parameters))
+        total = torch.zeros((), device=inputs.device)  # inputs: (B, 3, *spatial)
+        rounded = self.prepared.precision == "bfloat16"
+        cast = rounded and self._casting_pays(inputs)
         with rounded_products() if rounded and not cast else contextlib.nullcontext():
             parts = zip(torch.split(inputs, self.micro_batch), torch.split(labels, self.micro_batch), strict=True)
             for part, part_labels in parts:
                 with torch.autocast(part.device.type, torch.bfloat16, enabled=cast):
-                    logits = self.model(part)
+                    logits = self.prepared.model(part)
                 loss = self.task.loss(logits, part_labels) * (len(part) / len(inputs))
                 torch.autograd.backward(loss)
                 total += loss.detach()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return total
+
+    def _casting_pays(self, inputs: torch.Tensor) -> bool:
+        """Whether to cast the weights to bfloat16, rather than to round inside each product."""
+        tokens = self.prepared.facts.tokens
+        if inputs.is_cuda or tokens is None:
+            return True
+        return tokens * min(self.micro_batch, len(inputs)) > FEW_TOKENS
 
 
 class RecordedStep:

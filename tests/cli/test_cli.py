@@ -3,41 +3,22 @@
 import resource
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import typer
 
-from raypatch.cli import main as cli
+from raypatch.api import tell
+from raypatch.cli.sweeps import finish
 from raypatch.results import SCHEMA_VERSION
 from raypatch.sweep.run import Outcome
 
+from commands import Command
 from tiny import make_images
 
-Command = Callable[..., tuple[int, str, str]]
-
-TINY = ("--model", "test_vit", "--weights", "random", "--patch-size", "4", "--seed", "0", "--set", "epochs=2")
-
-
-@pytest.fixture
-def raypatch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Run a command in an empty folder without data; returns its exit code, output and errors."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MEDMNIST_ROOT", str(tmp_path / "data"))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-
-    def run(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["raypatch", *words])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        code = ended.value.code
-        captured = capsys.readouterr()
-        assert code is None or isinstance(code, int)
-        return code or 0, captured.out, captured.err
-
-    return run
+TINY = ("--name", "demo", "--model", "test_vit", "--weights", "random", "--patch-size", "4", "--seed", "0")
+TINY += ("--set", "epochs=2")
 
 
 def _images(tmp_path: Path, **changes: object) -> str:
@@ -64,6 +45,13 @@ def _images(tmp_path: Path, **changes: object) -> str:
             "model resnet18 cannot take any patch size: that needs a plain Vision Transformer",
         ),
         (["--set", "epoch=3"], "unknown field 'epoch'; did you mean epochs"),
+        (["--set", "zzz=3"], "unknown field 'zzz'; there are dataset, image_size"),
+        (["--seed", "4-0"], "--seed '4-0' runs backwards; write it as 0-4"),
+        (["--compare", "lrs"], "compare: unknown field 'lrs'; did you mean lr"),
+        (["--compare", "seed"], "compare: seed is what the comparison is repeated over"),
+        (["--compare", "lr"], "compare: lr is no axis of the grid; list its levels under grid"),
+        (["--set", "lr=1e-4", "--compare", "lr"], "compare: lr has one level, 0.0001; give two"),
+        (["--patch-size", "14,14", "--compare", "patch_size"], "compare: patch_size has one level, 14"),
         (["--set", "epochs"], "must be field=value"),
         (["--set", "lr=-1"], "lr: Input should be greater than 0"),
         (["--patch-size", "5"], "patch_size=5 must divide image_size=28; use one of 1, 2, 4, 7, 14, 28"),
@@ -211,7 +199,7 @@ def test_altered_official_file_is_refused_with_the_way_to_use_it_anyway(
 
 def test_from_own_file_to_the_table(raypatch: Command, tmp_path: Path) -> None:
     data = str(make_images(tmp_path / "own.npz", count=48))
-    words = ["--model", "test_vit", "--weights", "random", "--seed", "0,1", "--set", "epochs=2"]
+    words = ["--name", "demo", "--model", "test_vit", "--weights", "random", "--seed", "0,1", "--set", "epochs=2"]
     sizes = ["--patch-size", "8,4,2", "--executor", "local"]
     code, out, _ = raypatch("run", "demo", "--dataset", data, *words, *sizes)
     assert code == 0
@@ -245,7 +233,10 @@ def test_interrupted_gives_130_and_the_command_that_continues(raypatch: Command,
 
 
 def test_spaces_models_and_data_are_listed(raypatch: Command) -> None:
-    assert "grid" in raypatch("spaces")[1]
+    listed = raypatch("spaces")[1]
+    assert "grid" in listed
+    assert "Which training method?" in listed
+    assert "Which learning rate for each patch size?" in listed
     assert raypatch("spaces", "grid")[1].startswith("# ")
     listed = raypatch("data", "list")[1]
     assert all(name in listed for name in ("dermamnist_224", "organmnist3d_64", "phantom3d"))
@@ -295,6 +286,17 @@ print([name for name in {heavy} if name in sys.modules])
         (["run", "grid", "--set", "schedule=[step"], "cannot be read"),
         (["predict", ".", "--input", "own.npz", "--out", "none/p.csv"], "there must be a folder none"),
         (["predict", ".", "--input", "own.npz", "--patch-size", "4,x"], "must be numbers of pixels"),
+        (["predict", ".", "--input", "own.npz", "--level", "4", "--patch-size", "4"], "say the same thing"),
+        (["run", "lesions.npz"], "raypatch run grid --dataset lesions.npz"),
+        (["run", "."], "raypatch resume ."),
+        (["run", "grid", "--lr", "1e-4"], "lr is a field of a trial: --set lr=1e-4"),
+        (["plan", "grid", "--batch-size=16"], "batch_size is a field of a trial: --set batch_size=16"),
+        (["run", "grid", "--colour", "red"], "No such option: --colour"),
+        (["tune", "--metric", "test_auc"], "must be val_loss or val_ and a metric"),
+        (
+            ["tune", "--dataset", "derma", "--patch-size", "4", "--together"],
+            "--together needs two levels of patch_size",
+        ),
     ],
 )
 def test_what_cannot_be_read_or_written_is_explained(raypatch: Command, words: list[str], message: str) -> None:
@@ -311,8 +313,9 @@ def test_a_space_of_ones_own_is_shown_whole(raypatch: Command, tmp_path: Path) -
 
 def test_an_interrupted_retry_says_that_it_was_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     outcome = Outcome(tmp_path, 1, 2, {}, "Ctrl-C", "raypatch resume runs/a --retry-failed")
+    tell(outcome)
     with pytest.raises(typer.Exit) as ended:
-        cli.finish(outcome)
+        finish(outcome)
     assert ended.value.exit_code == 130
     assert "to continue: raypatch resume runs/a --retry-failed" in capsys.readouterr().err
 

@@ -3,14 +3,18 @@
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from raypatch.config import RunOptions
 from raypatch.results import SweepPaths
 from raypatch.sweep.cost.placement import Placement
 from raypatch.sweep.executors.node import admit, describe_difference, examine, identify
+from raypatch.sweep.executors.preflight import check_address
 from raypatch.sweep.guard import SweepHaltedError
-from raypatch.sweep.preflight import check_address
+from raypatch.sweep.session import ExecutorOptions, Session
+from raypatch.sweep.stop import StopRequest
 
 from tiny import make_images, tiny_trial
 
@@ -27,7 +31,7 @@ Nodes = Callable[..., None]
 @pytest.fixture
 def ray_nodes() -> Iterator[Nodes]:
     """Connect to a Ray of nodes with so many CPUs and made-up GPUs each."""
-    from raypatch.sweep.executors import ray_setup  # noqa: F401 - makes the settings that ray reads when it is imported
+    from raypatch.sweep import ray_setup  # noqa: F401 - makes the settings that ray reads when it is imported
 
     # isort: split
     import ray
@@ -50,16 +54,22 @@ def ray_nodes() -> Iterator[Nodes]:
         cluster.shutdown()
 
 
+def _session(folder: Path, options: RunOptions, said: list[str], **execution: Any) -> Session:
+    paths = SweepPaths(folder)
+    chosen = ExecutorOptions(address="auto", **execution)
+    return Session(paths, options, chosen, StopRequest(paths.stop), say=said.append)
+
+
 @pytest.mark.parametrize("address", ["head", "10.0.0.1", "ray://10.0.0.1:10001", "10.0.0.1:port", ":6379"])
 def test_an_address_has_a_form(address: str) -> None:
-    from raypatch.sweep.executors.ray_setup import joined_ray
+    from raypatch.sweep.ray_setup import joined_ray
 
     with pytest.raises(ValueError, match="must be auto or the HOST:PORT"), joined_ray(address):
         pass
 
 
 def test_where_nothing_answers_it_is_said_at_once() -> None:
-    from raypatch.sweep.executors.ray_setup import joined_ray
+    from raypatch.sweep.ray_setup import joined_ray
 
     with pytest.raises(ValueError, match="no Ray cluster answers at"), joined_ray("127.0.0.1:1"):
         pass
@@ -118,41 +128,49 @@ def test_a_node_that_came_later_is_looked_at_too(tmp_path: Path) -> None:
 @pytest.mark.ray
 @pytest.mark.cluster
 def test_trials_take_every_node_s_cores(ray_nodes: Nodes, tmp_path: Path) -> None:
-    from raypatch.sweep.executors.cluster import Cluster
+    from raypatch.sweep.executors.cluster import ClusterExecutor
 
     config, options = tiny_trial(make_images(tmp_path / "own.npz"))
     ray_nodes((0, 0), (2, 0), (5, 0))
     said: list[str] = []
-    cluster = Cluster(said.append, options)
     with pytest.raises(ValueError, match="--cpus-per-trial 6 is more than"):
-        cluster.check([config], SweepPaths(tmp_path), gpus=1, cpus=6)
-    cluster.check([config], SweepPaths(tmp_path), gpus=1, cpus=2)
+        ClusterExecutor(_session(tmp_path, options, said, cpus_per_trial=6)).check([config])
+    cluster = ClusterExecutor(_session(tmp_path, options, said, cpus_per_trial=2))
+    cluster.check([config])
     assert "2 nodes of the cluster are ready" in said[0]
     assert not list(tmp_path.glob(".*"))
-    placement = cluster.place([config], gpus=1, share=None, cpus=2)
+    placement = cluster.place([config])
     assert (placement.cpus, placement.slots, placement.gpu_share) == (2, 3, 0.0)
 
 
 @pytest.mark.ray
 @pytest.mark.cluster
 def test_eight_cards_on_eight_nodes_are_used_when_asked_for(ray_nodes: Nodes, tmp_path: Path) -> None:
-    from raypatch.sweep.executors.cluster import Cluster, Node, alive_nodes
+    from raypatch.sweep.executors.cluster import ClusterExecutor, Node, alive_nodes
     from raypatch.sweep.executors.ray_cap import place_under_cap, room_watcher
 
     config, options = tiny_trial(make_images(tmp_path / "own.npz"))
     options = options.model_copy(update={"device": "auto"})
     ray_nodes((2, 0), *[(2, 1)] * 8)
-    cluster = Cluster(lambda text: None, options)
+
+    def cluster_for(gpus: int) -> ClusterExecutor:
+        return ClusterExecutor(_session(tmp_path, options, [], gpus=gpus))
+
     with pytest.raises(ValueError, match="--gpus 9 is more than the 8"):
-        cluster.check([config], SweepPaths(tmp_path), gpus=9, cpus=None)
+        cluster_for(9).check([config])
     with pytest.raises(ValueError, match="device 'cuda' is missing"):  # the cards are made up
-        cluster.check([config], SweepPaths(tmp_path), gpus=8, cpus=None)
-    cluster.nodes = [Node(n.id, n.name, n.cpus, n.gpus, 80 << 30) for n in alive_nodes() if n.gpus]
-    cluster.options = options.model_copy(update={"device": "cpu"})
-    shared = cluster.place([config], gpus=8, share=None, cpus=None)
+        cluster_for(8).check([config])
+
+    def place(gpus: int) -> Placement:
+        cluster = cluster_for(gpus)
+        cluster.nodes = [Node(n.id, n.name, n.cpus, n.gpus, 80 << 30) for n in alive_nodes() if n.gpus]
+        cluster.node_options = options.model_copy(update={"device": "cpu"})
+        return cluster.place([config])
+
+    shared = place(8)
     assert (shared.gpu_share, shared.slots) == (0.25, 32)
     assert place_under_cap(shared, 8) == ({"bundles": [shared.as_bundle()]}, None)
-    whole = cluster.place([config], gpus=3, share=None, cpus=None)
+    whole = place(3)
     assert (whole.gpu_share, whole.slots) == (1.0, 3)
     assert place_under_cap(whole, 3)[1] == 3
     request, _ = place_under_cap(Placement(1, 0.5, 2), 1)

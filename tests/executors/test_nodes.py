@@ -1,9 +1,7 @@
 """A sweep on a real cluster: nodes die and come, no bit changes; a node that is not fit is named before the start."""
 
-import os
 import re
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,11 +12,11 @@ import raypatch
 from raypatch.results import SweepPaths, read_epochs
 
 from nodes import Nodes, why_not
+from processes import RAYPATCH, calm
 from tiny import make_images, read_figures
 
 EPOCHS = 600  # a trial must last longer than a new node's worker takes to start, or workers at hand get all
 PATIENCE = 1500.0
-RAYPATCH = (sys.executable, "-c", "from raypatch.cli.main import main; main()")
 
 pytestmark = [pytest.mark.ray, pytest.mark.cluster, pytest.mark.timeout(4000)]
 
@@ -37,7 +35,7 @@ def space(tmp_path: Path) -> Path:
     path = tmp_path / "far.yaml"
     path.write_text(f"""
 name: far
-fixed: {{dataset: {data}, model: test_vit, weights: random, epochs: {EPOCHS}, batch_size: 4, lr: 1.0e-3}}
+fixed: {{dataset: {data}, model: test_vit, weights: random, epochs: {EPOCHS}, batch_size: 12, lr: 1.0e-3}}
 grid: {{patch_size: [8, 4, 2], seed: [0, 1]}}
 """)
     return path
@@ -88,8 +86,7 @@ def test_a_node_dies_and_one_comes_and_no_bit_changes(nodes: Nodes, space: Path,
     print(f"trials begun by node: {where}; {trial_id} lost after epoch {epochs}, went on from {resumed}")
     assert all(where.values())
 
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run(alone, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, timeout=PATIENCE, check=True)
+    subprocess.run(alone, cwd=tmp_path, env=calm(), stdout=subprocess.DEVNULL, timeout=PATIENCE, check=True)
     assert read_figures(paths) == read_figures(SweepPaths(tmp_path / "runs" / "alone"))
     assert not [path for path in paths.folder.rglob("*") if path.name.startswith(".") or path.name == "last.ckpt"]
     assert nodes.started["node1"].poll() is None, "the cluster must live on"

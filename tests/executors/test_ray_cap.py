@@ -1,9 +1,10 @@
 """At most the allowed number of GPUs is ever in use, on one node and on several; what cannot be met is an error."""
 
+import contextlib
 import re
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,12 @@ import pytest
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.resolve import resolve_trials
 from raypatch.results import SweepPaths, read_result
-from raypatch.study import Study
 from raypatch.sweep.cost.placement import Placement
+from raypatch.sweep.session import ExecutorOptions, Session, Work
 from raypatch.sweep.stop import StopRequest
-from raypatch.sweep.watch.progress import SweepProgress
+from raypatch.sweep.watch.running import RunningSweep
 
-from tiny import make_images
+from tiny import make_images, tiny_study
 
 pytestmark = [
     pytest.mark.ray,
@@ -26,38 +27,42 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
-Nodes = Callable[[list[int]], None]
 
-
-@pytest.fixture
-def ray_nodes() -> Iterator[Nodes]:
+@contextlib.contextmanager
+def _ray_of_nodes(gpus: Sequence[int]) -> Iterator[None]:
     """Connect to a Ray of some nodes, each with so many made-up GPUs."""
-    from raypatch.sweep.executors import ray_setup  # noqa: F401 - makes the settings that ray reads when it is imported
+    from raypatch.sweep import ray_setup  # noqa: F401 - makes the settings that ray reads when it is imported
 
     # isort: split
     import ray
     from ray.cluster_utils import Cluster
 
-    clusters = []
-
-    def start(gpus: list[int]) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            cluster = Cluster(
-                initialize_head=True, head_node_args={"num_cpus": 4, "num_gpus": gpus[0], "include_dashboard": False}
-            )
-            clusters.append(cluster)
-            for count in gpus[1:]:
-                cluster.add_node(num_cpus=4, num_gpus=count)
-            ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
-
-    yield start
-    ray.shutdown()
-    for cluster in clusters:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        head = {"num_cpus": 4, "num_gpus": gpus[0], "include_dashboard": False}
+        cluster = Cluster(initialize_head=True, head_node_args=head)
+        for count in gpus[1:]:
+            cluster.add_node(num_cpus=4, num_gpus=count)
+        ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+    try:
+        yield
+    finally:
+        ray.shutdown()
         cluster.shutdown()
 
 
-class _Watch(SweepProgress):
+@pytest.fixture(scope="module")
+def ray_nodes(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A Ray of nodes with so many cards each, which starts once for all tests that ask for the same in a row."""
+    with _ray_of_nodes(request.param):
+        yield
+
+
+on_four_cards = pytest.mark.parametrize("ray_nodes", [(4,), (2, 2)], ids=str, indirect=True, scope="module")
+on_three_nodes = pytest.mark.parametrize("ray_nodes", [(1, 1, 1)], ids=str, indirect=True, scope="module")
+
+
+class _Watch(RunningSweep):
     """Remembers how many trials ran at once."""
 
     most = 0
@@ -67,23 +72,21 @@ class _Watch(SweepProgress):
         self.most = max(self.most, len(self.running))
 
 
-def _sweep(tmp_path: Path, placement: Placement, gpus: int, epochs: int = 2) -> tuple[_Watch, list[set[str]]]:
-    """Run six tiny trials; returns the watch and, per trial, the cards that it saw."""
-    from raypatch.sweep.executors.ray import run_on_ray
+def _sweep(
+    tmp_path: Path, placement: Placement, gpus: int, *, trials: int = 3, epochs: int = 2
+) -> tuple[_Watch, list[set[str]]]:
+    """Run some tiny trials; returns the watch and, per trial, the cards that it saw."""
+    from raypatch.sweep.executors.tuner import run_on_ray
 
     data = make_images(tmp_path / "own.npz")
-    fixed = {"dataset": str(data), "model": "test_vit", "weights": "random", "epochs": epochs, "patch_size": 4}
-    space = Study.model_validate({"name": "cap", "fixed": fixed, "grid": {"seed": [0, 1, 2, 3, 4, 5]}})
-    resolved = resolve_trials(space)
-    trials, files = resolved.trials, resolved.files
+    study = tiny_study(data, fixed={"epochs": epochs}, patch_size=[4], seed=list(range(trials)))
+    resolved = resolve_trials(study)
     paths = SweepPaths(tmp_path / "run")
     paths.trials.mkdir(parents=True)
-    options = RunOptions(device="cpu", threads=1, files=files)
-    watch = _Watch(trials, {config.trial_id(): 1.0 for config in trials}, done=0, side_by_side=1)
-    run_on_ray(
-        trials, paths, options, placement=placement, gpus=gpus, storage=tmp_path / "storage", retries=0,
-        reuse_actors=True, listener=watch, stop=StopRequest(paths.stop),
-    )  # fmt: skip
+    options = RunOptions(device="cpu", threads=1, files=resolved.files)
+    watch = _Watch(resolved.trials, {config.trial_id(): 1.0 for config in resolved.trials}, done=0, side_by_side=1)
+    session = Session(paths, options, ExecutorOptions(gpus=gpus, retries=0), StopRequest(paths.stop))
+    run_on_ray(session, Work(resolved.trials, placement, watch), tmp_path / "storage")
     seen = []
     for trial in paths.trial_folders():
         result = read_result(trial.result)
@@ -94,27 +97,24 @@ def _sweep(tmp_path: Path, placement: Placement, gpus: int, epochs: int = 2) -> 
     return watch, seen
 
 
-@pytest.mark.parametrize("nodes", [[4], [2, 2]])
+@on_four_cards
 @pytest.mark.parametrize(("share", "at_once"), [(1.0, 1), (0.5, 2)])
-def test_one_card_is_used_of_four(
-    tmp_path: Path, ray_nodes: Nodes, nodes: list[int], share: float, at_once: int
-) -> None:
-    ray_nodes(nodes)
+def test_one_card_is_used_of_four(tmp_path: Path, ray_nodes: None, share: float, at_once: int) -> None:
     watch, seen = _sweep(tmp_path, Placement(cpus=1, gpu_share=share, slots=at_once), gpus=1)
     assert watch.most <= at_once
     assert all(cards == seen[0] and len(cards) == 1 for cards in seen)
 
 
-def test_more_cards_are_used_when_asked_for(tmp_path: Path, ray_nodes: Nodes) -> None:
-    ray_nodes([1, 1, 1])
-    watch, _ = _sweep(tmp_path, Placement(cpus=1, gpu_share=1.0, slots=2), gpus=2, epochs=100)
+@on_three_nodes
+def test_more_cards_are_used_when_asked_for(tmp_path: Path, ray_nodes: None) -> None:
+    watch, _ = _sweep(tmp_path, Placement(cpus=1, gpu_share=1.0, slots=2), gpus=2, trials=3, epochs=100)
     assert watch.most == 2
 
 
-def test_what_cannot_be_met_is_an_error_at_once(ray_nodes: Nodes, tmp_path: Path) -> None:
+@on_three_nodes
+def test_what_cannot_be_met_is_an_error_at_once(ray_nodes: None, tmp_path: Path) -> None:
     from raypatch.sweep.executors.ray_cap import place_under_cap
 
-    ray_nodes([1])
     began = time.monotonic()
     with pytest.raises(ValueError, match="no node of Ray has that"):
         _sweep(tmp_path, Placement(cpus=64, gpu_share=0.0, slots=1), gpus=1)
@@ -123,10 +123,10 @@ def test_what_cannot_be_met_is_an_error_at_once(ray_nodes: Nodes, tmp_path: Path
     assert time.monotonic() - began < 10
 
 
-def test_shares_are_not_spread_over_nodes(ray_nodes: Nodes) -> None:
+@on_three_nodes
+def test_shares_are_not_spread_over_nodes(ray_nodes: None) -> None:
     from raypatch.sweep.executors.ray_cap import place_under_cap
 
-    ray_nodes([1, 1, 1])
     with pytest.raises(ValueError, match="--gpu-share 1"):
         place_under_cap(Placement(cpus=1, gpu_share=0.5, slots=4), 2)
 

@@ -1,12 +1,14 @@
 """A trial small enough for a test: made images in a file of its own, a tiny transformer, a few steps."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.own_files import own_file_id
-from raypatch.results import SweepPaths, read_result
+from raypatch.results import EpochRow, SweepPaths, read_result
+from raypatch.study import Study
 
 
 def make_images(path: Path, *, dimensions: int = 2, size: int = 8, classes: int = 2, count: int = 24) -> Path:
@@ -20,6 +22,32 @@ def make_images(path: Path, *, dimensions: int = 2, size: int = 8, classes: int 
         arrays[f"{split}_labels"] = labels[:, None].astype(np.uint8)
     np.savez(path, **arrays)
     return path
+
+
+def tiny_study(
+    data: Path | list[Path],
+    *,
+    fixed: dict[str, object] | None = None,
+    search: dict[str, Any] | None = None,
+    **axes: object,
+) -> Study:
+    """A study on the files' images that trains in moments: two epochs at patch sizes 8 and 4, unless told otherwise."""
+    values = {"model": "test_vit", "weights": "random", "epochs": 2, "batch_size": 8, "lr": 1e-3}
+    datasets = [str(path) for path in data] if isinstance(data, list) else [str(data)]
+    grid = {"dataset": datasets, "patch_size": [8, 4], "seed": [0]} | axes
+    elsewhere = {*grid, *(search["fields"] if search else ())}
+    kept = {name: value for name, value in (values | (fixed or {})).items() if name not in elsewhere}
+    content: dict[str, object] = {"name": "tiny", "fixed": kept, "grid": grid}
+    if search is not None:
+        content["search"] = search
+    return Study.model_validate(content)
+
+
+def epoch_row(epoch: int, loss: float = 0.5, **numbers: object) -> EpochRow:
+    """An epoch as training writes it, all its scores 0.5 but the validation loss."""
+    scores = {"loss": loss, "accuracy": 0.5, "balanced_accuracy": 0.5, "auc": 0.5}
+    values = {"train_loss": 0.5, "lr": 0.5, "seconds": 1.0, "images_per_second": 9.0}
+    return EpochRow.model_validate({"epoch": epoch, "val": scores} | values | numbers)
 
 
 def read_figures(sweep: SweepPaths) -> dict[str, tuple[str, bytes]]:

@@ -10,7 +10,8 @@ from timm.layers import config as timm_layers
 from torch import nn
 
 from raypatch.config import TrialConfig
-from raypatch.models.build import BuiltModel, build_model, check_model, construct, set_training_mode
+from raypatch.models.build import BuiltModel, build_model, check_model, construct
+from raypatch.models.families import find_family
 from raypatch.models.weights import read_weights_file
 from raypatch.own_files import own_file_id
 
@@ -179,26 +180,6 @@ def test_class_token_registers_and_every_pooling_work_in_3d(tmp_path, model):
     assert all(parameter.grad is not None for parameter in found.parameters())
 
 
-def test_linear_probe_trains_the_head_alone_and_keeps_the_backbone_still(tiny_file):
-    config = configured(tiny_file, method="linear_probe")
-    model = build_model(config, dimensions=2, outputs=3, files={config.weights: tiny_file}).model
-    assert {name for name, value in model.named_parameters() if value.requires_grad} == {"head.weight", "head.bias"}
-    set_training_mode(model, config)
-    assert model.head.training
-    assert not any(module.training for module in (model, model.blocks, model.blocks[0].attn))
-    model(images()).sum().backward()
-    assert model.head.weight.grad is not None
-    assert model.pos_embed.grad is None
-
-
-def test_finetuning_trains_everything(tiny_file):
-    config = configured(tiny_file)
-    model = build_model(config, dimensions=2, outputs=3, files={config.weights: tiny_file}).model.eval()
-    set_training_mode(model, config)
-    assert all(module.training for module in model.modules())
-    assert all(value.requires_grad for value in model.parameters())
-
-
 @pytest.mark.parametrize("dimensions", [2, 3])
 def test_gradient_checkpointing_changes_no_gradient(tiny_file, dimensions):
     gradients = []
@@ -214,6 +195,23 @@ def test_attention_is_fused_whatever_timms_switch_says(monkeypatch):
     monkeypatch.setattr(timm_layers, "_USE_FUSED_ATTN", 0)
     assert not timm.create_model(TINY).blocks[0].attn.fused_attn
     assert all(block.attn.fused_attn for block in built().model.blocks)
+
+
+def test_transformer_without_a_patch_size_is_refused_with_those_that_fit():
+    config = configured(patch_size=None)
+    with pytest.raises(ValueError, match="needs a patch_size; image_size=28 allows 28, 14, 7, 4, 2, 1"):
+        check_model(config, dimensions=2, outputs=2, files={})
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_features_are_what_the_head_makes_logits_of_and_tokens_lie_on_the_grid(dimensions):
+    config = configured(patch_size=14)
+    model = build_model(config, dimensions=dimensions, outputs=3, files={}).model.eval()
+    family = find_family(config.model)
+    with torch.no_grad():
+        pooled = family.pooled(model, images(dimensions))
+        assert torch.equal(model.head(pooled), model(images(dimensions)))
+        assert family.tokens(model, images(dimensions)).shape == (2, 2**dimensions, 64)
 
 
 @pytest.mark.parametrize(
@@ -240,7 +238,7 @@ def test_model_that_does_not_work_is_refused_with_a_way_out(model, message):
 
 def test_check_takes_no_memory_and_construct_follows_the_default_device():
     with torch.device("meta"):
-        model = construct("vit_base_patch16_224", 28, 1, dimensions=3, outputs=2)
+        model = construct(configured(model="vit_base_patch16_224", patch_size=1), dimensions=3, outputs=2)
     assert {value.device.type for value in model.parameters()} == {"meta"}
     assert isinstance(model.head, nn.Linear)
     check_model(configured(), dimensions=3, outputs=2, files={})

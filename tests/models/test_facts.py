@@ -10,7 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from raypatch.config import TrialConfig
 from raypatch.models.build import construct
-from raypatch.models.flops import count_cost, count_with_fvcore, model_facts
+from raypatch.models.families.plain_vit_cost import count_cost
+from raypatch.models.flops import count_with_fvcore, model_facts
 
 # (dimensions, patch size, tokens, GFLOPs, GFLOPs without attention) of ViT-S with two classes, 2 x multiply-accumulates
 TABLE = [
@@ -36,7 +37,8 @@ def small(patch_size: int, **fields) -> TrialConfig:
 def count_with_torch(name: str, size: int, patch_size: int, dimensions: int) -> float:
     """GFLOPs by torch's counter, on the meta device."""
     with torch.device("meta"):
-        model = construct(name, size, patch_size, dimensions=dimensions, outputs=2).eval()
+        config = small(patch_size, model=name, image_size=size)
+        model = construct(config, dimensions=dimensions, outputs=2).eval()
         with FlopCounterMode(display=False) as counter:
             model(torch.empty(1, 3, *[size] * dimensions))
     return 1e-9 * counter.get_total_flops()
@@ -59,7 +61,7 @@ def test_formula_equals_torchs_count(dimensions, patch_size):
 
 @pytest.mark.parametrize(("dimensions", "patch_size"), [(2, 28), (2, 7), (2, 2), (3, 28), (3, 14), (3, 7)])
 def test_formula_equals_fvcores_count(dimensions, patch_size):
-    model = construct("vit_small_patch16_224", 28, patch_size, dimensions=dimensions, outputs=2)
+    model = construct(small(patch_size), dimensions=dimensions, outputs=2)
     counted = count_with_fvcore(model, (3, *[28] * dimensions))
     assert count_cost(model).gflops == pytest.approx(counted, rel=1e-6)
 

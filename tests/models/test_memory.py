@@ -13,12 +13,15 @@ from torch.utils._pytree import tree_leaves
 
 from raypatch.config import TrialConfig
 from raypatch.data.catalog import DatasetInfo, dataset_info
-from raypatch.models.build import construct, freeze_backbone, set_training_mode
+from raypatch.methods import find_method
+from raypatch.models.build import construct
+from raypatch.models.families import find_family
 from raypatch.models.flops import model_facts
-from raypatch.models.memory import LIBRARY_BYTES, choose_micro_batch, evaluation_batch, peak_bytes, training_bytes
+from raypatch.models.memory import LIBRARY_BYTES, choose_micro_batch, peak_bytes, training_bytes
+from raypatch.models.prepared import PreparedModel, evaluation_batch
 from raypatch.runtime import Precision
+from raypatch.tasks import find_task
 from raypatch.training import step
-from raypatch.training.evaluate import predict_logits
 from raypatch.training.optim import make_optimizer
 
 BLOCK = 512
@@ -55,32 +58,28 @@ def _allocated(
 ) -> int:
     """Peak bytes of two steps and an evaluation: the program's own code on tensors that have sizes and no values."""
     outputs = len(info.classes)
-    tokens = model_facts(config, dimensions=info.dimensions, outputs=outputs).tokens
+    facts = model_facts(config, dimensions=info.dimensions, outputs=outputs)
+    method = find_method(config.method)
     with torch.device("meta"):
-        model = construct(
-            config.model, config.image_size, config.patch_size, dimensions=info.dimensions, outputs=outputs
-        )
+        model = construct(config, dimensions=info.dimensions, outputs=outputs)
     with FakeTensorMode(allow_non_fake_inputs=True), Allocated() as allocated:
         model.to_empty(device="cpu")
         model.set_grad_checkpointing(checkpointing)
-        if config.method == "linear_probe":
-            freeze_backbone(model)
         shape = (info.channels, *(config.image_size,) * info.dimensions)
         splits = [torch.empty(count, *shape, dtype=torch.uint8) for count in info.counts]
         mean = std = torch.empty(3)
+        family, cpu = find_family(config.model), torch.device("cpu")
+        prepared = PreparedModel(model, family, facts, mean=mean, std=std, device=cpu, precision=precision)
+        method.prepare(prepared)
         train = step.TrainingStep(
-            model,
+            prepared,
             make_optimizer(model, config),
-            task="multiclass",
-            mean=mean,
-            std=std,
-            precision=precision,
-            tokens=tokens,
+            find_task("multiclass"),
             batch_size=config.batch_size,
             micro_batch=micro_batch,
         )
         for _ in range(2):
-            set_training_mode(model, config)
+            method.set_training_mode(prepared)
             parameters = (
                 torch.empty(config.batch_size, 10)
                 if info.dimensions == 2
@@ -88,8 +87,8 @@ def _allocated(
             )
             labels = torch.empty(config.batch_size, dtype=torch.int64)
             train(splits[0][: config.batch_size], labels, parameters)
-            images = max(splits[1:], key=len)[: 2 * evaluation_batch(tokens, math.prod(shape[1:]))]
-            predict_logits(model, images, device=images.device, tokens=tokens, mean=mean, std=std, precision=precision)
+            images = max(splits[1:], key=len)[: 2 * evaluation_batch(facts.tokens, math.prod(shape[1:]))]
+            prepared.logits(images)
     return allocated.peak
 
 

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from raypatch.config import TrialConfig
-from raypatch.models import weights
+from raypatch.models import hub as timm_hub
 from raypatch.models.build import build_model, check_model
 from raypatch.models.weights import read_weights_file
 from raypatch.own_files import own_file_id
@@ -192,5 +192,5 @@ def test_hub_weights_are_downloaded_once(tmp_path, monkeypatch):
         check_model(config, dimensions=2, outputs=2, files={})
     except ValueError as error:
         pytest.skip(str(error))
-    monkeypatch.setattr(weights, "_require_hub", lambda repository: pytest.fail("asked the hub again"))
+    monkeypatch.setattr(timm_hub, "_require_hub", lambda repository: pytest.fail("asked the hub again"))
     build_model(config, dimensions=2, outputs=2, files={})

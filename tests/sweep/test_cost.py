@@ -1,30 +1,27 @@
 """Estimates: seconds from a calibration, and the table of a plan."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from raypatch.config import TrialConfig
+from raypatch.config import RunOptions, TrialConfig
 from raypatch.models import memory
-from raypatch.models.flops import model_facts
+from raypatch.models.flops import model_facts, trial_facts
+from raypatch.resolve import StudyTrials, resolve_search, resolve_trials
 from raypatch.results import SweepPaths
-from raypatch.search_settings import SearchSettings
+from raypatch.study import Study
 from raypatch.sweep.cost.calibration import calibrate
-from raypatch.sweep.cost.estimate import PlanRow, as_json, as_table, known_seconds, of_search, plan_cost
+from raypatch.sweep.cost.estimate import PlanRow, as_json, as_table, known_seconds, plan_cost
 from raypatch.sweep.plan import plan_sweep
 
-from tiny import make_images, tiny_trial
-
-
-def _small(**fields: object) -> TrialConfig:
-    values = {"dataset": "phantom2d", "patch_size": 2, "model": "vit_tiny_patch16_224", "weights": "random"}
-    return TrialConfig.model_validate(values | fields)
+from tiny import make_images, tiny_study, tiny_trial
 
 
 def test_training_with_checkpointing_gives_the_same_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from raypatch.results import TrialPaths
-    from raypatch.training.loop import train_trial
+    from raypatch.trial import train_trial
 
     config, options = tiny_trial(make_images(tmp_path / "a.npz"), epochs=1, precision="float32")
     losses = []
@@ -34,7 +31,7 @@ def test_training_with_checkpointing_gives_the_same_result(tmp_path: Path, monke
         losses.append(train_trial(config, TrialPaths(tmp_path / name), options).val)
     assert losses[0] is not None
     assert losses[1] is not None
-    assert losses[0].loss == pytest.approx(losses[1].loss, rel=1e-4)
+    assert losses[0]["loss"] == pytest.approx(losses[1]["loss"], rel=1e-4)
 
 
 @pytest.fixture(autouse=True)
@@ -64,19 +61,21 @@ def test_plan_calibrates_once_and_orders_the_sweep(tmp_path: Path, monkeypatch: 
 
     calibration._cache_of.cache_clear()
     path = make_images(tmp_path / "a.npz")
-    trials = [tiny_trial(path, patch_size=patch, seed=seed)[0] for patch in (8, 2) for seed in (0, 1)]
-    options = tiny_trial(path)[1]
+    study = resolve_trials(tiny_study(path, patch_size=[8, 2], seed=[0, 1]))
+    trials, options = study.trials, tiny_trial(path)[1]
+    half = StudyTrials(trials[:2], study.factors, study.levels, study.files)
     assert known_seconds(trials[0], options) is None
     said: list[str] = []
-    rows = plan_cost(trials, options, said.append)
-    assert [(row.patch_size, row.trials, row.tokens) for row in rows] == [(8, 2, 1), (2, 2, 16)]
+    rows = plan_cost(study, options, said.append)
+    shown = [(row.levels, row.settings, row.trials, row.cost.tokens) for row in rows]
+    assert shown == [({"patch_size": "8"}, {}, 2, 1), ({"patch_size": "2"}, {}, 2, 16)]
     assert len(said) == 2
-    assert all(row.seconds > 0 and row.memory_bytes > 0 for row in rows)
-    plan_cost(trials, options, said.append)
+    assert all(row.seconds > 0 and row.cost.memory_bytes > 0 for row in rows)
+    plan_cost(study, options, said.append)
     assert len(said) == 2, "the second plan reads what the first one timed"
-    plan_cost(trials[:2], options, said.append, recalibrate=True)
+    plan_cost(half, options, said.append, recalibrate=True)
     assert said[2:] == said[:1], "what is asked for is timed again and the rest is kept"
-    rows = plan_cost(trials, options, said.append)
+    rows = plan_cost(study, options, said.append)
     assert len(said) == 3
     found = json.loads(as_json(rows))
     assert found["trials"] == 4
@@ -106,13 +105,69 @@ def test_what_would_take_too_long_is_scaled_by_its_arithmetic(tmp_path: Path, mo
     calibration._cache_of.cache_clear()
 
 
-def test_a_search_costs_its_samples_within_its_budget() -> None:
-    row = PlanRow(
-        dataset="d", patch_size=4, trials=1, tokens=49, parameters=1, gflops=1.0, micro_batch=8, checkpointing=False,
-        memory_bytes=1, seconds=10.0,
-    )  # fmt: skip
-    fields = {"lr": {"loguniform": [1e-6, 1e-3]}}
-    bounded = SearchSettings.model_validate({"samples": 16, "budget": 0.4, "fields": fields})
-    full = SearchSettings.model_validate({"samples": 16, "pruner": "none", "fields": fields})
-    assert (of_search(row, bounded).trials, of_search(row, bounded).seconds) == (16, pytest.approx(64.0))
-    assert of_search(row, full).seconds == pytest.approx(160.0)
+def _plan(study: Study, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[PlanRow]:
+    """Plan with a calibration that says: a step takes a millisecond per GFLOP."""
+    from raypatch.sweep.cost import calibration, estimate
+
+    def timing(config: TrialConfig, options: RunOptions) -> calibration.Timing:
+        seconds = trial_facts(config, options)[1].gflops / 1000
+        return calibration.Timing(step=seconds, evaluation=seconds)
+
+    def calibrate(trials: Sequence[TrialConfig], options: RunOptions, *_: object, **__: object) -> object:
+        timings = {calibration.step_kind(config, options): timing(config, options) for config in trials}
+        return calibration.Calibration(machine={}, disk=1e9, timings=timings)
+
+    monkeypatch.setattr(estimate, "calibrate", calibrate)
+    resolved = resolve_trials(study) if study.search is None else resolve_search(study)
+    return plan_cost(resolved, RunOptions(device="cpu", threads=1), bool)
+
+
+def test_each_model_has_its_own_costs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    models = ["test_vit", "vit_tiny_patch16_224"]
+    content = tiny_study(make_images(tmp_path / "a.npz"), model=models, patch_size=[4, 2]).model_dump()
+    two_factors = Study.model_validate(content | {"compare": ["patch_size", "model"]})
+    rows = _plan(two_factors, tmp_path, monkeypatch)
+    assert [tuple(row.levels.values()) for row in rows] == [(p, m) for p in ("4", "2") for m in models]
+    for row in rows:
+        config = tiny_trial(tmp_path / "a.npz", model=row.levels["model"], patch_size=int(row.levels["patch_size"]))[0]
+        facts = model_facts(config, dimensions=2, outputs=2)
+        assert (row.cost.tokens, row.cost.parameters, row.cost.gflops) == (facts.tokens, facts.parameters, facts.gflops)
+    assert len({row.cost.memory_bytes for row in rows}) == 4
+
+    one_factor = Study.model_validate(content | {"compare": ["patch_size"]})
+    rows = _plan(one_factor, tmp_path, monkeypatch)
+    assert [(row.levels["patch_size"], row.settings["model"]) for row in rows] == [
+        (p, m) for p in ("4", "2") for m in models
+    ]
+    head, *lines = as_table(rows).splitlines()
+    assert head.split("  ")[0] == "dataset"
+    assert head.split()[1:4] == ["patch", "size", "model"]
+    assert "vit_tiny_patch16_224" in lines[1]
+
+
+def test_trials_that_cost_the_same_share_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = tiny_study(make_images(tmp_path / "a.npz"), lr=[1e-3, 1e-4], batch_size=[4, 8], patch_size=[4])
+    rows = _plan(study, tmp_path, monkeypatch)
+    assert [(row.settings, row.trials) for row in rows] == [({"batch_size": "4"}, 2), ({"batch_size": "8"}, 2)]
+    assert set(json.loads(as_json(rows))["rows"][0]) >= {"dataset", "levels", "settings", "trials", "tokens", "seconds"}
+
+
+def test_a_search_costs_its_samples_within_its_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = make_images(tmp_path / "a.npz")
+
+    def rows_of(**settings: object) -> list[PlanRow]:
+        search = {"samples": 16, "grace_epochs": 1, "fields": {"lr": {"loguniform": [1e-6, 1e-3]}}} | settings
+        return _plan(tiny_study(data, search=search), tmp_path, monkeypatch)
+
+    for row in rows_of(budget=0.4):
+        assert row.trials == 16
+        assert row.seconds == pytest.approx(16 * 0.4 * row.cost.seconds)
+    assert all(row.seconds == pytest.approx(16 * row.cost.seconds) for row in rows_of(pruner="none"))
+
+
+def test_levels_that_are_searched_together_have_a_row_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    search = {"samples": 5, "grace_epochs": 1, "fields": {"lr": {"loguniform": [1e-6, 1e-3]}}}
+    study = tiny_study(make_images(tmp_path / "a.npz"), search=search).search_together()
+    rows = _plan(study, tmp_path, monkeypatch)
+    assert [(row.levels["patch_size"], row.trials) for row in rows] == [("8", 3), ("4", 2)]
+    assert rows[0].cost.tokens != rows[1].cost.tokens

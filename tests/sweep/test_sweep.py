@@ -15,33 +15,23 @@ import raypatch.sweep.executors.local
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.models.flops import model_facts
 from raypatch.resolve import resolve_trials
-from raypatch.results import EpochRow, SweepPaths, read_config
-from raypatch.study import Study
+from raypatch.results import SweepPaths, read_config
+from raypatch.sweep.executors.preflight import needed_bytes
 from raypatch.sweep.guard import record_failure
-from raypatch.sweep.preflight import needed_bytes
 from raypatch.sweep.run import ExecutorOptions, resume_sweep, run_sweep
-from raypatch.sweep.watch.progress import LiveDisplay, SweepProgress, describe_result, duration
+from raypatch.sweep.watch.display import LiveDisplay, describe_result
+from raypatch.sweep.watch.running import RunningSweep
 from raypatch.sweep.watch.status import read_status, show_status
+from raypatch.words import duration
 
-from tiny import make_images, read_figures, tiny_trial
+from tiny import epoch_row, make_images, read_figures, tiny_study, tiny_trial
 
 LOCAL = ExecutorOptions(executor="local")
 OPTIONS = RunOptions(device="cpu", threads=1)
 
 
-def _space(data: Path, **grid: list[object]) -> Study:
-    fixed = {"dataset": str(data), "model": "test_vit", "weights": "random", "epochs": 2, "batch_size": 8, "lr": 1e-3}
-    space = Study.model_validate({"name": "tiny", "fixed": fixed})
-    return space.override({"patch_size": [8, 4], "seed": [0]} | grid)
-
-
 def _results(folder: Path) -> dict[str, bytes]:
     return {trial.folder.name: trial.result.read_bytes() for trial in SweepPaths(folder).trial_folders()}
-
-
-def _row(epoch: int, seconds: float) -> EpochRow:
-    figures = dict.fromkeys(("val_loss", "val_accuracy", "val_balanced_accuracy", "val_auc", "lr"), 0.5)
-    return EpochRow(epoch=epoch, train_loss=0.5, seconds=seconds, images_per_second=1.0, **figures)
 
 
 @pytest.fixture
@@ -51,29 +41,29 @@ def data(tmp_path: Path) -> Path:
 
 def test_the_same_command_again_runs_nothing(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "run"
-    first = run_sweep(_space(data), folder, OPTIONS, LOCAL)
+    first = run_sweep(tiny_study(data), folder, OPTIONS, LOCAL)
     assert (first.ok, first.left, first.stopped) == (2, 0, None)
     before = _results(folder)
     assert "[2/2] images-p8-s0-" in capsys.readouterr().out  # the costlier patch 4 ran first
-    assert run_sweep(_space(data), folder, OPTIONS, LOCAL) == first
+    assert run_sweep(tiny_study(data), folder, OPTIONS, LOCAL) == first
     assert _results(folder) == before
     assert not list(folder.rglob("*.tmp")) + list(folder.rglob(".lock")) + list(folder.rglob(".stop"))
 
 
 def test_a_new_seed_runs_only_what_is_new(tmp_path: Path, data: Path) -> None:
     folder = tmp_path / "run"
-    run_sweep(_space(data), folder, OPTIONS, LOCAL)
+    run_sweep(tiny_study(data), folder, OPTIONS, LOCAL)
     before = _results(folder)
-    after = run_sweep(_space(data, seed=[0, 1]), folder, OPTIONS, LOCAL)
+    after = run_sweep(tiny_study(data, seed=[0, 1]), folder, OPTIONS, LOCAL)
     assert after.ok == 4
     assert {name: _results(folder)[name] for name in before} == before
 
 
 def test_a_changed_field_makes_new_trials_and_leaves_the_old_alone(tmp_path: Path, data: Path) -> None:
     folder = tmp_path / "run"
-    run_sweep(_space(data), folder, OPTIONS, LOCAL)
+    run_sweep(tiny_study(data), folder, OPTIONS, LOCAL)
     before = _results(folder)
-    outcome = run_sweep(_space(data, lr=[2e-3]), folder, OPTIONS, LOCAL)
+    outcome = run_sweep(tiny_study(data, lr=[2e-3]), folder, OPTIONS, LOCAL)
     assert outcome.ok == 2
     assert len(_results(folder)) == 4
     assert {name: _results(folder)[name] for name in before} == before
@@ -81,7 +71,7 @@ def test_a_changed_field_makes_new_trials_and_leaves_the_old_alone(tmp_path: Pat
 
 
 def test_a_moved_folder_is_resumed_without_repeating_anything(tmp_path: Path, data: Path) -> None:
-    run_sweep(_space(data), tmp_path / "run", OPTIONS, LOCAL)
+    run_sweep(tiny_study(data), tmp_path / "run", OPTIONS, LOCAL)
     removed = SweepPaths(tmp_path / "run").trial_folders()[0].folder
     shutil.rmtree(removed)
     shutil.move(tmp_path / "run", tmp_path / "moved")
@@ -94,10 +84,10 @@ def test_a_moved_folder_is_resumed_without_repeating_anything(tmp_path: Path, da
 @pytest.mark.parametrize("content", [b"", b"{}", b'{"trial_id'])
 def test_a_damaged_result_is_run_again(tmp_path: Path, data: Path, content: bytes) -> None:
     folder = tmp_path / "run"
-    run_sweep(_space(data), folder, OPTIONS, LOCAL)
+    run_sweep(tiny_study(data), folder, OPTIONS, LOCAL)
     before = read_figures(SweepPaths(folder))
     SweepPaths(folder).trial_folders()[0].result.write_bytes(content)
-    assert run_sweep(_space(data), folder, OPTIONS, LOCAL).ok == 2
+    assert run_sweep(tiny_study(data), folder, OPTIONS, LOCAL).ok == 2
     assert read_figures(SweepPaths(folder)) == before
 
 
@@ -114,19 +104,19 @@ def test_a_crashing_trial_is_retried_then_failed_with_its_traceback(
         return real(config, *rest, **more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(raypatch.sweep.executors.local, "run_guarded", crash)
-    outcome = run_sweep(_space(data), folder, OPTIONS, LOCAL)
+    outcome = run_sweep(tiny_study(data), folder, OPTIONS, LOCAL)
     assert (outcome.ok, len(outcome.errors), len(calls)) == (1, 1, 3)
     (error,) = outcome.errors.values()
     assert "Traceback" in error
     assert "FAILED: RuntimeError: the device fell off" in capsys.readouterr().out
 
     monkeypatch.setattr(raypatch.sweep.executors.local, "run_guarded", real)
-    assert len(run_sweep(_space(data), folder, OPTIONS, LOCAL).errors) == 1
-    assert run_sweep(_space(data), folder, OPTIONS, LOCAL, retry_failed=True).ok == 2
+    assert len(run_sweep(tiny_study(data), folder, OPTIONS, LOCAL).errors) == 1
+    assert run_sweep(tiny_study(data), folder, OPTIONS, LOCAL, retry_failed=True).ok == 2
 
 
 def test_diverged_trial_fails_at_once_and_the_sweep_goes_on(tmp_path: Path, data: Path) -> None:
-    space = _space(data, optimizer=["sgd"], patch_size=[8], lr=[1e30, 1e-3])
+    space = tiny_study(data, optimizer=["sgd"], patch_size=[8], lr=[1e30, 1e-3])
     outcome = run_sweep(space, tmp_path / "run", OPTIONS, LOCAL)
     assert outcome.ok == 1
     (error,) = outcome.errors.values()
@@ -134,7 +124,7 @@ def test_diverged_trial_fails_at_once_and_the_sweep_goes_on(tmp_path: Path, data
 
 
 def test_time_limit_stops_and_says_so(tmp_path: Path, data: Path) -> None:
-    outcome = run_sweep(_space(data, epochs=[5000]), tmp_path / "run", OPTIONS, LOCAL, time_limit=2.0)
+    outcome = run_sweep(tiny_study(data, epochs=[5000]), tmp_path / "run", OPTIONS, LOCAL, time_limit=2.0)
     assert outcome.stopped == "time limit"
     assert outcome.left == 2
     assert not list((tmp_path / "run").rglob("*.tmp"))
@@ -143,7 +133,7 @@ def test_time_limit_stops_and_says_so(tmp_path: Path, data: Path) -> None:
 
 def test_status_reads_the_files_alone(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "run"
-    run_sweep(_space(data), folder, OPTIONS, LOCAL)
+    run_sweep(tiny_study(data), folder, OPTIONS, LOCAL)
     paths = SweepPaths(folder)
     paths.trial_folders()[0].result.unlink()
     status = read_status(paths)
@@ -157,10 +147,10 @@ def test_status_reads_the_files_alone(tmp_path: Path, data: Path, capsys: pytest
 def test_eta_follows_what_was_measured() -> None:
     configs = [TrialConfig(dataset="derma", patch_size=p, epochs=2) for p in (4, 7)]
     first, second = (config.trial_id() for config in configs)
-    progress = SweepProgress(configs, {first: 100.0, second: 50.0}, done=0, side_by_side=1)
+    progress = RunningSweep(configs, {first: 100.0, second: 50.0}, done=0, side_by_side=1)
     assert progress.eta_seconds() is None
     progress.started(first)
-    progress.epoch(first, _row(1, seconds=100.0))  # expected 50 s: everything takes twice as long
+    progress.epoch(first, epoch_row(1, seconds=100.0))  # expected 50 s: everything takes twice as long
     assert progress.eta_seconds() == pytest.approx(2 * (50 + 50))
 
 
@@ -181,17 +171,33 @@ def test_live_display_fits_80_and_160_columns() -> None:
         assert max(map(len, lines)) <= width
         assert "3/4 done, 0 failed, 1 running, 0 left" in lines[0]
         assert any(config.trial_id() in line and "0/100" in line for line in lines)
-    display.epoch(config.trial_id(), _row(7, 1.0).model_copy(update={"peak_memory_bytes": 3 << 29}))
+    display.epoch(config.trial_id(), epoch_row(7, peak_memory_bytes=3 << 29, images_per_second=1.0))
     console = Console(width=80, record=True, file=io.StringIO())
     console.print(display.render())
     (line,) = (line for line in console.export_text().splitlines() if config.trial_id() in line)
-    assert line.split()[1:] == ["7/100", "0.5000", "0.500", "1", "1.5", "GiB"]
+    assert line.split()[1:] == ["7/100", "0.5000", "1", "1.5", "GiB"]
+
+
+def test_the_score_that_selects_is_shown_beside_the_loss() -> None:
+    from rich.console import Console
+
+    config = TrialConfig(dataset="derma", patch_size=4, selection="val_balanced_accuracy")
+    display = LiveDisplay([config], {config.trial_id(): 10.0}, done=0, side_by_side=1)
+    display.started(config.trial_id())
+    display.epoch(config.trial_id(), epoch_row(7, 0.25))
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(display.render())
+    text = console.export_text()
+    assert "val balanced accuracy" in text
+    assert "auc" not in text.lower()
+    (line,) = (line for line in text.splitlines() if config.trial_id() in line)
+    assert line.split()[1:4] == ["7/100", "0.2500", "0.500"]
 
 
 @pytest.mark.ray
 @pytest.mark.xdist_group("ray")
 def test_ray_and_in_process_give_the_same_bits(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    space = _space(data, seed=[0, 1])
+    space = tiny_study(data, seed=[0, 1])
     run_sweep(space, tmp_path / "local", OPTIONS, LOCAL)
     capsys.readouterr()
     ray = ExecutorOptions(executor="ray", cpus_per_trial=1)
@@ -219,8 +225,8 @@ def test_a_signal_stops_ray_within_a_step_and_leaves_nothing(
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=signal_after_a_checkpoint, daemon=True).start()
-    how = ExecutorOptions(executor="ray", cpus_per_trial=1)
-    outcome = run_sweep(_space(data, epochs=[5000], seed=[0, 1, 2, 3]), folder, OPTIONS, how)
+    execution = ExecutorOptions(executor="ray", cpus_per_trial=1)
+    outcome = run_sweep(tiny_study(data, epochs=[5000], seed=[0, 1, 2, 3]), folder, OPTIONS, execution)
     assert time.monotonic() - signalled[0] < 20
     assert (outcome.stopped, outcome.left) == ("SIGTERM", 8)
     captured = capsys.readouterr()
@@ -234,25 +240,25 @@ def test_a_signal_stops_ray_within_a_step_and_leaves_nothing(
 def test_room_is_checked_before_anything_starts(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cores = len(os.sched_getaffinity(0))
     with pytest.raises(ValueError, match=f"--cpus-per-trial {cores + 1} is more than the {cores} cores"):
-        run_sweep(_space(data), tmp_path / "run", OPTIONS, ExecutorOptions(cpus_per_trial=cores + 1))
+        run_sweep(tiny_study(data), tmp_path / "run", OPTIONS, ExecutorOptions(cpus_per_trial=cores + 1))
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
     with pytest.raises(ValueError, match=r"has 0.0 GB free and the 2 trials left need .* --runs-dir"):
-        run_sweep(_space(data), tmp_path / "run", OPTIONS, LOCAL)
+        run_sweep(tiny_study(data), tmp_path / "run", OPTIONS, LOCAL)
     assert not list((tmp_path / "run").rglob("*.json"))
 
 
 def test_cores_are_shared_as_measured(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from raypatch.sweep.cost import placement
 
-    resolved = resolve_trials(_space(data))
+    resolved = resolve_trials(tiny_study(data))
     trials, files = resolved.trials, resolved.files
     options = OPTIONS.model_copy(update={"files": files})
     said: list[str] = []
     for alone, cpus, slots in ((1.2, 1, 2), (1.9, 2, 1)):
         seconds = {1: alone, 2: 1.0}
         monkeypatch.setattr(placement, "step_seconds", lambda config, options, threads, s=seconds: s[threads])
-        placed = placement.place_on_cores(trials, options, cpus=None, cores=2, say=said.append)
+        placed = placement.place_on_cores(trials, options, placement.Room(cores=2), said.append)
         assert (placed.cpus, placed.slots) == (cpus, slots)
     assert len(said) == 2
 
@@ -260,7 +266,7 @@ def test_cores_are_shared_as_measured(data: Path, monkeypatch: pytest.MonkeyPatc
 def test_a_step_is_really_measured(data: Path) -> None:
     from raypatch.sweep.cost.placement import step_seconds, typical_trial
 
-    resolved = resolve_trials(_space(data))
+    resolved = resolve_trials(tiny_study(data))
     trials, files = resolved.trials, resolved.files
     options = OPTIONS.model_copy(update={"files": files})
     typical = typical_trial(trials, options)
@@ -271,9 +277,9 @@ def test_a_step_is_really_measured(data: Path) -> None:
 
 @pytest.mark.parametrize(("gpus", "share", "slots"), [(1, 1.0, 1), (1, 0.25, 4), (2, 0.5, 4), (1, 0.3, 3), (3, 1.0, 3)])
 def test_a_forced_share_never_exceeds_a_gpu(gpus: int, share: float, slots: int) -> None:
-    from raypatch.sweep.cost.placement import place_on_gpus
+    from raypatch.sweep.cost.placement import Room, place_on_gpus
 
-    placed = place_on_gpus([], OPTIONS, gpus=gpus, share=share, cpus=None, cores=8, card_bytes=0)
+    placed = place_on_gpus([], OPTIONS, Room(cores=8, gpus=gpus, card_bytes=0, gpu_share=share))
     assert placed.slots == slots
     assert placed.slots * placed.gpu_share <= gpus + 1e-9
     assert placed.cpus * placed.slots <= 8
@@ -283,7 +289,7 @@ def test_a_forced_share_never_exceeds_a_gpu(gpus: int, share: float, slots: int)
 def test_shares_follow_memory_and_load() -> None:
     from raypatch.models.flops import model_facts
     from raypatch.models.memory import training_bytes
-    from raypatch.sweep.cost.placement import place_on_gpus, share_of
+    from raypatch.sweep.cost.placement import Room, place_on_gpus, share_of
 
     card = 24 << 30
     trials = [TrialConfig(dataset="adrenal", patch_size=p, lr=1e-5) for p in (28, 14, 7, 4, 2)]
@@ -295,7 +301,7 @@ def test_shares_follow_memory_and_load() -> None:
         need = training_bytes(config, facts, "float32", micro_batch=config.batch_size)
         assert need <= share * card or share == 1.0
     assert share_of(trials[0], OPTIONS, 1 << 30) == 1.0  # on a small card the memory decides
-    placed = place_on_gpus(trials, OPTIONS, gpus=1, share=None, cpus=None, cores=16, card_bytes=card)
+    placed = place_on_gpus(trials, OPTIONS, Room(cores=16, card_bytes=card))
     assert (placed.slots, placed.cpus) == (4, 4)
     assert [placed.as_bundle(config.trial_id())["GPU"] for config in trials] == shares
 
@@ -304,12 +310,17 @@ def test_a_failed_result_is_described_by_its_last_line(tmp_path: Path) -> None:
     from raypatch.results import TrialResult
 
     result = TrialResult(trial_id="x", status="failed", error="Traceback\nValueError: no\n")
-    assert describe_result(result) == "x FAILED: ValueError: no"
+    config = TrialConfig(dataset="derma", patch_size=4, selection="val_auc")
+    assert describe_result(config, result) == "x FAILED: ValueError: no"
+    over = TrialResult(trial_id="x", status="ok", val={"loss": 0.5, "auc": 0.75}, train_seconds=61.0)
+    assert describe_result(config, over) == "x val loss 0.5000 auc 0.750 in 1m 01s"
+    by_loss = config.model_copy(update={"selection": "val_loss"})
+    assert describe_result(by_loss, over) == "x val loss 0.5000 in 1m 01s"
 
 
 def test_errors_with_brackets_are_shown_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "run"
-    run_sweep(_space(make_images(tmp_path / "a.npz"), patch_size=[4]), folder, OPTIONS, LOCAL)
+    run_sweep(tiny_study(make_images(tmp_path / "a.npz"), patch_size=[4]), folder, OPTIONS, LOCAL)
     (trial,) = SweepPaths(folder).trial_folders()
     config = read_config(trial.config)
     record_failure(config, trial, "RuntimeError: [enforce fail at alloc_cpu.cpp] err == 0 [/red]")

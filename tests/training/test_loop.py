@@ -10,9 +10,11 @@ import pytest
 import torch
 
 import raypatch.training.loop
+import raypatch.trial
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.results import EpochRow, TrialPaths, TrialResult, read_epochs, read_predictions, read_result
-from raypatch.training.loop import Interrupted, TrialError, train_trial
+from raypatch.training.loop import Interrupted, TrialError
+from raypatch.trial import prepare_trial, train_trial
 
 import tiny
 from tiny import make_images, tiny_trial
@@ -105,7 +107,8 @@ def test_a_kill_around_any_write_changes_no_bit(
 ) -> None:
     config, options = tiny_trial(make_images(tmp_path / "a.npz"), epochs=2)
     straight = _run(tmp_path / "straight", config, options)
-    real, calls = getattr(raypatch.training.loop, step), 0
+    module = raypatch.training.loop if step in ("append_epoch", "save_tensors") else raypatch.trial
+    real, calls = getattr(module, step), 0
 
     def fatal(*arguments: object) -> None:
         nonlocal calls
@@ -116,11 +119,11 @@ def test_a_kill_around_any_write_changes_no_bit(
         if calls == call:
             raise _Killed
 
-    monkeypatch.setattr(raypatch.training.loop, step, fatal)
+    monkeypatch.setattr(module, step, fatal)
     try:
         _run(tmp_path / "broken", config, options)
     except _Killed:
-        monkeypatch.setattr(raypatch.training.loop, step, real)
+        monkeypatch.setattr(module, step, real)
         _run(tmp_path / "broken", config, options)
     stored = read_result(tmp_path / "broken" / "result.json")
     assert stored is not None
@@ -192,13 +195,13 @@ def test_diverged_training_says_so(tmp_path: Path) -> None:
 
 def test_test_split_is_read_only_after_the_last_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config, options = tiny_trial(make_images(tmp_path / "a.npz"))
-    real, read = raypatch.training.loop.load_resident, []
+    real, read = raypatch.trial.load_resident, []
 
     def watch(config: TrialConfig, split: str, *rest: object) -> object:
         read.append(split)
         return real(config, split, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(raypatch.training.loop, "load_resident", watch)
+    monkeypatch.setattr(raypatch.trial, "load_resident", watch)
     _run(tmp_path / "trial", config, options, on_epoch=lambda row: read.append(row.epoch))
     assert read == ["train", "val", 1, 2, 3, "test"]
 
@@ -235,8 +238,8 @@ def test_linear_probe_moves_the_head_alone(tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
     config, options = tiny_trial(make_images(tmp_path / "a.npz"), method="linear_probe")
-    trained = raypatch.training.loop.prepare(config, options)
-    before = {name: tensor.clone() for name, tensor in trained.model.state_dict().items()}
+    model = prepare_trial(config, TrialPaths(tmp_path / "trial"), options).prepared.model
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     _run(tmp_path / "trial", config, options)
     after = load_file(tmp_path / "trial" / "best.safetensors")
     assert {name for name in before if not torch.equal(before[name], after[name])} == {"head.weight", "head.bias"}
@@ -246,15 +249,10 @@ def test_selection_takes_the_first_best_epoch_and_never_nan() -> None:
     from raypatch.training.checkpoint import Progress
 
     config = TrialConfig(dataset="derma", patch_size=4, selection="val_auc")
-    row = EpochRow(
-        epoch=1, train_loss=1, val_loss=1, val_accuracy=1, val_balanced_accuracy=1, val_auc=float("nan"),
-        lr=1, seconds=1, images_per_second=1,
-    )  # fmt: skip
     progress = Progress()
     for epoch, auc in enumerate((float("nan"), 0.5, 0.7, 0.7, float("nan"), 0.6), start=1):
-        progress = raypatch.training.loop.advance(
-            progress, row.model_copy(update={"epoch": epoch, "val_auc": auc}), config
-        )
+        row = EpochRow(epoch=epoch, train_loss=1, val={"loss": 1, "auc": auc}, lr=1, seconds=1, images_per_second=1)
+        progress = raypatch.training.loop.advance(progress, row, config)
     assert (progress.epoch, progress.best_epoch, progress.best_figure) == (6, 3, 0.7)
 
 
@@ -271,7 +269,7 @@ sys.path.insert(0, {str(Path(tiny.__file__).parent)!r})
 from pathlib import Path
 from tiny import tiny_trial
 from raypatch.results import TrialPaths
-from raypatch.training.loop import train_trial
+from raypatch.trial import train_trial
 config, options = tiny_trial(Path({str(tmp_path / "a.npz")!r}), epochs=1)
 folder = Path({str(tmp_path / "trial")!r})
 folder.mkdir()

@@ -10,7 +10,11 @@ from torch.nn import functional as F
 from raypatch.config import TrialConfig
 from raypatch.data.augment import augment, draw_parameters, normalize
 from raypatch.models.build import build_model
-from raypatch.runtime import rounded_products
+from raypatch.models.families import find_family
+from raypatch.models.prepared import PreparedModel
+from raypatch.results import ModelFacts
+from raypatch.runtime import Precision, rounded_products
+from raypatch.tasks import find_task
 from raypatch.training.optim import make_optimizer, set_learning_rate
 from raypatch.training.step import WARM_UP_STEPS, TrainingStep
 
@@ -36,10 +40,26 @@ def _batches(dimensions: int, count: int) -> list[tuple[torch.Tensor, torch.Tens
     return batches
 
 
-def _step(model: nn.Module, config: TrialConfig, device: str = "cpu", **fields: object) -> TrainingStep:
-    settings = {"precision": "float32", "tokens": 4, "batch_size": 8, "micro_batch": 8, "task": "multiclass"} | fields
-    mean, std = MEAN.to(device), STD.to(device)
-    return TrainingStep(model, make_optimizer(model, config), mean=mean, std=std, **settings)  # type: ignore[arg-type]
+def _step(
+    model: nn.Module,
+    config: TrialConfig,
+    device: str = "cpu",
+    *,
+    precision: Precision = "float32",
+    tokens: int | None = 4,
+    **fields: object,
+) -> TrainingStep:
+    prepared = PreparedModel(
+        model=model,
+        family=find_family(config.model),
+        facts=ModelFacts(parameters=1, tokens=tokens, gflops=1.0, gflops_without_attention=1.0),
+        mean=MEAN.to(device),
+        std=STD.to(device),
+        device=torch.device(device),
+        precision=precision,
+    )
+    settings = {"batch_size": 8, "micro_batch": 8, "fixed_buffers": False} | fields
+    return TrainingStep(prepared, make_optimizer(model, config), find_task("multiclass"), **settings)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("dimensions", [2, 3])
@@ -106,8 +126,8 @@ def test_a_recorded_step_agrees_with_an_eager_one() -> None:
             set_learning_rate(step.optimizer, 1e-3 / (number + 1))
 
 
-@pytest.mark.parametrize("tokens", [4, 400])
-def test_bfloat16_stays_near_float32_with_and_without_casts(tokens: int) -> None:
+@pytest.mark.parametrize("tokens", [4, 400, None])
+def test_bfloat16_stays_near_float32_with_and_without_casts(tokens: int | None) -> None:
     config = _config(2)
     model = _model(config, 2)
     batch = _batches(2, 1)[0]

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from raypatch.config import TrialConfig
+from raypatch.factors import factor_of_field
 from raypatch.resolve import resolve_trials
 from raypatch.results import Scores, SweepPaths, SweepRecord, TrialResult, write_config, write_json
 from raypatch.search_settings import Search, SearchSettings
@@ -48,6 +49,7 @@ def _search(folder: Path, *, patch_size: int = 4, selection: str = "val_loss") -
         created="",
         provenance={},
         search=Search(settings=SETTINGS, groups=(base,)),
+        factors=(factor_of_field("patch_size", [patch_size]),),
         trials=tuple(trials),
     )
     return record, paths
@@ -87,11 +89,11 @@ def test_recipes_set_what_was_found_where_it_was_found(tmp_path: Path) -> None:
     [
         (
             {"dataset": ["blood"], "patch_size": [4]},
-            "no recipe for bloodmnist with vit_small_patch16_224 at patch size 4",
+            "no recipe for bloodmnist, vit_small_patch16_224, patch size 4",
         ),
         (
             {"dataset": ["derma"], "patch_size": [4, 7]},
-            "no recipe for dermamnist .* patch size 7; it has dermamnist at 4",
+            "no recipe for dermamnist, .* patch size 7; it has dermamnist, .* patch size 4",
         ),
         ({"dataset": ["derma"], "patch_size": [4], "model": ["vit_tiny_patch16_224"]}, "no recipe .* vit_tiny"),
         ({"dataset": ["derma"], "patch_size": [4], "lr": [1e-3]}, "lr: both in .* and given as an axis"),
@@ -109,3 +111,23 @@ def test_other_files_are_no_recipes(tmp_path: Path, content: str) -> None:
     (tmp_path / "best.yaml").write_text(content)
     with pytest.raises(ValueError, match=r"holds no recipes; give the best\.yaml"):
         apply_recipes(Study(name="x"), tmp_path / "best.yaml")
+
+
+def test_recipes_of_earlier_versions_still_apply(tmp_path: Path) -> None:
+    condition = "{dataset: dermamnist, model: vit_small_patch16_224, patch_size: 4}"
+    (tmp_path / "best.yaml").write_text(f"- if: {condition}\n  set: {{lr: 0.0001}}\n")
+    study = Study.model_validate({"name": "x", "grid": {"dataset": ["derma"], "patch_size": [4]}})
+    (config,) = resolve_trials(apply_recipes(study, tmp_path / "best.yaml")).trials
+    assert config.lr == 1e-4
+
+
+def test_recipes_are_named_by_the_levels_of_the_factor(tmp_path: Path) -> None:
+    record, paths = _search(tmp_path / "run")
+    factor = factor_of_field("method", ["finetune", "linear_probe"])
+    write_recipes(paths.recipes, record.model_copy(update={"factors": (factor,)}), summarize_search(record, paths))
+    study = Study.model_validate(
+        {"name": "x", "compare": "method", "fixed": {"patch_size": 4}, "grid": {"dataset": ["derma"]}}
+    )
+    apply_recipes(study.override({"method": ["finetune"]}), paths.recipes)
+    with pytest.raises(ValueError, match=r"no recipe for dermamnist, .*linear_probe; it has dermamnist, .*finetune"):
+        apply_recipes(study.override({"method": ["linear_probe"]}), paths.recipes)

@@ -1,23 +1,16 @@
 """A search: right number, no trial twice, the same draws again, pruned stays pruned, however a session ended."""
 
-import json
 import math
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import textwrap
-import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
+import yaml
 
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.resolve import resolve_search
 from raypatch.results import (
-    EpochRow,
     SweepPaths,
     TrialPaths,
     TrialResult,
@@ -28,23 +21,29 @@ from raypatch.results import (
 )
 from raypatch.search_settings import Search, SearchSettings
 from raypatch.study import Study
-from raypatch.sweep.run import ExecutorOptions, resume_sweep, run_sweep
-from raypatch.sweep.tuning.group import GroupStudy
-from raypatch.sweep.tuning.search import SearchRun
+from raypatch.sweep.run import resume_sweep, run_sweep
+from raypatch.sweep.session import ExecutorOptions, Session
+from raypatch.sweep.stop import StopRequest
+from raypatch.sweep.tuning.group import SearchGroup
+from raypatch.sweep.tuning.recipes import load_recipes, summarize_search
+from raypatch.sweep.tuning.restore import restore_search
 
-import tiny
-from tiny import make_images
+from processes import PATIENCE, epochs_on_disk, start, wait_for
+from tiny import epoch_row, make_images, tiny_study
 
 LOCAL = ExecutorOptions(executor="local")
 OPTIONS = RunOptions(device="cpu", threads=1)
 LR = {"lr": {"loguniform": [1e-6, 1e-1]}}
 
 
-def _space(data: Path, *, epochs: int = 4, seed: int = 0, **search: object) -> Study:
-    fixed = {"dataset": str(data), "model": "test_vit", "weights": "random", "batch_size": 8, "seed": seed}
+def _space(data: Path, *, epochs: int = 4, **search: object) -> Study:
     settings = {"fields": LR, "samples": 4, "grace_epochs": 1} | search
-    content = {"name": "tiny", "fixed": fixed | {"epochs": epochs}, "grid": {"patch_size": [8, 4]}, "search": settings}
-    return Study.model_validate(content)
+    return tiny_study(data, fixed={"epochs": epochs}, search=settings)
+
+
+def _session(folder: Path, *, retry_failed: bool = False) -> Session:
+    paths = SweepPaths(folder)
+    return Session(paths, OPTIONS, LOCAL, StopRequest(paths.stop), retry_failed=retry_failed)
 
 
 def _drawn(folder: Path) -> list[tuple[int, float]]:
@@ -78,15 +77,10 @@ def _check_whole(folder: Path, *, samples: int) -> None:
     assert not list(folder.rglob("*.tmp"))
 
 
-def _row(epoch: int, loss: float) -> EpochRow:
-    figures = dict.fromkeys(("val_accuracy", "val_balanced_accuracy", "val_auc", "lr"), 0.5)
-    return EpochRow(epoch=epoch, train_loss=0.5, val_loss=loss, seconds=1, images_per_second=1, **figures)
-
-
-def _study(*, label: str = "derma-p4", seed: int = 0, epochs: int = 9, **settings: object) -> GroupStudy:
+def _study(*, label: str = "derma-p4", seed: int = 0, epochs: int = 9, **settings: object) -> SearchGroup:
     search = SearchSettings.model_validate({"fields": LR, "grace_epochs": 1} | settings)
     base = TrialConfig(dataset="derma", patch_size=4, epochs=epochs, seed=seed)
-    return GroupStudy(base, label, search, None)
+    return SearchGroup(base, label, search, None)
 
 
 @pytest.fixture(scope="module")
@@ -141,8 +135,8 @@ def test_trial_whose_last_epoch_was_its_end_is_pruned_on_resume_without_running(
     for trial in lost:  # as if the session had died between the last report and the judgement
         trial.result.unlink()
     record = read_sweep(paths.record)
-    taken_up = SearchRun(record, paths, OPTIONS)
-    assert taken_up.unfinished == []
+    _, unfinished = restore_search(record, _session(folder))
+    assert unfinished == []
     assert {trial.folder.name: trial.epochs.read_bytes() for trial in lost} == rows
     assert {_status(trial) for trial in lost} == {"pruned"}
 
@@ -179,8 +173,9 @@ def test_resume_needs_the_folder_alone(searched: Path, tmp_path: Path) -> None:
 
 
 def test_report_has_the_search_trials_in_order_with_the_best_so_far(searched: Path) -> None:
+    from raypatch.analysis.answer.search import search_trials
     from raypatch.analysis.load import load_study
-    from raypatch.analysis.show.search import search_plots, search_trials
+    from raypatch.analysis.show.plots.search import search_plots
 
     study = load_study(searched)
     trials = search_trials(study)
@@ -198,14 +193,16 @@ def test_report_has_the_search_trials_in_order_with_the_best_so_far(searched: Pa
 def test_importance_finds_the_field_that_matters() -> None:
     import pandas as pd
 
-    from raypatch.analysis.show.search import field_importance
+    from raypatch.analysis.answer.search import field_importance
 
     fields = LR | {"weight_decay": {"uniform": [0, 1]}}
     settings = SearchSettings.model_validate({"fields": fields, "samples": 64})
     search = Search(settings=settings, groups=(TrialConfig(dataset="derma", patch_size=4),))
-    rows = [(10 ** (-6 + number / 13), number * 37 % 64 / 64) for number in range(64)]
-    trials = pd.DataFrame(rows, columns=["lr", "weight_decay"])
-    trials["score"] = (trials["lr"].map(math.log10) + 4).abs()
+    rows = []
+    for number in range(64):
+        drawn = {"lr": 10 ** (-6 + number / 13), "weight_decay": number * 37 % 64 / 64}
+        rows.append({"drawn": drawn, "score": abs(math.log10(drawn["lr"]) + 4)})
+    trials = pd.DataFrame(rows)
     shares = field_importance(trials, search)
     assert list(shares) == ["lr", "weight_decay"]
     assert shares["lr"] > 0.8
@@ -231,11 +228,11 @@ def test_few_choices_are_all_drawn_once() -> None:
     assert study.undrawn == 0
 
 
-def _run(study: GroupStudy, losses: list[float]) -> int:
+def _run(study: SearchGroup, losses: list[float]) -> int:
     """Train with these losses an epoch; the epochs run."""
     config = study.draw()
     for epoch, loss in enumerate(losses, start=1):
-        if study.report(config.trial_id(), _row(epoch, loss)):
+        if study.report(config.trial_id(), epoch_row(epoch, loss)):
             study.tell(TrialResult(trial_id=config.trial_id(), status="pruned", epochs=epoch))
             return epoch
     scores = {"loss": min(losses), "accuracy": 0.5, "balanced_accuracy": 0.5, "auc": 0.5}
@@ -264,12 +261,12 @@ def test_budget_holds_though_every_trial_is_the_best_so_far(samples: int, budget
 def test_budget_counts_what_running_trials_may_still_take() -> None:
     study = _study(samples=4, budget=0.4, epochs=10, reduction=2)  # 16 of 40 epochs
     first, second = study.draw(), study.draw()
-    assert not study.report(first.trial_id(), _row(1, 0.5))  # 2 + 1, and 2 undrawn
-    passed = [rung for rung in (2, 4, 8) if not study.report(first.trial_id(), _row(rung, 0.5))]
+    assert not study.report(first.trial_id(), epoch_row(1, 0.5))  # 2 + 1, and 2 undrawn
+    passed = [rung for rung in (2, 4, 8) if not study.report(first.trial_id(), epoch_row(rung, 0.5))]
     assert passed == [2, 4, 8]  # 10 + 1 + 2
-    assert not study.report(second.trial_id(), _row(1, 0.4))  # 10 + 2 + 2
-    assert not study.report(second.trial_id(), _row(2, 0.4))  # 10 + 4 + 2
-    assert study.report(second.trial_id(), _row(4, 0.4))  # 10 + 8 + 2 would be more than 16
+    assert not study.report(second.trial_id(), epoch_row(1, 0.4))  # 10 + 2 + 2
+    assert not study.report(second.trial_id(), epoch_row(2, 0.4))  # 10 + 4 + 2
+    assert study.report(second.trial_id(), epoch_row(4, 0.4))  # 10 + 8 + 2 would be more than 16
 
 
 def test_one_trial_runs_through_whatever_the_budget() -> None:
@@ -287,9 +284,9 @@ def test_repeated_epochs_after_a_crash_are_not_judged_again() -> None:
     study = _study()
     _run(study, [0.1] * 9)
     config = study.draw()
-    assert not study.report(config.trial_id(), _row(1, 0.05))
-    assert not study.report(config.trial_id(), _row(1, 9.0))
-    assert not study.report(config.trial_id(), _row(2, 9.0))  # no rung at 2
+    assert not study.report(config.trial_id(), epoch_row(1, 0.05))
+    assert not study.report(config.trial_id(), epoch_row(1, 9.0))
+    assert not study.report(config.trial_id(), epoch_row(2, 9.0))  # no rung at 2
 
 
 def test_last_epoch_is_never_given_up_and_undefined_scores_are_no_best() -> None:
@@ -319,7 +316,9 @@ def test_last_epoch_is_never_given_up_and_undefined_scores_are_no_best() -> None
 def test_wrong_searches_are_refused(data: Path, search: dict[str, object], message: str) -> None:
     def resolve() -> None:
         space = _space(data)
-        grid = {} if "patch_size" in str(search) else space.grid
+        grid = dict(space.grid)
+        if "patch_size" in str(search):
+            del grid["patch_size"]
         settings = {"fields": LR, "samples": 4, "grace_epochs": 1} | search
         resolve_search(Study.model_validate(space.model_dump() | {"grid": grid, "search": settings}))
 
@@ -327,45 +326,104 @@ def test_wrong_searches_are_refused(data: Path, search: dict[str, object], messa
         resolve()
 
 
-def test_patch_size_can_be_searched_too(data: Path) -> None:
+def test_levels_of_a_factor_can_be_searched_together(data: Path) -> None:
     search = resolve_search(_space(data).search_together()).search
     assert search.labels == ("images",)
-    study = GroupStudy(search.groups[0], "images", search.settings, None)
-    assert {study.draw().patch_size for _ in range(8)} == {4, 8}
+    group = SearchGroup(search.groups[0], "images", search.settings, None)
+    assert {group.draw().patch_size for _ in range(8)} == {4, 8}
+
+
+BACKBONES = {
+    "small": {"model": "test_vit", "lr": 1e-3},
+    "other": {"model": "test_vit2", "lr": 1e-4},
+}
+
+
+def _together(data: Path, **axes: object) -> Study:
+    """A search over weight decay and the levels of the one factor among `axes`."""
+    settings = {"fields": {"weight_decay": {"uniform": [0, 0.1]}}, "samples": 6, "grace_epochs": 1}
+    content = tiny_study(data, fixed={"epochs": 2}, search=settings, patch_size=[4], **axes).model_dump(
+        exclude_none=True
+    )
+    content["compare"] = list(axes)
+    if "backbone" in axes:
+        for field in ("model", "lr"):
+            content["fixed"].pop(field)
+    return Study.model_validate(content).search_together()
+
+
+@pytest.mark.parametrize("axes", [{"backbone": BACKBONES}, {"method": ["finetune", "linear_probe"]}])
+def test_any_factor_is_searched_together(data: Path, tmp_path: Path, axes: dict[str, object]) -> None:
+    (name,) = axes
+    study, folder = _together(data, **axes), tmp_path / "run"
+    assert run_sweep(study, folder, OPTIONS, LOCAL, time_limit=0.6).left
+    before = [config.trial_id() for config in read_sweep(SweepPaths(folder).record).trials]
+    assert run_sweep(study, folder, OPTIONS, LOCAL).left == 0
+    record = read_sweep(SweepPaths(folder).record)
+    assert [config.trial_id() for config in record.trials][: len(before)] == before
+    assert record.search is not None
+    assert record.search.labels == ("images",)
+    (factor,) = record.factors
+    assert factor.name == name
+    assert {levels for (levels,) in record.levels.values()} == set(factor.names)
+    for config in record.trials:
+        assert record.search.group_of(config) == 0
+        assert record.search.drawn_values(config)[name] in factor.names
+        if name == "backbone":  # the learning rate comes with its model
+            assert config.lr == BACKBONES[record.levels[config.trial_id()][0]]["lr"]
+    drawn_with = {str(record.search.drawn_values(config)[name]) for config in record.search.extremes}
+    assert drawn_with == set(factor.names)
+    (rule,) = load_recipes(SweepPaths(folder).recipes)
+    (group,) = summarize_search(record, SweepPaths(folder))
+    assert group.best is not None
+    assert rule.holds(group.best.model_dump())
+    assert set(rule.values) == {"weight_decay"}
+    assert factor.fields <= set(rule.condition)
+
+
+def test_groups_are_named_by_their_levels(data: Path) -> None:
+    settings = {"fields": {"weight_decay": {"uniform": [0, 0.1]}}, "samples": 2, "grace_epochs": 1}
+    content = tiny_study(data, search=settings, patch_size=[4], backbone=BACKBONES).model_dump(exclude_none=True)
+    content["fixed"] = {"weights": "random", "epochs": 2}
+    search = resolve_search(Study.model_validate(content | {"compare": ["backbone"]}))
+    assert search.search.labels == ("images-small", "images-other")
+
+
+def test_importance_of_a_searched_factor() -> None:
+    import pandas as pd
+
+    from raypatch.analysis.answer.search import field_importance
+
+    fields = LR | {"backbone": {"levels": {name: {"model": name} for name in ("a", "b")}}}
+    settings = SearchSettings.model_validate({"fields": fields, "samples": 64})
+    search = Search(settings=settings, groups=(TrialConfig(dataset="derma", model="a", patch_size=4),))
+    rows = []
+    for number in range(64):
+        drawn = {"lr": 10 ** (-6 + number / 13), "backbone": "ab"[number % 2]}
+        rows.append({"drawn": drawn, "score": number * 37 % 64 / 64 + (drawn["backbone"] == "a")})
+    trials = pd.DataFrame(rows)
+    shares = field_importance(trials, search)
+    assert next(iter(shares)) == "backbone"
 
 
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.xdist_group("ray")
 def test_killed_search_ends_whole(data: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    script = textwrap.dedent(f"""
-        import sys
-        sys.path.insert(0, {str(Path(tiny.__file__).parent)!r})
-        from pathlib import Path
-        from test_search import _space, OPTIONS
-        from raypatch.sweep.run import ExecutorOptions, run_sweep
-        space, folder = _space(Path({str(data)!r}), epochs=30, budget=1), Path({str(folder)!r})
-        run_sweep(space, folder, OPTIONS, ExecutorOptions(cpus_per_trial=1))
-    """)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    study, paths = tmp_path / "study.yaml", SweepPaths(tmp_path / "runs" / "run")
+    content = _space(data, epochs=30, budget=1).model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    study.write_text(yaml.safe_dump(content))
+    words = ["tune", "--space", study, "--name", "run", "--device", "cpu", "--cpus-per-trial", "1"]
     order: list[str] = []
     for epochs_more in (3, 9, 40):  # kill at the first moment when so many more epochs stand on disk
-        before = _epochs_on_disk(folder)
-        driver = subprocess.Popen([sys.executable, "-c", script], env=environment, start_new_session=True)
-        while driver.poll() is None and _epochs_on_disk(folder) < before + epochs_more:
-            time.sleep(0.05)
-        assert driver.poll() is None, "it ended before it could be killed"
-        driver.send_signal(signal.SIGKILL)
+        before = epochs_on_disk(paths)
+        driver = start(words, tmp_path)
+        wait_for(lambda goal=before + epochs_more: epochs_on_disk(paths) >= goal, driver, every=0.05)
+        driver.kill()
         driver.wait()
-        names = [config.trial_id() for config in read_sweep(SweepPaths(folder).record).trials]
+        names = [config.trial_id() for config in read_sweep(paths.record).trials]
         assert names[: len(order)] == order
         order = names
-    subprocess.run([sys.executable, "-c", script], env=environment, check=True)
-    _check_whole(folder, samples=4)
-    assert [config.trial_id() for config in read_sweep(SweepPaths(folder).record).trials][: len(order)] == order
-    assert json.loads(SweepPaths(folder).record.read_bytes())["search"]["settings"]["samples"] == 4
-
-
-def _epochs_on_disk(folder: Path) -> int:
-    return sum(path.read_bytes().count(b"\n") for path in folder.glob("trials/*/epochs.jsonl"))
+    assert start(words, tmp_path).wait(PATIENCE) == 0
+    _check_whole(paths.folder, samples=4)
+    assert [config.trial_id() for config in read_sweep(paths.record).trials][: len(order)] == order

@@ -20,18 +20,18 @@ from raypatch.config import RunOptions, TrialConfig
 from raypatch.data.augment import draw_parameters
 from raypatch.data.source import describe
 from raypatch.files import write_atomically
-from raypatch.models.build import build_model, set_training_mode
+from raypatch.methods import find_method
 from raypatch.models.flops import trial_facts
-from raypatch.models.memory import evaluation_batch, fit_memory
-from raypatch.runtime import provenance, resolve_device, resolve_precision
+from raypatch.models.memory import fit_memory
+from raypatch.models.prepared import evaluation_batch, prepare_model
+from raypatch.runtime import provenance, resolve_device
 from raypatch.tasks import find_task
 from raypatch.training.checkpoint import Progress, save_tensors
-from raypatch.training.evaluate import predict_logits
 from raypatch.training.optim import make_optimizer
 from raypatch.training.step import WARM_UP_STEPS, TrainingStep
 
 LONGEST_STEP = 4.0
-"""Seconds: a step expected to take longer is not timed but scaled, by its arithmetic, from the longest that was."""
+"""Seconds: a step expected to take longer is not timed but scaled, by its arithmetic, from the next shorter one."""
 
 TIMED_STEPS = 5
 
@@ -79,14 +79,14 @@ def calibrate(
         )
     if options.threads:
         torch.set_num_threads(options.threads)
-    longest: tuple[float, Timing] | None = None  # arithmetic of the last step, and what it takes
+    previous: tuple[float, Timing] | None = None  # arithmetic of the step before, and what it takes
     for kind, config in sorted(kinds.items(), key=lambda item: _step_flops(item[1], options)):
         flops = _step_flops(config, options)
         timing = calibration.timings.get(kind)
         if timing is None:
-            scale = flops / longest[0] if longest else 1.0
-            if longest and scale * longest[1].step > LONGEST_STEP:
-                timing = Timing(step=scale * longest[1].step, evaluation=scale * longest[1].evaluation)
+            scale = flops / previous[0] if previous else 1.0
+            if previous and scale * previous[1].step > LONGEST_STEP:
+                timing = Timing(step=scale * previous[1].step, evaluation=scale * previous[1].evaluation)
             else:
                 say(f"timing {kind}")
                 timing = time_trial(config, options)
@@ -94,7 +94,7 @@ def calibrate(
             with contextlib.suppress(OSError):  # no place to keep it costs the time of the next calibration
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_atomically(path, calibration.model_dump_json(indent=1).encode())
-        longest = flops, timing
+        previous = flops, timing
     return calibration
 
 
@@ -105,44 +105,34 @@ def known_calibration(options: RunOptions) -> Calibration | None:
 
 def time_trial(config: TrialConfig, options: RunOptions) -> Timing:
     """Time a training step and the evaluation of an image, on noise shaped like the trial's images."""
-    device = resolve_device(options.device)
-    info, facts = trial_facts(config, options)
-    precision = resolve_precision(config.precision, device)
+    info = describe(config.dataset, data_dir=options.data_dir, files=options.files)
     made = config.model_copy(update={"weights": "random"})
-    built = build_model(made, dimensions=info.dimensions, outputs=len(info.classes), files={})
-    model = built.model.to(device)
-    mean, std = (torch.tensor(values, device=device) for values in (built.mean, built.std))
+    prepared = prepare_model(made, info, options)
+    method = find_method(config.method)
+    method.prepare(prepared)
     shape = (config.image_size,) * info.dimensions
-    count = max(config.batch_size, min(64, evaluation_batch(facts.tokens, math.prod(shape))))
-    images = torch.randint(0, 256, (count, info.channels, *shape), dtype=torch.uint8).to(device)
+    count = max(config.batch_size, min(64, evaluation_batch(prepared.facts.tokens, math.prod(shape))))
+    images = torch.randint(0, 256, (count, info.channels, *shape), dtype=torch.uint8).to(prepared.device)
+    evaluation = _median_seconds(lambda: prepared.logits(images).cpu(), warm_up=1, repeats=3) / count
+
     task = find_task(config.task or info.task)
-    labels = task.blank_labels(config.batch_size, task.outputs(info.classes))
-    parameters = draw_parameters(config.batch_size, shape, torch.Generator(), mirror_safe=True).to(device)
-    batch = images[: config.batch_size], labels.to(device), parameters if config.augmentation == "paper" else None
+    labels = task.blank_labels(config.batch_size, task.outputs(info.classes)).to(prepared.device)
+    parameters = None
+    if config.augmentation == "paper":
+        drawn = draw_parameters(config.batch_size, shape, torch.Generator(), mirror_safe=True)
+        parameters = drawn.to(prepared.device)
     step = TrainingStep(
-        model,
-        make_optimizer(model, config),
-        task=task,
-        mean=mean,
-        std=std,
-        precision=precision,
-        tokens=facts.tokens,
+        prepared,
+        make_optimizer(prepared.model, config),
+        task,
         batch_size=config.batch_size,
-        micro_batch=fit_memory(model, config, facts, precision, device, options.micro_batch),
-        fixed_buffers=device.type == "cuda",
+        micro_batch=fit_memory(prepared, config, options.micro_batch),
     )
-
-    def evaluate() -> object:
-        return predict_logits(
-            model, images, device=device, tokens=facts.tokens, mean=mean, std=std, precision=precision
-        ).cpu()
-
-    evaluation = _median_seconds(evaluate, warm_up=1, repeats=3) / count
-    set_training_mode(model, config)
-    warm_up = WARM_UP_STEPS + 2 if device.type == "cuda" else 1
-    return Timing(
-        step=_median_seconds(lambda: step(*batch).item(), warm_up=warm_up, repeats=TIMED_STEPS), evaluation=evaluation
-    )
+    method.set_training_mode(prepared)
+    batch = images[: config.batch_size], labels, parameters
+    warm_up = WARM_UP_STEPS + 2 if prepared.device.type == "cuda" else 1
+    seconds = _median_seconds(lambda: step(*batch).item(), warm_up=warm_up, repeats=TIMED_STEPS)
+    return Timing(step=seconds, evaluation=evaluation)
 
 
 def _median_seconds(call: Callable[[], object], *, warm_up: int, repeats: int) -> float:
@@ -169,9 +159,12 @@ def _step_flops(config: TrialConfig, options: RunOptions) -> float:
 def step_kind(config: TrialConfig, options: RunOptions) -> str:
     """What a step's duration depends on, as text: trials that agree in it share a timing."""
     info = describe(config.dataset, data_dir=options.data_dir, files=options.files)
-    parts: list[Any] = [config.model, f"{info.dimensions}D", config.image_size, f"p{config.patch_size}"]
+    patch = "no patches" if config.patch_size is None else f"p{config.patch_size}"
+    parts: list[Any] = [config.model, f"{info.dimensions}D", config.image_size, patch]
     parts += [f"batch {config.batch_size}", f"micro {options.micro_batch}", config.method, config.optimizer]
     parts += [config.precision, config.augmentation]
+    if config.task is not None:
+        parts.append(config.task)
     return " ".join(map(str, parts))
 
 

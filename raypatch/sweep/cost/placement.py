@@ -1,7 +1,6 @@
 """Where trials run: how many cores each has, which share of a GPU, and how many run side by side."""
 
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -19,12 +18,11 @@ MEASURABLE_GFLOPS = 200.0
 WORTHWHILE = 1.1
 """How much faster side by side must be measured to be chosen."""
 
-
 SHARES = (0.25, 0.5, 1.0)
 """Shares of a GPU that are given out, so that what runs together fills a card without a rest."""
 
 BUSY_TOKENS = 4096
-"""Tokens in one step with which a trial is taken to keep a whole GPU busy. A rough figure, not measured."""
+"""Tokens in one step with which a trial is taken to keep a whole GPU busy. A rough number, not measured."""
 
 CONTEXT_BYTES = 600 << 20
 """Memory that a process takes on a GPU before its first tensor."""
@@ -49,38 +47,43 @@ class Placement:
         return {"CPU": float(self.cpus)} | ({"GPU": share} if share else {})
 
 
+@dataclass(frozen=True)
+class Room:
+    """What trials may have of one machine.
+
+    cores, gpus: to give out. card_bytes: memory of one of its GPUs, None to run on the cores. cpus, gpu_share: of one
+    trial, where the user forces them; None lets the trials decide.
+    """
+
+    cores: int
+    gpus: int = 1
+    card_bytes: int | None = None
+    cpus: int | None = None
+    gpu_share: float | None = None
+
+
 def place_trials(
-    todo: Sequence[TrialConfig],
-    options: RunOptions,
-    *,
-    gpus: int,
-    share: float | None,
-    cpus: int | None,
-    cores: int,
-    card_bytes: int | None,
-    say: Callable[[str], None],
+    trials: Sequence[TrialConfig], options: RunOptions, room: Room, say: Callable[[str], object]
 ) -> Placement:
-    """Place trials on this machine's GPUs, of `card_bytes` memory each, or on its cores when that is None."""
-    if card_bytes is None:
-        return place_on_cores(todo, options, cpus=cpus, cores=cores, say=say)
-    return place_on_gpus(todo, options, gpus=gpus, share=share, cpus=cpus, cores=cores, card_bytes=card_bytes)
+    """Place trials on a machine's GPUs, or on its cores where it has none. say: told what was measured for that."""
+    if room.card_bytes is None:
+        return place_on_cores(trials, options, room, say)
+    return place_on_gpus(trials, options, room)
 
 
-def place_on_gpus(
-    todo: Sequence[TrialConfig],
-    options: RunOptions,
-    *,
-    gpus: int,
-    share: float | None,
-    cpus: int | None,
-    cores: int,
-    card_bytes: int,
-) -> Placement:
-    """Pack trials onto GPUs, cores divided between them. share: forced; None takes it from each trial's need."""
-    shares = {} if share else {config.trial_id(): share_of(config, options, card_bytes) for config in todo}
-    largest, smallest = (share, share) if share else (max(shares.values()), min(shares.values()))
-    slots = gpus * math.floor(1 / smallest + 1e-9)
-    return Placement(cpus or max(1, cores // slots), largest, slots, shares)
+def place_on_gpus(trials: Sequence[TrialConfig], options: RunOptions, room: Room) -> Placement:
+    """Pack trials onto GPUs, cores divided between them; each trial's share follows its need unless it is forced."""
+    shares: dict[str, float] = {}
+    if room.gpu_share is not None:
+        largest = smallest = room.gpu_share
+    else:
+        assert room.card_bytes is not None
+        for config in trials:
+            shares[config.trial_id()] = share_of(config, options, room.card_bytes)
+        largest, smallest = max(shares.values()), min(shares.values())
+    slots = room.gpus * math.floor(1 / smallest + 1e-9)
+    cpus = room.cpus or max(1, room.cores // slots)
+    return Placement(cpus, largest, slots, shares)
 
 
 def share_of(config: TrialConfig, options: RunOptions, card_bytes: int) -> float:
@@ -88,22 +91,24 @@ def share_of(config: TrialConfig, options: RunOptions, card_bytes: int) -> float
     info, facts = trial_facts(config, options)
     precision = resolve_precision(config.precision, resolve_device(options.device))
     memory = peak_bytes(config, info, facts, precision, micro_batch=config.batch_size) + CONTEXT_BYTES
-    need = max(memory / card_bytes, config.batch_size * (facts.tokens + 1) / BUSY_TOKENS)
-    return next((share for share in SHARES if need <= share), 1.0)
+    tokens = facts.tokens
+    if tokens is None:  # a network without tokens: as many as a patch size of 16 would make
+        tokens = config.image_size**info.dimensions // 16**info.dimensions
+    need = max(memory / card_bytes, config.batch_size * (tokens + 1) / BUSY_TOKENS)
+    for share in SHARES:
+        if need <= share:
+            return share
+    return 1.0
 
 
 def place_on_cores(
-    todo: Sequence[TrialConfig],
-    options: RunOptions,
-    *,
-    cpus: int | None,
-    cores: int,
-    say: Callable[[str], None],
+    trials: Sequence[TrialConfig], options: RunOptions, room: Room, say: Callable[[str], object]
 ) -> Placement:
     """Choose between one trial on all cores and one on each core, by measuring a step of a typical trial both ways."""
+    cores, cpus = room.cores, room.cpus
     if cpus is None:
         cpus = cores
-        typical = typical_trial(todo, options) if cores > 1 and len(todo) > 1 else None
+        typical = typical_trial(trials, options) if cores > 1 and len(trials) > 1 else None
         if typical is not None:
             together = step_seconds(typical, options, threads=cores)
             alone = step_seconds(typical, options, threads=1)
@@ -114,14 +119,15 @@ def place_on_cores(
     return Placement(cpus, 0.0, max(1, cores // cpus))
 
 
-def typical_trial(todo: Sequence[TrialConfig], options: RunOptions) -> TrialConfig | None:
+def typical_trial(trials: Sequence[TrialConfig], options: RunOptions) -> TrialConfig | None:
     """The costliest trial of which a training step can be measured in about a second; None when all are larger."""
-    cost = {}
-    for config in todo:
+    typical, most = None, 0.0
+    for config in trials:
         _, facts = trial_facts(config, options)
-        cost[config] = facts.gflops * config.batch_size
-    measurable = [config for config in todo if cost[config] <= MEASURABLE_GFLOPS]
-    return max(measurable, key=lambda config: cost[config], default=None)
+        gflops = facts.gflops * config.batch_size
+        if most < gflops <= MEASURABLE_GFLOPS:
+            typical, most = config, gflops
+    return typical
 
 
 def step_seconds(config: TrialConfig, options: RunOptions, *, threads: int) -> float:
@@ -134,11 +140,15 @@ def step_seconds(config: TrialConfig, options: RunOptions, *, threads: int) -> f
         torch.set_num_threads(before)
 
 
-def check_room(device: str, *, gpus: int, cpus: int | None) -> None:
-    """Raise ValueError for resources that this machine does not have: Ray would wait for them for ever."""
-    cores = len(os.sched_getaffinity(0))
-    if cpus is not None and cpus > cores:
-        raise ValueError(f"--cpus-per-trial {cpus} is more than the {cores} cores of this machine; use at most {cores}")
-    if resolve_device(device).type == "cuda" and gpus > torch.cuda.device_count():
-        count = torch.cuda.device_count()
-        raise ValueError(f"--gpus {gpus} is more than the {count} of this machine; use at most {count}")
+def check_cores(cpus_per_trial: int | None, cores: int, where: str) -> None:
+    """Raise ValueError for more cores than one machine has: Ray would wait for them for ever. where: who has them."""
+    if cpus_per_trial is not None and cpus_per_trial > cores:
+        raise ValueError(
+            f"--cpus-per-trial {cpus_per_trial} is more than the {cores} cores of {where}; use at most {cores}"
+        )
+
+
+def check_gpus(gpus: int, cards: int, where: str) -> None:
+    """Raise ValueError for more GPUs than there are: Ray would wait for them for ever. where: who has them."""
+    if gpus > cards:
+        raise ValueError(f"--gpus {gpus} is more than the {cards} of {where}; use at most {cards}")

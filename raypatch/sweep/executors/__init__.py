@@ -1,1 +1,1 @@
-"""How the trials of a sweep are carried out: in this process, by Ray here, by a Ray cluster."""
+"""Three executors of one kind: in this process, on a Ray of its own, on a cluster."""

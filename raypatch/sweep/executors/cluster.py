@@ -1,30 +1,37 @@
-"""A Ray cluster as the place of a sweep: the check of its nodes before the start, and what trials get there."""
+"""The cluster executor: Ray Tune on the nodes of a running cluster, each of which is looked at before the start."""
 
 import contextlib
 import dataclasses
 import os
 import secrets
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from raypatch.sweep.executors import ray_setup  # noqa: F401 - makes the settings that ray reads when it is imported
+from raypatch.sweep import ray_setup  # noqa: F401 - makes the settings that ray reads when it is imported
 
 # isort: split
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raypatch.config import RunOptions, TrialConfig
-from raypatch.results import SweepPaths
-from raypatch.sweep.cost.placement import Placement, place_trials
+from raypatch.sweep.cost.placement import Placement, Room, check_cores, check_gpus, place_trials
 from raypatch.sweep.executors.node import describe_difference, identify
+from raypatch.sweep.executors.preflight import check_folder, one_per_model
+from raypatch.sweep.executors.tuner import RaypatchTrial, run_on_ray
+from raypatch.sweep.session import Session, Work
 
 PATIENCE = 60.0
 """Seconds of silence after which it is said which nodes are waited for."""
 
 SLIVER = 0.001
 """Share of a GPU that a check asks for, so that it sees the card."""
+
+
+Question = tuple[Callable[..., Any], tuple[Any, ...]]
+"""A function that a node calls, and its arguments."""
 
 
 @dataclass(frozen=True)
@@ -38,91 +45,111 @@ class Node:
     card_bytes: int | None = None
 
 
-@dataclass
-class Cluster:
-    """The Ray cluster that is connected.
+class ClusterExecutor:
+    """Runs trials on the cluster that is connected.
 
-    nodes: those that trials can run on, and options as trials there take them: both once `check` knows the device.
+    nodes: those that trials can run on, and node_options: the options as trials there take them; both once `check`
+    knows the device. versions: what every node must have. actor: as in RayExecutor.
     """
 
-    say: Callable[[str], None]
-    options: RunOptions
-    versions: dict[str, str] = field(default_factory=identify)
-    nodes: list[Node] = field(default_factory=list)
+    actor: type = RaypatchTrial
 
-    def check(
-        self,
-        trials: Sequence[TrialConfig],
-        paths: SweepPaths,
-        *,
-        gpus: int,
-        cpus: int | None,
-    ) -> None:
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.node_options = session.options
+        self.versions = identify()
+        self.nodes: list[Node] = []
+
+    def check(self, trials: Sequence[TrialConfig]) -> None:
         """See on every node that trials can run on that its code, storage, data and device are fit for them.
 
         Raises ValueError with each node's problems and the way out.
         """
-        alive, options = alive_nodes(), self.options
-        device = choose_device(options.device, alive)
-        self.nodes = [node for node in alive if node.cpus and (node.gpus or device == "cpu")]
-        self._check_room(device, gpus=gpus, cpus=cpus)
-        self.options = options.model_copy(
-            update={
-                "device": device,
-                "data_dir": options.data_dir and options.data_dir.expanduser().absolute(),
-                "files": {identity: path.absolute() for identity, path in options.files.items()},
-            }
-        )
-        distinct = {
-            (c.dataset, c.model, c.weights, c.patch_size, c.image_size, c.inflation): c.model_dump(mode="json")
-            for c in trials
-        }
-        with _probe(paths.folder) as probe:
-            what = str(paths.folder), probe, list(distinct.values()), self.options.model_dump(mode="json")
-            answers = self._ask({node: (_look, (self.versions, node.id, *what)) for node in self.nodes})
-            problems: dict[str, list[str]] = {}
-            for node, answer in answers.items():
-                found = [describe_difference(self.versions, answer["versions"])] if "versions" in answer else []
-                found += answer["problems"]
-                if not found and not (paths.folder / f"{probe}.{node.id}").exists():
-                    found = [f"has another folder at {paths.folder}; put the run folder where all nodes see it"]
-                for problem in filter(None, found):
-                    problems.setdefault(problem, []).append(node.name)
+        check_folder(self.session.paths.folder)
+        nodes = alive_nodes()
+        device = choose_device(self.session.options.device, nodes)
+        self.nodes = [node for node in nodes if node.cpus and (node.gpus or device == "cpu")]
+        self._check_room(device)
+        self.node_options = options_on_nodes(self.session.options, device)
+        answers, problems = self._look_at_nodes(trials)
         if problems:
             lines = [f"node {', '.join(names)}: {problem}" for problem, names in problems.items()]
             raise ValueError("the cluster is not fit for this sweep, nothing was started\n  " + "\n  ".join(lines))
         self.nodes = [dataclasses.replace(node, card_bytes=answers[node]["card_bytes"]) for node in self.nodes]
-        self.say(f"{len(self.nodes)} nodes of the cluster are ready: {', '.join(node.name for node in self.nodes)}")
+        names = ", ".join(node.name for node in self.nodes)
+        self.session.say(f"{len(self.nodes)} nodes of the cluster are ready: {names}")
 
-    def place(self, todo: Sequence[TrialConfig], *, gpus: int, share: float | None, cpus: int | None) -> Placement:
+    def place(self, trials: Sequence[TrialConfig]) -> Placement:
         """What each trial asks for, found out on the node with the fewest cores (per GPU), so that each takes part."""
-        node = min(self.nodes, key=lambda node: (node.cpus / (node.gpus or 1), node.name))
-        cards = min(gpus, node.gpus)
-        if sum(each.gpus for each in self.nodes) > gpus and all(each.gpus < gpus for each in self.nodes):
-            share = share or 1.0  # the cap holds over several nodes for whole cards alone
-        memory = min((each.card_bytes for each in self.nodes if each.card_bytes), default=None)
-        asked = {"gpus": cards, "share": share, "cpus": cpus, "cores": node.cpus, "card_bytes": memory}
-        answer = self._ask({node: (_place, (list(todo), self.options, asked))})[node]
+        smallest = min(self.nodes, key=lambda node: (node.cpus / (node.gpus or 1), node.name))
+        room = self._room_on(smallest)
+        answer = self._ask({smallest: (_place_on_node, (list(trials), self.node_options, room))})[smallest]
         if answer["problems"]:
-            raise ValueError(f"node {node.name}: {answer['problems'][0]}")
+            raise ValueError(f"node {smallest.name}: {answer['problems'][0]}")
         placement: Placement = answer["placement"]
         for line in answer["said"]:
-            self.say(f"{line}, on {node.name}")
-        side_by_side = sum(each.cpus // placement.cpus for each in self.nodes)
-        slots = placement.slots // cards * gpus if memory else side_by_side
+            self.session.say(f"{line}, on {smallest.name}")
+        if room.card_bytes is None:
+            slots = sum(node.cpus // placement.cpus for node in self.nodes)
+        else:
+            slots = placement.slots // room.gpus * self.session.execution.gpus
         return dataclasses.replace(placement, slots=max(1, slots))
 
-    def _check_room(self, device: str, *, gpus: int, cpus: int | None) -> None:
-        """Raise ValueError for resources that the cluster does not have: Ray would wait for them for ever."""
+    def run(self, work: Work) -> None:
+        storage = self.session.paths.bookkeeping  # in the run folder, which all nodes see
+        storage.mkdir()
+        try:
+            session = dataclasses.replace(self.session, options=self.node_options)
+            run_on_ray(session, work, storage, versions=self.versions, actor=self.actor)
+        finally:
+            shutil.rmtree(storage, ignore_errors=True)
+
+    def _check_room(self, device: str) -> None:
+        """Raise ValueError for resources that the cluster does not have."""
         if not self.nodes:
             raise ValueError("no node of the cluster gives out CPUs to trials; start one with `ray start --address`")
-        most, cards = max(node.cpus for node in self.nodes), sum(node.gpus for node in self.nodes)
-        if cpus is not None and cpus > most:
-            raise ValueError(f"--cpus-per-trial {cpus} is more than any node of the cluster has; use at most {most}")
-        if device == "cuda" and gpus > cards:
-            raise ValueError(f"--gpus {gpus} is more than the {cards} of the cluster; use at most {cards}")
+        execution = self.session.execution
+        check_cores(execution.cpus_per_trial, max(node.cpus for node in self.nodes), "the cluster's largest node")
+        if device == "cuda":
+            check_gpus(execution.gpus, sum(node.gpus for node in self.nodes), "the cluster")
 
-    def _ask(self, questions: Mapping[Node, tuple[Callable[..., Any], tuple[Any, ...]]]) -> dict[Node, dict[str, Any]]:
+    def _look_at_nodes(self, trials: Sequence[TrialConfig]) -> tuple[dict[Node, dict[str, Any]], dict[str, list[str]]]:
+        """Return what each node found out about itself, and the names of the nodes that have a problem by problem."""
+        configs = [config.model_dump(mode="json") for config in one_per_model(trials)]
+        options = self.node_options.model_dump(mode="json")
+        folder = self.session.paths.folder
+        problems: dict[str, list[str]] = {}
+        with _probe(folder) as probe:
+            questions: dict[Node, Question] = {}
+            for node in self.nodes:
+                questions[node] = (_look, (self.versions, node.id, str(folder), probe, configs, options))
+            answers = self._ask(questions)
+            for node, answer in answers.items():
+                found = list(answer["problems"])
+                if "versions" in answer:
+                    found.insert(0, describe_difference(self.versions, answer["versions"]))
+                if not found and not (folder / f"{probe}.{node.id}").exists():
+                    found.append(f"has another folder at {folder}; put the run folder where all nodes see it")
+                for problem in filter(None, found):
+                    problems.setdefault(problem, []).append(node.name)
+        return answers, problems
+
+    def _room_on(self, node: Node) -> Room:
+        """What trials may have of `node`, as one of many."""
+        execution = self.session.execution
+        share = execution.gpu_share
+        gpus_of_all = sum(each.gpus for each in self.nodes)
+        if gpus_of_all > execution.gpus and all(each.gpus < execution.gpus for each in self.nodes):
+            share = share or 1.0  # the cap holds over several nodes for whole cards alone
+        return Room(
+            cores=node.cpus,
+            gpus=min(execution.gpus, node.gpus),
+            card_bytes=min((each.card_bytes for each in self.nodes if each.card_bytes), default=None),
+            cpus=execution.cpus_per_trial,
+            gpu_share=share,
+        )
+
+    def _ask(self, questions: Mapping[Node, Question]) -> dict[Node, dict[str, Any]]:
         """Call a function on each node, all at once; a call that breaks gives its problem as the answer."""
         waiting: dict[Any, Node] = {}
         remote: Any = ray.remote  # Ray's types lack this scheduling strategy
@@ -136,7 +163,7 @@ class Cluster:
             ready, _ = ray.wait(list(waiting), timeout=PATIENCE)
             if not ready:
                 names = ", ".join(node.name for node in waiting.values())
-                self.say(f"waiting for {names}: busy with other work, or fetching data")
+                self.session.say(f"waiting for {names}: busy with other work, or fetching data")
             for reference in ready:
                 node = waiting.pop(reference)
                 try:
@@ -145,6 +172,13 @@ class Cluster:
                     last = str(error).strip().splitlines()[-1]
                     answers[node] = {"problems": [f"cannot be asked ({last}); look at its Ray's logs"]}
         return answers
+
+
+def options_on_nodes(options: RunOptions, device: str) -> RunOptions:
+    """The options as all nodes take them: their device, and absolute paths."""
+    files = {identity: path.absolute() for identity, path in options.files.items()}
+    data_dir = options.data_dir.expanduser().absolute() if options.data_dir else None
+    return options.model_copy(update={"device": device, "data_dir": data_dir, "files": files})
 
 
 def alive_nodes() -> list[Node]:
@@ -158,16 +192,16 @@ def alive_nodes() -> list[Node]:
     return sorted(found, key=lambda node: node.name)
 
 
-def choose_device(asked: str, nodes: Sequence[Node]) -> str:
+def choose_device(option: str, nodes: Sequence[Node]) -> str:
     """What --device means on a cluster: cuda where nodes have GPUs, unless cpu is asked for. Raises ValueError."""
-    has = any(node.gpus for node in nodes)
-    if asked == "auto":
-        return "cuda" if has else "cpu"
-    if asked not in ("cpu", "cuda"):
-        raise ValueError(f"--device {asked} names no device of a whole cluster; use auto, cpu or cuda")
-    if asked == "cuda" and not has:
+    has_gpus = any(node.gpus for node in nodes)
+    if option == "auto":
+        return "cuda" if has_gpus else "cpu"
+    if option not in ("cpu", "cuda"):
+        raise ValueError(f"--device {option} names no device of a whole cluster; use auto, cpu or cuda")
+    if option == "cuda" and not has_gpus:
         raise ValueError("--device cuda: no node of the cluster has a GPU; use --device auto or cpu")
-    return asked
+    return option
 
 
 @contextlib.contextmanager
@@ -204,6 +238,6 @@ def _look_by_value() -> Callable[..., dict[str, Any]]:
 _look = _look_by_value()
 
 
-def _place(todo: Sequence[TrialConfig], options: RunOptions, asked: dict[str, Any]) -> dict[str, Any]:
+def _place_on_node(trials: Sequence[TrialConfig], options: RunOptions, room: Room) -> dict[str, Any]:
     said: list[str] = []
-    return {"placement": place_trials(todo, options, say=said.append, **asked), "said": said, "problems": []}
+    return {"placement": place_trials(trials, options, room, said.append), "said": said, "problems": []}

@@ -1,64 +1,74 @@
 """The in-process executor: one trial after another, no Ray. For debugging, small sweeps and as Ray's yardstick."""
 
-import functools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import replace
 
 from raypatch.config import RunOptions, TrialConfig
-from raypatch.results import EpochRow, SweepPaths
+from raypatch.results import EpochRow, TrialResult
+from raypatch.sweep.cost.placement import Placement
+from raypatch.sweep.executors.machine import check_machine, place_here, room_here
 from raypatch.sweep.guard import Pruned, SweepHaltedError, record_failure, run_guarded
-from raypatch.sweep.stop import StopRequest
-from raypatch.sweep.watch.progress import Listener
+from raypatch.sweep.session import Session, Work
 from raypatch.training.loop import Interrupted
 
-if TYPE_CHECKING:
-    from raypatch.sweep.tuning.search import SearchRun
 
+class LocalExecutor:
+    """Runs trials in this process, one at a time and in order.
 
-def run_locally(
-    todo: Sequence[TrialConfig],
-    paths: SweepPaths,
-    options: RunOptions,
-    *,
-    retries: int,
-    listener: Listener,
-    stop: StopRequest,
-    search: "SearchRun | None" = None,
-) -> None:
-    """Run the trials in this process, in order. A crashed one is tried `retries` times more from its checkpoint.
-
-    search: draws the trials in place of `todo` and gives up those without prospect.
+    A crashed one is tried again from its checkpoint, as often as the session's `retries` say.
     """
 
-    def on_epoch(trial_id: str, row: EpochRow) -> None:
-        listener.epoch(trial_id, row)
-        if search and search.should_prune(trial_id, row):
-            raise Pruned
+    def __init__(self, session: Session) -> None:
+        self.session = session
 
-    for config in search.trials(stop) if search else todo:
-        trial_id = config.trial_id()
-        for attempt in range(retries + 1):
-            if stop.is_set():
+    def check(self, trials: Sequence[TrialConfig]) -> None:
+        check_machine(self.session, trials)
+
+    def place(self, trials: Sequence[TrialConfig]) -> Placement:
+        room = room_here(self.session)
+        if room.card_bytes is None:  # one at a time has all cores: there is nothing to measure
+            return Placement(room.cpus or room.cores, 0.0, slots=1)
+        return replace(place_here(self.session, trials), slots=1)
+
+    def run(self, work: Work) -> None:
+        threads = self.session.options.threads or work.placement.cpus
+        options = self.session.options.model_copy(update={"threads": threads})
+        for config in work.trials:
+            if self.session.stop.is_set():
                 return
-            listener.started(trial_id)
+            self._run_trial(config, options, work)
+
+    def _run_trial(self, config: TrialConfig, options: RunOptions, work: Work) -> None:
+        """Run one trial until it is over, lost to a stop, or out of tries."""
+        trial_id = config.trial_id()
+        stop, retries = self.session.stop, self.session.execution.retries
+        for attempt in range(retries + 1):
+            work.listener.started(trial_id)
             try:
-                result = run_guarded(
-                    config,
-                    paths,
-                    options,
-                    on_epoch=functools.partial(on_epoch, trial_id),
-                    should_stop=stop.is_set,
-                )
+                result = self._try(config, options, work)
             except Interrupted:
-                listener.lost(trial_id)
+                work.listener.lost(trial_id)
+                return
             except SweepHaltedError as error:
-                listener.lost(trial_id)
+                work.listener.lost(trial_id)
                 stop.set(str(error))
+                return
             except Exception as error:
                 if attempt < retries:
+                    if stop.is_set():
+                        return
                     continue
-                result = record_failure(config, paths.trial(trial_id), error)
-                listener.finished(result)
-            else:
-                listener.finished(result)
-            break
+                result = record_failure(config, self.session.paths.trial(trial_id), error)
+            work.listener.finished(result)
+            return
+
+    def _try(self, config: TrialConfig, options: RunOptions, work: Work) -> TrialResult:
+        """Train, and stop at an epoch after which the judge finds the trial hopeless."""
+        trial_id = config.trial_id()
+
+        def on_epoch(row: EpochRow) -> None:
+            work.listener.epoch(trial_id, row)
+            if work.judge is not None and work.judge.is_hopeless(trial_id, row):
+                raise Pruned
+
+        return run_guarded(config, self.session.paths, options, on_epoch=on_epoch, should_stop=self.session.stop.is_set)

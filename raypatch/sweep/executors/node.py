@@ -10,8 +10,8 @@ import raypatch
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.results import SweepPaths
 from raypatch.runtime import provenance, resolve_device, total_memory
+from raypatch.sweep.executors.preflight import check_before_start, check_data
 from raypatch.sweep.guard import SweepHaltedError
-from raypatch.sweep.preflight import check_before_start, check_data
 
 SAME_EVERYWHERE = ("raypatch", "python", "torch", "timm", "torchmetrics", "numpy")
 
@@ -29,28 +29,36 @@ def source_digest() -> str:
 
 
 def identify() -> dict[str, str]:
-    """What must be the same on all nodes: versions, without the build tags of torch's kinds, and the code's digest."""
-    found = provenance()
-    return {name: found[name].partition("+")[0] for name in SAME_EVERYWHERE} | {"code": source_digest()}
+    """What must be the same on all nodes: versions, and a digest of the code.
+
+    Of a version the part behind the + is left out: torch for CPUs and torch for GPUs differ in that alone.
+    """
+    here = provenance()
+    versions = {name: here[name].partition("+")[0] for name in SAME_EVERYWHERE}
+    return versions | {"code": source_digest()}
 
 
 def describe_difference(here: Mapping[str, str], there: Mapping[str, str]) -> str:
-    """What a node has otherwise than this machine, and what to do about it; empty when nothing."""
-    other = [f"{name} {there.get(name)} (here {value})" for name, value in here.items() if there.get(name) != value]
-    if not other:
+    """In what a node differs from this machine, and what to do about it; empty when in nothing."""
+    different = []
+    for name, value in here.items():
+        if there.get(name) != value:
+            different.append(f"{name} {there.get(name)} (here {value})")
+    if not different:
         return ""
-    return f"has {', '.join(other)}; install the same there and start the node's Ray again"
+    return f"has {', '.join(different)}; install the same there and start the node's Ray again"
 
 
 def examine(
     folder: str, probe: str, node_id: str, trials: Sequence[Mapping[str, Any]], options: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """See on this node to all that the trials need, fetching missing MedMNIST files.
+    """Check on this node all that the trials need, fetching missing MedMNIST files.
 
-    folder: the run folder, in which the driver put `probe`; the answer to it is a file with the node's id as suffix.
-    Returns problems (texts), and card_bytes, the memory of the GPU that this process sees, None without.
+    folder: the run folder, into which the driver put the file `probe`; this node answers with a copy of it whose name
+    ends in its id. Returns problems (texts), and card_bytes, the memory of the GPU that this process sees, or None.
     """
-    problems, marker = [], Path(folder) / probe
+    problems = []
+    marker = Path(folder) / probe
     try:
         marker.with_name(f"{probe}.{node_id}").write_bytes(marker.read_bytes())
     except FileNotFoundError:
@@ -71,7 +79,7 @@ def examine(
 
 
 def admit(config: TrialConfig, sweep: SweepPaths, options: RunOptions, versions: Mapping[str, str]) -> None:
-    """See, before a trial, that a node which may have come after the check is fit for it; fetch missing data.
+    """Check, before a trial, a node that may have joined after the cluster was checked; fetch missing data.
 
     Raises SweepHaltedError when its code or its storage is not the sweep's.
     """

@@ -8,6 +8,12 @@ import ray
 
 from raypatch.sweep.cost.placement import Placement
 
+LOOK_SECONDS = 5.0
+"""How long the watcher of a cluster's room goes between two looks."""
+
+WAIT_SECONDS = 300.0
+"""How long a cluster may be without a node that has what a trial asks for: one may be on its way."""
+
 
 def place_under_cap(placement: Placement, gpus: int) -> tuple[dict[str, Any], int | None]:
     """Return what each trial asks of the connected Ray and how many may run at once, so that `gpus` cards are used.
@@ -19,9 +25,14 @@ def place_under_cap(placement: Placement, gpus: int) -> tuple[dict[str, Any], in
     """
     bundle = placement.as_bundle()
     nodes = [node for node in ray.nodes() if node["Alive"]]
-    if not any(all(node["Resources"].get(name, 0) >= need for name, need in bundle.items()) for node in nodes):
-        have = "; ".join(f"{n['Resources'].get('CPU', 0):g} CPU, {n['Resources'].get('GPU', 0):g} GPU" for n in nodes)
-        raise ValueError(f"a trial asks for {bundle} and no node of Ray has that ({have}); use --cpus-per-trial")
+    if not any(_has_room(node, bundle) for node in nodes):
+        there_is = []
+        for node in nodes:
+            resources = node["Resources"]
+            there_is.append(f"{resources.get('CPU', 0):g} CPU, {resources.get('GPU', 0):g} GPU")
+        raise ValueError(
+            f"a trial asks for {bundle} and no node of Ray has that ({'; '.join(there_is)}); use --cpus-per-trial"
+        )
     cards = {node["NodeID"]: node["Resources"].get("GPU", 0.0) for node in nodes}
     if not placement.gpu_share or sum(cards.values()) <= gpus:
         return {"bundles": [bundle]}, None
@@ -34,9 +45,9 @@ def place_under_cap(placement: Placement, gpus: int) -> tuple[dict[str, Any], in
     return {"bundles": [bundle]}, gpus
 
 
-LOOK_SECONDS = 5.0
-WAIT_SECONDS = 300.0
-"""How long a cluster may be without a node that has what a trial asks for: one may be on its way."""
+def _has_room(node: dict[str, Any], bundle: dict[str, float]) -> bool:
+    """Whether a trial's bundle fits on a node, were the node free."""
+    return all(node["Resources"].get(name, 0) >= need for name, need in bundle.items())
 
 
 def room_watcher(bundle: dict[str, float], request: dict[str, Any]) -> Callable[[], str | None]:
@@ -54,7 +65,7 @@ def room_watcher(bundle: dict[str, float], request: dict[str, Any]) -> Callable[
             return None
         state["next"] = now + LOOK_SECONDS
         alive = [node for node in ray.nodes() if node["Alive"] and pinned in (None, node["NodeID"])]
-        if any(all(node["Resources"].get(name, 0) >= need for name, need in bundle.items()) for node in alive):
+        if any(_has_room(node, bundle) for node in alive):
             state["seen"] = now
         elif pinned:
             return "the node that had this sweep's GPUs is gone"

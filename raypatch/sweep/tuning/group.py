@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 from raypatch.config import TrialConfig, make_config
 from raypatch.results import EpochRow, TrialResult
 from raypatch.search_settings import SearchSettings
-from raypatch.selection import lower_is_better, selection_score
+from raypatch.selection import goodness, lower_is_better, selection_score
 from raypatch.training.checkpoint import Progress
 from raypatch.training.loop import advance
 
@@ -28,10 +28,12 @@ class _Entry:
     progress: Progress = field(default_factory=Progress)
 
 
-class GroupStudy:
-    """The trials of one group, in the order of drawing, and the study that knows their scores.
+class SearchGroup:
+    """The trials of one group, in the order of drawing, and the Optuna study that knows their scores.
 
-    A trial's score after an epoch is its best selection figure so far: the one its kept weights have.
+    A trial's score after an epoch is its best selection score so far: the one its kept weights have. base: a trial of
+    the group, in which the searched fields are still open. label: the group's name; its draws hang on it.
+    best: the trial with the best score among those that ran through, and that score.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class GroupStudy:
     ) -> None:
         self.base, self.label, self.settings = base, label, settings
         self.entries: dict[str, _Entry] = {}
+        self.best: tuple[TrialConfig, float] | None = None
         self._rungs = settings.rungs(base.epochs)
         self._distributions = {name: searched.to_optuna() for name, searched in settings.fields.items()}
         self._study = optuna.create_study(
@@ -53,13 +56,18 @@ class GroupStudy:
         """How many samples are still to be drawn."""
         return max(0, self.settings.samples - len(self.entries))
 
+    def config_of(self, trial_id: str) -> TrialConfig:
+        """A trial that this group drew."""
+        return self.entries[trial_id].config
+
     def enter(self, config: TrialConfig) -> None:
         """Take up a trial that was drawn in an earlier session."""
-        self._study.enqueue_trial({name: field.drawn(name, config) for name, field in self.settings.fields.items()})
+        values = {name: field.drawn(name, config) for name, field in self.settings.fields.items()}
+        self._study.enqueue_trial(values)
         self._add(config, self._study.ask(self._distributions))
 
     def draw(self) -> TrialConfig:
-        """Return a new trial. The draw hangs on seed, group, the sample's number and the scores known now, only."""
+        """Return a new trial. It depends on the seed, the group, the sample's number and the scores known now alone."""
         for attempt in itertools.count():
             self._study.sampler = self._sampler(attempt)
             trial = self._study.ask(self._distributions)
@@ -72,15 +80,16 @@ class GroupStudy:
 
     def _fields(self, drawn: dict[str, Any]) -> dict[str, Any]:
         """The fields of a trial that the drawn values set."""
-        fields = {}
+        fields: dict[str, Any] = {}
         for name, value in drawn.items():
             fields |= self.settings.fields[name].fields(name, value)
         return fields
 
     def report(self, trial_id: str, row: EpochRow) -> bool:
-        """Take a trial's epoch; say whether to give the trial up. Epochs that are repeated after a crash are old news.
+        """Take a trial's epoch; say whether to give the trial up.
 
-        The last epoch is never a reason: there is nothing left to save.
+        An epoch that is repeated after a crash was judged before and is not judged again. The last epoch is never a
+        reason to give up: there is nothing left to save.
         """
         entry = self.entries[trial_id]
         if row.epoch <= entry.progress.epoch:
@@ -95,7 +104,8 @@ class GroupStudy:
     def tell(self, result: TrialResult) -> None:
         """Take the end of a trial. A failed one counts as a sample, without a score."""
         entry = self.entries[result.trial_id]
-        trial, entry.goal = entry.trial, entry.progress.epoch
+        entry.goal = entry.progress.epoch
+        trial = entry.trial
         score = selection_score(self.base, result)
         if result.status == "pruned":
             self._study.tell(trial, state=TrialState.PRUNED)
@@ -103,6 +113,12 @@ class GroupStudy:
             self._study.tell(trial, state=TrialState.FAIL)
         else:
             self._study.tell(trial, score)
+            self._note_best(entry.config, score)
+
+    def _note_best(self, config: TrialConfig, score: float) -> None:
+        selection = self.base.selection
+        if self.best is None or goodness(selection, score) > goodness(selection, self.best[1]):
+            self.best = config, score
 
     def _add(self, config: TrialConfig, trial: optuna.Trial) -> None:
         trial.set_user_attr("trial_id", config.trial_id())

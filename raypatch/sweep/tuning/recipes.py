@@ -1,14 +1,16 @@
 """What a search found: the best trial of each group, by validation only, and recipes that other runs can use."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from raypatch.config import TrialConfig
+from raypatch.config import TrialConfig, field_facts
+from raypatch.factors import word_value
 from raypatch.files import write_atomically
 from raypatch.resolve import resolve_trials
 from raypatch.results import DamagedFileError, SweepPaths, SweepRecord, read_epochs, read_result
@@ -16,16 +18,13 @@ from raypatch.search_settings import Search
 from raypatch.selection import select_best, selection_score
 from raypatch.study import Study, WhenRule
 
-NAMED_BY = ("dataset", "model", "patch_size")
-"""Fields that say which trials a recipe is for."""
-
 
 @dataclass(frozen=True)
 class GroupOutcome:
     """How a group's search stands.
 
-    best, score: the trial with the best selection figure on validation among those that ran through; None before
-    there is one. counts: trials by status. epochs: spent; full_epochs: what as many full trainings would have cost.
+    best, score: the trial with the best selection score on validation among those that ran through; None before there
+    is one. counts: trials by status. epochs: spent; full_epochs: what as many full trainings would have cost.
     """
 
     label: str
@@ -47,10 +46,10 @@ def summarize_search(record: SweepRecord, paths: SweepPaths) -> list[GroupOutcom
         index = search.group_of(config)
         assert index is not None, "sweep.json of a search holds its own trials only"
         members[index].append(config)
-    return [
-        _summarize_group(label, base, configs, search.settings.samples, paths)
-        for label, base, configs in zip(search.labels, search.groups, members, strict=True)
-    ]
+    outcomes = []
+    for label, base, configs in zip(search.labels, search.groups, members, strict=True):
+        outcomes.append(_summarize_group(label, base, configs, search.settings.samples, paths))
+    return outcomes
 
 
 def _summarize_group(
@@ -75,9 +74,11 @@ def _summarize_group(
 
 
 def describe_values(config: TrialConfig, search: Search) -> str:
-    """The searched fields of a trial for people: `lr=3.2e-05 batch_size=8`."""
-    values = search.drawn_values(config)
-    return " ".join(f"{name}={f'{value:.3g}' if isinstance(value, float) else value}" for name, value in values.items())
+    """What a trial was drawn with, for people: `lr=3.2e-05 batch_size=8`, `backbone=ResNet-18`."""
+    texts = []
+    for name, value in search.drawn_values(config).items():
+        texts.append(f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}")
+    return " ".join(texts)
 
 
 def describe_search(record: SweepRecord, outcomes: Sequence[GroupOutcome]) -> str:
@@ -97,22 +98,46 @@ def describe_search(record: SweepRecord, outcomes: Sequence[GroupOutcome]) -> st
 
 
 def write_recipes(path: Path, record: SweepRecord, outcomes: Sequence[GroupOutcome]) -> None:
-    """Write best.yaml: a when-rule per group that has a best trial. Of patch sizes searched together the best one's."""
+    """Write best.yaml: a when-rule for each group that has a best trial.
+
+    The rule's `if` names the dataset, the model and the fields of the levels, its `set` what was searched beside. Of
+    levels that were searched together the rule is for the best one.
+    """
     assert record.search is not None
+    named = _naming_fields(record)
+    found = [name for name in sorted_fields(record.search.searched_fields) if name not in named]
     rules = []
     for outcome in outcomes:
         if outcome.best is not None:
             fields = outcome.best.model_dump(mode="json")
-            names = [name for name in record.search.settings.fields if name not in NAMED_BY]
-            rules.append(
-                {"if": {name: fields[name] for name in NAMED_BY}, "set": {name: fields[name] for name in names}}
-            )
+            condition = {name: fields[name] for name in named if fields[name] is not None}
+            rules.append({"if": condition, "set": {name: fields[name] for name in found}})
     head = (
         f"# The best of {record.search.settings.samples} trials per group by {record.search.groups[0].selection}:\n"
         f"#   {' '.join(record.command)}\n"
         f"# To use it: raypatch run grid --recipes {path}\n"
     )
     write_atomically(path, (head + yaml.safe_dump(rules, sort_keys=False)).encode())
+
+
+def _naming_fields(record: SweepRecord) -> list[str]:
+    """The fields that say which trials a recipe is for: what tells groups and levels apart, and always the model."""
+    assert record.search is not None
+    named = {"dataset", "model"}
+    for factor in record.factors:
+        named |= factor.fields
+    first, *others = record.search.groups
+    for group in others:
+        for name, value in group:
+            if value != getattr(first, name):
+                named.add(name)
+    return sorted_fields(named)
+
+
+def sorted_fields(names: Iterable[str]) -> list[str]:
+    """Names of fields in the order of TrialConfig, the dataset first."""
+    wanted = set(names)
+    return [name for name in TrialConfig.model_fields if name in wanted]
 
 
 def load_recipes(path: Path) -> tuple[WhenRule, ...]:
@@ -126,7 +151,7 @@ def load_recipes(path: Path) -> tuple[WhenRule, ...]:
 
 
 def apply_recipes(study: Study, path: Path) -> Study:
-    """Return the space with the recipes of a best.yaml, one for each of its trials.
+    """Return the study with the recipes of a best.yaml, one for each of its trials.
 
     Raises ValueError when a trial has none: tuned and untuned trials do not compare.
     """
@@ -134,14 +159,28 @@ def apply_recipes(study: Study, path: Path) -> Study:
     given = {name for rule in rules for name in rule.values} & set(study.grid)
     if given:
         raise ValueError(f"{', '.join(sorted(given))}: both in {path} and given as an axis; keep one")
-    without = {}
+    named = {name for rule in rules for name in rule.condition}
+    without = []
     for config in resolve_trials(study).trials:
-        if not any(rule.holds(config.model_dump()) for rule in rules):
-            without[f"{config.dataset_label} with {config.model} at patch size {config.patch_size}"] = config
+        fields = config.model_dump()
+        if not any(rule.holds(fields) for rule in rules):
+            without.append(_describe_condition({name: fields[name] for name in sorted_fields(named)}))
     if without:
-        known = ", ".join(f"{rule.condition.get('dataset')} at {rule.condition.get('patch_size')}" for rule in rules)
+        missing = "; ".join(list(dict.fromkeys(without))[:5])
+        known = "; ".join(_describe_condition(rule.condition) for rule in rules)
         raise ValueError(
-            f"{path} has no recipe for {'; '.join(list(without)[:5])}; it has {known}."
-            " Narrow the run with --dataset, --patch-size and --model, or search the others too"
+            f"{path} has no recipe for {missing}; it has {known}. Narrow the run with --dataset and --set, or search"
+            " the others too"
         )
     return study.add_rules(rules)
+
+
+def _describe_condition(fields: Mapping[str, Any]) -> str:
+    """Which trials a recipe is for, in words: `dermamnist, patch size 4, vit_small_patch16_224`."""
+    texts = []
+    for name, value in fields.items():
+        if value is None:
+            continue
+        known = name in TrialConfig.model_fields
+        texts.append(field_facts(name).phrase.format(word_value(name, value)) if known else f"{name} {value}")
+    return ", ".join(texts)

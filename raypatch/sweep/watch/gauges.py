@@ -3,16 +3,16 @@
 import contextlib
 import functools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
-from raypatch.sweep.executors import ray_setup  # noqa: F401 - makes the settings that ray reads when it is imported
+from raypatch.sweep import ray_setup  # noqa: F401 - makes the settings that ray reads when it is imported
 
 # isort: split
 from ray.util.metrics import Gauge
 
 from raypatch.config import TrialConfig
 from raypatch.results import EpochRow
-from raypatch.sweep.watch.progress import SweepProgress
+from raypatch.sweep.watch.running import RunningSweep
 
 REFRESH_SECONDS = 5.0
 """Ray drops a gauge that was not set within its last two reports, 10 s apart."""
@@ -20,11 +20,11 @@ REFRESH_SECONDS = 5.0
 GAUGES = {
     "epoch": "Completed epochs of a running trial",
     "val_loss": "Validation loss of its last epoch, nats per image",
-    "val_auc": "Macro one-vs-rest AUC on the validation images after its last epoch",
+    "val_score": "Another validation score after its last epoch, by metric",
     "images_per_second": "Training images per second in its last epoch",
     "peak_memory_bytes": "Most memory it had on its GPU so far; without a GPU, of its process",
 }
-
+"""Of a running trial."""
 
 SWEEP_GAUGES = {
     "trials": "Trials of the sweep by state: done, failed (in this session), running, left",
@@ -57,7 +57,7 @@ def _kept_fresh(publish: Callable[[], None]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def sweep_gauges(name: str, progress: SweepProgress) -> Iterator[None]:
+def sweep_gauges(name: str, progress: RunningSweep) -> Iterator[None]:
     """Offer the counts of trials and the ETA of a sweep as Ray's metrics. Call in the driver, once Ray is connected."""
 
     def publish() -> None:
@@ -72,22 +72,36 @@ def sweep_gauges(name: str, progress: SweepProgress) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def trial_gauges(config: TrialConfig) -> Iterator[Callable[[EpochRow], None]]:
-    """Offer the figures of a trial's last epoch as Ray's metrics while it runs, and no longer.
+def trial_gauges(config: TrialConfig, level: str) -> Iterator[Callable[[EpochRow], None]]:
+    """Offer the scores and speed of a trial's last epoch as Ray's metrics while it runs, and no longer.
 
-    Yields what takes each epoch's row. Call in a Ray worker.
+    level: that of each factor, as text. Yields what takes each epoch's row. Call in a Ray worker.
     """
-    tags = {"trial": config.trial_id(), "dataset": config.dataset, "patch_size": str(config.patch_size)}
-    figures: dict[str, float] = {}
+    tags = {"trial": config.trial_id(), "dataset": config.dataset, "level": level}
+    last_row: EpochRow | None = None
 
     def publish() -> None:
-        for name, value in figures.items():
-            _gauge(name, *tags).set(value, tags)
+        if last_row is not None:
+            _publish_row(last_row, tags)
 
     def take(row: EpochRow) -> None:
-        nonlocal figures
-        figures = {name: row.flat()[name] for name in GAUGES}
+        nonlocal last_row
+        last_row = row
         publish()
 
     with _kept_fresh(publish):
         yield take
+
+
+def _publish_row(row: EpochRow, tags: Mapping[str, str]) -> None:
+    numbers = {
+        "epoch": row.epoch,
+        "val_loss": row.val["loss"],
+        "images_per_second": row.images_per_second,
+        "peak_memory_bytes": row.peak_memory_bytes,
+    }
+    for name, value in numbers.items():
+        _gauge(name, *tags).set(value, dict(tags))
+    for metric, score in row.val.items():
+        if metric != "loss":
+            _gauge("val_score", *tags, "metric").set(score, {**tags, "metric": metric})

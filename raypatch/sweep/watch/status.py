@@ -1,8 +1,10 @@
 """How a sweep stands, read from its files alone: works from any terminal, while it runs, after it died."""
 
 import json
+import math
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
 
 from rich.console import Console
@@ -11,11 +13,9 @@ from raypatch.config import TrialConfig
 from raypatch.files import lock_holder
 from raypatch.results import (
     DamagedFileError,
-    EpochRow,
     NewerSchemaError,
     SweepPaths,
     TrialPaths,
-    TrialResult,
     read_epochs,
     read_result,
     read_sweep,
@@ -27,17 +27,21 @@ _WORTH_SAYING: tuple[State, ...] = ("failed", "damaged", "running", "stopped", "
 
 @dataclass(frozen=True)
 class TrialStatus:
-    """One planned trial. stopped: begun, and nobody works on it now. epoch: completed. seconds: spent so far."""
+    """One planned trial.
+
+    state: `stopped` was begun, and nobody works on it now. epoch: completed. seconds: spent so far. val: validation
+    scores of the last epoch, None for undefined ones. selection: the score that chooses its weights.
+    """
 
     trial_id: str
     state: State
-    epoch: int
     epochs: int
-    val_loss: float | None
-    val_auc: float | None
-    images_per_second: float | None
-    peak_memory_bytes: int | None
-    seconds: float
+    selection: str
+    epoch: int = 0
+    val: Mapping[str, float | None] = field(default_factory=dict)
+    images_per_second: float | None = None
+    peak_memory_bytes: int | None = None
+    seconds: float = 0.0
     error: str | None = None
 
 
@@ -78,41 +82,30 @@ def read_status(paths: SweepPaths) -> SweepStatus:
 
 
 def _trial_status(config: TrialConfig, paths: TrialPaths) -> TrialStatus:
+    named = TrialStatus(config.trial_id(), "waiting", config.epochs, config.selection)
     try:
         result = read_result(paths.result)
         rows = read_epochs(paths.epochs)
     except NewerSchemaError:
         raise
     except DamagedFileError as error:
-        return TrialStatus(config.trial_id(), "damaged", 0, config.epochs, None, None, None, None, 0.0, str(error))
-    last = rows[-1] if rows else None
-    state: State
+        return replace(named, state="damaged", error=str(error))
     if result is not None:
-        state = result.status
+        named = replace(named, state=result.status, error=result.error)
     elif lock_holder(paths.lock):
-        state = "running"
-    else:
-        state = "stopped" if rows else "waiting"
-    return _status_of(config, state, last, rows, result)
-
-
-def _status_of(
-    config: TrialConfig, state: State, last: EpochRow | None, rows: list[EpochRow], result: TrialResult | None
-) -> TrialStatus:
-    def finite(value: float) -> float | None:
-        return value if value == value else None
-
-    return TrialStatus(
-        trial_id=config.trial_id(),
-        state=state,
-        epoch=last.epoch if last else 0,
-        epochs=config.epochs,
-        val_loss=finite(last.val["loss"]) if last else None,
-        val_auc=finite(last.val["auc"]) if last else None,
-        images_per_second=last.images_per_second if last else None,
-        peak_memory_bytes=last.peak_memory_bytes if last else None,
+        named = replace(named, state="running")
+    elif rows:
+        named = replace(named, state="stopped")
+    if not rows:
+        return named
+    last = rows[-1]
+    return replace(
+        named,
+        epoch=last.epoch,
+        val={metric: None if math.isnan(score) else score for metric, score in last.val.items()},
+        images_per_second=last.images_per_second,
+        peak_memory_bytes=last.peak_memory_bytes,
         seconds=sum(row.seconds for row in rows),
-        error=result.error if result else None,
     )
 
 
@@ -128,10 +121,20 @@ def show_status(status: SweepStatus, console: Console | None = None) -> None:
         console.print(f"{status.others} more trial folders of earlier commands")
     for trial in status.trials:
         if trial.state in ("running", "stopped"):
-            loss = f"val loss {trial.val_loss:.4f}" if trial.val_loss is not None else ""
-            console.print(f"  {trial.state} {trial.trial_id} epoch {trial.epoch}/{trial.epochs} {loss}".rstrip())
+            line = f"  {trial.state} {trial.trial_id} epoch {trial.epoch}/{trial.epochs} {_scores(trial)}"
+            console.print(line.rstrip())
         elif trial.state in ("failed", "damaged"):
             console.print(f"  {trial.state} {trial.trial_id}: {(trial.error or 'unknown').strip().splitlines()[-1]}")
+
+
+def _scores(trial: TrialStatus) -> str:
+    """The loss, and the score that selects where it is another; undefined ones are left out."""
+    shown = []
+    for metric in dict.fromkeys(("loss", trial.selection.removeprefix("val_"))):
+        score = trial.val.get(metric)
+        if score is not None:
+            shown.append(f"{metric.replace('_', ' ')} {score:.4f}")
+    return f"val {' '.join(shown)}" if shown else ""
 
 
 def watch_status(paths: SweepPaths, seconds: float = 2.0) -> None:

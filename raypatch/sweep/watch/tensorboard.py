@@ -62,8 +62,10 @@ class EventFile:
         from tensorboardX.proto.event_pb2 import Event
         from tensorboardX.proto.summary_pb2 import Summary
 
-        figures = {name: value for name, value in row.flat().items() if name != "epoch"}
-        values = [Summary.Value(tag=tag_of(name), simple_value=value) for name, value in figures.items()]
+        values = []
+        for name, value in row.flat().items():
+            if name != "epoch":
+                values.append(Summary.Value(tag=tag_of(name), simple_value=value))
         self._writer.write_event(Event(wall_time=when, step=row.epoch, summary=Summary(value=values)))
 
 

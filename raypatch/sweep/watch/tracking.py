@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from raypatch.sweep.executors import ray_setup  # noqa: F401 - makes the settings that ray reads when it is imported
+from raypatch.sweep import ray_setup  # noqa: F401 - makes the settings that ray reads when it is imported
 
 # isort: split
 from ray.tune import Callback

@@ -5,18 +5,19 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.data.source import data_folder, describe, fetch, verify
-from raypatch.models.build import check_model
-from raypatch.models.flops import trial_facts
+from raypatch.models.build import check_model, model_key
+from raypatch.models.flops import count_outputs, trial_facts
 from raypatch.own_files import OWN_FILE
 from raypatch.results import SweepPaths, read_sweep
 from raypatch.runtime import resolve_device
 
 
 def check_before_start(
-    trials: Sequence[TrialConfig], options: RunOptions, *, executor: str, say: Callable[[str], None]
+    trials: Sequence[TrialConfig], options: RunOptions, *, executor: str, say: Callable[[str], object]
 ) -> None:
     """Check all that a sweep needs, fetching missing MedMNIST files. Raises ValueError; nothing has started then."""
     index = resolve_device(options.device).index
@@ -27,23 +28,28 @@ def check_before_start(
         )
     for dataset in dict.fromkeys(config.dataset for config in trials):
         check_data(dataset, options, say=say)
-    seen = set()
-    for config in trials:
+    for config in one_per_model(trials):
         info = describe(config.dataset, data_dir=options.data_dir, files=options.files)
-        key = (config.model, config.weights, config.patch_size, config.image_size, config.inflation, info)
-        if key not in seen:
-            seen.add(key)
-            check_model(config, dimensions=info.dimensions, outputs=len(info.classes), files=options.files)
+        outputs = count_outputs(config, info)
+        check_model(config, dimensions=info.dimensions, outputs=outputs, files=options.files)
+
+
+def one_per_model(trials: Sequence[TrialConfig]) -> list[TrialConfig]:
+    """Return the first trial of each model on each dataset: what is fit for these is fit for all."""
+    first: dict[tuple[Any, ...], TrialConfig] = {}
+    for config in trials:
+        first.setdefault((config.dataset, config.task, *model_key(config)), config)
+    return list(first.values())
 
 
 def check_monitoring(executor: str, *, dashboard: bool, track: str) -> None:
-    """See that what is asked for can watch the sweep. Raises ValueError."""
-    for option, asked, without in (
-        ("dashboard", dashboard, "--no-dashboard"),
-        ("track", track != "none", "--track none"),
-    ):
-        if asked and executor != "ray":
-            raise ValueError(f"--{option} goes with --executor ray, not {executor}; use that, or {without}")
+    """See that the dashboard and the tracker, where they are wanted, can watch the sweep. Raises ValueError."""
+    if executor != "ray":
+        way_out = f"goes with --executor ray, not {executor}; use that, or"
+        if dashboard:
+            raise ValueError(f"--dashboard {way_out} --no-dashboard")
+        if track != "none":
+            raise ValueError(f"--track {way_out} --track none")
     if track != "none" and importlib.util.find_spec(track) is None:
         raise ValueError(f"--track {track} needs the package {track}; install it: pip install 'raypatch[{track}]'")
 
@@ -61,7 +67,7 @@ def check_address(address: str, executor: str, *, dashboard: bool) -> None:
         )
 
 
-def check_data(dataset: str, options: RunOptions, *, say: Callable[[str], None]) -> None:
+def check_data(dataset: str, options: RunOptions, *, say: Callable[[str], object]) -> None:
     """Have one dataset in place and intact: an official file fetched if missing and verified, an own one inspected."""
     info = describe(dataset, data_dir=options.data_dir, files=options.files)
     if OWN_FILE.fullmatch(dataset) or info.made_up:
@@ -95,12 +101,13 @@ def needed_bytes(todo: Sequence[TrialConfig], options: RunOptions, *, side_by_si
 
     Weights, gradients' two moments and a copy while it is replaced: six times the weights per running trial.
     """
-    finished, weights = 0, []
+    when_finished, weights = 0, []
     for config in todo:
         info, facts = trial_facts(config, options)
         weights.append(4 * facts.parameters)
-        finished += 4 * facts.parameters + (info.counts[1] + info.counts[2]) * (4 * len(info.classes) + 16)
-    return finished + 6 * sum(sorted(weights)[-side_by_side:])
+        predictions = (info.counts[1] + info.counts[2]) * (4 * len(info.classes) + 16)
+        when_finished += 4 * facts.parameters + predictions
+    return when_finished + 6 * sum(sorted(weights)[-side_by_side:])
 
 
 def check_space(todo: Sequence[TrialConfig], paths: SweepPaths, options: RunOptions, *, side_by_side: int) -> None:

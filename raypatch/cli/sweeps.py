@@ -1,0 +1,152 @@
+"""Commands that run trainings, plan them or say how they stand: run, plan, tune, resume, status."""
+
+import functools
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from raypatch.cli import options as cli_options
+from raypatch.cli.options import Execution, Narrowing, Place, Session, StudyCommand, with_groups
+
+if TYPE_CHECKING:
+    from raypatch.sweep.run import Outcome
+
+SOME_FAILED, INTERRUPTED = 1, 130
+
+app = typer.Typer()
+
+
+@app.command(cls=StudyCommand)
+@with_groups
+def run(
+    space: cli_options.Space,
+    narrowing: Narrowing,
+    session: Session,
+    place: Place,
+    execution: Execution,
+    recipes: Annotated[Path | None, typer.Option(help="best.yaml of a search: use what it found.")] = None,
+) -> None:
+    """Run a study, or continue it: the same command again does what is left."""
+    from raypatch.api import run as run_study
+    from raypatch.study import load_study
+
+    original = load_study(space)
+    chosen = narrowing.apply(original)
+    folder = session.folder(chosen, original)
+    how = {**session.settings(), **place.settings(), **execution.settings()}
+    finish(run_study(chosen, folder=folder, recipes=recipes, **how))
+
+
+@app.command(cls=StudyCommand)
+@with_groups
+def plan(
+    space: cli_options.Space,
+    narrowing: Narrowing,
+    place: Place,
+    recalibrate: Annotated[bool, typer.Option("--recalibrate", help="Time again what an earlier plan timed.")] = False,
+    json_: cli_options.Json = False,
+) -> None:
+    """Say what a sweep would cost on this device: tokens, GFLOPs, memory, hours. Times a few steps, trains nothing."""
+    from raypatch.config import RunOptions
+    from raypatch.resolve import resolve_search, resolve_trials
+    from raypatch.study import load_study
+    from raypatch.sweep.cost.estimate import as_json, as_table, plan_cost
+
+    chosen = narrowing.apply(load_study(space))
+    resolved = resolve_trials(chosen) if chosen.search is None else resolve_search(chosen)
+    options = RunOptions(files=resolved.files, **place.settings())
+    say = functools.partial(print, file=sys.stderr, flush=True)
+    rows = plan_cost(resolved, options, say, recalibrate=recalibrate)
+    print(as_json(rows) if json_ else as_table(rows))
+
+
+@app.command(cls=StudyCommand)
+@with_groups
+def tune(
+    narrowing: Narrowing,
+    session: Session,
+    place: Place,
+    execution: Execution,
+    space: Annotated[
+        str,
+        typer.Option(
+            help="A study with a `search:` section, or a .yaml file.", autocompletion=cli_options.complete_studies
+        ),
+    ] = "learning_rate",
+    samples: Annotated[int | None, typer.Option(min=1, help="Trials per dataset and level.")] = None,
+    max_epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of a trial that is not stopped early.")] = None,
+    grace_epochs: Annotated[int | None, typer.Option(min=1, help="Epochs that every trial gets.")] = None,
+    metric: Annotated[str | None, typer.Option(help="Validation score to judge by, such as val_auc.")] = None,
+    together: Annotated[
+        bool, typer.Option("--together", help="Search the factors too, such as the patch size: one best trial.")
+    ] = False,
+) -> None:
+    """Search the best learning rate, or what the study says, for each dataset and level; bad trials stop early."""
+    from raypatch.api import change_study
+    from raypatch.api import run as run_study
+    from raypatch.study import load_study
+
+    original = load_study(space)
+    changes = {"samples": samples, "grace_epochs": grace_epochs}
+    changes = {name: value for name, value in changes.items() if value is not None}
+    chosen = narrowing.apply(original.override_search(**changes))
+    fields = {"epochs": max_epochs, "selection": cli_options.metric_of(metric) if metric else None}
+    chosen = change_study(chosen, {name: value for name, value in fields.items() if value is not None})
+    if together:
+        chosen = chosen.search_together()
+    folder = session.folder(chosen, original)
+    finish(run_study(chosen, folder=folder, **session.settings(), **place.settings(), **execution.settings()))
+
+
+def finish(outcome: "Outcome") -> None:
+    """Exit with the code that says how a sweep ended."""
+    if outcome.stopped:
+        raise typer.Exit(INTERRUPTED)
+    if outcome.errors or outcome.left:
+        raise typer.Exit(SOME_FAILED)
+
+
+@app.command()
+def resume(
+    folder: cli_options.RunFolder,
+    data_dir: cli_options.DataDir = None,
+    executor: Annotated[Literal["ray", "local"] | None, typer.Option(help="Other than last time.")] = None,
+    address: Annotated[str | None, typer.Option(help="Other than last time.")] = None,
+    device: Annotated[str | None, typer.Option(help="Other than last time.")] = None,
+    gpus: Annotated[int | None, typer.Option(min=1, help="Other than last time.")] = None,
+    gpu_share: Annotated[float | None, typer.Option(min=0.01, max=1, help="Other than last time.")] = None,
+    cpus_per_trial: Annotated[int | None, typer.Option(min=1, help="Other than last time.")] = None,
+    dashboard: Annotated[bool | None, typer.Option(help="Other than last time.")] = None,
+    track: Annotated[cli_options.Tracker | None, typer.Option(help="Other than last time.")] = None,
+    retry_failed: cli_options.RetryFailed = False,
+    time_limit: cli_options.TimeLimit = None,
+) -> None:
+    """Continue the last command of a run folder, as if it were typed again."""
+    from raypatch.api import resume as resume_study
+
+    changes: dict[str, object] = {"data_dir": data_dir, "executor": executor, "device": device, "gpus": gpus}
+    changes |= {"gpu_share": gpu_share, "cpus_per_trial": cpus_per_trial}
+    changes |= {"dashboard": dashboard, "track": track, "address": address}
+    seconds = cli_options.seconds_of(time_limit)
+    finish(resume_study(folder, time_limit=seconds, retry_failed=retry_failed, **changes))
+
+
+@app.command()
+def status(
+    folder: cli_options.RunFolder,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it again every 2 seconds until the sweep ends.")] = False,
+    json_: cli_options.Json = False,
+) -> None:
+    """Say how a sweep stands, from its files alone: works from anywhere, while it runs."""
+    from raypatch.results import SweepPaths
+    from raypatch.sweep.watch.status import read_status, show_status, watch_status
+
+    paths = SweepPaths(folder)
+    if json_:
+        print(read_status(paths).as_json())
+    elif watch:
+        watch_status(paths)
+    else:
+        show_status(read_status(paths))

@@ -1,0 +1,22 @@
+"""Fine-tuning: all weights train by gradient."""
+
+from raypatch.models.prepared import PreparedModel
+from raypatch.training.checkpoint import Progress
+from raypatch.training.loop import Trial, train_epochs
+
+
+class Finetune:
+    """All weights train, epoch by epoch."""
+
+    name = "finetune"
+    trains_backbone = True
+    weight_copies = 3
+
+    def prepare(self, prepared: PreparedModel) -> None:
+        prepared.model.requires_grad_(True)
+
+    def set_training_mode(self, prepared: PreparedModel) -> None:
+        prepared.model.train()
+
+    def fit(self, trial: Trial) -> Progress:
+        return train_epochs(trial, lambda: self.set_training_mode(trial.prepared))

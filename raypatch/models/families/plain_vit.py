@@ -1,0 +1,159 @@
+"""timm's plain Vision Transformers over images or volumes at any patch size.
+
+One convolution as patch embedding, learned absolute positions, one head. Pretrained kernel and positions are resampled
+from their native size (see models/resample.py); the rest is loaded as it is.
+"""
+
+import functools
+import math
+from collections.abc import Mapping
+
+import timm
+import torch
+from timm.layers.patch_embed import PatchEmbed
+from timm.models import VisionTransformer, get_pretrained_cfg, is_model_in_modules
+from timm.models.vision_transformer import init_weights_vit_timm
+from torch import Tensor, nn
+
+from raypatch.config import TrialConfig
+from raypatch.models import hub
+from raypatch.models.families.plain_vit_cost import count_cost, prefix_positions, vit_activations
+from raypatch.models.families.protocol import Activations, TimmEntry
+from raypatch.models.families.registry import unfit
+from raypatch.models.resample import VolumeEmbed, inflate_kernel, resample_kernel, resample_positions
+from raypatch.results import ModelFacts
+from raypatch.runtime import Precision
+
+WORKING_MODULES = ("vision_transformer", "deit")
+"""The modules of timm whose models may be plain Vision Transformers."""
+
+KERNEL, POSITIONS = "patch_embed.proj.weight", "pos_embed"
+
+
+class PlainViT:
+    """The family of vit_* and deit*."""
+
+    name = "plain Vision Transformer"
+
+    def takes(self, model: str) -> bool:
+        architecture = model.partition(".")[0]
+        return architecture in timm.list_models() and is_model_in_modules(architecture, WORKING_MODULES)
+
+    def check_fields(self, config: TrialConfig, *, dimensions: int) -> None:
+        """Raise ValueError without a patch size, and for a tag that timm does not know."""
+        if config.patch_size is None:
+            edge = config.image_size
+            fitting = [str(size) for size in range(edge, 0, -1) if edge % size == 0]
+            raise ValueError(
+                f"model {config.model} is a Vision Transformer and needs a patch_size; image_size={edge} allows"
+                f" {', '.join(fitting)}"
+            )
+        architecture, _, tag = config.model.partition(".")
+        tagged = timm.list_models(f"{architecture}.*", include_tags=True)
+        if tag and config.model not in tagged:
+            raise ValueError(f"model {architecture} has no weights tagged {tag!r}; use one of {', '.join(tagged)}")
+
+    def construct(self, config: TrialConfig, *, dimensions: int, outputs: int) -> VisionTransformer:
+        """Construct the architecture; in 2D it is timm's own model, in 3D embedding and positions are of a volume.
+
+        Raises ValueError for a model of timm's that is no plain Vision Transformer.
+        """
+        size, patch = config.image_size, config.patch_size
+        assert patch is not None, "see check_fields"
+        model = timm.create_model(
+            config.model, img_size=size, patch_size=patch, num_classes=outputs, in_chans=3, dynamic_img_size=False
+        )
+        if type(model) is not VisionTransformer or type(model.patch_embed) is not PatchEmbed or model.pos_embed is None:
+            raise unfit(config.model)
+        for module in model.modules():
+            # scaled_dot_product_attention always, whatever $TIMM_FUSED_ATTN says
+            if hasattr(module, "fused_attn"):
+                module.fused_attn = True  # type: ignore[assignment]
+        if dimensions == 3:
+            flat = model.patch_embed
+            model.patch_embed = VolumeEmbed(3, model.embed_dim, patch, bias=flat.proj.bias is not None, norm=flat.norm)
+            tokens = prefix_positions(model) + (size // patch) ** 3
+            model.pos_embed = nn.Parameter(torch.empty(1, tokens, model.embed_dim))
+            nn.init.trunc_normal_(model.pos_embed, std=0.02)
+        return model
+
+    def head_name(self, model: nn.Module) -> str:
+        return "head"
+
+    def draw_head(self, model: nn.Module) -> None:
+        """Draw the head as timm does: the same for every patch size."""
+        init_weights_vit_timm(_as_vit(model).head)
+
+    def normalisation(self, config: TrialConfig) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Those of timm's weights under the model's name and tag, also for an own file; 0.5 and 0.5 for random ones."""
+        source = None if config.weights == "random" else get_pretrained_cfg(config.model)
+        return (source.mean, source.std) if source else ((0.5,) * 3, (0.5,) * 3)
+
+    def fetch_weights(self, config: TrialConfig) -> None:
+        hub.fetch_hub_state(config.model)
+
+    def pretrained_state(self, config: TrialConfig) -> Mapping[str, Tensor]:
+        return hub.read_hub_state(config.model)
+
+    def misfit(self, name: str, found: tuple[int, ...], model: nn.Module) -> str:
+        """Any kernel and any square grid of positions fits."""
+        wanted = tuple(model.state_dict()[name].shape)
+        if name == KERNEL:
+            fits = len(found) == 4 and found[:2] == wanted[:2]
+            return "" if fits else f"({wanted[0]}, {wanted[1]}, any, any)"
+        if name == POSITIONS:
+            prefix = prefix_positions(_as_vit(model))
+            patches = found[1] - prefix if len(found) == 3 else 0
+            fits = patches > 0 and math.isqrt(patches) ** 2 == patches and found[::2] == wanted[::2]
+            return "" if fits else f"(1, {prefix} + a square, {wanted[2]})"
+        return "" if found == wanted else str(wanted)
+
+    def adapt_state(
+        self, native: Mapping[str, Tensor], model: nn.Module, config: TrialConfig, *, dimensions: int
+    ) -> Mapping[str, Tensor]:
+        assert config.patch_size is not None, "see check_fields"
+        grid = (config.image_size // config.patch_size,) * dimensions
+        kernel = resample_kernel(native[KERNEL], config.patch_size)
+        if dimensions == 3:
+            kernel = inflate_kernel(kernel, config.inflation)
+        positions = resample_positions(native[POSITIONS], grid, prefix=prefix_positions(_as_vit(model)))
+        return {**native, KERNEL: kernel, POSITIONS: positions}
+
+    def facts(self, model: nn.Module, config: TrialConfig, *, dimensions: int) -> ModelFacts:
+        return count_cost(_as_vit(model))
+
+    def activations(self, config: TrialConfig, facts: ModelFacts, precision: Precision) -> Activations:
+        width, depth = _width_and_depth(config.model)
+        return vit_activations(facts, precision, width=width, depth=depth)
+
+    def use_checkpointing(self, model: nn.Module) -> None:
+        _as_vit(model).set_grad_checkpointing(True)
+
+    def pooled(self, model: nn.Module, images: Tensor) -> Tensor:
+        vit = _as_vit(model)
+        features: Tensor = vit.forward_head(vit.forward_features(images), pre_logits=True)
+        return features
+
+    def tokens(self, model: nn.Module, images: Tensor) -> Tensor | None:
+        """Return the patches' features after the last block, without the class token."""
+        vit = _as_vit(model)
+        features: Tensor = vit.forward_features(images)
+        return features[:, vit.num_prefix_tokens :]
+
+    def timm_entry(self, config: TrialConfig) -> TimmEntry:
+        return TimmEntry(
+            arguments={"img_size": config.image_size, "patch_size": config.patch_size},
+            layers={"first_conv": "patch_embed.proj", "classifier": "head"},
+        )
+
+
+def _as_vit(model: nn.Module) -> VisionTransformer:
+    assert isinstance(model, VisionTransformer), "construct made it"
+    return model
+
+
+@functools.cache
+def _width_and_depth(model: str) -> tuple[int, int]:
+    with torch.device("meta"):
+        built = _as_vit(timm.create_model(model, num_classes=2))
+    return built.embed_dim, len(built.blocks)

@@ -1,0 +1,52 @@
+"""Which family a model belongs to, by its name."""
+
+import difflib
+
+from raypatch.models.families.protocol import Family
+from raypatch.registry import ADDRESS, Registry
+
+FAMILIES: Registry[Family] = Registry(
+    "model family",
+    Family,
+    group="raypatch.families",
+    shipped={"plain_vit": "raypatch.models.families.plain_vit:PlainViT"},
+)
+
+EXAMPLES = ("vit_tiny_patch16_224", "vit_small_patch16_224", "vit_base_patch16_224", "deit_small_patch16_224")
+
+
+def find_family(model: str) -> Family:
+    """Return the family of a model: of module:NAME that one, else the first that takes the name.
+
+    Raises ValueError with near names for a model that no family takes.
+    """
+    if ADDRESS.fullmatch(model):
+        return FAMILIES.find(model)
+    for name in FAMILIES.names():
+        family = FAMILIES.find(name)
+        if family.takes(model):
+            return family
+    raise _refused(model)
+
+
+def _refused(model: str) -> ValueError:
+    import timm
+
+    architecture = model.partition(".")[0]
+    known = timm.list_models()
+    if architecture in known:
+        return unfit(model)
+    fitting = timm.list_models(["vit_*", "deit*"])
+    near = [name for name in fitting if name.startswith(architecture)][:3]
+    near = near or difflib.get_close_matches(architecture, fitting, n=3)
+    near = near or difflib.get_close_matches(architecture, known, n=3) or list(EXAMPLES)
+    return ValueError(f"unknown model {model!r}: did you mean {', '.join(near)}?")
+
+
+def unfit(model: str) -> ValueError:
+    """What is said of a timm model that no family takes."""
+    return ValueError(
+        f"model {model} cannot take any patch size: that needs a plain Vision Transformer with one convolution as patch"
+        " embedding, learned absolute positions and one head. timm's vit_* and deit* are such, but for hybrid,"
+        f" relative-position, rotary and distilled ones: {', '.join(EXAMPLES)} ..."
+    )

@@ -1,0 +1,88 @@
+"""A model ready to be used: on its device, with the normalisation and the precision that belong to it."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from raypatch.config import RunOptions, TrialConfig
+from raypatch.data.augment import normalize, to_float
+from raypatch.data.catalog import DatasetInfo
+from raypatch.models.build import BuiltModel, build_model
+from raypatch.models.families import Family, find_family
+from raypatch.models.flops import count_outputs, model_facts
+from raypatch.results import ModelFacts
+from raypatch.runtime import Precision, resolve_device, resolve_precision
+
+TOKENS_PER_BATCH = 16_384
+PIXELS_PER_BATCH = 2**22
+
+
+def evaluation_batch(tokens: int | None, pixels: int) -> int:
+    """Images of so many tokens and pixels in one evaluation batch: enough to fill a device.
+
+    tokens: None for a model without. It follows from their size alone, so the same images give the same bits every
+    time.
+    """
+    by_pixels = PIXELS_PER_BATCH // pixels
+    by_tokens = by_pixels if tokens is None else TOKENS_PER_BATCH // (tokens + 1)
+    return max(1, min(by_tokens, by_pixels))
+
+
+@dataclass(frozen=True)
+class PreparedModel:
+    """A model with all that goes between it and an image's bytes. mean, std: (3,) on the device."""
+
+    model: nn.Module
+    family: Family
+    facts: ModelFacts
+    mean: torch.Tensor
+    std: torch.Tensor
+    device: torch.device
+    precision: Precision
+
+    @property
+    def head(self) -> nn.Module:
+        """The part that makes logits of features."""
+        return self.model.get_submodule(self.family.head_name(self.model))
+
+    def normalize(self, images: torch.Tensor) -> torch.Tensor:
+        """Bring floats from 0 to 1 (B, 1 or 3, *spatial) to what the weights expect: (B, 3, *spatial)."""
+        return normalize(images, self.mean, self.std)
+
+    @torch.inference_mode()
+    def logits(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits (N, outputs) float32 on the device of uint8 images (N, C, *spatial), batch by batch."""
+        self.model.eval()
+        logits = []
+        for batch in images.split(evaluation_batch(self.facts.tokens, math.prod(images.shape[2:]))):
+            inputs = self.normalize(to_float(batch.to(self.device, non_blocking=True)))
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+                logits.append(self.model(inputs).float())
+            del inputs  # or they would lie beside the next batch's
+        return torch.cat(logits)
+
+
+def prepare_model(config: TrialConfig, info: DatasetInfo, options: RunOptions) -> PreparedModel:
+    """Build a trial's model on its device, with the initial weights. Raises ValueError for wrong input."""
+    device = resolve_device(options.device)
+    outputs = count_outputs(config, info)
+    facts = model_facts(config, dimensions=info.dimensions, outputs=outputs)
+    built = build_model(config, dimensions=info.dimensions, outputs=outputs, files=options.files)
+    return place_model(config, built, facts, device, resolve_precision(config.precision, device))
+
+
+def place_model(
+    config: TrialConfig, built: BuiltModel, facts: ModelFacts, device: torch.device, precision: Precision
+) -> PreparedModel:
+    """Bring a built model to a device."""
+    return PreparedModel(
+        model=built.model.to(device),
+        family=find_family(config.model),
+        facts=facts,
+        mean=torch.tensor(built.mean, device=device),
+        std=torch.tensor(built.std, device=device),
+        device=device,
+        precision=precision,
+    )

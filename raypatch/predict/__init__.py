@@ -1,0 +1,17 @@
+"""A finished run used: its best trials chosen (choose), new images predicted (images), a trial exported (export)."""
+
+from raypatch.predict.choose import FinishedTrial, FinishedTrials, choose_members, find_trials
+from raypatch.predict.export import export_trial, load_exported
+from raypatch.predict.images import load_model, predict, predict_member
+
+__all__ = [
+    "FinishedTrial",
+    "FinishedTrials",
+    "choose_members",
+    "export_trial",
+    "find_trials",
+    "load_exported",
+    "load_model",
+    "predict",
+    "predict_member",
+]

@@ -1,0 +1,77 @@
+"""A finished trial's model written for others, and read again."""
+
+import json
+from pathlib import Path
+
+from safetensors.torch import save_file
+from torch import nn
+
+from raypatch.config import make_config
+from raypatch.files import write_atomically
+from raypatch.models.build import construct
+from raypatch.models.families import find_family
+from raypatch.predict.choose import FinishedTrial, find_trials
+from raypatch.predict.images import load_model
+from raypatch.tasks import find_task
+
+
+def export_trial(folder: Path, trial_id: str, out: Path) -> Path:
+    """Write a trial's model as model.safetensors and config.json into the folder `out`.
+
+    2D: `timm.create_model("local-dir:OUT", pretrained=True)` loads a model of timm's. 3D and own models:
+    `raypatch.predict.load_exported(OUT)`, which takes all. config.json holds architecture, sizes, classes and the
+    normalisation (mean, std of 0..1). Raises ValueError when there is no such finished trial.
+    """
+    trials = {trial.result.trial_id: trial for trial in find_trials(folder).trials}
+    if trial_id not in trials:
+        raise ValueError(f"{folder} has no finished trial {trial_id!r}; it has {', '.join(sorted(trials)[:5])} ...")
+    member = trials[trial_id]
+    state = load_model(member).state_dict()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        save_file(state, out / "model.safetensors")
+    except OSError as error:
+        raise ValueError(f"cannot write to {out}: {error.strerror or error}; give another folder with --out") from error
+    write_atomically(out / "config.json", json.dumps(_describe(member), indent=1).encode())
+    return out
+
+
+def _describe(member: FinishedTrial) -> dict[str, object]:
+    """config.json: what timm reads, and under `raypatch` what load_exported needs."""
+    config, facts = member.config, member.dataset
+    family = find_family(config.model)
+    mean, std = family.normalisation(config)
+    outputs = find_task(facts.task).outputs(facts.classes)
+    for_timm = family.timm_entry(config)
+    return {
+        "architecture": config.model.partition(".")[0],
+        "num_classes": outputs,
+        "model_args": for_timm.arguments,
+        "pretrained_cfg": {
+            "input_size": [3, *(config.image_size,) * facts.dimensions],
+            "fixed_input_size": True,
+            "mean": list(mean),
+            "std": list(std),
+            "num_classes": outputs,
+            "label_names": list(facts.classes),
+            **for_timm.layers,
+        },
+        "raypatch": {"dimensions": facts.dimensions, "task": facts.task, "trial": json.loads(config.canonical_json())},
+    }
+
+
+def load_exported(folder: Path) -> nn.Module:
+    """Load what export_trial wrote, 2D or 3D, in evaluation mode. Raises ValueError when it cannot be read."""
+    from raypatch.models.weights import read_weights_file
+
+    try:
+        description = json.loads((folder / "config.json").read_bytes())
+        model = construct(
+            make_config(description["raypatch"]["trial"]),
+            dimensions=description["raypatch"]["dimensions"],
+            outputs=description["num_classes"],
+        )
+        model.load_state_dict(read_weights_file(folder / "model.safetensors"))
+    except (OSError, KeyError, TypeError, RuntimeError) as error:
+        raise ValueError(f"{folder} is not what `raypatch export` writes: {error}") from error
+    return model.eval()

@@ -1,0 +1,155 @@
+"""Run folders as such: what lies beneath a folder, and what a finished run can do without."""
+
+import time
+from collections.abc import Hashable
+from dataclasses import dataclass
+from pathlib import Path
+
+from raypatch.config import TrialConfig, fields_of_role
+from raypatch.factors import ask_which
+from raypatch.files import hold_lock, lock_holder
+from raypatch.results import (
+    DamagedFileError,
+    SweepPaths,
+    SweepRecord,
+    TrialPaths,
+    read_config,
+    read_result,
+    read_sweep,
+)
+from raypatch.selection import select_best, selection_score
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """A run folder in a list. age_seconds: since something was last written."""
+
+    name: str
+    state: str
+    question: str
+    size_bytes: int
+    age_seconds: float
+
+
+@dataclass(frozen=True)
+class Removable:
+    """What `clean` would remove. weights, events: how many files of each kind."""
+
+    files: tuple[Path, ...]
+    weights: int
+    events: int
+    size_bytes: int
+
+    def describe(self) -> str:
+        """For people."""
+        return (
+            f"{self.weights} weight files of trials that are not the best of their level, {self.events} event files:"
+            f" {word_bytes(self.size_bytes)}"
+        )
+
+
+def list_runs(folder: Path) -> list[RunSummary]:
+    """Return the run folders directly in `folder`, the newest first. Raises ValueError if there is no such folder."""
+    if not folder.is_dir():
+        raise ValueError(f"there is no folder {folder}; give the folder where run folders lie")
+    found = []
+    for place in sorted(folder.iterdir()):
+        paths = SweepPaths(place)
+        if paths.record.is_file():
+            found.append(_summarize(paths))
+    return sorted(found, key=lambda run: run.age_seconds)
+
+
+def _summarize(paths: SweepPaths) -> RunSummary:
+    size, newest = 0, 0.0
+    for path in paths.folder.rglob("*"):
+        state = path.lstat()
+        if not path.is_dir():
+            size += state.st_size
+            newest = max(newest, state.st_mtime)
+    try:
+        record = read_sweep(paths.record)
+        state_text, question = _state(record, paths), question_of(record)
+    except DamagedFileError:
+        state_text, question = "sweep.json cannot be read", ""
+    return RunSummary(paths.folder.name, state_text, question, size, time.time() - newest)
+
+
+def question_of(record: SweepRecord) -> str:
+    """Return the question of a run; a folder of schema 1 asks which patch size."""
+    labels = [factor.label for factor in record.factors] or ["patch size"]
+    return ask_which(labels)
+
+
+def _state(record: SweepRecord, paths: SweepPaths) -> str:
+    """`running, 3/8 done`, `8 done, 1 failed`, `stopped, 3/8 done`."""
+    over, failed = 0, 0
+    for config in record.trials:
+        try:
+            result = read_result(paths.trial(config.trial_id()).result)
+        except DamagedFileError:
+            continue
+        over += result is not None
+        failed += result is not None and result.status == "failed"
+    total = len(record.trials)
+    problems = f", {failed} failed" if failed else ""
+    if lock_holder(paths.lock):
+        return f"running, {over}/{total} done{problems}"
+    if over < total:
+        return f"stopped, {over}/{total} done{problems}"
+    return f"{total} done{problems}"
+
+
+def find_removable(folder: Path) -> Removable:
+    """Return what a run can do without: event files, and weights of finished trials but the best of each level.
+
+    The best is by validation, among trials of the same dataset, levels and other factors: seeds and recipes compete.
+    Trials that are not over keep everything. Raises ValueError for a folder that is no run folder.
+    """
+    paths = SweepPaths(folder)
+    record = read_sweep(paths.record)
+    groups: dict[Hashable, list[tuple[TrialConfig, float | None]]] = {}
+    over: list[TrialPaths] = []
+    for trial in paths.trial_folders():
+        try:
+            config, result = read_config(trial.config), read_result(trial.result)
+        except DamagedFileError:
+            continue
+        if result is None:
+            continue
+        over.append(trial)
+        if trial.best_weights.exists():
+            key = _level_key(config, record)
+            groups.setdefault(key, []).append((config, selection_score(config, result)))
+    events, weights = [], []
+    for trial in over:
+        events += trial.event_files()
+    for members in groups.values():
+        best = select_best(members)
+        for config, _ in members:
+            if best is not None and config != best:
+                weights.append(paths.trial(config.trial_id()).best_weights)
+    files = (*weights, *events)
+    size = sum(path.stat().st_size for path in files)
+    return Removable(files, len(weights), len(events), size)
+
+
+def _level_key(config: TrialConfig, record: SweepRecord) -> Hashable:
+    """What trials share that compete: dataset, level of each factor, and all fields that are factors by nature."""
+    fields = sorted(fields_of_role("factor") | fields_of_role("block"))
+    return (record.levels.get(config.trial_id()), *(getattr(config, name) for name in fields))
+
+
+def remove_files(folder: Path, removable: Removable) -> None:
+    """Remove the files while nobody else works in the folder. Raises LockedError if somebody does."""
+    with hold_lock(SweepPaths(folder).lock):
+        for path in removable.files:
+            path.unlink(missing_ok=True)
+
+
+def word_bytes(size: int) -> str:
+    """Bytes for people: 320 B, 5.2 MB, 1.3 GB."""
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= factor:
+            return f"{size / factor:.1f} {unit}"
+    return f"{size} B"

@@ -1,0 +1,57 @@
+"""sweep.json: made for a study that is run, and completed where an earlier version wrote it."""
+
+import datetime
+import sys
+from typing import Any
+
+from raypatch.config import RunOptions, TrialConfig
+from raypatch.factors import Factor, factor_of_field
+from raypatch.resolve import StudySearch, resolve_search, resolve_trials, searched_factor
+from raypatch.results import SCHEMA_VERSION, SweepRecord
+from raypatch.runtime import provenance
+from raypatch.study import Study
+from raypatch.sweep.session import ExecutorOptions
+
+
+def make_record(study: Study, name: str, options: RunOptions, execution: ExecutorOptions) -> SweepRecord:
+    """Resolve a study to what sweep.json holds of it. name: of the run folder. Raises ValueError for a wrong study."""
+    record = SweepRecord(
+        name=name,
+        study=study.name,
+        command=tuple(sys.argv),
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        provenance=provenance(),
+        executor=execution.model_dump(mode="json"),
+        metric=study.metric,
+        expect=study.expect,
+        trials=(),
+    )
+    resolved = resolve_trials(study) if study.search is None else resolve_search(study)
+    located = options.model_copy(update={"files": resolved.files})
+    found: dict[str, Any] = {"factors": resolved.factors, "options": located.model_dump(mode="json")}
+    if isinstance(resolved, StudySearch):
+        found["search"] = resolved.search
+    else:
+        found |= {"trials": resolved.trials, "levels": resolved.levels}
+    return record.model_copy(update=found)
+
+
+def complete_record(record: SweepRecord) -> SweepRecord:
+    """Return the record as this version writes it: schema 1 asked for the patch size alone and did not say so."""
+    factors = record.factors or (_patch_size_of(record),)
+    levels = dict(record.levels)
+    for config in record.trials:
+        levels.setdefault(config.trial_id(), levels_by_fields(config, factors))
+    return record.model_copy(update={"schema_version": SCHEMA_VERSION, "factors": factors, "levels": levels})
+
+
+def levels_by_fields(config: TrialConfig, factors: tuple[Factor, ...]) -> tuple[str, ...]:
+    """The level that a trial has of each factor by its fields; empty text where it has none."""
+    return tuple(factor.level_of(config) or "" for factor in factors)
+
+
+def _patch_size_of(record: SweepRecord) -> Factor:
+    """The factor of a run folder of schema 1."""
+    configs = record.search.groups if record.search else record.trials
+    factor = factor_of_field("patch_size", [config.patch_size for config in configs])
+    return searched_factor(factor, record.search.settings) if record.search else factor

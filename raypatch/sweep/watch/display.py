@@ -1,0 +1,105 @@
+"""What a sweep shows while it runs: a live display on a terminal, a line per finished trial elsewhere."""
+
+import time
+from collections.abc import Mapping, Sequence
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from raypatch.config import TrialConfig
+from raypatch.results import EpochRow, TrialResult
+from raypatch.sweep.watch.running import RunningSweep
+from raypatch.sweep.watch.wording import describe_scores, other_selection
+from raypatch.words import duration
+
+
+class LineDisplay(RunningSweep):
+    """One line per finished trial, for logs and pipes."""
+
+    def finished(self, result: TrialResult) -> None:
+        super().finished(result)
+        done, total = self.already_done + len(self.results), self.total
+        eta = self.eta_seconds()
+        tail = f", about {duration(eta)} left" if eta and done < total else ""
+        print(f"[{done}/{total}] {describe_result(self.configs[result.trial_id], result)}{tail}", flush=True)
+
+    def note(self, topic: str, text: str) -> None:
+        super().note(topic, text)
+        print(f"best of {topic} so far: {text}", flush=True)
+
+    def __enter__(self) -> "LineDisplay":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+
+class LiveDisplay(RunningSweep):
+    """Counts, ETA and each running trial, redrawn in place twice a second."""
+
+    def __init__(
+        self, todo: Sequence[TrialConfig], seconds: Mapping[str, float], *, done: int, side_by_side: int
+    ) -> None:
+        super().__init__(todo, seconds, done=done, side_by_side=side_by_side)
+        self._live = Live(
+            get_renderable=self.render, refresh_per_second=2, console=Console(highlight=False, markup=False)
+        )
+
+    def finished(self, result: TrialResult) -> None:
+        super().finished(result)
+        line = describe_result(self.configs[result.trial_id], result)
+        self._live.console.print(line, style="red" if result.status == "failed" else None)
+
+    def render(self) -> RenderableType:
+        """The display as it is now."""
+        done, total = self.already_done + len(self.results), self.total
+        eta = self.eta_seconds()
+        counts = Text(f"{done}/{total} done, {self.failed} failed, {len(self.running)} running, {self.left} left")
+        counts.append(f"  {duration(time.monotonic() - self.began)} elapsed")
+        counts.append(f", about {duration(eta)} to go" if eta is not None else ", measuring")
+        notes = [Text(f"best of {topic} so far: {text}") for topic, text in self.notes.items()]
+        bar = ProgressBar(total=max(1, total), completed=done, width=None)
+        return Group(counts, bar, self._running_trials(), *notes)
+
+    def _running_trials(self) -> Table:
+        """A row per running trial; a column for each score by which one of them selects, beside the loss."""
+        running = [(self.configs[trial_id], row) for trial_id, row in list(self.running.items())]
+        selections = dict.fromkeys(filter(None, (other_selection(config) for config, _ in running)))
+        table = Table(box=None, pad_edge=False, show_edge=False)
+        table.add_column("running trial", no_wrap=True, overflow="ellipsis", ratio=1)
+        scores = [f"val {metric.replace('_', ' ')}" for metric in ("loss", *selections)]
+        for heading in ("epoch", *scores, "images/s", "memory"):
+            table.add_column(heading, justify="right", no_wrap=True)
+        for config, row in running:
+            table.add_row(config.trial_id(), *_cells(config, row, tuple(selections)))
+        return table
+
+    def __enter__(self) -> "LiveDisplay":
+        self._live.__enter__()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._live.__exit__(None, None, None)
+
+
+def _cells(config: TrialConfig, row: EpochRow | None, selections: Sequence[str]) -> list[str]:
+    """What the live display shows of a running trial after its name."""
+    if row is None:
+        return [f"0/{config.epochs}"]
+    cells = [f"{row.epoch}/{config.epochs}", f"{row.val['loss']:.4f}"]
+    for metric in selections:
+        cells.append(f"{row.val[metric]:.3f}" if metric in row.val else "")
+    return [*cells, f"{row.images_per_second:,.0f}", f"{row.peak_memory_bytes / 2**30:.1f} GiB"]
+
+
+def describe_result(config: TrialConfig, result: TrialResult) -> str:
+    """A finished trial in one line: name, validation scores or the error, seconds. The test set is for the report."""
+    if result.status == "failed":
+        return f"{result.trial_id} FAILED: {(result.error or 'unknown').strip().splitlines()[-1]}"
+    scores = describe_scores(config, result.val) if result.val else ""
+    if result.status == "pruned":
+        return f"{result.trial_id} pruned after {result.epochs} epochs, {scores}"
+    return f"{result.trial_id} {scores} in {duration(result.train_seconds)}"

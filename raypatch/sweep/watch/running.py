@@ -1,0 +1,98 @@
+"""A sweep while it runs: what is over, running and to come, and how long it will take."""
+
+import time
+from collections.abc import Mapping, Sequence
+
+from raypatch.config import TrialConfig
+from raypatch.results import EpochRow, TrialResult
+
+
+class RunningSweep:
+    """Counts and times of a running sweep; the Listener that every display draws from.
+
+    seconds: expected seconds of each trial that is left, corrected by what was measured (see eta_seconds).
+    to_draw: of a search, the expected seconds of each trial that is not drawn yet. notes: what else to show, by topic.
+    """
+
+    def __init__(
+        self, todo: Sequence[TrialConfig], seconds: Mapping[str, float], *, done: int, side_by_side: int
+    ) -> None:
+        self.configs = {config.trial_id(): config for config in todo}
+        self.seconds = dict(seconds)
+        self.already_done = done
+        self.side_by_side = side_by_side
+        self.to_draw: list[float] = []
+        self.notes: dict[str, str] = {}
+        self.running: dict[str, EpochRow | None] = {}
+        self.results: dict[str, TrialResult] = {}
+        self.began = time.monotonic()
+        self._measured = 0.0
+        self._expected = 0.0
+
+    def started(self, trial_id: str) -> None:
+        self.running.setdefault(trial_id, None)
+
+    def epoch(self, trial_id: str, row: EpochRow) -> None:
+        self.running[trial_id] = row
+        self._measured += row.seconds
+        self._expected += self.seconds[trial_id] / self.configs[trial_id].epochs
+
+    def finished(self, result: TrialResult) -> None:
+        self.running.pop(result.trial_id, None)
+        self.results[result.trial_id] = result
+
+    def lost(self, trial_id: str) -> None:
+        self.running.pop(trial_id, None)
+
+    def add(self, config: TrialConfig, seconds: float) -> None:
+        """A search drew the next trial: it takes the place of the sample to draw that it resembles most."""
+        self.configs[config.trial_id()] = config
+        self.seconds[config.trial_id()] = seconds
+        self.to_draw.remove(min(self.to_draw, key=lambda expected: abs(expected - seconds)))
+
+    def note(self, topic: str, text: str) -> None:
+        """Show `text` under `topic` from now on."""
+        self.notes[topic] = text
+
+    @property
+    def total(self) -> int:
+        """All trials: over, running and to come."""
+        return self.already_done + len(self.configs) + len(self.to_draw)
+
+    @property
+    def failed(self) -> int:
+        """Trials of this session that failed."""
+        return sum(result.status == "failed" for result in list(self.results.values()))
+
+    @property
+    def left(self) -> int:
+        """Trials neither over nor running."""
+        return len(self.configs) + len(self.to_draw) - len(self.results) - len(self.running)
+
+    def counts(self) -> dict[str, int]:
+        """How many trials are in each state; together, all of them. Trials that failed earlier count as done."""
+        over = self.already_done + len(self.results)
+        return {"done": over - self.failed, "failed": self.failed, "running": len(self.running), "left": self.left}
+
+    def eta_seconds(self) -> float | None:
+        """Seconds until the end: the expected ones, times measured / expected so far. None before the first epoch.
+
+        Other threads ask too, while trials come and go: hence the copies.
+        """
+        if not self._expected:
+            return None
+        expected = sum(self.to_draw) * self._share_that_runs()
+        for trial_id, config in list(self.configs.items()):
+            if trial_id in self.results:
+                continue
+            row = self.running.get(trial_id)
+            done = row.epoch / config.epochs if row else 0.0
+            expected += self.seconds[trial_id] * (1 - done)
+        return expected * self._measured / self._expected / max(1, min(self.side_by_side, self.total))
+
+    def _share_that_runs(self) -> float:
+        """The mean share of their epochs that trials ran so far: a search gives some of them up."""
+        results = list(self.results.items())
+        if not results:
+            return 1.0
+        return sum(result.epochs / self.configs[trial_id].epochs for trial_id, result in results) / len(results)

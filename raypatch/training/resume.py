@@ -1,0 +1,49 @@
+"""A trial taken up again at its last checkpoint, its files included."""
+
+import logging
+
+import torch
+from torch import nn
+
+from raypatch.results import DamagedFileError, EpochRow, TrialPaths, read_epochs, write_epochs
+from raypatch.training.checkpoint import Progress, load_tensors, model_weights, restore_training_state, save_tensors
+
+logger = logging.getLogger(__name__)
+
+
+def resume(paths: TrialPaths, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
+    """Bring a trial to its last checkpoint; where that or what belongs to it is damaged, start the trial again."""
+    stored = load_tensors(paths.checkpoint)
+    if stored is not None:
+        tensors, progress = stored
+        rows = _rows_until(paths, progress)
+        if rows is not None and _has_best_weights(paths, progress, tensors):
+            restore_training_state(tensors, model, optimizer)
+            write_epochs(paths.epochs, rows)
+            return progress
+    if paths.checkpoint.exists():
+        logger.warning("%s cannot be continued: its files are damaged; starting again", paths.folder.name)
+    for leftover in (paths.checkpoint, paths.best_weights, paths.epochs, paths.predictions):
+        leftover.unlink(missing_ok=True)
+    return Progress()
+
+
+def _rows_until(paths: TrialPaths, progress: Progress) -> list[EpochRow] | None:
+    """The rows up to the checkpoint, later ones dropped; None where one is missing or damaged."""
+    try:
+        rows = [row for row in read_epochs(paths.epochs) if row.epoch <= progress.epoch]
+    except DamagedFileError:
+        return None
+    complete = [row.epoch for row in rows] == list(range(1, progress.epoch + 1))
+    return rows if complete else None
+
+
+def _has_best_weights(paths: TrialPaths, progress: Progress, tensors: dict[str, torch.Tensor]) -> bool:
+    """Whether the best weights are there; a kill between the two writes left them in the checkpoint alone."""
+    best = load_tensors(paths.best_weights)
+    if best is not None and best[1].epoch == progress.best_epoch:
+        return True
+    if progress.best_epoch != progress.epoch:
+        return False
+    save_tensors(paths.best_weights, model_weights(tensors), progress)
+    return True
