@@ -1,71 +1,30 @@
-"""From run folders to data frames: trials, epochs, and what is missing or cannot be used.
+"""From run folders to data frames: trials with their level, epochs, and what is missing or cannot be used.
 
 Light: needs pandas, neither ray nor torch.
 """
 
-import math
 import warnings
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from raypatch.analysis.columns import EPOCH_KEYS, MISSING_COLUMNS, trial_columns
+from raypatch.analysis.question import RunContent, factors_of_runs, levels_of
+from raypatch.analysis.trial_rows import Problem, Reading, read_trial
 from raypatch.config import TrialConfig
+from raypatch.factors import Factor
 from raypatch.results import (
     DamagedFileError,
+    Expectation,
     SweepPaths,
     SweepRecord,
     TrialPaths,
-    TrialResult,
-    read_config,
     read_epochs,
-    read_result,
     read_sweep,
 )
-
-SCORES = ("loss", "accuracy", "balanced_accuracy", "auc")
-METRICS = {"accuracy": "ACC", "balanced_accuracy": "bACC", "auc": "AUC"}
-"""The scores that tables and plots show, with their heading."""
-
-HEADLINE = "balanced_accuracy"
-"""The score that the answer of a report is about, as in arXiv 2602.18614."""
-
-RESULT_COLUMNS = {
-    "run": "name of the run folder",
-    "trial_id": "the trial's identity, the same in every run",
-    "folder": "path of the trial folder",
-    "status": "ok, pruned (stopped early by a search) or failed",
-    "dataset_label": "the dataset's name for people: an own file's without its digest, unless two share it",
-    "task": "binary, multiclass, ordinal or multilabel",
-    "dimensions": "2 (images) or 3 (volumes)",
-    "channels": "1 (grey) or 3 (RGB)",
-    "classes": "class names in label order, a tuple",
-    "train_images": "images trained on",
-    "val_images": "images in the validation split",
-    "test_images": "images in the test split",
-    **{f"val_{name}": f"{name} on the validation split, best epoch" for name in SCORES},
-    **{f"test_{name}": f"{name} on the test split, best epoch; NaN where status is not ok" for name in SCORES},
-    "parameters": "weights, count",
-    "tokens": "patches per image, without the class token",
-    "gflops": "2 x multiply-accumulates per image and forward pass, 1e9",
-    "gflops_without_attention": "the same without the attention products, as most papers count",
-    "epochs_done": "epochs completed",
-    "best_epoch": "epoch of the kept weights, counted from 1",
-    "train_seconds": "all epochs, validation included, seconds",
-    "images_per_second": "training, median over the epochs",
-    "peak_memory_gb": "of the device, of the process on a CPU, 1e9 bytes",
-    "precision_used": "the precision that auto became",
-    "device": "what it ran on",
-    "error": "last line of a failed trial's traceback",
-}
-CONFIG_COLUMNS = {name: info.description or "" for name, info in TrialConfig.model_fields.items()}
-COLUMNS: dict[str, str] = RESULT_COLUMNS | CONFIG_COLUMNS
-"""What each column of `load_trials` holds, with its unit. Scores run from 0 to 1, losses are nats per image."""
-
-EPOCH_COLUMNS = ("epoch", "train_loss", *(f"val_{name}" for name in SCORES), "lr", "seconds", "images_per_second")
-MISSING_COLUMNS = ("run", "trial_id", "dataset", "dataset_label", "patch_size", "seed", "state")
 
 
 class UnusableResultWarning(UserWarning):
@@ -73,77 +32,69 @@ class UnusableResultWarning(UserWarning):
 
 
 @dataclass(frozen=True)
-class Problem:
-    """Something in a run folder that was left out: where it is and why."""
-
-    place: Path
-    reason: str
-
-    def __str__(self) -> str:
-        return self.reason if self.reason.startswith(str(self.place)) else f"{self.place}: {self.reason}"
-
-
-@dataclass(frozen=True)
-class Study:
+class Results:
     """All that one or several run folders hold.
 
-    trials: one row per trial that is over, columns as in COLUMNS. missing: planned trials without a usable
-    result, columns as in MISSING_COLUMNS; state is `not started`, `unfinished`, `failed` or `damaged`.
-    records: sweep.json of each run that has a readable one. provenance: one row per distinct provenance of trials.
+    trials: one row per trial that is over, columns as in `trial_columns`; level is that of the first factor. levels:
+    of each of these trials its level of every factor, a column per factor. missing: planned trials without a usable
+    result, columns as in MISSING_COLUMNS; state is `not started`, `unfinished`, `failed` or `damaged`. factors: what is
+    compared. metric: the score that the study asks about, None for the task's own. expect: what publications state of
+    the first factor. records: sweep.json of each run that has a readable one. provenance: one row per distinct
+    provenance of trials.
     """
 
     trials: pd.DataFrame
+    levels: pd.DataFrame
     missing: pd.DataFrame
     problems: tuple[Problem, ...]
+    factors: tuple[Factor, ...]
+    metric: str | None
+    expect: tuple[Expectation, ...]
     records: dict[str, SweepRecord]
     provenance: pd.DataFrame
 
 
-@dataclass
-class _Reading:
-    """What is gathered while the folders are read."""
-
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    missing: list[tuple[Any, ...]] = field(default_factory=list)
-    problems: list[Problem] = field(default_factory=list)
-    records: dict[str, SweepRecord] = field(default_factory=dict)
-    provenance: list[dict[str, str]] = field(default_factory=list)
-    places: dict[str, int] = field(default_factory=dict)
-
-
-def load_study(*runs: Path | str) -> Study:
+def load_study(*runs: Path | str, compare: Sequence[str] | None = None) -> Results:
     """Read run folders, finished or not. A trial that is in several of them counts once, a finished one first.
 
-    Trials of earlier commands in a folder count as results too, though sweep.json no longer plans them.
-    Damaged and newer files are reported as problems. Raises ValueError for a folder that is no run folder.
+    Trials of earlier commands in a folder count as results too, though sweep.json no longer plans them. compare:
+    factors to ask about instead of those of the study. Damaged and newer files, and trials that have no level of a
+    factor, are reported as problems. Raises ValueError for a folder that is no run folder, for runs that compare
+    different things, and for a factor that cannot be compared.
     """
     if not runs:
         raise ValueError("no run folder given; give one that `raypatch run` made")
-    reading = _Reading()
+    reading = Reading()
     for name, folder in _run_names([Path(run) for run in runs]).items():
         _read_run(name, SweepPaths(folder), reading)
-    trials = pd.DataFrame(reading.rows, columns=list(COLUMNS))
-    clashing = trials.groupby("dataset_label")["dataset"].transform("nunique") > 1
-    trials["dataset_label"] = trials["dataset_label"].mask(clashing, trials["dataset"])
-    provenance = pd.DataFrame(reading.provenance).fillna("").value_counts().rename("trials").reset_index()
-    return Study(
-        trials=trials.sort_values(["dataset", "patch_size", "seed", "trial_id"], ignore_index=True),
-        missing=pd.DataFrame(reading.missing, columns=list(MISSING_COLUMNS)),
+    contents = [_content_of(run, reading) for run in reading.runs]
+    factors = factors_of_runs(contents, compare)
+    trials, levels = _trial_frames(reading, contents, factors)
+    records = {content.name: content.record for content in contents if content.record is not None}
+    asked = [record for record in records.values() if record.metric]
+    return Results(
+        trials=trials,
+        levels=levels,
+        missing=_missing_frame(reading, contents, factors),
         problems=tuple(reading.problems),
-        records=reading.records,
-        provenance=provenance,
+        factors=factors,
+        metric=asked[0].metric if asked else None,
+        expect=_expectations(records, factors),
+        records=records,
+        provenance=pd.DataFrame(reading.provenance).fillna("").value_counts().rename("trials").reset_index(),
     )
 
 
 def load_trials(*runs: Path | str) -> pd.DataFrame:
-    """Return one row per trial that is over, columns as in COLUMNS; an UnusableResultWarning for each left out.
+    """Return one row per trial that is over, columns as in `trial_columns`; a warning for each that is left out.
 
-    Raises ValueError for a folder that is no run folder.
+    level, level_rank and kind say which level of the (first) factor a trial has. Raises ValueError for a folder that
+    is no run folder.
     """
-    study = load_study(*runs)
-    for problem in study.problems:
+    results = load_study(*runs)
+    for problem in results.problems:
         warnings.warn(str(problem), UnusableResultWarning, stacklevel=2)
-    return study.trials
+    return results.trials
 
 
 def missing_trials(*runs: Path | str) -> pd.DataFrame:
@@ -152,12 +103,12 @@ def missing_trials(*runs: Path | str) -> pd.DataFrame:
 
 
 def load_epochs(trials: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per epoch of each of the `trials`: run, trial_id, dataset, patch_size, seed and EpochRow's fields.
+    """Return one row per epoch of each of the `trials`: run, trial_id, dataset, level, seed and EpochRow's numbers.
 
-    Losses in nats per image, other figures 0 to 1, seconds per epoch, images per second in training. A trial whose
+    Losses in nats per image, other scores 0 to 1, seconds per epoch, images per second in training. A trial whose
     epochs.jsonl is damaged is left out with an UnusableResultWarning.
     """
-    keys = ["run", "trial_id", "dataset", "patch_size", "seed"]
+    keys = list(EPOCH_KEYS)
     rows: list[dict[str, Any]] = []
     for key, folder in zip(trials[keys].itertuples(index=False, name=None), trials["folder"], strict=True):
         try:
@@ -166,7 +117,7 @@ def load_epochs(trials: pd.DataFrame) -> pd.DataFrame:
             warnings.warn(str(error), UnusableResultWarning, stacklevel=2)
             continue
         rows.extend(dict(zip(keys, key, strict=True)) | row.flat() for row in epochs)
-    return pd.DataFrame(rows, columns=None if rows else [*keys, *EPOCH_COLUMNS])
+    return pd.DataFrame(rows, columns=None if rows else [*keys, "epoch", "train_loss", "val_loss"])
 
 
 def _run_names(folders: Sequence[Path]) -> dict[str, Path]:
@@ -180,82 +131,74 @@ def _run_names(folders: Sequence[Path]) -> dict[str, Path]:
     return {(f.name if names.count(f.name) == 1 else str(f)): f for f in resolved}
 
 
-def _read_run(run: str, paths: SweepPaths, reading: _Reading) -> None:
+def _read_run(run: str, paths: SweepPaths, reading: Reading) -> None:
+    """Read a run's trials, and its record with what that plans and does not have."""
     states: dict[str, str] = {}
     for trial in paths.trial_folders():
-        states[trial.folder.name] = _read_trial(run, trial, reading)
+        states[trial.folder.name] = read_trial(run, trial, reading)
+    reading.runs[run] = None
     try:
         record = read_sweep(paths.record)
     except DamagedFileError as error:
         reading.problems.append(Problem(paths.record, f"{error}; trials that are missing cannot be listed"))
         return
-    reading.records[run] = record
+    reading.runs[run] = record
     for config in record.trials:
-        trial_id = config.trial_id()
-        state = states.get(trial_id, "not started")
+        state = states.get(config.trial_id(), "not started")
         if state not in ("ok", "pruned"):
-            cell = (config.dataset, config.dataset_label, config.patch_size, config.seed)
-            reading.missing.append((run, trial_id, *cell, state))
+            reading.missing.append((run, config, state))
 
 
-def _read_trial(run: str, paths: TrialPaths, reading: _Reading) -> str:
-    """Append the trial's row, or a problem, and return its state."""
-    try:
-        result = read_result(paths.result)
-        if result is None:
-            return "unfinished"
-        config = read_config(paths.config)
-    except DamagedFileError as error:
-        reading.problems.append(Problem(paths.folder, str(error)))
-        return "damaged"
-    if not paths.folder.name == result.trial_id == config.trial_id():
-        reason = "config.json, result.json and the folder's name speak of different trials; remove the folder"
-        reading.problems.append(Problem(paths.folder, reason))
-        return "damaged"
-    row = _trial_row(run, paths, config, result)
-    place = reading.places.setdefault(result.trial_id, len(reading.rows))
-    if place == len(reading.rows):
-        reading.rows.append(row)
-    else:
-        kept, left = reading.rows[place], row
-        if result.status == "ok" != kept["status"]:
-            reading.rows[place], kept, left = row, row, kept
-        reading.problems.append(
-            Problem(Path(left["folder"]), f"the same trial is in {kept['folder']}; that one counts")
-        )
-    reading.provenance.append({"run": run, "device": result.device} | result.provenance)
-    return result.status
+def _content_of(run: str, reading: Reading) -> RunContent:
+    found = [config for row, config in zip(reading.rows, reading.configs, strict=True) if row["run"] == run]
+    record = reading.runs[run]
+    return RunContent(run, record, (*found, *(record.trials if record else ())))
 
 
-def _trial_row(run: str, paths: TrialPaths, config: TrialConfig, result: TrialResult) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        "run": run,
-        "trial_id": result.trial_id,
-        "folder": str(paths.folder),
-        "status": result.status,
-        "dataset_label": config.dataset_label,
-        "epochs_done": result.epochs,
-        "best_epoch": result.best_epoch,
-        "train_seconds": result.train_seconds,
-        "images_per_second": result.images_per_second,
-        "peak_memory_gb": result.peak_memory_bytes / 1e9,
-        "precision_used": result.precision,
-        "device": result.device,
-        "error": (result.error or "").strip().rpartition("\n")[2],
-    }
-    for split, scores in (("val", result.val), ("test", result.test)):
-        if scores is not None:
-            row |= {f"{split}_{name}": scores.get(name, math.nan) for name in SCORES}
-    if result.dataset is not None:
-        facts = result.dataset
-        row |= {"task": facts.task, "dimensions": facts.dimensions, "channels": facts.channels}
-        row |= {"classes": facts.classes}
-        row |= dict(zip(("train_images", "val_images", "test_images"), facts.counts, strict=True))
-    if result.model is not None:
-        row |= dict(result.model)
-    return dict(config) | row  # what the dataset's labels ask wins over a task that the config leaves open
+def _trial_frames(
+    reading: Reading, contents: Sequence[RunContent], factors: Sequence[Factor]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The trials that have a level of every factor, and these levels; the others become problems."""
+    by_run = {content.name: content for content in contents}
+    kept, levels = [], []
+    for row, config in zip(reading.rows, reading.configs, strict=True):
+        own = levels_of(config, row["trial_id"], factors, by_run[row["run"]])
+        if isinstance(own, str):
+            reading.problems.append(Problem(Path(row["folder"]), own))
+            continue
+        kept.append(row | {"level": own[0], "level_rank": factors[0].rank(own[0]), "kind": "single"})
+        levels.append(own)
+    columns = list(trial_columns(reading.metrics))
+    trials = pd.DataFrame(kept, columns=columns)
+    for field in _fields_of_numbers():  # a field that some trials lack must not turn the others' numbers into floats
+        if trials[field].isna().any() and trials[field].notna().any():
+            trials[field] = trials[field].astype("Int64")
+    clashing = trials.groupby("dataset_label")["dataset"].transform("nunique") > 1
+    trials["dataset_label"] = trials["dataset_label"].mask(clashing, trials["dataset"])
+    order = trials.sort_values(["dataset", "level_rank", "seed", "trial_id"]).index
+    named = pd.DataFrame(levels, columns=[factor.name for factor in factors])
+    return trials.loc[order].reset_index(drop=True), named.loc[order].reset_index(drop=True)
 
 
-def describe_columns(names: Iterable[str] = COLUMNS) -> pd.DataFrame:
-    """Return what each column of `load_trials` means: column, meaning."""
-    return pd.DataFrame([(name, COLUMNS[name]) for name in names], columns=["column", "meaning"])
+def _fields_of_numbers() -> list[str]:
+    """The fields of a trial that are an integer or absent."""
+    return [name for name, info in TrialConfig.model_fields.items() if info.annotation == (int | None)]
+
+
+def _missing_frame(reading: Reading, contents: Sequence[RunContent], factors: Sequence[Factor]) -> pd.DataFrame:
+    by_run = {content.name: content for content in contents}
+    rows = []
+    for run, config, state in reading.missing:
+        own = levels_of(config, config.trial_id(), factors, by_run[run])
+        level = "" if isinstance(own, str) else ", ".join(own)
+        rows.append((run, config.trial_id(), config.dataset, config.dataset_label, level, config.seed, state))
+    return pd.DataFrame(rows, columns=list(MISSING_COLUMNS))
+
+
+def _expectations(records: dict[str, SweepRecord], factors: Sequence[Factor]) -> tuple[Expectation, ...]:
+    """What the studies expect, each once, where the first factor is still the one that they ask about."""
+    found = []
+    for record in records.values():
+        if record.factors and record.factors[0].name == factors[0].name:
+            found.extend(record.expect)
+    return tuple(dict.fromkeys(found))

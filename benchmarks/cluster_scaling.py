@@ -35,10 +35,10 @@ from raypatch.config import RunOptions, TrialConfig
 from raypatch.results import EpochRow, SweepPaths
 from raypatch.runtime import provenance
 from raypatch.sweep.cost.placement import Placement
-from raypatch.sweep.executors.node import identify
-from raypatch.sweep.executors.ray import run_on_ray
+from raypatch.sweep.executors.cluster import ClusterExecutor
+from raypatch.sweep.session import ExecutorOptions, Session, Work
 from raypatch.sweep.stop import StopRequest
-from raypatch.sweep.watch.progress import SweepProgress
+from raypatch.sweep.watch.running import RunningSweep
 
 TRIALS = 24
 NODES = (1, 2, 4)
@@ -54,9 +54,9 @@ def _sleep(config: dict[str, Any]) -> None:
     epochs = config["spec"]["trial"]["epochs"]
     for epoch in range(1, epochs + 1):
         time.sleep(float(Path(config["spec"]["folder"], "seconds").read_text()) / epochs)
-        figures = dict.fromkeys(("train_loss", "val_loss", "val_accuracy", "val_balanced_accuracy", "val_auc"), 0.5)
-        row = EpochRow(epoch=epoch, lr=1e-3, seconds=1.0, images_per_second=1.0, **figures)
-        tune.report(row.flat())
+        val = {"loss": 0.5, "auc": 0.5}
+        row = EpochRow(epoch=epoch, train_loss=0.5, val=val, lr=1e-3, seconds=1.0, images_per_second=1.0)
+        tune.report(row.model_dump())
 
 
 class SleepTrial(wrap_function(_sleep)):
@@ -67,7 +67,13 @@ class SleepTrial(wrap_function(_sleep)):
         return PlacementGroupFactory(**config["spec"]["request"])
 
 
-class _Watch(SweepProgress):
+class SleepExecutor(ClusterExecutor):
+    """The executor of a cluster with trials that sleep."""
+
+    actor = SleepTrial
+
+
+class _Watch(RunningSweep):
     """Notes when trials start; asks to stop after `limit` of them."""
 
     def __init__(self, trials: list[TrialConfig], stop: StopRequest, limit: int) -> None:
@@ -90,20 +96,10 @@ def _sweep(folder: Path, count: int, seconds: float, slots: int, limit: int) -> 
     (folder / "seconds").write_text(str(seconds))
     stop = StopRequest(paths.stop)
     watch = _Watch(trials, stop, limit)
+    options, execution = RunOptions(device="cpu", threads=1), ExecutorOptions(address="auto", retries=0)
+    executor = SleepExecutor(Session(paths, options, execution, stop))
     began = time.perf_counter()
-    run_on_ray(
-        trials,
-        paths,
-        RunOptions(device="cpu", threads=1),
-        placement=Placement(1, 0.0, slots),
-        storage=folder / "storage",
-        retries=0,
-        reuse_actors=True,
-        listener=watch,
-        stop=stop,
-        versions=identify(),
-        trainable=SleepTrial,
-    )
+    executor.run(Work(trials, Placement(1, 0.0, slots), watch))
     return time.perf_counter() - began, [start - began for start in watch.starts]
 
 

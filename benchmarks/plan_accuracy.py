@@ -56,9 +56,7 @@ def compare(case: str, model: str, seconds: float, options: RunOptions, work: Pa
 
     def plan(epochs: int) -> tuple[Study, PlanRow]:
         space = Study.model_validate({"name": "noise", "fixed": {**fixed, "epochs": epochs}})
-        resolved = resolve_trials(space)
-        trials, files = resolved.trials, resolved.files
-        (row,) = plan_cost(trials, options.model_copy(update={"files": files}), say=lambda text: None)
+        (row,) = plan_cost(resolve_trials(space), options, say=lambda text: None)
         return space, row
 
     space, row = plan(max(1, math.ceil(seconds / plan(1)[1].seconds)))
@@ -72,8 +70,8 @@ def compare(case: str, model: str, seconds: float, options: RunOptions, work: Pa
     found = {"case": case, "epochs": result.epochs, "precision": result.precision, "planned_seconds": row.seconds}
     found |= {"measured_seconds": measured, "seconds_ratio": measured / row.seconds}
     if options.device != "cpu":
-        found |= {"planned_bytes": row.memory_bytes, "measured_bytes": result.peak_memory_bytes}
-        found["bytes_ratio"] = result.peak_memory_bytes / row.memory_bytes
+        found |= {"planned_bytes": row.cost.memory_bytes, "measured_bytes": result.peak_memory_bytes}
+        found["bytes_ratio"] = result.peak_memory_bytes / row.cost.memory_bytes
     return found
 
 

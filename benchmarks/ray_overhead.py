@@ -22,9 +22,10 @@ from raypatch.own_files import own_file_id
 from raypatch.results import SweepPaths
 from raypatch.runtime import provenance
 from raypatch.sweep.cost.placement import Placement
-from raypatch.sweep.executors.local import run_locally
+from raypatch.sweep.executors.local import LocalExecutor
+from raypatch.sweep.session import ExecutorOptions, Session, Work
 from raypatch.sweep.stop import StopRequest
-from raypatch.sweep.watch.progress import SweepProgress
+from raypatch.sweep.watch.running import RunningSweep
 
 
 def _make_images(path: Path) -> Path:
@@ -48,28 +49,19 @@ def _run(trials: list[TrialConfig], options: RunOptions, folder: Path, executor:
     """Seconds of a sweep, Ray's start-up left out."""
     paths = SweepPaths(folder)
     paths.trials.mkdir(parents=True, exist_ok=True)
-    listener = SweepProgress(trials, {config.trial_id(): 1.0 for config in trials}, done=0, side_by_side=1)
-    stop = StopRequest(paths.stop)
+    listener = RunningSweep(trials, {config.trial_id(): 1.0 for config in trials}, done=0, side_by_side=1)
+    session = Session(paths, options, ExecutorOptions(retries=0), StopRequest(paths.stop))
+    work = Work(trials, Placement(1, 0.0, 1), listener)
     if executor == "local":
         began = time.perf_counter()
-        run_locally(trials, paths, options, retries=0, listener=listener, stop=stop)
+        LocalExecutor(session).run(work)
         return time.perf_counter() - began
-    from raypatch.sweep.executors.ray import run_on_ray
+    from raypatch.sweep.executors.tuner import run_on_ray
     from raypatch.sweep.ray_setup import local_ray
 
-    with local_ray(cpus=1, gpus=0) as session:
+    with local_ray(cpus=1, gpus=0) as storage:
         began = time.perf_counter()
-        run_on_ray(
-            trials,
-            paths,
-            options,
-            placement=Placement(1, 0.0, 1),
-            storage=session,
-            retries=0,
-            reuse_actors=True,
-            listener=listener,
-            stop=stop,
-        )
+        run_on_ray(session, work, storage)
         return time.perf_counter() - began
 
 

@@ -20,7 +20,7 @@ from raypatch.study import Study, as_list, check_name, default_run_name, load_st
 if TYPE_CHECKING:
     import pandas as pd
 
-    from raypatch.analysis.report import ReportFiles
+    from raypatch.analysis.report import Written
     from raypatch.sweep.run import Outcome
 
 Runs = str | Path | Sequence[str | Path]
@@ -110,7 +110,7 @@ def report(
     out: str | Path | None = None,
     formats: Sequence[str] = ("html", "md", "latex"),
     compare: Sequence[str] | str | None = None,
-) -> "ReportFiles":
+) -> "Written":
     """Write the page, tables, statistics and plots of one run or several; return what was written and its text.
 
     out: a folder; default report/ in the first run. formats: some of html, md, latex. compare: the factors, instead of
@@ -120,7 +120,7 @@ def report(
     from raypatch.analysis.report import write_report
 
     factors = None if compare is None else as_list(compare)
-    return write_report(_as_paths(runs), None if out is None else Path(out), formats)
+    return write_report(_as_paths(runs), None if out is None else Path(out), formats, compare=factors)
 
 
 def tell(outcome: "Outcome") -> None:

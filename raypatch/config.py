@@ -5,6 +5,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -21,12 +22,16 @@ Order = Literal["rising", "falling", "given"]
 """How the levels of a field are put in order: by their number, or as the study lists them."""
 
 
+METHOD_WORDS = {"finetune": "fine-tuning", "linear_probe": "linear probe", "knn": "nearest neighbours"}
+
+
 @dataclass(frozen=True)
 class FieldFacts:
     """What a field is and how its values are worded, for every table, plot and sentence.
 
     label: the field in a sentence ("Which patch size?"). phrase: one of its levels in a sentence, {} being the value.
-    unit: of a number, empty for none. percent: a share, which is shown as a percentage.
+    unit: of a number, empty for none. percent: a share, which is shown as a percentage. words: how a sentence says
+    a value whose name is no word.
     """
 
     role: Role
@@ -35,6 +40,7 @@ class FieldFacts:
     order: Order = "given"
     unit: str = ""
     percent: bool = False
+    words: Mapping[str, str] = dataclass_field(default_factory=dict)
 
 
 class TrialConfig(BaseModel):
@@ -71,7 +77,7 @@ class TrialConfig(BaseModel):
     inflation: Annotated[Literal["repeat", "centre"], FieldFacts("factor", "inflation", "inflation by {}")] = Field(
         "repeat", description="3D only: a pretrained kernel repeated along depth / p, or on the central slice alone."
     )
-    method: Annotated[str, FieldFacts("factor", "training method")] = Field(
+    method: Annotated[str, FieldFacts("factor", "training method", words=METHOD_WORDS)] = Field(
         "finetune",
         description="finetune trains all weights, linear_probe only the head on frozen features; or module:NAME.",
     )

@@ -43,9 +43,7 @@ class Factor(BaseModel):
     @property
     def heading(self) -> str:
         """The factor above a column or along an axis, with its unit: Patch size, Image size (px)."""
-        unit = field_facts(self.name).unit if self.name in TrialConfig.model_fields else ""
-        shown = self.label[:1].upper() + self.label[1:]
-        return f"{shown} ({unit})" if unit and self.name != "patch_size" else shown
+        return field_heading(self.name)
 
     @property
     def ordered(self) -> bool:
@@ -70,7 +68,8 @@ class Factor(BaseModel):
         """Return a level in a sentence: patch size 4, linear probe, 10 % of the training images."""
         if self.name not in TrialConfig.model_fields:
             return name
-        return field_facts(self.name).phrase.format(name)
+        facts = field_facts(self.name)
+        return facts.phrase.format(facts.words.get(name, name))
 
     def level_of(self, config: TrialConfig) -> str | None:
         """Return the name of the level that a trial has: of several that fit the one that sets most; None for none."""
@@ -100,9 +99,19 @@ def ask_which(labels: Sequence[str]) -> str:
     return f"{text[:1].upper()}{text[1:]}?"
 
 
+def field_heading(name: str) -> str:
+    """Return how a field, or a grid axis of named levels, is headed above a column or along an axis, with its unit."""
+    label = field_label(name)
+    unit = field_facts(name).unit if name in TrialConfig.model_fields else ""
+    shown = label[:1].upper() + label[1:]
+    return f"{shown} ({unit})" if unit and name != "patch_size" else shown
+
+
 def word_value(field: str, value: Any) -> str:
     """Return the value of a field as tables show it: 4, 1e-05, 10 %, the stem of an own file."""
     facts = field_facts(field)
+    if value is None:
+        return "none"
     if facts.percent and isinstance(value, (int, float)):
         return f"{100 * value:g} %"
     if isinstance(value, float):

@@ -210,8 +210,8 @@ class Study(BaseModel):
     def override(self, values: Mapping[str, Sequence[Any]]) -> "Study":
         """Return the study with each field of `values` replaced by an axis of these values, whatever set it before.
 
-        The name of an axis of named levels keeps those levels alone. A baseline that is left out gives way. Raises ValueError for a level that there is not,
-        and for a field that named levels set.
+        The name of an axis of named levels keeps those levels alone. A baseline that is left out gives way. Raises
+        ValueError for a level that there is not, and for a field that named levels set.
         """
         fixed = {key: value for key, value in self.fixed.items() if key not in values}
         grid = dict(self.grid)

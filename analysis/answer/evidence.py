@@ -3,41 +3,28 @@
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from raypatch.analysis.load import HEADLINE, METRICS, Problem
-from raypatch.analysis.statistics.diagnostics import (
-    brier_score,
-    class_figures,
-    confidences,
-    expected_calibration_error,
-    reliability,
-)
-from raypatch.analysis.statistics.resampling import (
-    RESAMPLES,
-    Weights,
-    bootstrap_difference,
-    bootstrap_score,
-    draw_images,
-)
+from raypatch.analysis.statistics.diagnostics import class_scores, expected_calibration_error, reliability
+from raypatch.analysis.statistics.resampling import RESAMPLES, Resampled, difference, draw_images, resample_mean
 from raypatch.analysis.statistics.stacks import Stack, load_stack
-from raypatch.data.catalog import Task
+from raypatch.analysis.trial_rows import Problem
 from raypatch.results import DamagedFileError
-from raypatch.tasks.metrics import confusion_matrices
+from raypatch.tasks import Metric, Task, find_task, task_metrics
 
 
 @dataclass(frozen=True)
 class Evidence:
     """Frames of one or several series; where of several, each with the series' keys as further columns.
 
-    intervals: 95 % bounds of each patch size and metric. differences: headline metric of each patch size against the
-    largest, `baseline`, with 95 % bounds and p. calibration: expected calibration error and Brier score of each seed.
-    classes: `class_figures` of each seed. confusions: images by true and predicted class, mean over seeds.
-    reliability: `reliability` of the predictions of all seeds.
+    intervals: 95 % bounds of each level and metric. differences: headline metric of each level against each other one,
+    `baseline`, with 95 % bounds and p. calibration: expected calibration error and Brier score of each seed. classes:
+    `class_scores` of each seed. confusions: images by true and predicted class, mean over seeds. reliability:
+    `reliability` of the predictions of all seeds. resampled: the headline metric by series' keys and level.
     """
 
     intervals: pd.DataFrame
@@ -46,15 +33,16 @@ class Evidence:
     classes: pd.DataFrame
     confusions: pd.DataFrame
     reliability: pd.DataFrame
+    resampled: Mapping[tuple[object, ...], Resampled] = field(default_factory=dict)
 
 
 EVIDENCE_COLUMNS = {
-    "intervals": ["patch_size", "metric", "low", "high"],
-    "differences": ["patch_size", "baseline", "estimate", "low", "high", "p"],
-    "calibration": ["patch_size", "seed", "ece", "brier"],
-    "classes": ["patch_size", "seed", "class", "images", "recall", "precision", "f1"],
-    "confusions": ["patch_size", "true", "predicted", "images"],
-    "reliability": ["patch_size", "low", "high", "predictions", "confidence", "accuracy"],
+    "intervals": ["level", "metric", "low", "high"],
+    "differences": ["level", "baseline", "estimate", "low", "high", "p"],
+    "calibration": ["level", "seed", "ece", "brier"],
+    "classes": ["level", "seed", "class", "images", "recall", "precision", "f1"],
+    "confusions": ["level", "true", "predicted", "images"],
+    "reliability": ["level", "low", "high", "predictions", "confidence", "accuracy"],
 }
 
 
@@ -63,7 +51,7 @@ def usable_predictions(trials: pd.DataFrame) -> tuple[pd.DataFrame, list[Problem
 
     Where trials disagree on images, labels or classes, the more numerous side is kept.
     """
-    prints: dict[int, str] = {}
+    fingerprints: dict[int, str] = {}
     problems = []
     for place, row in zip(trials.index, trials.to_dict("records"), strict=True):
         try:
@@ -74,17 +62,13 @@ def usable_predictions(trials: pd.DataFrame) -> tuple[pd.DataFrame, list[Problem
         if any(np.isnan(stack.probability).any() for stack in stacks):
             problems.append(Problem(Path(row["folder"]), "predicts NaN; its training diverged"))
             continue
-        digest = hashlib.sha256()
-        for stack in stacks:
-            digest.update(repr((stack.label.shape, stack.probability.shape[2])).encode())
-            digest.update(stack.index.tobytes() + stack.label.tobytes())
-        prints[place] = digest.hexdigest()
-    usable = trials.loc[list(prints)]
+        fingerprints[place] = _fingerprint(stacks)
+    usable = trials.loc[list(fingerprints)]
     kept = []
     for _, group in usable.groupby("dataset", sort=False):
-        common = Counter(prints[place] for place in group.index).most_common(1)[0][0]
+        common = Counter(fingerprints[place] for place in group.index).most_common(1)[0][0]
         for place in group.index:
-            if prints[place] == common:
+            if fingerprints[place] == common:
                 kept.append(place)
                 continue
             reason = f"predicts other images or labels than the other trials of {group['dataset_label'].iloc[0]}"
@@ -92,30 +76,45 @@ def usable_predictions(trials: pd.DataFrame) -> tuple[pd.DataFrame, list[Problem
     return trials.loc[sorted(kept)], problems
 
 
-def examine_series(trials: pd.DataFrame, resamples: int = RESAMPLES) -> Evidence:
-    """Examine the test predictions of the trials of one series: one recipe per patch size, any seeds.
+def _fingerprint(stacks: Sequence[Stack]) -> str:
+    """What two trials on the same images and labels have in common."""
+    digest = hashlib.sha256()
+    for stack in stacks:
+        digest.update(repr((stack.label.shape, stack.probability.shape[2])).encode())
+        digest.update(stack.index.tobytes() + stack.label.tobytes())
+    return digest.hexdigest()
 
-    Raises what `load_stack` raises.
+
+def examine_series(
+    trials: pd.DataFrame, metric: Metric, metrics: Sequence[Metric], resamples: int = RESAMPLES
+) -> Evidence:
+    """Examine the test predictions of the trials of one series: one recipe per level, any seeds.
+
+    metric: the one that differences are of. metrics: those that get intervals. Raises what `load_stack` raises.
     """
-    task: Task = trials["task"].iloc[0]
+    task = find_task(trials["task"].iloc[0])
     names: tuple[str, ...] = trials["classes"].iloc[0]
-    cells = {int(str(patch)): cell.sort_values("seed") for patch, cell in trials.groupby("patch_size")}
-    stacks = {patch: load_stack(cell, "test") for patch, cell in cells.items()}
-    weights = draw_images(stacks[min(stacks)].label, resamples)
+    ordered = trials.sort_values(["level_rank", "seed"], kind="stable")
+    cells = {str(level): cell for level, cell in ordered.groupby("level", sort=False)}
+    stacks = {level: load_stack(cell, "test") for level, cell in cells.items()}
     rows: dict[str, list[pd.DataFrame]] = {name: [] for name in ("calibration", "classes", "confusions", "reliability")}
-    for patch, stack in stacks.items():
-        for seed, member in zip(cells[patch]["seed"], stack.probability, strict=True):
-            curve = reliability(*confidences(member, stack.label, task))
-            errors = {"ece": expected_calibration_error(curve), "brier": brier_score(member, stack.label, task)}
-            own = {"patch_size": patch, "seed": seed}
+    for level, stack in stacks.items():
+        for seed, member in zip(cells[level]["seed"], stack.probability, strict=True):
+            own = {"level": level, "seed": seed}
+            curve = reliability(*task.confidences(member, stack.label))
+            errors = {"ece": expected_calibration_error(curve), "brier": task.brier(member, stack.label)}
             rows["calibration"].append(pd.DataFrame([own | errors]))
-            rows["classes"].append(class_figures(member, stack.label, task, names).assign(**own))
-        rows["confusions"].append(_mean_confusions(stack, task, names).assign(patch_size=patch))
-        rows["reliability"].append(_pooled_reliability(stack, task).assign(patch_size=patch))
+            rows["classes"].append(class_scores(member, stack.label, task, names).assign(**own))
+        rows["confusions"].append(_mean_confusions(stack, task, names).assign(level=level))
+        rows["reliability"].append(_pooled_reliability(stack, task).assign(level=level))
+    own_metrics = [each for each in task_metrics(task) if each in (*metrics, metric)]
+    resampled = _resample(stacks, task, own_metrics, resamples)
+    headline = {level: found[metric.name] for level, found in resampled.items() if metric.name in found}
     return Evidence(
-        intervals=_intervals(stacks, task, weights),
-        differences=_differences(stacks, task, weights),
+        intervals=_intervals(resampled, [each.name for each in own_metrics]),
+        differences=_differences(headline),
         **{name: join_rows(frames, EVIDENCE_COLUMNS[name]) for name, frames in rows.items()},
+        resampled={(level,): found for level, found in headline.items()},
     )
 
 
@@ -125,35 +124,55 @@ def join_rows(frames: Iterable[pd.DataFrame], columns: Sequence[str]) -> pd.Data
     return pd.concat(filled, ignore_index=True)[list(columns)] if filled else pd.DataFrame(columns=list(columns))
 
 
-def _intervals(stacks: Mapping[int, Stack], task: Task, weights: Weights) -> pd.DataFrame:
+def _resample(
+    stacks: Mapping[str, Stack], task: Task, metrics: Sequence[Metric], resamples: int
+) -> dict[str, dict[str, Resampled]]:
+    """Resample every level's metrics on the same draws of the images."""
+    first = next(iter(stacks.values()))
+    weights = draw_images(task.strata(first.label), resamples)
+    found: dict[str, dict[str, Resampled]] = {}
+    for level, stack in stacks.items():
+        found[level] = {metric.name: resample_mean(stack, task, metric, weights) for metric in metrics}
+    return found
+
+
+def _intervals(resampled: Mapping[str, Mapping[str, Resampled]], metrics: Sequence[str]) -> pd.DataFrame:
     rows = []
-    for patch, stack in stacks.items():
-        for metric in METRICS:
-            found = bootstrap_score(stack, task, metric, weights)
-            rows.append((patch, metric, found.low, found.high))
+    for level, found in resampled.items():
+        for metric in metrics:
+            bounds = found[metric].interval
+            rows.append((level, metric, bounds.low, bounds.high))
     return pd.DataFrame(rows, columns=EVIDENCE_COLUMNS["intervals"])
 
 
-def _differences(stacks: Mapping[int, Stack], task: Task, weights: Weights) -> pd.DataFrame:
-    """Compare every patch size with the largest one."""
-    baseline = max(stacks)
+def _differences(headline: Mapping[str, Resampled]) -> pd.DataFrame:
+    """Compare every level with every other one: which of them is a baseline depends on what others have, too."""
     rows = []
-    for patch in sorted(set(stacks) - {baseline}, reverse=True):
-        found = bootstrap_difference(stacks[patch], stacks[baseline], task, HEADLINE, weights)
-        rows.append((patch, baseline, found.estimate, found.low, found.high, found.p))
+    for baseline, against in headline.items():
+        for level, own in headline.items():
+            if level != baseline:
+                found = difference(own, against)
+                rows.append((level, baseline, found.estimate, found.low, found.high, found.p))
     return pd.DataFrame(rows, columns=EVIDENCE_COLUMNS["differences"])
 
 
 def _mean_confusions(stack: Stack, task: Task, names: tuple[str, ...]) -> pd.DataFrame:
-    """Return true, predicted, images of each pair of classes; nothing for a multilabel task."""
-    if task == "multilabel":
-        return pd.DataFrame()
-    matrix = np.mean([confusion_matrices(member, stack.label, task)[0] for member in stack.probability], axis=0)
-    pairs = [(true, predicted, matrix[i, j]) for i, true in enumerate(names) for j, predicted in enumerate(names)]
+    """Return true, predicted, images of each pair of classes; nothing where classes do not exclude each other."""
+    matrices = []
+    for member in stack.probability:
+        matrix = task.confusion_table(member, stack.label)
+        if matrix is None:
+            return pd.DataFrame()
+        matrices.append(matrix)
+    mean = np.mean(matrices, axis=0)
+    pairs = []
+    for row, true in enumerate(names):
+        for column, predicted in enumerate(names):
+            pairs.append((true, predicted, mean[row, column]))
     return pd.DataFrame(pairs, columns=["true", "predicted", "images"])
 
 
 def _pooled_reliability(stack: Stack, task: Task) -> pd.DataFrame:
-    pairs = [confidences(member, stack.label, task) for member in stack.probability]
+    pairs = [task.confidences(member, stack.label) for member in stack.probability]
     confidence, right = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
     return reliability(confidence, right)

@@ -1,13 +1,15 @@
-"""The answer in sentences: which patch size, what it gains and costs, whether the difference is real."""
+"""The answer in sentences: which level, what it gains and costs, whether the difference is real."""
 
 from dataclasses import dataclass
 
-from raypatch.analysis.answer.findings import Answer, Findings, Setting
-from raypatch.analysis.load import HEADLINE
-from raypatch.analysis.show.render import p_equals, percent, points, times
+from raypatch.analysis.answer.cells import ENSEMBLE
+from raypatch.analysis.answer.conclusions import Answer, Conclusion
+from raypatch.analysis.answer.findings import Findings
+from raypatch.analysis.wording import list_names, p_equals, percent, plural, points, start_sentence, times
+from raypatch.factors import Factor
 
-PAPER_GAINS = {2: ("12.78 %", "patch 2 against 28"), 3: ("23.78 %", "patch 1 against 14")}
-"""Largest gains in balanced accuracy that the paper's abstract states, by dimensions (arXiv 2602.18614)."""
+SAME = 0.005
+"""Ratios of cost this near to 1 are called the same."""
 
 
 @dataclass(frozen=True)
@@ -19,25 +21,42 @@ class Statement:
     support: tuple[str, ...]
 
 
-def state_answer(findings: Findings, setting: Setting) -> Statement:
-    """Put the answer of one setting into sentences."""
-    answer = setting.answer
+def state_answers(findings: Findings) -> list[Statement]:
+    """Return a statement over the settings, where there are several, and one for each."""
+    conclusions = (*findings.overall, *findings.conclusions)
+    return [state_answer(findings, conclusion) for conclusion in conclusions]
+
+
+def state_answer(findings: Findings, conclusion: Conclusion) -> Statement:
+    """Put one conclusion into sentences."""
+    factor, answer = findings.factor, conclusion.answer
+    averaged = _averaged(conclusion)
+    best = _best_gain(findings, conclusion)
     if answer is None:
-        sizes = ", ".join(map(str, sorted(setting.gains["baseline"].unique(), reverse=True)))
-        verdict = f"No answer yet: the datasets have no two patch sizes in common (so far {sizes})."
-        return Statement(setting.label, verdict, tuple(_best_gain(setting)))
+        return Statement(conclusion.label, _no_answer(factor, conclusion), (*averaged, *best))
+    across = _across(factor, conclusion)
+    left_out = [f"Left out of this answer: {', '.join(answer.left_out)}."] if answer.left_out else []
     if answer.chosen == answer.baseline:
-        verdict = f"Keep patch size {answer.chosen}: none of the smaller ones is better on validation."
-        return Statement(setting.label, verdict, (*_across(setting), *_best_gain(setting)))
+        verdict = f"Keep {factor.phrase(answer.chosen)}: no other {factor.label} is better on validation."
+        return Statement(conclusion.label, verdict, (*averaged, *left_out, *across, *best))
     verdict = (
-        f"Patch size {answer.chosen}: {points(answer.gain[0])} points of balanced accuracy against patch size"
-        f" {answer.baseline}, {_how_sure(answer)}."
+        f"{start_sentence(factor, answer.chosen)}: {points(answer.gain[0])} points of {findings.metric.label} against"
+        f" {factor.phrase(answer.baseline)}, {how_sure(answer)}."
     )
-    support = [_gain(answer), *_across(setting), *_frugal(answer), *_ensemble(findings, setting, answer)]
-    return Statement(setting.label, verdict, (*support, *_best_gain(setting)))
+    support = [_gain(factor, answer), *averaged, *left_out, *across, *_frugal(factor, answer)]
+    return Statement(conclusion.label, verdict, (*support, *_ensemble(findings, conclusion, answer), *best))
 
 
-def _how_sure(answer: Answer) -> str:
+def _no_answer(factor: Factor, conclusion: Conclusion) -> str:
+    levels = [name for name in factor.names if name in set(conclusion.cells["level"])]
+    shown = ", ".join(factor.phrase(level) for level in levels)
+    if len(levels) == 1:
+        return f"No answer yet: {shown} is the only {factor.label} so far, there is nothing to compare."
+    return f"No answer yet: the datasets have no two levels of {factor.label} in common (so far {shown})."
+
+
+def how_sure(answer: Answer) -> str:
+    """Say whether the difference is real."""
     if not answer.tested:
         return "not tested, since no stored predictions could be used"
     if len(answer.datasets) == 1:
@@ -46,70 +65,98 @@ def _how_sure(answer: Answer) -> str:
     return f"significantly better in {answer.better}{worse} of {answer.tested} datasets"
 
 
-def _gain(answer: Answer) -> str:
+def _averaged(conclusion: Conclusion) -> list[str]:
+    if not conclusion.averaged:
+        return []
+    return [
+        f"Every score here is the mean over {len(conclusion.averaged)} settings, each counted alike:"
+        f" {'; '.join(conclusion.averaged)}."
+    ]
+
+
+def _gain(factor: Factor, answer: Answer) -> str:
     _, least, most = answer.gain
     where = f" ({points(least)} to {points(most)})" if len(answer.datasets) > 1 else ""
     return (
-        f"It was chosen on validation among {', '.join(map(str, answer.sizes))}. The gain is the mean over the test"
+        f"It was chosen on validation among {list_names(answer.levels)}. The gain is the mean over the test"
         f" splits of {', '.join(answer.datasets)}{where}; significant means p < 0.05 in a paired bootstrap over images"
-        f" and seeds, after Holm's correction. It costs {times(answer.cost)} the GFLOPs and {times(answer.seconds)} the"
-        " training time."
+        f" and seeds, after Holm's correction. {_cost(answer)}"
     )
 
 
-def _across(setting: Setting) -> list[str]:
-    said = []
-    ranks = setting.ranks
+def _cost(answer: Answer) -> str:
+    if abs(answer.cost - 1) < SAME:
+        return f"It costs the same GFLOPs and {times(answer.seconds)} the training time."
+    return f"It costs {times(answer.cost)} the GFLOPs and {times(answer.seconds)} the training time."
+
+
+def _across(factor: Factor, conclusion: Conclusion) -> list[str]:
+    ranks = conclusion.ranks
     if ranks is not None and ranks.p == ranks.p:
-        said.append(
-            f"Across {len(ranks.datasets)} datasets the {len(ranks.ranks)} patch sizes"
-            f" {'differ' if ranks.p < 0.05 else 'cannot be told apart'} (Friedman, {p_equals(ranks.p)})."
-        )
-    elif len(setting.gains) == 1:
-        said.append("One dataset only: no test across datasets is possible.")
-    return said
+        verb = "differ" if ranks.p < 0.05 else "cannot be told apart"
+        levels = f"{len(ranks.ranks)} {plural(factor.label)}"
+        return [f"Across {len(ranks.datasets)} datasets the {levels} {verb} (Friedman, {p_equals(ranks.p)})."]
+    if len(conclusion.gains) == 1:
+        return ["One dataset only: no test across datasets is possible."]
+    return []
 
 
-def _frugal(answer: Answer) -> list[str]:
+def _frugal(factor: Factor, answer: Answer) -> list[str]:
     if answer.frugal == answer.chosen:
         return []
+    if abs(answer.frugal_cost - 1) < SAME and abs(answer.cost - 1) < SAME:
+        price = f"{times(answer.frugal_seconds)} the training time"
+    else:
+        price = f"{times(answer.frugal_cost)} the GFLOPs"
+    if answer.frugal == answer.baseline:
+        return [f"If cost matters: {factor.phrase(answer.frugal)} is within a point of it on validation."]
     return [
-        f"If cost matters: patch size {answer.frugal} is within a point of it on validation, and on the test split"
-        f" {points(answer.frugal_gain)} points against patch size {answer.baseline} for"
-        f" {times(answer.frugal_cost)} the GFLOPs."
+        f"If cost matters: {factor.phrase(answer.frugal)} is within a point of it on validation, and on the test split"
+        f" {points(answer.frugal_gain)} points against {factor.phrase(answer.baseline)} for {price}."
     ]
 
 
-def _ensemble(findings: Findings, setting: Setting, answer: Answer) -> list[str]:
+def _ensemble(findings: Findings, conclusion: Conclusion, answer: Answer) -> list[str]:
+    """The default ensemble against the chosen level, where all datasets of the answer have the same one."""
+    score = f"test_{findings.metric.name}_mean"
     cells = findings.cells[findings.cells["dataset_label"].isin(answer.datasets)]
-    keys = [key for key in setting.gains.columns if key in cells.columns and key in findings.fields]
-    for key in keys:
-        cells = cells[cells[key] == setting.gains[key].iloc[0]]
-    wide = cells.pivot_table(index="dataset_label", columns="patch", values=[f"test_{HEADLINE}_mean", "gflops_mean"])
-    score, gflops = wide[f"test_{HEADLINE}_mean"], wide["gflops_mean"]
-    names = [str(patch) for patch in score.columns if "+" in str(patch)]
-    if len(names) != 1 or score[names[0]].isna().any():
+    for name, level in conclusion.setting.items():
+        cells = cells[cells[name] == level]
+    together = cells[cells["kind"] == ENSEMBLE].set_index("dataset_label")
+    names = together["level"].unique()
+    if conclusion.averaged or len(names) != 1 or len(together) != len(answer.datasets) or together[score].isna().any():
         return []
-    (name,) = names
-    difference = float((score[name] - score[str(answer.chosen)]).mean())
-    cost = float(gflops[name].mean() / gflops[str(answer.chosen)].mean())
+    alone = cells[cells["level"] == answer.chosen].set_index("dataset_label")
+    gain = float((together[score] - alone[score]).mean())
+    cost = float(together["gflops_mean"].mean() / alone["gflops_mean"].mean())
+    members = f"{plural(findings.factor.label)} {names[0]}" if findings.factor.ordered else names[0]
     return [
-        f"The ensemble of patch sizes {name} (mean probability) scores {points(difference)} points against patch size"
-        f" {answer.chosen} alone, for {times(cost)} its GFLOPs."
+        f"The ensemble of {members} (mean probability) scores {points(gain)} points against"
+        f" {findings.factor.phrase(answer.chosen)} alone, for {times(cost)} its GFLOPs."
     ]
 
 
-def _best_gain(setting: Setting) -> list[str]:
-    gains = setting.gains
-    known = gains.dropna(subset="best_gain").sort_values("best_gain")
-    if known.empty:
+def _best_gain(findings: Findings, conclusion: Conclusion) -> list[str]:
+    """The largest gain on the test split, as papers state it, and beside it what a paper states of these datasets."""
+    factor, lower = findings.factor, findings.metric.lower_is_better
+    known = conclusion.gains.dropna(subset="best_gain")
+    known = known[known["best"] != known["baseline"]].sort_values("best_gain", ascending=lower)
+    said = []
+    if len(known):
+        best = known.iloc[0]
+        said.append(
+            f"Largest gain of any {factor.label} over the baseline, read from the test split as papers do:"
+            f" {points(best['best_gain'])} points ({best['dataset_label']}, {factor.phrase(best['best'])} against"
+            f" {factor.phrase(best['baseline'])}, {percent(best['baseline_score'])} to"
+            f" {percent(best['baseline_score'] + best['best_gain'])})."
+        )
+    return [*said, *_expected(findings, conclusion)]
+
+
+def _expected(findings: Findings, conclusion: Conclusion) -> list[str]:
+    """What publications state of these datasets, and of no other."""
+    if findings.factor != findings.results.factors[0]:
         return []
-    best = known.iloc[-1]
-    said = (
-        f"Largest gain of any patch size over the largest one, read from the test split as papers do:"
-        f" {points(best['best_gain'])} points ({best['dataset_label']}, patch {best['best']} against"
-        f" {best['baseline']}, {percent(best['baseline_score'])} to"
-        f" {percent(best['baseline_score'] + best['best_gain'])})."
-    )
-    figure, sizes = PAPER_GAINS[int(best["dimensions"])]
-    return [f"{said} The paper states up to {figure} in {best['dimensions']}D, {sizes} (arXiv 2602.18614)."]
+    here = set(conclusion.gains["dataset"])
+    expectations = [one for one in findings.results.expect if here <= set(one.datasets)]
+    return [f"{one.says} ({one.source})." for one in expectations]

@@ -4,32 +4,24 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from raypatch.data.catalog import Task
-from raypatch.tasks.metrics import Label, Probability, confusion_matrices, recalls
+from raypatch.tasks import Label, Probability, Task
 
 BINS = 15
 
 
-def class_figures(probability: Probability, label: Label, task: Task, classes: tuple[str, ...]) -> pd.DataFrame:
+def class_scores(probability: Probability, label: Label, task: Task, classes: tuple[str, ...]) -> pd.DataFrame:
     """Return one row per class: class, images (count), recall, precision and F1 (0 to 1, NaN where undefined).
 
-    Multilabel: of each label's presence. F1 is undefined where the class neither occurs nor is predicted.
+    F1 is undefined where the class neither occurs nor is predicted.
     """
-    matrices = confusion_matrices(probability, label, task)
-    if task == "multilabel":
-        images, predicted, right = matrices[:, 1].sum(axis=1), matrices[:, :, 1].sum(axis=1), matrices[:, 1, 1]
-        recall = recalls(matrices)[:, 1]
-    else:
-        (matrix,) = matrices
-        images, predicted, right = matrix.sum(axis=1), matrix.sum(axis=0), np.diagonal(matrix)
-        recall = recalls(matrices)[0]
+    counts = task.class_counts(probability, label)
     return pd.DataFrame(
         {
             "class": classes,
-            "images": images,
-            "recall": recall,
-            "precision": _ratio(right, predicted),
-            "f1": _ratio(2 * right, images + predicted),
+            "images": counts.images,
+            "recall": _ratio(counts.right, counts.images),
+            "precision": _ratio(counts.right, counts.predicted),
+            "f1": _ratio(2 * counts.right, counts.images + counts.predicted),
         }
     )
 
@@ -38,14 +30,6 @@ def _ratio(part: NDArray[np.int64], whole: NDArray[np.int64]) -> NDArray[np.floa
     out = np.full(part.shape, np.nan)
     np.divide(part, whole, out=out, where=whole > 0)
     return out
-
-
-def confidences(probability: Probability, label: Label, task: Task) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Return the probability of what was predicted and whether it was right: (N,), multilabel (N x C,)."""
-    if task == "multilabel":
-        flat, truth = probability.ravel().astype(np.float64), label.ravel().astype(bool)
-        return np.maximum(flat, 1 - flat), (flat > 0.5) == truth
-    return probability.max(axis=1).astype(np.float64), probability.argmax(axis=1) == label
 
 
 def reliability(confidence: NDArray[np.float64], right: NDArray[np.bool_], bins: int = BINS) -> pd.DataFrame:
@@ -69,14 +53,3 @@ def expected_calibration_error(bins: pd.DataFrame) -> float:
     """Return the mean distance of accuracy and confidence over the predictions (Guo et al., ICML 2017), 0 to 1."""
     share = bins["predictions"] / bins["predictions"].sum()
     return float((share * (bins["accuracy"] - bins["confidence"]).abs()).sum())
-
-
-def brier_score(probability: Probability, label: Label, task: Task) -> float:
-    """Return half the squared distance of probabilities and truth per image, 0 (best) to 1; multilabel: label mean.
-
-    For two classes this is the mean squared error of the probability of class 1.
-    """
-    squares = probability.astype(np.float64)
-    if task == "multilabel":
-        return float(((squares - label) ** 2).mean())
-    return float(((squares - np.eye(probability.shape[1])[label]) ** 2).sum(axis=1).mean() / 2)

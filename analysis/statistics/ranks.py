@@ -1,4 +1,4 @@
-"""Tests across datasets: do patch sizes rank differently (Friedman), and which pairs differ (Nemenyi, Wilcoxon-Holm).
+"""Tests across datasets: do levels rank differently (Friedman), and which pairs differ (Nemenyi, Wilcoxon-Holm).
 
 After Demšar, Statistical Comparisons of Classifiers over Multiple Data Sets, JMLR 7, 2006.
 """
@@ -16,12 +16,12 @@ ALPHA = 0.05
 
 @dataclass(frozen=True)
 class RankTest:
-    """Ranks of k patch sizes over n datasets, 1 the best, and what tests say of them.
+    """Ranks of k levels over n datasets, 1 the best, and what tests say of them.
 
-    ranks: mean rank by patch size, best first. statistic, p: Friedman's; NaN where k < 3, n < 2 or all scores are
+    ranks: mean rank by level, best first. statistic, p: Friedman's; NaN where k < 3, n < 2 or all scores are
     equal. critical_difference: mean ranks that differ by more differ significantly at 5 % (Nemenyi).
     nemenyi: p-values, (k, k). wilcoxon: one row per pair: first, second, median (of first - second, score units),
-    p, p_holm. left_out: datasets without a score for every patch size.
+    p, p_holm. left_out: datasets without a score for every level.
     """
 
     datasets: tuple[str, ...]
@@ -35,16 +35,14 @@ class RankTest:
 
 
 def compare_ranks(scores: pd.DataFrame) -> RankTest:
-    """Compare the columns (patch sizes) of `scores`, (n datasets, k patch sizes), higher is better.
+    """Compare the columns (levels) of `scores`, (n datasets, k patch sizes), higher is better.
 
-    Rows with a NaN are left out. Raises ValueError below two datasets or two patch sizes.
+    Rows with a NaN are left out. Raises ValueError below two datasets or two levels.
     """
     complete = scores.dropna()
     n, k = complete.shape
     if n < 2 or k < 2:
-        raise ValueError(
-            f"a test across datasets needs two datasets with every patch size and two patch sizes, not {n} and {k}"
-        )
+        raise ValueError(f"a test across datasets needs two datasets with every level and two levels, not {n} and {k}")
     ranks = complete.rank(axis=1, ascending=False).mean().sort_values(kind="stable")
     statistic, p = _friedman(complete)
     return RankTest(

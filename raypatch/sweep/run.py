@@ -15,14 +15,14 @@ from raypatch.files import hold_lock, write_atomically
 from raypatch.results import SweepPaths, SweepRecord, read_sweep, write_json
 from raypatch.study import Study
 from raypatch.sweep.executors.executor import Executor, open_executor
+from raypatch.sweep.executors.preflight import check_address, check_monitoring, check_space
 from raypatch.sweep.plan import plan_sweep, rough_seconds
-from raypatch.sweep.preflight import check_address, check_monitoring, check_space
 from raypatch.sweep.record import complete_record, make_record
 from raypatch.sweep.session import ExecutorOptions, Session
 from raypatch.sweep.source import TrialSource, open_source
 from raypatch.sweep.stop import StopRequest
 from raypatch.sweep.tuning.recipes import describe_search, summarize_search, write_recipes
-from raypatch.sweep.watch.display import make_display
+from raypatch.sweep.watch.choose import make_display
 
 __all__ = ["ExecutorOptions", "Outcome", "resume_sweep", "run_sweep"]
 

@@ -1,23 +1,24 @@
 """Ensembles: nothing gained from copies, weights and members from validation alone, cost of what runs."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import optimize
 
-from raypatch.analysis.answer.cells import default_members
-from raypatch.analysis.load import load_trials
-from raypatch.analysis.statistics.ensembles import (
-    RULES,
-    combine,
-    fit_combination,
-    fit_mixture,
-    patch_ensembles,
+from raypatch.analysis.answer.cells import ask
+from raypatch.analysis.answer.ensembles import (
+    default_members,
+    join_levels,
+    level_ensembles,
     score_ensembles,
-    select_greedily,
+    sort_members,
 )
+from raypatch.analysis.load import load_study, load_trials
+from raypatch.analysis.statistics.ensembles import RULES, combine, fit_combination, fit_mixture, select_greedily
 from raypatch.analysis.statistics.stacks import MisalignedError, Stack, load_predictions
+from raypatch.factors import factor_of_axis, factor_of_field
 from raypatch.results import SweepPaths, write_predictions
-from raypatch.tasks.metrics import log_loss, predicted_classes, score
+from raypatch.tasks import find_metric, find_task
 
 from made_runs import made_configs, write_run
 
@@ -41,26 +42,36 @@ def run(tmp_path_factory):
     return write_run(tmp_path_factory.mktemp("runs") / "made", configs)
 
 
+HEADLINE = find_metric("balanced_accuracy")
+
+
+def question_of(run):
+    results = load_study(run)
+    return ask(results, results.factors[0])
+
+
 @pytest.mark.parametrize("task", ["multiclass", "multilabel"])
 @pytest.mark.parametrize("copies", [1, 3])
 @pytest.mark.parametrize("rule", RULES)
 def test_ensemble_of_one_member_or_of_copies_equals_the_member(rule, copies, task):
     one = made_stack(1, task=task)
     stack = Stack(one.index, one.label, np.repeat(one.probability, copies, axis=0))
-    combination = fit_combination(rule, stack, task)
-    found = combine(combination, stack.probability, task)
+    combination = fit_combination(rule, stack, find_task(task))
+    found = combine(combination, stack.probability, find_task(task))
     assert combination.weights.sum() == pytest.approx(1)
-    np.testing.assert_array_equal(predicted_classes(found, task), predicted_classes(one.probability[0], task))
+    np.testing.assert_array_equal(find_task(task).predicted(found), find_task(task).predicted(one.probability[0]))
     if rule != "vote":
         np.testing.assert_allclose(found, one.probability[0], atol=1e-6)
-        assert score(found, one.label, task).auc == pytest.approx(score(one.probability[0], one.label, task).auc)
+        wanted = find_task(task).score(one.probability[0], one.label)["auc"]
+        assert find_task(task).score(found, one.label)["auc"] == pytest.approx(wanted)
 
 
 @pytest.mark.parametrize("task", ["multiclass", "multilabel"])
 @pytest.mark.parametrize("members", [2, 3, 4])
 def test_vote_follows_the_majority_and_settles_ties_by_the_mean(members, task):
     stack = made_stack(members, seed=members, task=task)
-    found = predicted_classes(combine(fit_combination("vote", stack, task), stack.probability, task), task)
+    known = find_task(task)
+    found = known.predicted(combine(fit_combination("vote", stack, known), stack.probability, known))
     mean = stack.probability.mean(axis=0)
     if task == "multilabel":
         ballots = (stack.probability > 0.5).sum(axis=0)
@@ -74,7 +85,8 @@ def test_vote_follows_the_majority_and_settles_ties_by_the_mean(members, task):
 @pytest.mark.parametrize("rule", RULES)
 def test_combined_probabilities_are_a_distribution(rule):
     stack = made_stack(5)
-    found = combine(fit_combination(rule, stack, "multiclass"), stack.probability, "multiclass")
+    task = find_task("multiclass")
+    found = combine(fit_combination(rule, stack, task), stack.probability, task)
     np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-5)
     assert found.min() >= 0
 
@@ -85,9 +97,9 @@ def test_mixture_weights_have_the_least_validation_loss(task):
 
     def loss(weights):
         mixed = np.tensordot(weights, stack.probability.astype(np.float64), axes=1)
-        return log_loss(mixed, stack.label, task)
+        return find_task(task).log_loss(mixed, stack.label)
 
-    found = fit_mixture(stack, task, steps=20_000)
+    found = fit_mixture(stack, find_task(task), steps=20_000)
     reference = optimize.minimize(
         loss,
         np.full(4, 0.25),
@@ -100,10 +112,11 @@ def test_mixture_weights_have_the_least_validation_loss(task):
 
 def test_greedy_selection_is_no_worse_than_the_best_member_and_prefers_good_ones():
     stack = made_stack(6, seed=5)
-    weights = select_greedily(stack, "multiclass")
-    losses = [log_loss(member, stack.label, "multiclass") for member in stack.probability]
+    task = find_task("multiclass")
+    weights = select_greedily(stack, task)
+    losses = [task.log_loss(member, stack.label) for member in stack.probability]
     mixed = np.tensordot(weights, stack.probability.astype(np.float64), axes=1)
-    assert log_loss(mixed, stack.label, "multiclass") <= min(losses) + 1e-9
+    assert task.log_loss(mixed, stack.label) <= min(losses) + 1e-9
     assert weights[np.argmin(losses)] > 0
 
 
@@ -119,40 +132,42 @@ def test_choice_does_not_look_at_the_test_split(run, tmp_path):
             splits | {"test": type(test)(test.index, test.label, shuffled)},
         )
     after = score_ensembles(trials, ["dataset", "seed"], RULES)
-    assert list(after["weights"]) == list(before["weights"])
+    assert list(after["member_weights"]) == list(before["member_weights"])
     assert not np.allclose(after["test_auc"], before["test_auc"])
 
 
-def test_patch_ensemble_is_the_mean_of_the_same_seed_and_costs_the_sum(run):
-    trials = load_trials(run)
-    found = patch_ensembles(trials).query("dataset == 'vesselmnist3d'").set_index("seed")
-    assert list(found["patch"]) == ["1+2+4"] * 3
+def test_ensemble_of_levels_is_the_mean_of_the_same_seed_and_costs_the_sum(run):
+    question = question_of(run)
+    trials = question.trials
+    found = level_ensembles(question, trials, HEADLINE).query("dataset == 'vesselmnist3d'").set_index("seed")
+    assert list(found["level"]) == ["1+2+4"] * 3
     members = trials.query("dataset == 'vesselmnist3d' and seed == 1 and patch_size in (1, 2, 4)")
     assert found.loc[1, "gflops"] == pytest.approx(members["gflops"].sum())
     stack = [load_predictions(run, trial_id, "test") for trial_id in members["trial_id"]]
     mean = np.mean([one.probability for one in stack], axis=0)
-    wanted = score(mean, stack[0].label, "binary")
-    assert found.loc[1, "test_balanced_accuracy"] == pytest.approx(wanted.balanced_accuracy)
-    assert found.loc[1, "test_auc"] == pytest.approx(wanted.auc)
+    wanted = find_task("binary").score(mean, stack[0].label)
+    assert found.loc[1, "test_balanced_accuracy"] == pytest.approx(wanted["balanced_accuracy"])
+    assert found.loc[1, "test_auc"] == pytest.approx(wanted["auc"])
 
 
 def test_member_without_weight_costs_nothing(run):
     trials = load_trials(run).query("dataset == 'vesselmnist3d' and seed == 0")
     for row in score_ensembles(trials, ["dataset", "seed"], ("greedy", "weighted")).to_dict("records"):
-        used = trials[trials["trial_id"].isin(row["members"])]
-        assert len(row["weights"]) == len(row["members"]) == len(used)
+        used = trials[trials["trial_id"].isin(row["member_ids"])]
+        assert len(row["member_weights"]) == len(row["member_ids"]) == len(used)
         assert row["gflops"] == pytest.approx(used["gflops"].sum())
 
 
 def test_members_by_seed(run):
-    found = score_ensembles(load_trials(run), ["dataset", "patch_size"])
+    found = score_ensembles(load_trials(run), ["dataset", "level"])
     assert len(found) == 8
-    assert set(found["members"].map(len)) == {3}
+    assert set(found["member_ids"].map(len)) == {3}
 
 
 def test_seed_without_all_members_gives_no_ensemble(run):
-    trials = load_trials(run).query("dataset == 'vesselmnist3d' and not (seed == 2 and patch_size == 2)")
-    assert sorted(patch_ensembles(trials)["seed"]) == [0, 1]
+    question = question_of(run)
+    trials = question.trials.query("dataset == 'vesselmnist3d' and not (seed == 2 and level == '2')")
+    assert sorted(level_ensembles(question, trials, HEADLINE)["seed"]) == [0, 1]
 
 
 def test_other_images_are_refused(run):
@@ -160,8 +175,29 @@ def test_other_images_are_refused(run):
         score_ensembles(load_trials(run).query("seed == 0"), ["seed"])
 
 
-def test_default_members_are_those_of_the_paper_or_the_smallest():
-    assert default_members([28, 14, 7, 4, 2, 1]) == (1, 2, 4)
-    assert default_members([14, 7, 28, 4]) == (4, 7, 14)
-    assert default_members([14, 7, 14]) == (7, 14)
-    assert default_members([7, 7]) == ()
+def members_of(factor, **validation):
+    return default_members(factor, pd.Series(validation))
+
+
+def test_members_of_an_ordered_factor_are_its_last_levels_which_are_the_papers_patch_sizes():
+    sizes = factor_of_field("patch_size", [28, 14, 7, 4, 2, 1])
+    assert members_of(sizes, **dict.fromkeys(sizes.names, 0.5)) == ("4", "2", "1")
+    assert members_of(sizes, **{"14": 0.9, "7": 0.1, "28": 0.9, "4": 0.1}) == ("14", "7", "4")
+    assert members_of(sizes, **{"14": 0.5, "7": 0.5}) == ("14", "7")
+    assert members_of(sizes, **{"7": 0.5}) == ()
+
+
+def test_members_of_another_factor_are_all_levels_or_the_three_best_on_validation():
+    backbones = factor_of_axis("backbone", {name: {"model": name} for name in "abcd"})
+    assert members_of(backbones, a=0.1, b=0.2, c=0.3) == ("a", "b", "c")
+    assert members_of(backbones, a=0.4, b=0.2, c=0.3, d=0.5) == ("a", "c", "d")
+    validation = pd.Series({"a": 0.4, "b": 0.2, "c": 0.3, "d": 0.5})
+    assert default_members(backbones, validation, lower=True) == ("a", "b", "c")
+
+
+def test_members_are_named_from_the_smallest_number(run):
+    question = question_of(run)
+    ordered = sort_members(question.trials, question.factor)
+    assert list(dict.fromkeys(ordered["level"])) == ["1", "2", "4", "14"]
+    assert join_levels(["1", "2"]) == "1+2"
+    assert join_levels(["ResNet-18", "ViT-B/16"]) == "ResNet-18 + ViT-B/16"

@@ -7,11 +7,11 @@ import pytest
 
 from raypatch.analysis.answer.findings import conclude
 from raypatch.analysis.load import load_epochs, load_study
-from raypatch.analysis.show.figures import draw_plot, panel_svg
-from raypatch.analysis.show.panels import INK, PALETTE, style_of
-from raypatch.analysis.show.plots import make_plots
+from raypatch.analysis.show.plots.figure import draw_plot, panel_svg
+from raypatch.analysis.show.plots.findings import factor_plots, trial_plots
+from raypatch.analysis.show.plots.style import INK, PALETTE, style_of
 
-from made_runs import made_configs, write_run
+from made_runs import STUDIES, made_configs, write_run, write_study
 
 
 def ids(svg):
@@ -21,20 +21,20 @@ def ids(svg):
 @pytest.fixture(scope="module")
 def findings(tmp_path_factory):
     configs = made_configs(["breastmnist", "retinamnist", "vesselmnist3d"], [28, 14, 7], 2, epochs=5)
-    return conclude(load_study(write_run(tmp_path_factory.mktemp("runs") / "made", configs, images=80)), 50)
+    return conclude(load_study(write_run(tmp_path_factory.mktemp("runs") / "made", configs, images=80)), resamples=50)
 
 
 @pytest.fixture(scope="module")
 def plots(findings):
-    return {plot.name: plot for plot in make_plots(findings)}
+    return {plot.name: plot for plot in (*factor_plots(findings), *trial_plots(findings))}
 
 
 def test_score_plot_shows_means_within_their_intervals(findings, plots):
-    data = plots["scores_by_patch_size"].data.set_index(["panel", "metric", "patch_size"])
+    data = plots["scores_by_patch_size"].data.set_index(["panel", "metric", "level"])
     assert len(data) == 3 * 3 * 3
     assert ((data["low"] <= data["mean"]) & (data["mean"] <= data["high"])).all()
     trials = findings.trials.query("dataset == 'retinamnist' and patch_size == 7")
-    assert data.loc[("retinamnist", "auc", 7), "mean"] == pytest.approx(trials["test_auc"].mean())
+    assert data.loc[("retinamnist", "auc", "7"), "mean"] == pytest.approx(trials["test_auc"].mean())
 
 
 def test_pareto_front_is_what_nothing_cheaper_beats(plots):
@@ -43,14 +43,14 @@ def test_pareto_front_is_what_nothing_cheaper_beats(plots):
         for row in panel.itertuples():
             cheaper = panel[panel["gflops"] < row.gflops]
             assert row.front == (not (cheaper["score"] >= row.score).any())
-    assert set(data.loc[data["ensemble"], "patch"]) == {"7+14+28"}
+    assert set(data.loc[data["kind"] == "ensemble", "level"]) == {"7+14+28"}
 
 
 def test_learning_curves_are_mean_and_range_over_seeds(findings, plots):
-    data = plots["learning_curves"].data.set_index(["panel", "patch_size", "epoch"])
+    data = plots["learning_curves"].data.set_index(["panel", "level", "epoch"])
     epochs = load_epochs(findings.trials)
-    losses = epochs.query("dataset == 'breastmnist' and patch_size == 14 and epoch == 3")["val_loss"]
-    row = data.loc[("breastmnist", 14, 3)]
+    losses = epochs.query("dataset == 'breastmnist' and level == '14' and epoch == 3")["val_loss"]
+    row = data.loc[("breastmnist", "14", 3)]
     assert [row["mean"], row["low"], row["high"]] == pytest.approx([losses.mean(), losses.min(), losses.max()])
 
 
@@ -110,3 +110,16 @@ def test_same_data_give_the_same_panel(plots):
 def test_lines_differ_in_colour_and_in_marker():
     styles = [style_of(place) for place in range(len(PALETTE))]
     assert len({colour for colour, _ in styles}) == len({marker for _, marker in styles}) == len(PALETTE)
+
+
+def test_long_names_of_levels_do_not_overlap(tmp_path):
+    study = STUDIES["backbones"]
+    grid = study["grid"] | {"dataset": ["breastmnist"], "seed": [0, 1]}
+    run = write_study(tmp_path, study | {"grid": grid}, images=60, epochs=2)
+    found = conclude(load_study(run), resamples=20)
+    plot = next(plot for plot in factor_plots(found) if plot.name == "scores_by_backbone")
+    figure = draw_plot(plot)
+    figure.canvas.draw()
+    labels = figure.axes[0].get_xticklabels()
+    assert {label.get_rotation() for label in labels} == {30.0}
+    assert figure.axes[0].lines[0].get_linestyle() == "None"

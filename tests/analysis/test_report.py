@@ -8,17 +8,16 @@ import subprocess
 import sys
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from raypatch.analysis.answer.findings import conclude
-from raypatch.analysis.compare import compare_runs
 from raypatch.analysis.load import load_study
 from raypatch.analysis.report import prepare_report, write_report
-from raypatch.analysis.show.page import render_page
+from raypatch.analysis.show.page.page import render_page
 from raypatch.analysis.statistics.stacks import load_predictions
 from raypatch.config import TrialConfig
 from raypatch.data.catalog import DatasetInfo
+from raypatch.factors import factor_of_field
 from raypatch.results import Predictions, SweepPaths, write_predictions
 
 from browser import Browser, find_chromium
@@ -34,13 +33,22 @@ from made_runs import (
 )
 
 DATASETS = ["breastmnist", "retinamnist", "vesselmnist3d", "adrenalmnist3d"]
+EXPECTED = (
+    {"says": "The paper states up to 12.78 % in 2D", "source": "a paper", "datasets": GRID[:7]},
+    {"says": "Other data gave 99 %", "source": "a paper", "datasets": ("bloodmnist",)},
+)
 EVIL = ("<script>alert(1)</script>", "a & b $x_1$ 50%", "ä|ö")
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "study"
     configs = made_configs(DATASETS, [14, 4, 2, 1], 2, epochs=4)
-    return write_run(tmp_path_factory.mktemp("runs") / "study", configs, images=80)
+    factor = factor_of_field("patch_size", [14, 4, 2, 1])
+    write_sweep(folder, configs, factors=[factor], expect=EXPECTED)
+    for config in configs:
+        write_trial(folder, config, images=80)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -61,12 +69,11 @@ def test_files_that_were_promised_exist_and_nothing_else(written):
     assert all(path.stat().st_size > 20 for path in written.files)
 
 
-def test_page_opens_with_the_answer_and_states_the_papers_figures_beside(page):
+def test_page_opens_with_the_answer_and_states_beside_it_what_a_paper_found_on_these_datasets(page):
     text = re.sub(r"<[^>]+>", " ", page)
     assert text.index("points of balanced accuracy against patch size 14") < text.index("bACC by patch size")
-    assert "up to 12.78 % in 2D" in text
-    assert "up to 23.78 % in 3D" in text
-    assert "arXiv 2602.18614" in text
+    assert text.count("The paper states up to 12.78 % in 2D (a paper).") == 1
+    assert "Other data gave" not in text
 
 
 def test_page_names_nothing_outside_itself(page):
@@ -89,7 +96,12 @@ def test_ids_are_unique(page):
 def test_markdown_and_latex_hold_every_table(written):
     markdown = (written.folder / "report.md").read_text("utf-8")
     latex = (written.folder / "tables.tex").read_text("utf-8")
-    for title in ("bACC by patch size, 2D", "AUC by patch size, 3D", "Ensembles", "Gain in balanced accuracy"):
+    for title in (
+        "bACC by patch size, 2D",
+        "AUC by patch size, 3D",
+        "Ensembles of patch sizes",
+        "Gain in balanced accuracy",
+    ):
         assert title in markdown
         assert title in latex
     for name in re.findall(r"\]\((figures/[^)]+)\)", markdown):
@@ -107,10 +119,10 @@ def test_choice_is_made_on_validation_and_worth_is_read_from_test(run):
     two = trials["dimensions"] == 2
     trials.loc[two & (trials["patch_size"] == 4), "val_balanced_accuracy"] = 0.999
     trials.loc[two & (trials["patch_size"] == 2), "test_balanced_accuracy"] = 1.0
-    flat = next(setting for setting in conclude(study, 50).settings if setting.label == "2D")
-    assert flat.answer.chosen == 4
-    assert set(flat.gains["chosen"]) == {4}
-    assert set(flat.gains["best"]) == {2}
+    flat = next(setting for setting in conclude(study, resamples=50).conclusions if setting.label == "2D")
+    assert flat.answer.chosen == "4"
+    assert set(flat.gains["chosen"]) == {"4"}
+    assert set(flat.gains["best"]) == {"2"}
     means = trials[two].groupby(["dataset", "patch_size"])["test_balanced_accuracy"].mean().unstack()
     assert flat.answer.gain[0] == pytest.approx((means[4] - means[14]).mean())
 
@@ -119,8 +131,8 @@ def test_cheaper_patch_size_that_is_as_good_is_named(run):
     study = load_study(run)
     trials = study.trials
     trials["val_balanced_accuracy"] = trials["patch_size"].map({14: 0.7, 4: 0.895, 2: 0.9, 1: 0.85})
-    answer = conclude(study, 50).settings[0].answer
-    assert (answer.chosen, answer.frugal) == (2, 4)
+    answer = conclude(study, resamples=50).conclusions[0].answer
+    assert (answer.chosen, answer.frugal) == ("2", "4")
     assert answer.frugal_cost < answer.cost
 
 
@@ -187,11 +199,11 @@ def test_one_trial_is_enough_for_a_report_without_an_answer(tmp_path):
     found = write_report([tmp_path], formats=["html"])
     assert found.folder == tmp_path / "report"
     assert not (found.folder / "report.md").exists()
-    assert "No answer yet" in found.text
+    assert "patch size 14 is the only patch size so far, there is nothing to compare" in found.text
     assert "One seed only: breastmnist" in found.text
 
 
-def test_patch_sizes_that_no_dataset_shares_give_no_answer(tmp_path):
+def test_levels_that_no_dataset_shares_give_no_answer(tmp_path):
     write_run(tmp_path, [made_config("breastmnist", 14, 0), made_config("retinamnist", 7, 0)], images=40)
     assert "No answer yet" in prepare_report([tmp_path], 20).text
 
@@ -214,13 +226,13 @@ def test_search_shows_the_chosen_configuration_and_every_other(tmp_path):
     found = prepare_report([tmp_path], 20)
     (search,) = [section for section in found.sections if section.anchor == "search"]
     choices, recipes = (table.data for table in search.tables)
-    assert list(choices["patch_size"]) == [14, 7]
+    assert list(choices["level"]) == ["14", "7"]
     assert set(choices["tried"]) == {2}
     assert len(recipes) == 4
     assert found.text.count("| breastmnist |") == 3
 
 
-def test_a_factor_of_the_study_gives_an_answer_for_each_of_its_values(tmp_path):
+def test_what_else_varies_gives_an_answer_for_each_setting_and_one_over_all(tmp_path):
     configs = [
         c
         for m in ("finetune", "linear_probe")
@@ -228,8 +240,8 @@ def test_a_factor_of_the_study_gives_an_answer_for_each_of_its_values(tmp_path):
     ]
     write_run(tmp_path, configs, images=60)
     text = prepare_report([tmp_path], 20).text
-    assert "2D, method=finetune: " in text
-    assert "2D, method=linear_probe: " in text
+    assert "2D, fine-tuning: " in text
+    assert "2D, linear probe: " in text
 
 
 def test_names_from_files_cannot_break_the_page(tmp_path):
@@ -243,7 +255,7 @@ def test_names_from_files_cannot_break_the_page(tmp_path):
     for config in configs:
         write_trial(tmp_path, config, info=info)
     found = prepare_report([tmp_path], 20)
-    html = render_page(found.title, found.lead, found.statements, found.notes, found.sections)
+    html = render_page(found)
     assert "<script" not in html
     assert "&lt;script&gt;" in html
     assert "own_set" in html
@@ -254,38 +266,6 @@ def test_several_runs_make_one_study(run, tmp_path):
     found = prepare_report([run, other], 20)
     assert "| pneumoniamnist |" in found.text
     assert found.title == "Which patch size? study, more"
-
-
-class TestCompare:
-    def test_same_trials_do_not_differ(self, run, tmp_path):
-        found = compare_runs(run, run, tmp_path)
-        table = pd.read_csv(tmp_path / "compare.csv")
-        assert len(table) == 16
-        assert set(table["p"]) == {1.0}
-        assert "The recipes of the two runs are the same." in found.text
-
-    def test_runs_are_paired_cell_by_cell_and_the_recipe_difference_is_named(self, run, tmp_path):
-        other = write_run(tmp_path / "other", made_configs(["breastmnist"], [14, 4], 3, lr=3e-4, epochs=4), images=80)
-        found = compare_runs(run, other, tmp_path / "out")
-        table = pd.read_csv(tmp_path / "out" / "compare.csv")
-        assert list(table["patch_size"]) == [14, 4]
-        assert list(table["seeds_second"]) == [3, 3]
-        assert "- lr: 0.0001 in study; 0.0003 in other." in found.text
-        assert "14 cells are in study alone" in found.text
-        assert table["p"].notna().all()
-
-    def test_other_test_images_are_not_tested_but_said(self, run, tmp_path):
-        other = write_run(tmp_path / "other", made_configs(["breastmnist"], [14], 2, lr=3e-4), images=60)
-        assert "hold different test images; not tested" in compare_runs(run, other, tmp_path / "out").text
-
-    def test_nothing_in_common_is_refused(self, run, tmp_path):
-        other = write_run(tmp_path / "other", made_configs(["pneumoniamnist"], [14], 1), images=40)
-        with pytest.raises(ValueError, match="nothing to compare"):
-            compare_runs(run, other)
-
-    def test_unknown_metric_is_refused(self, run):
-        with pytest.raises(ValueError, match="unknown metric 'f1'"):
-            compare_runs(run, run, metric="f1")
 
 
 @pytest.fixture(scope="module")

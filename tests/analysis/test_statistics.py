@@ -10,17 +10,18 @@ from scipy import stats
 from sklearn import metrics as reference
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from raypatch.analysis.statistics.diagnostics import (
-    brier_score,
-    class_figures,
-    confidences,
-    expected_calibration_error,
-    reliability,
-)
+from raypatch.analysis.statistics.diagnostics import class_scores, expected_calibration_error, reliability
 from raypatch.analysis.statistics.ranks import compare_ranks, critical_difference
-from raypatch.analysis.statistics.resampling import bootstrap_difference, bootstrap_score, draw_images, resample_scores
+from raypatch.analysis.statistics.resampling import (
+    average,
+    bootstrap_difference,
+    difference,
+    draw_images,
+    resample_mean,
+    resample_scores,
+)
 from raypatch.analysis.statistics.stacks import MisalignedError, Stack
-from raypatch.tasks.metrics import score
+from raypatch.tasks import find_metric, find_task
 
 
 def made_stack(members=1, images=200, classes=3, seed=0, strength=0.6, rounded=False):
@@ -35,6 +36,26 @@ def made_multilabel(images=150, labels=4):
     rng = np.random.default_rng(0)
     label = rng.integers(0, 2, (images, labels))
     return Stack(np.arange(images), label, (0.3 * label + 0.7 * rng.random((2, images, labels))).astype(np.float32))
+
+
+def strata_drawn(stack, task, resamples=1000):
+    return draw_images(find_task(task).strata(stack.label), resamples)
+
+
+def score(probability, label, task):
+    return find_task(task).score(probability, label)
+
+
+def scores_of(stack, task, metric, weights):
+    return resample_scores(stack, find_task(task), find_metric(metric), weights)
+
+
+def bootstrap_score(stack, task, metric, weights):
+    return resample_mean(stack, find_task(task), find_metric(metric), weights).interval
+
+
+def compare_stacks(first, second, task, metric, weights):
+    return bootstrap_difference(first, second, find_task(task), find_metric(metric), weights)
 
 
 class TestBootstrap:
@@ -52,23 +73,23 @@ class TestBootstrap:
         stack = made_stack(2, 60, classes, rounded=rounded)
         task = "binary" if classes == 2 else "multiclass"
         weights = draw_images(stack.label, 20)
-        found = {m: resample_scores(stack, task, m, weights) for m in ("accuracy", "balanced_accuracy", "auc")}
+        found = {m: scores_of(stack, task, m, weights) for m in ("accuracy", "balanced_accuracy", "auc")}
         for draw in range(20):
             drawn = np.repeat(np.arange(60), weights[:, draw].astype(int))
             for member in range(2):
                 wanted = score(stack.probability[member][drawn], stack.label[drawn], task)
                 for metric, values in found.items():
-                    assert values[member, draw] == pytest.approx(getattr(wanted, metric), abs=1e-5)
+                    assert values[member, draw] == pytest.approx(wanted[metric], abs=1e-5)
 
     def test_resampled_multilabel_scores_are_those_of_the_drawn_images(self):
         stack = made_multilabel()
-        weights = draw_images(stack.label, 10)
+        weights = strata_drawn(stack, "multilabel", 10)
         for metric in ("accuracy", "balanced_accuracy", "auc"):
-            found = resample_scores(stack, "multilabel", metric, weights)
+            found = scores_of(stack, "multilabel", metric, weights)
             for draw in range(10):
                 drawn = np.repeat(np.arange(150), weights[:, draw].astype(int))
                 wanted = score(stack.probability[1][drawn], stack.label[drawn], "multilabel")
-                assert found[1, draw] == pytest.approx(getattr(wanted, metric), abs=1e-5)
+                assert found[1, draw] == pytest.approx(wanted[metric], abs=1e-5)
 
     def test_interval_equals_scipys(self):
         stack = made_stack(1, 400, 2, strength=0.2)
@@ -82,7 +103,7 @@ class TestBootstrap:
             n_resamples=4000,
             rng=np.random.default_rng(0),
         ).confidence_interval
-        assert found.estimate == pytest.approx(score(stack.probability[0], stack.label, "binary").balanced_accuracy)
+        assert found.estimate == pytest.approx(score(stack.probability[0], stack.label, "binary")["balanced_accuracy"])
         assert found.low == pytest.approx(wanted.low, abs=0.006)
         assert found.high == pytest.approx(wanted.high, abs=0.006)
 
@@ -95,7 +116,7 @@ class TestBootstrap:
             for s, share in ((better, 0.8), (worse, 0.7))
         )
         weights = draw_images(label, 4000)
-        found = bootstrap_difference(better, worse, "binary", "accuracy", weights)
+        found = compare_stacks(better, worse, "binary", "accuracy", weights)
         right = [s.probability[0].argmax(axis=1) == 0 for s in (better, worse)]
         wanted = stats.bootstrap(
             (right[0].astype(float) - right[1],), np.mean, method="percentile", n_resamples=4000, rng=rng
@@ -106,14 +127,14 @@ class TestBootstrap:
 
     def test_no_difference_to_itself(self):
         stack = made_stack()
-        found = bootstrap_difference(stack, stack, "multiclass", "auc", draw_images(stack.label))
+        found = compare_stacks(stack, stack, "multiclass", "auc", draw_images(stack.label))
         assert (found.estimate, found.low, found.high, found.p) == (0, 0, 0, 1)
 
     def test_difference_is_antisymmetric_and_clear_ones_are_significant(self):
         good, bad = made_stack(1, strength=1.0, seed=1), made_stack(1, strength=0.1, seed=2)
         weights = draw_images(good.label)
-        one = bootstrap_difference(good, bad, "multiclass", "accuracy", weights)
-        other = bootstrap_difference(bad, good, "multiclass", "accuracy", weights)
+        one = compare_stacks(good, bad, "multiclass", "accuracy", weights)
+        other = compare_stacks(bad, good, "multiclass", "accuracy", weights)
         assert one.p == other.p < 0.01
         assert (one.estimate, one.low, one.high) == pytest.approx((-other.estimate, -other.high, -other.low))
 
@@ -132,7 +153,7 @@ class TestBootstrap:
         found = bootstrap_score(stack, "multiclass", "auc", draw_images(stack.label, 20))
         assert math.isnan(found.estimate)
         assert math.isnan(found.low)
-        assert math.isnan(bootstrap_difference(stack, stack, "multiclass", "auc", draw_images(stack.label, 20)).p)
+        assert math.isnan(compare_stacks(stack, stack, "multiclass", "auc", draw_images(stack.label, 20)).p)
 
     def test_single_class_still_has_an_accuracy(self):
         stack = made_stack(1, 50, 2)
@@ -140,11 +161,19 @@ class TestBootstrap:
         found = bootstrap_score(stack, "binary", "balanced_accuracy", draw_images(stack.label, 100))
         assert found.low <= found.estimate <= found.high
 
+    def test_the_mean_of_settings_is_resampled_on_the_same_images(self):
+        good, bad = made_stack(2, strength=1.0, seed=1), made_stack(2, strength=0.1, seed=2)
+        weights = draw_images(good.label, 200)
+        parts = [resample_mean(one, find_task("multiclass"), find_metric("accuracy"), weights) for one in (good, bad)]
+        both = average(parts)
+        assert both.estimate == pytest.approx((parts[0].estimate + parts[1].estimate) / 2)
+        np.testing.assert_allclose(both.drawn, (parts[0].drawn + parts[1].drawn) / 2)
+        assert difference(both, both).estimate == 0
+        assert average(parts[:1]).interval == parts[0].interval
+
     def test_other_images_are_refused(self):
         with pytest.raises(MisalignedError):
-            bootstrap_difference(
-                made_stack(), made_stack(images=100), "multiclass", "auc", draw_images(made_stack().label)
-            )
+            compare_stacks(made_stack(), made_stack(images=100), "multiclass", "auc", draw_images(made_stack().label))
 
 
 def made_scores(n, k, seed=0, effect=0.3):
@@ -189,7 +218,7 @@ class TestRanks:
         found = compare_ranks(scores)
         assert found.ranks[14] == found.ranks[28]
 
-    def test_two_patch_sizes_have_no_friedman_but_a_wilcoxon(self):
+    def test_two_levels_have_no_friedman_but_a_wilcoxon(self):
         found = compare_ranks(made_scores(6, 2, effect=2))
         assert math.isnan(found.p)
         assert found.wilcoxon["p"].iloc[0] == pytest.approx(2 / 2**6)
@@ -203,24 +232,24 @@ class TestRanks:
         assert found.datasets == ("a", "b", "d", "e")
 
     @pytest.mark.parametrize(("n", "k"), [(1, 6), (4, 1)])
-    def test_one_dataset_or_one_patch_size_is_refused(self, n, k):
+    def test_one_dataset_or_one_level_is_refused(self, n, k):
         with pytest.raises(ValueError, match="two datasets"):
             compare_ranks(made_scores(n, k))
 
 
 class TestDiagnostics:
-    def test_class_figures_equal_scikit_learn(self):
+    def test_class_scores_equal_scikit_learn(self):
         stack = made_stack(1, 100, 4)
-        found = class_figures(stack.probability[0], stack.label, "multiclass", tuple("abcd"))
+        found = class_scores(stack.probability[0], stack.label, find_task("multiclass"), tuple("abcd"))
         precision, recall, f1, images = reference.precision_recall_fscore_support(
             stack.label, stack.probability[0].argmax(axis=1)
         )
         np.testing.assert_allclose(found[["precision", "recall", "f1"]], np.c_[precision, recall, f1])
         np.testing.assert_array_equal(found["images"], images)
 
-    def test_multilabel_class_figures_equal_scikit_learn(self):
+    def test_multilabel_class_scores_equal_scikit_learn(self):
         stack = made_multilabel()
-        found = class_figures(stack.probability[0], stack.label, "multilabel", tuple("abcd"))
+        found = class_scores(stack.probability[0], stack.label, find_task("multilabel"), tuple("abcd"))
         precision, recall, f1, images = reference.precision_recall_fscore_support(
             stack.label, stack.probability[0] > 0.5
         )
@@ -229,7 +258,7 @@ class TestDiagnostics:
 
     def test_class_that_neither_occurs_nor_is_predicted_is_undefined(self):
         probability = np.array([[0.9, 0.1, 0], [0.2, 0.8, 0]])
-        found = class_figures(probability, np.array([0, 1]), "multiclass", ("a", "b", "c"))
+        found = class_scores(probability, np.array([0, 1]), find_task("multiclass"), ("a", "b", "c"))
         assert found.loc[2, ["recall", "precision", "f1"]].isna().all()
         assert found.loc[0, "f1"] == 1
 
@@ -238,7 +267,7 @@ class TestDiagnostics:
     def test_calibration_error_equals_torchmetrics(self, classes, rounded):
         stack = made_stack(1, 500, classes, strength=0.3, rounded=rounded)
         probability = stack.probability[0]
-        found = expected_calibration_error(reliability(*confidences(probability, stack.label, "multiclass")))
+        found = expected_calibration_error(reliability(*find_task("multiclass").confidences(probability, stack.label)))
         wanted = multiclass_calibration_error(
             torch.from_numpy(probability), torch.from_numpy(stack.label), classes, n_bins=15, norm="l1"
         )
@@ -252,18 +281,18 @@ class TestDiagnostics:
 
     def test_multilabel_calibration_counts_every_label(self):
         stack = made_multilabel()
-        bins = reliability(*confidences(stack.probability[0], stack.label, "multilabel"))
+        bins = reliability(*find_task("multilabel").confidences(stack.probability[0], stack.label))
         assert bins["predictions"].sum() == 150 * 4
 
     def test_brier_score_equals_scikit_learn(self):
         two = made_stack(1, 100, 2)
         wanted = reference.brier_score_loss(two.label, two.probability[0][:, 1])
-        assert brier_score(two.probability[0], two.label, "binary") == pytest.approx(wanted, abs=1e-6)
+        assert find_task("binary").brier(two.probability[0], two.label) == pytest.approx(wanted, abs=1e-6)
         four = made_stack(1, 100, 4)
         probability = four.probability[0].astype(np.float64)
         probability /= probability.sum(axis=1, keepdims=True)
         wanted = reference.brier_score_loss(four.label, probability, scale_by_half=True)
-        assert brier_score(probability, four.label, "multiclass") == pytest.approx(wanted, abs=1e-6)
+        assert find_task("multiclass").brier(probability, four.label) == pytest.approx(wanted, abs=1e-6)
         many = made_multilabel()
         wanted = np.mean([reference.brier_score_loss(many.label[:, k], many.probability[0][:, k]) for k in range(4)])
-        assert brier_score(many.probability[0], many.label, "multilabel") == pytest.approx(wanted, abs=1e-6)
+        assert find_task("multilabel").brier(many.probability[0], many.label) == pytest.approx(wanted, abs=1e-6)

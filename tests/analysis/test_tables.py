@@ -1,109 +1,63 @@
-"""Tables: what is averaged, what is marked, what is printed."""
+"""Tables: what is marked, what is printed, and that it holds in Markdown and LaTeX."""
 
 import math
 import shutil
 import subprocess
 
-import numpy as np
 import pandas as pd
 import pytest
 
-from raypatch.analysis.answer.cells import recipe_fields, select_recipes
-from raypatch.analysis.answer.findings import Answer
-from raypatch.analysis.answer.sentences import _how_sure
-from raypatch.analysis.load import load_trials
-from raypatch.analysis.show.render import Cell, Table, percent, points, significant, to_latex, to_markdown, write_csv
-from raypatch.analysis.show.tables import main_table, mark_best, metric_table, summarize_cells
-from raypatch.analysis.statistics.ensembles import patch_ensembles
+from raypatch.analysis.answer.findings import conclude
+from raypatch.analysis.load import load_study
+from raypatch.analysis.show.tables.latex import to_latex
+from raypatch.analysis.show.tables.scores import main_table, metric_table, recipes_table
+from raypatch.analysis.show.tables.table import Cell, Table, to_markdown, write_csv
+from raypatch.analysis.wording import points, significant
+from raypatch.tasks import find_metric
 
-from made_runs import made_config, made_configs, write_run
+from made_runs import made_configs, write_run
+
+AUC = find_metric("auc")
 
 
 @pytest.fixture(scope="module")
-def trials(tmp_path_factory):
+def findings(tmp_path_factory):
     configs = made_configs(["breastmnist", "vesselmnist3d"], [14, 7, 4], 3, epochs=2)
     configs += made_configs(["retinamnist"], [14], 1, epochs=2)
-    return load_trials(write_run(tmp_path_factory.mktemp("runs") / "made", configs))
+    return conclude(load_study(write_run(tmp_path_factory.mktemp("runs") / "made", configs)), resamples=20)
 
 
-def test_recipe_fields_are_those_that_differ_within_a_cell(tmp_path):
-    configs = made_configs(["breastmnist", "vesselmnist3d"], [14, 7], 2)
-    assert recipe_fields(load_trials(write_run(tmp_path / "one", configs, images=0))) == []
-    configs += made_configs(["breastmnist"], [14], 2, lr=3e-4)
-    assert recipe_fields(load_trials(write_run(tmp_path / "two", configs, images=0))) == ["lr"]
-
-
-def test_mean_and_sample_deviation_over_seeds(trials):
-    cells = summarize_cells(trials).set_index(["dataset", "patch_size"])
-    values = trials.query("dataset == 'breastmnist' and patch_size == 7")["test_auc"]
-    cell = cells.loc[("breastmnist", 7)]
-    assert cell["seeds"] == 3
-    assert cell["test_auc_mean"] == pytest.approx(np.mean(values))
-    assert cell["test_auc_std"] == pytest.approx(np.std(values, ddof=1))
-
-
-def test_one_seed_has_no_deviation(trials):
-    cell = summarize_cells(trials).query("dataset == 'retinamnist'").iloc[0]
-    assert math.isnan(cell["test_auc_std"])
-    assert percent(cell["test_auc_mean"], cell["test_auc_std"]) == f"{100 * cell['test_auc_mean']:.1f}"
-
-
-def test_figure_undefined_for_one_seed_is_undefined_for_the_cell(trials):
-    damaged = trials.copy()
-    damaged.loc[trials.query("dataset == 'breastmnist' and patch_size == 7").index[0], "test_auc"] = math.nan
-    cells = summarize_cells(damaged).set_index(["dataset", "patch_size"])
-    assert math.isnan(cells.loc[("breastmnist", 7), "test_auc_mean"])
-    assert "–" in to_markdown(main_table(cells.reset_index()))
-
-
-def test_trials_of_different_recipes_are_never_averaged(tmp_path):
+def test_every_recipe_has_a_row_where_hyperparameters_were_tuned(tmp_path):
     configs = made_configs(["breastmnist"], [14], 2) + made_configs(["breastmnist"], [14], 2, lr=3e-4)
-    found = load_trials(write_run(tmp_path, configs, images=0))
-    cells = summarize_cells(found)
-    assert list(cells["lr"]) == [1e-4, 3e-4]
-    assert list(cells["seeds"]) == [2, 2]
-    assert "| lr " in to_markdown(main_table(cells))
+    found = conclude(load_study(write_run(tmp_path, configs, images=40)), resamples=20)
+    table = recipes_table(found)
+    assert len(table.data) == 2
+    assert "| Learning rate |" in to_markdown(table)
 
 
-def test_a_factor_of_the_study_makes_series_of_their_own(tmp_path):
+def test_a_setting_has_a_column_of_its_own(tmp_path):
     configs = [c for p in ("finetune", "linear_probe") for c in made_configs(["breastmnist"], [14, 7], 2, method=p)]
-    found = load_trials(write_run(tmp_path, configs))
-    assert len(select_recipes(found)) == len(found)
-    cells = summarize_cells(found, patch_ensembles(found))
-    assert cells.groupby("method").size().to_dict() == {"finetune": 3, "linear_probe": 3}
-    assert len(main_table(cells).blocks) == 2
-    assert metric_table(cells, "auc").columns == ("Dataset", "method", "14", "7", "7+14")
+    found = conclude(load_study(write_run(tmp_path, configs, images=60)), resamples=20)
+    assert len(main_table(found).blocks) == 2
+    assert metric_table(found, found.cells, AUC).columns == ("Dataset", "Training method", "14", "7", "7+14")
 
 
-def test_hyperparameters_are_chosen_by_validation_never_by_test(tmp_path):
-    configs = [c for lr in (1e-4, 2e-4, 3e-4) for c in made_configs(["breastmnist"], [14, 7], 2, lr=lr)]
-    configs.append(made_config("breastmnist", 14, 7, lr=9e-4))
-    found = load_trials(write_run(tmp_path, configs, images=0))
-    found.loc[found["lr"] == 2e-4, "val_loss"] = 0.01
-    found.loc[found["lr"] == 3e-4, "test_auc"] = 1.0
-    found.loc[found["lr"] == 9e-4, "val_loss"] = 0.001
-    chosen = select_recipes(found)
-    assert set(chosen["lr"]) == {2e-4}
-    assert len(chosen) == 4
+def test_costs_that_do_not_differ_are_not_shown(tmp_path):
+    configs = [c for p in ("finetune", "linear_probe") for c in made_configs(["breastmnist"], [14], 2, method=p)]
+    results = load_study(write_run(tmp_path, configs, images=60), compare=["method"])
+    found = conclude(results, resamples=20)
+    assert len(metric_table(found, found.cells, AUC).blocks) == 1
 
 
-def test_best_single_is_marked_and_the_ensemble_only_above_it():
-    means = pd.Series([0.8, 0.9, math.nan, 0.9, 0.95])
-    single = pd.Series([True, True, True, True, False])
-    assert list(mark_best(means, single)) == [False, True, False, True, True]
-    assert not mark_best(pd.Series([0.9, 0.85]), pd.Series([True, False]))[1]
-    assert not mark_best(pd.Series([math.nan]), pd.Series([True])).any()
-
-
-def test_ensemble_stands_beneath_its_dataset(trials):
-    table = main_table(summarize_cells(trials, patch_ensembles(trials)))
+def test_ensemble_stands_beneath_its_dataset(findings):
+    table = main_table(findings)
     block = next(block for block in table.blocks if block[0][0].text == "breastmnist")
     assert [row[1].text for row in block] == ["14", "7", "4", "4+7+14"]
 
 
-def test_wide_table_has_a_column_per_patch_size_and_gaps_where_nothing_ran(trials):
-    cells = summarize_cells(trials, patch_ensembles(trials))
-    table = metric_table(cells[cells["dimensions"] == 2], "auc")
+def test_wide_table_has_a_column_per_level_and_gaps_where_nothing_ran(findings):
+    cells = findings.cells
+    table = metric_table(findings, cells[cells["dimensions"] == 2], AUC)
     assert table.columns == ("Dataset", "14", "7", "4", "4+7+14")
     rows, (gflops,) = table.blocks
     retina = next(row for row in rows if row[0].text == "retinamnist")
@@ -112,10 +66,10 @@ def test_wide_table_has_a_column_per_patch_size_and_gaps_where_nothing_ran(trial
     assert [cell.text for cell in gflops[:3]] == ["GFLOPs", "0.215", "0.729"]
 
 
-def test_csv_holds_the_full_numbers(trials, tmp_path):
-    table = main_table(summarize_cells(trials))
+def test_csv_holds_the_full_numbers(findings, tmp_path):
+    table = main_table(findings)
     write_csv(table, tmp_path / "main.csv")
-    found = pd.read_csv(tmp_path / "main.csv", dtype={"patch": str})
+    found = pd.read_csv(tmp_path / "main.csv", dtype={"level": str})
     pd.testing.assert_frame_equal(found, table.data, check_dtype=False)
 
 
@@ -148,15 +102,15 @@ def test_long_latex_table_goes_on_in_the_next_without_losing_a_row():
 
 
 @pytest.mark.slow
-def test_latex_tables_compile(trials, tmp_path):
+def test_latex_tables_compile(findings, tmp_path):
     if not shutil.which("pdflatex"):
         pytest.skip("no pdflatex: apt-get install texlive-latex-base texlive-latex-recommended")
-    cells = summarize_cells(trials, patch_ensembles(trials))
+    cells = findings.cells
     odd = Table(
         "odd", "50 % & _ # $ { } ~ ^ \\ ± × – < >", ("A_b", "n"), (((Cell("α_1 & x"), Cell("1²", best=True)),),)
     )
     long = Table("long", "Long", ("a", "b"), (((Cell("x"), Cell("1")),) * 30, ((Cell("y"), Cell("2")),) * 90))
-    tables = [main_table(cells), metric_table(cells[cells["dimensions"] == 2], "auc"), odd, long]
+    tables = [main_table(findings), metric_table(findings, cells[cells["dimensions"] == 2], AUC), odd, long]
     body = "\n".join(map(to_latex, tables))
     document = (
         f"\\documentclass{{article}}\n\\usepackage{{booktabs,graphicx}}\n\\begin{{document}}\n{body}\\end{{document}}\n"
@@ -168,32 +122,3 @@ def test_latex_tables_compile(trials, tmp_path):
     assert "Missing character" not in answer.stdout
     assert "Overfull \\hbox" not in answer.stdout
     assert "too large for page" not in answer.stdout
-
-
-@pytest.mark.parametrize(
-    ("datasets", "better", "worse", "said"),
-    [
-        (1, 1, 0, "significant"),
-        (1, 0, 1, "significant"),
-        (1, 0, 0, "not significant"),
-        (3, 2, 0, "significantly better in 2 of 3 datasets"),
-        (3, 1, 1, "significantly better in 1 and worse in 1 of 3 datasets"),
-    ],
-)
-def test_a_clear_loss_is_told_as_one(datasets, better, worse, said):
-    answer = Answer(
-        datasets=("a", "b", "c")[:datasets],
-        sizes=(14, 7),
-        baseline=14,
-        chosen=7,
-        frugal=7,
-        gain=(-0.08, -0.08, -0.08),
-        better=better,
-        worse=worse,
-        tested=datasets,
-        cost=3.4,
-        seconds=2.5,
-        frugal_gain=-0.08,
-        frugal_cost=3.4,
-    )
-    assert _how_sure(answer) == said

@@ -11,8 +11,8 @@ from raypatch.config import RunOptions
 from raypatch.results import SweepPaths
 from raypatch.sweep.cost.placement import Placement
 from raypatch.sweep.executors.node import admit, describe_difference, examine, identify
+from raypatch.sweep.executors.preflight import check_address
 from raypatch.sweep.guard import SweepHaltedError
-from raypatch.sweep.preflight import check_address
 from raypatch.sweep.session import ExecutorOptions, Session
 from raypatch.sweep.stop import StopRequest
 

@@ -35,7 +35,7 @@ def space(tmp_path: Path) -> Path:
     path = tmp_path / "far.yaml"
     path.write_text(f"""
 name: far
-fixed: {{dataset: {data}, model: test_vit, weights: random, epochs: {EPOCHS}, batch_size: 4, lr: 1.0e-3}}
+fixed: {{dataset: {data}, model: test_vit, weights: random, epochs: {EPOCHS}, batch_size: 12, lr: 1.0e-3}}
 grid: {{patch_size: [8, 4, 2], seed: [0, 1]}}
 """)
     return path

@@ -1,9 +1,10 @@
 """At most the allowed number of GPUs is ever in use, on one node and on several; what cannot be met is an error."""
 
+import contextlib
 import re
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -26,11 +27,9 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
-Nodes = Callable[[list[int]], None]
 
-
-@pytest.fixture
-def ray_nodes() -> Iterator[Nodes]:
+@contextlib.contextmanager
+def _ray_of_nodes(gpus: Sequence[int]) -> Iterator[None]:
     """Connect to a Ray of some nodes, each with so many made-up GPUs."""
     from raypatch.sweep import ray_setup  # noqa: F401 - makes the settings that ray reads when it is imported
 
@@ -38,23 +37,32 @@ def ray_nodes() -> Iterator[Nodes]:
     import ray
     from ray.cluster_utils import Cluster
 
-    clusters = []
-
-    def start(gpus: list[int]) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            cluster = Cluster(
-                initialize_head=True, head_node_args={"num_cpus": 4, "num_gpus": gpus[0], "include_dashboard": False}
-            )
-            clusters.append(cluster)
-            for count in gpus[1:]:
-                cluster.add_node(num_cpus=4, num_gpus=count)
-            ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
-
-    yield start
-    ray.shutdown()
-    for cluster in clusters:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        head = {"num_cpus": 4, "num_gpus": gpus[0], "include_dashboard": False}
+        cluster = Cluster(initialize_head=True, head_node_args=head)
+        for count in gpus[1:]:
+            cluster.add_node(num_cpus=4, num_gpus=count)
+        ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+    try:
+        yield
+    finally:
+        ray.shutdown()
         cluster.shutdown()
+
+
+@pytest.fixture(scope="module", params=[(4,), (2, 2)], ids=str)
+def four_cards(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Four cards on one node, then on two: each Ray starts once for all tests that use it."""
+    with _ray_of_nodes(request.param):
+        yield
+
+
+@pytest.fixture(scope="module")
+def three_nodes() -> Iterator[None]:
+    """A card on each of three nodes."""
+    with _ray_of_nodes((1, 1, 1)):
+        yield
 
 
 class _Watch(RunningSweep):
@@ -92,27 +100,21 @@ def _sweep(
     return watch, seen
 
 
-@pytest.mark.parametrize("nodes", [[4], [2, 2]])
 @pytest.mark.parametrize(("share", "at_once"), [(1.0, 1), (0.5, 2)])
-def test_one_card_is_used_of_four(
-    tmp_path: Path, ray_nodes: Nodes, nodes: list[int], share: float, at_once: int
-) -> None:
-    ray_nodes(nodes)
+def test_one_card_is_used_of_four(tmp_path: Path, four_cards: None, share: float, at_once: int) -> None:
     watch, seen = _sweep(tmp_path, Placement(cpus=1, gpu_share=share, slots=at_once), gpus=1)
     assert watch.most <= at_once
     assert all(cards == seen[0] and len(cards) == 1 for cards in seen)
 
 
-def test_more_cards_are_used_when_asked_for(tmp_path: Path, ray_nodes: Nodes) -> None:
-    ray_nodes([1, 1, 1])
-    watch, _ = _sweep(tmp_path, Placement(cpus=1, gpu_share=1.0, slots=2), gpus=2, epochs=100)
+def test_more_cards_are_used_when_asked_for(tmp_path: Path, three_nodes: None) -> None:
+    watch, _ = _sweep(tmp_path, Placement(cpus=1, gpu_share=1.0, slots=2), gpus=2, trials=3, epochs=100)
     assert watch.most == 2
 
 
-def test_what_cannot_be_met_is_an_error_at_once(ray_nodes: Nodes, tmp_path: Path) -> None:
+def test_what_cannot_be_met_is_an_error_at_once(three_nodes: None, tmp_path: Path) -> None:
     from raypatch.sweep.executors.ray_cap import place_under_cap
 
-    ray_nodes([1])
     began = time.monotonic()
     with pytest.raises(ValueError, match="no node of Ray has that"):
         _sweep(tmp_path, Placement(cpus=64, gpu_share=0.0, slots=1), gpus=1)
@@ -121,10 +123,9 @@ def test_what_cannot_be_met_is_an_error_at_once(ray_nodes: Nodes, tmp_path: Path
     assert time.monotonic() - began < 10
 
 
-def test_shares_are_not_spread_over_nodes(ray_nodes: Nodes) -> None:
+def test_shares_are_not_spread_over_nodes(three_nodes: None) -> None:
     from raypatch.sweep.executors.ray_cap import place_under_cap
 
-    ray_nodes([1, 1, 1])
     with pytest.raises(ValueError, match="--gpu-share 1"):
         place_under_cap(Placement(cpus=1, gpu_share=0.5, slots=4), 2)
 

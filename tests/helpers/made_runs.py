@@ -1,6 +1,7 @@
 """Run folders with made-up results, written through raypatch.results: for tests of the analysis, not of medicine.
 
-`python tests/helpers/made_runs.py FOLDER` writes the 216-trial grid with made-up numbers.
+`python tests/helpers/made_runs.py FOLDER` writes the 216-trial grid with made-up numbers, or one of STUDIES:
+`python tests/helpers/made_runs.py FOLDER methods`.
 """
 
 import math
@@ -12,6 +13,8 @@ import numpy as np
 
 from raypatch.config import TrialConfig
 from raypatch.data.catalog import DatasetInfo, dataset_info
+from raypatch.factors import Factor
+from raypatch.resolve import resolve_trials
 from raypatch.results import (
     DatasetFacts,
     EpochRow,
@@ -25,7 +28,8 @@ from raypatch.results import (
     write_json,
     write_predictions,
 )
-from raypatch.tasks.metrics import score
+from raypatch.study import Study
+from raypatch.tasks import find_task
 
 PROVENANCE = {"raypatch": "made up", "torch": "made up", "git": "made up", "hardware": "made up, nothing was trained"}
 GRID = (
@@ -33,6 +37,44 @@ GRID = (
     *("vesselmnist3d", "adrenalmnist3d", "fracturemnist3d", "nodulemnist3d", "synapsemnist3d"),
 )
 PATCH_SIZES = (28, 14, 7, 4, 2, 1)
+SOME = ["breastmnist", "retinamnist", "bloodmnist", "vesselmnist3d", "nodulemnist3d"]
+STUDIES = {
+    "methods": {
+        "compare": ["method"],
+        "fixed": {"patch_size": 7},
+        "grid": {"dataset": SOME, "method": ["finetune", "linear_probe"], "seed": [0, 1, 2]},
+    },
+    "fractions": {
+        "compare": ["train_fraction"],
+        "fixed": {"patch_size": 7},
+        "grid": {"dataset": SOME[:3], "train_fraction": [0.05, 0.1, 0.25, 0.5, 1.0], "seed": [0, 1, 2]},
+    },
+    "backbones": {
+        "compare": ["backbone"],
+        "baseline": {"backbone": "ViT-S/16"},
+        "grid": {
+            "dataset": SOME,
+            "backbone": {
+                "ViT-Ti/16, ImageNet-21k": {"model": "vit_tiny_patch16_224", "patch_size": 14, "lr": 2e-4},
+                "ViT-S/16": {"model": "vit_small_patch16_224", "patch_size": 14},
+                "ViT-B/16, augmented": {"model": "vit_base_patch16_224", "patch_size": 14, "lr": 5e-5},
+                "ResNet-18": {"model": "resnet18"},
+            },
+            "seed": [0, 1, 2],
+        },
+    },
+    "two": {
+        "compare": ["patch_size", "model"],
+        "grid": {
+            "dataset": SOME[:3],
+            "patch_size": [28, 14, 7, 4],
+            "model": ["vit_tiny_patch16_224", "vit_small_patch16_224"],
+            "seed": [0, 1, 2],
+        },
+    },
+}
+"""Studies that compare something else than patch sizes, and two things at once."""
+WIDTHS = {"tiny": 192, "small": 384, "base": 768}
 
 
 def made_config(dataset: str, patch_size: int, seed: int, **fields) -> TrialConfig:
@@ -42,13 +84,19 @@ def made_config(dataset: str, patch_size: int, seed: int, **fields) -> TrialConf
 
 
 def made_model(config: TrialConfig, info: DatasetInfo) -> ModelFacts:
-    """Counts of a ViT-S by the formula of multiply-accumulates per image: 144 N D² + 24 N² D + P p^d C D."""
-    width, patches = 384, (config.image_size // config.patch_size) ** info.dimensions
+    """Counts of a ViT by the formula of multiply-accumulates per image: 144 N D² + 24 N² D + P p^d C D.
+
+    A model without patches gets made-up ones.
+    """
+    if config.patch_size is None:
+        return ModelFacts(parameters=11_200_000, gflops=0.3, gflops_without_attention=0.3)
+    width = next((width for name, width in WIDTHS.items() if name in config.model), 384)
+    patches = (config.image_size // config.patch_size) ** info.dimensions
     tokens = patches + 1
     embedding = 3 * patches * config.patch_size**info.dimensions * width
     linear, attention = 144 * tokens * width**2, 24 * tokens**2 * width
     return ModelFacts(
-        parameters=21_300_000 + 3 * config.patch_size**info.dimensions * width + tokens * width,
+        parameters=144 * width**2 + 66_000 + 3 * config.patch_size**info.dimensions * width + tokens * width,
         tokens=patches,
         gflops=2 * (linear + attention + embedding) / 1e9,
         gflops_without_attention=2 * (linear + embedding) / 1e9,
@@ -78,11 +126,17 @@ def made_predictions(config: TrialConfig, info: DatasetInfo, split: str, images:
     else:
         shares = 0.75 ** np.arange(classes)
         label = rng.choice(classes, images, p=shares / shares.sum())
-    own = hard + 97 * config.seed + 100_003 * config.patch_size + int(1e7 * config.lr)
+    patch_size = config.patch_size or 7
+    own = hard + 97 * config.seed + 100_003 * patch_size + int(1e7 * config.lr)
+    own += sum(f"{config.model} {config.method} {config.train_fraction}".encode()) * 7
     gain = (0.35, 0.25, 0.15, 0.02)[place % 4]
     luck = np.random.default_rng(own).normal(scale=0.05)
-    separation = 1.1 + 0.2 * (place % 5) + gain * math.log(28 / config.patch_size) / math.log(4) + luck
-    if config.patch_size == 1:
+    separation = 1.1 + 0.2 * (place % 5) + gain * math.log(28 / patch_size) / math.log(4) + luck
+    separation += 0.3 * math.log10(config.train_fraction)
+    separation += {"tiny": -0.1, "base": 0.15}.get(config.model.split("_")[1] if "_" in config.model else "", 0)
+    if config.method == "linear_probe":
+        separation -= gain
+    if patch_size == 1:
         separation -= 0.12 * (place % 3)
     probability = _made_probability(label, classes, info.task, separation, hard + 5, own)
     return Predictions(np.arange(images), label, probability)
@@ -126,12 +180,14 @@ def write_trial(
     info = info or dataset_info(config.dataset)
     counts = [count if not images else min(count, images) for count in info.counts]
     model = made_model(config, info)
+    effort = 0.4 if config.method == "linear_probe" else 1
     write_config(paths.config, config)
     splits = {
         split: made_predictions(config, info, split, count if images != 0 else 40)
         for split, count in zip(("val", "test"), counts[1:], strict=True)
     }
-    scores = {split: score(found.probability, found.label, info.task) for split, found in splits.items()}
+    task = find_task(info.task)
+    scores = {split: task.score(found.probability, found.label) for split, found in splits.items()}
     if images != 0:
         write_epochs(paths.epochs, made_epochs(config, model.gflops, dict(scores["val"])))
         if status == "ok":
@@ -151,9 +207,9 @@ def write_trial(
             counts=tuple(counts),
         ),
         model=model,
-        train_seconds=config.epochs * counts[0] / 1000 * (1 + 2 * model.gflops),
+        train_seconds=config.epochs * counts[0] / 1000 * (1 + 2 * model.gflops) * config.train_fraction * effort,
         images_per_second=3000 / (1 + 4 * model.gflops) * (1 - 0.02 * len(info.classes)),
-        peak_memory_bytes=int(3e8 + 2e6 * model.tokens),
+        peak_memory_bytes=int(3e8 + 2e6 * (model.tokens or 50)),
         precision="bfloat16",
         device="made up",
         provenance=PROVENANCE,
@@ -171,8 +227,10 @@ def write_failed_trial(folder: Path, config: TrialConfig) -> None:
     write_json(paths.result, TrialResult(trial_id=config.trial_id(), status="failed", error=error))
 
 
-def write_sweep(folder: Path, configs: Iterable[TrialConfig], name: str = "made-up") -> None:
-    """Write sweep.json with `configs` as the planned trials."""
+def write_sweep(
+    folder: Path, configs: Iterable[TrialConfig], name: str = "made-up", *, factors: Iterable[Factor] = (), **asked
+) -> None:
+    """Write sweep.json with `configs` as the planned trials; asked: further fields, such as levels and expect."""
     folder.mkdir(parents=True, exist_ok=True)
     record = SweepRecord(
         name=name,
@@ -181,6 +239,8 @@ def write_sweep(folder: Path, configs: Iterable[TrialConfig], name: str = "made-
         created="2026-01-01T00:00:00+00:00",
         provenance=PROVENANCE,
         trials=tuple(configs),
+        factors=tuple(factors),
+        **asked,
     )
     write_json(SweepPaths(folder).record, record)
 
@@ -203,5 +263,19 @@ def write_run(folder: Path, configs: Sequence[TrialConfig], *, images: int | Non
     return folder
 
 
+def write_study(folder: Path, study: dict, *, images: int | None = None, epochs: int | None = None) -> Path:
+    """Write a finished run of a study, given as its YAML would be, and return its folder."""
+    fixed = study.get("fixed", {}) | ({"epochs": epochs} if epochs else {})
+    resolved = resolve_trials(Study.model_validate({"name": "made-up"} | study | {"fixed": fixed}))
+    asked = {name: study[name] for name in ("metric", "expect") if name in study}
+    write_sweep(folder, resolved.trials, factors=resolved.factors, levels=resolved.levels, **asked)
+    for config in resolved.trials:
+        write_trial(folder, config, images=images)
+    return folder
+
+
 if __name__ == "__main__":
-    write_run(Path(sys.argv[1]), made_configs(GRID, PATCH_SIZES, 3))
+    if len(sys.argv) > 2:
+        write_study(Path(sys.argv[1]), STUDIES[sys.argv[2]], epochs=20)
+    else:
+        write_run(Path(sys.argv[1]), made_configs(GRID, PATCH_SIZES, 3))

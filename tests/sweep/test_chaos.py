@@ -6,48 +6,36 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import psutil
 import pytest
+import yaml
 
 from raypatch.results import SweepPaths
 
-from tiny import make_images, read_figures
+from processes import PATIENCE, epochs_on_disk, said, start, wait_for
+from tiny import make_images, read_figures, tiny_study
 
 KILLS = 20
 EPOCHS = 12
-PATIENCE = 600.0
+WORKERS_SHARE = 0.7
+"""Of the kills; a driver that is killed costs another start of Ray."""
 
 
-def _write_space(tmp_path: Path) -> Path:
+def _write_study(tmp_path: Path) -> Path:
     flat = make_images(tmp_path / "flat.npz")
     deep = make_images(tmp_path / "deep.npz", dimensions=3)
+    study = tiny_study([flat, deep], fixed={"epochs": EPOCHS, "batch_size": 6}, patch_size=[8, 4, 2], seed=[0, 1])
     path = tmp_path / "chaos.yaml"
-    path.write_text(f"""
-name: chaos
-fixed: {{model: test_vit, weights: random, epochs: {EPOCHS}, batch_size: 4, lr: 1.0e-3}}
-grid: {{dataset: [{flat}, {deep}], patch_size: [8, 4, 2], seed: [0, 1]}}
-""")
+    path.write_text(yaml.safe_dump(study.model_dump(mode="json", by_alias=True, exclude_defaults=True)))
     return path
 
 
-def _start(tmp_path: Path, space: Path, name: str, executor: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-c", "from raypatch.cli.main import main; main()", "run", str(space), "--name", name]
-    command += ["--executor", executor, "--cpus-per-trial", "1", "--device", "cpu", "--retries", str(KILLS)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        command, cwd=tmp_path, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
-
-
-def _rows(paths: SweepPaths) -> int:
-    """Epochs trained so far, in all trials: the clock of this test, whatever the machine's speed."""
-    return sum(
-        trial.epochs.read_bytes().count(b"\n") if trial.epochs.exists() else 0 for trial in paths.trial_folders()
-    )
+def _start(tmp_path: Path, study: Path, name: str, executor: str) -> "subprocess.Popen[bytes]":
+    words = ["run", study, "--name", name, "--executor", executor, "--cpus-per-trial", "1", "--device", "cpu"]
+    return start([*words, "--retries", KILLS], tmp_path)
 
 
 def _workers(paths: SweepPaths, driver: int) -> list[int]:
@@ -89,39 +77,35 @@ def test_twenty_kills_change_no_bit(tmp_path: Path) -> None:
     seed = int(os.environ.get("RAYPATCH_CHAOS_SEED") or random.SystemRandom().randrange(10**6))
     print(f"chaos seed {seed}: repeat with RAYPATCH_CHAOS_SEED={seed}")
     chance = random.Random(seed)
-    space = _write_space(tmp_path)
-    undisturbed = _start(tmp_path, space, "undisturbed", "local")
-    output, _ = undisturbed.communicate(timeout=PATIENCE)
-    assert undisturbed.returncode == 0, output
+    study = _write_study(tmp_path)
+    undisturbed = _start(tmp_path, study, "undisturbed", "local")
+    assert undisturbed.wait(PATIENCE) == 0, said(tmp_path)
 
     paths = SweepPaths(tmp_path / "runs" / "chaos")
     moments = sorted(chance.sample(range(1, 12 * EPOCHS - 8), KILLS))
     finished: dict[str, int] = {}
     seen: set[int] = set()
     victims: list[str] = []
-    driver = _start(tmp_path, space, "chaos", "ray")
+    driver = _start(tmp_path, study, "chaos", "ray")
     while len(victims) < KILLS:
-        deadline = time.monotonic() + PATIENCE
-        while _rows(paths) < moments[len(victims)] and driver.poll() is None:
-            assert time.monotonic() < deadline, "no progress"
-            time.sleep(0.005)
+        moment = moments[len(victims)]
+        wait_for(lambda goal=moment, d=driver: epochs_on_disk(paths) >= goal or d.poll() is not None, every=0.005)
         seen |= _descendants(driver.pid)
         time.sleep(chance.uniform(0, 0.1))  # anywhere in an epoch: a step, a checkpoint, a result
         workers = _workers(paths, driver.pid)
-        if workers and chance.random() < 0.5:
+        if workers and chance.random() < WORKERS_SHARE:
             victims.append("worker")
             with contextlib.suppress(ProcessLookupError):
                 os.kill(chance.choice(workers), signal.SIGKILL)
         else:
             victims.append("driver")
             driver.kill()
-            driver.communicate(timeout=PATIENCE)
-            driver = _start(tmp_path, space, "chaos", "ray")
+            driver.wait(PATIENCE)
+            driver = _start(tmp_path, study, "chaos", "ray")
         now = _finished(paths)
         assert {name: now[name] for name in finished} == finished, "a finished trial ran again"
         finished = now
-    output, _ = driver.communicate(timeout=PATIENCE)
-    assert driver.returncode == 0, output
+    assert driver.wait(PATIENCE) == 0, said(tmp_path)
     print(f"killed: {victims.count('driver')} drivers, {victims.count('worker')} workers")
 
     assert {name: _finished(paths)[name] for name in finished} == finished

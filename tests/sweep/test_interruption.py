@@ -6,7 +6,6 @@ import pty
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,9 +14,9 @@ import pytest
 
 from raypatch.results import SweepPaths
 
+from processes import PATIENCE, RAYPATCH, calm, said, start, wait_for
 from tiny import make_images
 
-PATIENCE = 240.0
 TINY = ("--model", "test_vit", "--weights", "random", "--patch-size", "8,4", "--device", "cpu", "--cpus-per-trial", "1")
 
 
@@ -26,10 +25,15 @@ class Terminal:
 
     def __init__(self, words: list[str], folder: Path, columns: int) -> None:
         self._master, slave = pty.openpty()
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": str(columns), "LINES": "30", "TERM": "xterm"}
-        command = [sys.executable, "-c", "from raypatch.cli.main import main; main()", *words]
+        environment = calm({"COLUMNS": str(columns), "LINES": "30", "TERM": "xterm"})
         self.process = subprocess.Popen(
-            command, cwd=folder, env=environment, stdin=slave, stdout=slave, stderr=slave, start_new_session=True
+            [*RAYPATCH, *words],
+            cwd=folder,
+            env=environment,
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            start_new_session=True,
         )
         os.close(slave)
         os.set_blocking(self._master, False)
@@ -73,8 +77,10 @@ def endless(tmp_path: Path) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.ray
-@pytest.mark.parametrize(("number", "columns"), [(signal.SIGINT, 80), (signal.SIGTERM, 160)])
-@pytest.mark.parametrize("executor", ["ray", "local"])
+@pytest.mark.parametrize(
+    ("number", "columns", "executor"),
+    [(signal.SIGINT, 80, "ray"), (signal.SIGINT, 160, "local"), (signal.SIGTERM, 80, "local")],
+)  # SIGTERM to Ray: test_a_signal_stops_ray_within_a_step_and_leaves_nothing
 def test_one_signal_stops_safely_and_names_the_command_that_continues(
     tmp_path: Path, endless: list[str], number: signal.Signals, columns: int, executor: str
 ) -> None:
@@ -112,12 +118,8 @@ def test_second_signal_stops_at_once_and_the_folder_can_be_taken_up(tmp_path: Pa
     finally:
         terminal.close()
     again = [*endless[:-2], "--set", "epochs=2", "--executor", "local"]
-    done = subprocess.run(
-        [sys.executable, "-c", "from raypatch.cli.main import main; main()", *again],
-        cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "2 trials done" in done.stdout
+    assert start(again, tmp_path).wait(PATIENCE) == 0, said(tmp_path)
+    assert "2 trials done" in said(tmp_path)
 
 
 @pytest.fixture
@@ -141,34 +143,23 @@ def test_full_disk_stops_the_sweep_and_loses_nothing(tmp_path: Path, small_disk:
     data = make_images(tmp_path / "own.npz")
     words = ["run", "demo", "--dataset", str(data), *TINY, "--seed", "0", "--set", "epochs=60"]
     words += ["--set", "batch_size=2", "--runs-dir", str(small_disk), "--executor", executor]
-    command = [sys.executable, "-c", "from raypatch.cli.main import main; main()", *words]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     paths = SweepPaths(small_disk / "demo")
-    process = subprocess.Popen(
-        command, cwd=tmp_path, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    deadline = time.monotonic() + PATIENCE
-    while not list(paths.folder.rglob("last.ckpt")):
-        assert time.monotonic() < deadline
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.01)
+    process = start(words, tmp_path)
+    wait_for(lambda: list(paths.folder.rglob("last.ckpt")), process, every=0.01)
     filler = small_disk / "filler"
     descriptor = os.open(filler, os.O_WRONLY | os.O_CREAT)
     with contextlib.suppress(OSError):
         while True:
             os.write(descriptor, bytes(1 << 14))
     os.close(descriptor)
-    out, err = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 130, out + err
-    assert "no space left in" in err
-    assert "make space" in err
-    assert "Traceback" not in err
-    assert "failed" not in out.replace("0 failed", "")
+    assert process.wait(PATIENCE) == 130, said(tmp_path)
+    output = said(tmp_path)
+    assert "no space left in" in output
+    assert "make space" in output
+    assert "Traceback" not in output
+    assert "failed" not in output.replace("0 failed", "")
     filler.unlink()
     assert not list(paths.folder.rglob("*.tmp"))
 
-    done = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "2 trials done, 0 failed, 0 left" in done.stdout
+    assert start(words, tmp_path).wait(PATIENCE) == 0, said(tmp_path)
+    assert "2 trials done, 0 failed, 0 left" in said(tmp_path)

@@ -16,8 +16,8 @@ from raypatch.config import RunOptions, TrialConfig
 from raypatch.models.flops import model_facts
 from raypatch.resolve import resolve_trials
 from raypatch.results import SweepPaths, read_config
+from raypatch.sweep.executors.preflight import needed_bytes
 from raypatch.sweep.guard import record_failure
-from raypatch.sweep.preflight import needed_bytes
 from raypatch.sweep.run import ExecutorOptions, resume_sweep, run_sweep
 from raypatch.sweep.watch.display import LiveDisplay, describe_result
 from raypatch.sweep.watch.running import RunningSweep

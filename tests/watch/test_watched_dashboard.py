@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from raypatch.sweep.preflight import check_monitoring
+from raypatch.sweep.executors.preflight import check_monitoring
 
 from browser import Browser, find_chromium
 from processes import wait_for

@@ -31,7 +31,7 @@ from raypatch.training.optim import make_optimizer
 from raypatch.training.step import WARM_UP_STEPS, TrainingStep
 
 LONGEST_STEP = 4.0
-"""Seconds: a step expected to take longer is not timed but scaled, by its arithmetic, from the longest that was."""
+"""Seconds: a step expected to take longer is not timed but scaled, by its arithmetic, from the next shorter one."""
 
 TIMED_STEPS = 5
 
@@ -79,14 +79,14 @@ def calibrate(
         )
     if options.threads:
         torch.set_num_threads(options.threads)
-    longest: tuple[float, Timing] | None = None  # arithmetic of the last step, and what it takes
+    previous: tuple[float, Timing] | None = None  # arithmetic of the step before, and what it takes
     for kind, config in sorted(kinds.items(), key=lambda item: _step_flops(item[1], options)):
         flops = _step_flops(config, options)
         timing = calibration.timings.get(kind)
         if timing is None:
-            scale = flops / longest[0] if longest else 1.0
-            if longest and scale * longest[1].step > LONGEST_STEP:
-                timing = Timing(step=scale * longest[1].step, evaluation=scale * longest[1].evaluation)
+            scale = flops / previous[0] if previous else 1.0
+            if previous and scale * previous[1].step > LONGEST_STEP:
+                timing = Timing(step=scale * previous[1].step, evaluation=scale * previous[1].evaluation)
             else:
                 say(f"timing {kind}")
                 timing = time_trial(config, options)
@@ -94,7 +94,7 @@ def calibrate(
             with contextlib.suppress(OSError):  # no place to keep it costs the time of the next calibration
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_atomically(path, calibration.model_dump_json(indent=1).encode())
-        longest = flops, timing
+        previous = flops, timing
     return calibration
 
 

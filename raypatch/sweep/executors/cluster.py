@@ -19,8 +19,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.sweep.cost.placement import Placement, Room, check_cores, check_gpus, place_trials
 from raypatch.sweep.executors.node import describe_difference, identify
+from raypatch.sweep.executors.preflight import check_folder, one_per_model
 from raypatch.sweep.executors.tuner import RaypatchTrial, run_on_ray
-from raypatch.sweep.preflight import check_folder, one_per_model
 from raypatch.sweep.session import Session, Work
 
 PATIENCE = 60.0

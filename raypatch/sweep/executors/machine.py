@@ -8,7 +8,7 @@ import torch
 from raypatch.config import TrialConfig
 from raypatch.runtime import resolve_device, total_memory
 from raypatch.sweep.cost.placement import Placement, Room, check_cores, check_gpus, place_trials
-from raypatch.sweep.preflight import check_before_start, check_folder
+from raypatch.sweep.executors.preflight import check_before_start, check_folder
 from raypatch.sweep.session import Session
 
 

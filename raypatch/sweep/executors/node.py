@@ -10,8 +10,8 @@ import raypatch
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.results import SweepPaths
 from raypatch.runtime import provenance, resolve_device, total_memory
+from raypatch.sweep.executors.preflight import check_before_start, check_data
 from raypatch.sweep.guard import SweepHaltedError
-from raypatch.sweep.preflight import check_before_start, check_data
 
 SAME_EVERYWHERE = ("raypatch", "python", "torch", "timm", "torchmetrics", "numpy")
 

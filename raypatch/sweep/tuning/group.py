@@ -67,7 +67,7 @@ class SearchGroup:
         self._add(config, self._study.ask(self._distributions))
 
     def draw(self) -> TrialConfig:
-        """Return a new trial. The draw hangs on seed, group, the sample's number and the scores known now, only."""
+        """Return a new trial. It depends on the seed, the group, the sample's number and the scores known now alone."""
         for attempt in itertools.count():
             self._study.sampler = self._sampler(attempt)
             trial = self._study.ask(self._distributions)
@@ -86,9 +86,10 @@ class SearchGroup:
         return fields
 
     def report(self, trial_id: str, row: EpochRow) -> bool:
-        """Take a trial's epoch; say whether to give the trial up. Epochs that are repeated after a crash are old news.
+        """Take a trial's epoch; say whether to give the trial up.
 
-        The last epoch is never a reason: there is nothing left to save.
+        An epoch that is repeated after a crash was judged before and is not judged again. The last epoch is never a
+        reason to give up: there is nothing left to save.
         """
         entry = self.entries[trial_id]
         if row.epoch <= entry.progress.epoch:

@@ -95,18 +95,6 @@ def _cells(config: TrialConfig, row: EpochRow | None, selections: Sequence[str])
     return [*cells, f"{row.images_per_second:,.0f}", f"{row.peak_memory_bytes / 2**30:.1f} GiB"]
 
 
-def make_display(
-    todo: Sequence[TrialConfig], seconds: Mapping[str, float], *, done: int, side_by_side: int
-) -> LiveDisplay | LineDisplay:
-    """The display that fits where the output goes."""
-    from raypatch.sweep.watch.notebook import NotebookDisplay, in_notebook
-
-    if in_notebook():
-        return NotebookDisplay(todo, seconds, done=done, side_by_side=side_by_side)
-    kind = LiveDisplay if Console().is_terminal else LineDisplay
-    return kind(todo, seconds, done=done, side_by_side=side_by_side)
-
-
 def describe_result(config: TrialConfig, result: TrialResult) -> str:
     """A finished trial in one line: name, validation scores or the error, seconds. The test set is for the report."""
     if result.status == "failed":

@@ -1,7 +1,6 @@
 """What a sweep shows in a notebook: one output that is replaced in place."""
 
 import io
-import sys
 import time
 from typing import Any
 
@@ -14,12 +13,6 @@ from raypatch.sweep.watch.display import LiveDisplay, describe_result
 REDRAW_SECONDS = 0.5
 WIDTH = 100
 SHOWN_RESULTS = 8
-
-
-def in_notebook() -> bool:
-    """Whether this process is the kernel of a notebook."""
-    ipython = sys.modules.get("IPython")
-    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
 
 
 class NotebookDisplay(LiveDisplay):

@@ -1,0 +1,70 @@
+"""Over several settings: the mean of a score over the settings in which every level was run."""
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from raypatch.analysis.answer.cells import DATASET_KEYS, Question
+from raypatch.analysis.answer.evidence import EVIDENCE_COLUMNS
+from raypatch.analysis.statistics.resampling import Resampled, average, difference
+
+Resamples = Mapping[tuple[object, ...], Resampled]
+"""The headline metric by the keys of a series and a level."""
+
+
+def common_settings(cells: pd.DataFrame, question: Question) -> pd.DataFrame:
+    """Return the cells of the settings in which every dataset that is left has every level; empty where there is none.
+
+    cells: of single models and one dimensionality. A setting that has all levels for the fewest datasets is dropped
+    first, until some dataset has all levels in all settings that are left.
+    """
+    keys = question.setting_keys
+    levels = cells["level"].nunique()
+    counts = cells.groupby([*keys, "dataset"], sort=False, dropna=False)["level"].nunique()
+    whole = (counts == levels).unstack("dataset", fill_value=False)
+    while len(whole):
+        datasets = whole.columns[whole.all(axis=0)]
+        if len(datasets):
+            kept = cells[cells["dataset"].isin(datasets)]
+            return kept[pd.MultiIndex.from_frame(kept[keys]).isin(_as_multi(whole.index, keys))]
+        whole = whole.drop(whole.index[whole.sum(axis=1).argmin()])
+    return cells.iloc[:0]
+
+
+def _as_multi(index: pd.Index, keys: Sequence[str]) -> pd.MultiIndex:
+    if isinstance(index, pd.MultiIndex):
+        return index
+    return pd.MultiIndex.from_arrays([index], names=list(keys))
+
+
+def average_cells(cells: pd.DataFrame) -> pd.DataFrame:
+    """Return the mean over the settings of every `<measure>_mean`, by dataset and level; all settings count alike."""
+    means = [name for name in map(str, cells) if name.endswith("_mean")]
+    return cells.groupby([*DATASET_KEYS, "level"], sort=False)[means].mean().reset_index()
+
+
+def average_differences(cells: pd.DataFrame, question: Question, resampled: Resamples) -> pd.DataFrame:
+    """Return the differences of the means over the settings: columns of EVIDENCE_COLUMNS, and the dataset's.
+
+    The images of a dataset are the same in all settings and drawn once for all; so are the seeds. A dataset of which
+    a cell has no stored predictions is left out.
+    """
+    parts: dict[tuple[object, ...], dict[str, list[Resampled | None]]] = {}
+    for row in cells.to_dict("records"):
+        dataset = tuple(row[name] for name in DATASET_KEYS)
+        series = tuple(row[name] for name in question.series)
+        by_level = parts.setdefault(dataset, {})
+        by_level.setdefault(row["level"], []).append(resampled.get((*series, row["level"])))
+    rows = []
+    for dataset, by_level in parts.items():
+        means = {}
+        for level, found in by_level.items():
+            known = [one for one in found if one is not None]
+            if len(known) == len(found):
+                means[level] = average(known)
+        for baseline, against in means.items():
+            for level, own in means.items():
+                if level != baseline:
+                    found = difference(own, against)
+                    rows.append((*dataset, level, baseline, found.estimate, found.low, found.high, found.p))
+    return pd.DataFrame(rows, columns=[*DATASET_KEYS, *EVIDENCE_COLUMNS["differences"]])

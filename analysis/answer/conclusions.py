@@ -1,0 +1,186 @@
+"""The conclusion under one setting, or over several: which level, what it gains and costs, is the difference real.
+
+Choices are made on the validation split; what they are worth is read from the test split.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from raypatch.analysis.statistics.ranks import ALPHA, RankTest, compare_ranks, correct_holm
+from raypatch.factors import Factor
+from raypatch.tasks import Metric
+
+NEAR = 0.01
+"""Levels this near to the best validation score count as good as it when a cheaper one is looked for."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One level for all `datasets`, which have all of `levels`.
+
+    left_out: datasets and levels that lack one another, in words. baseline: the factor's, or the first of `levels`.
+    chosen: the best mean validation score. frugal: the cheapest within a point of that. gain: mean, least and largest
+    difference of chosen and baseline over the datasets, headline metric on the test split. better, worse: datasets
+    where it is clearly so, with p < 0.05 after Holm's correction over the `tested`. cost, seconds: GFLOPs and training
+    time of chosen as multiples of baseline's. frugal_gain, frugal_cost, frugal_seconds: of frugal.
+    """
+
+    datasets: tuple[str, ...]
+    levels: tuple[str, ...]
+    left_out: tuple[str, ...]
+    baseline: str
+    chosen: str
+    frugal: str
+    gain: tuple[float, float, float]
+    better: int
+    worse: int
+    tested: int
+    cost: float
+    seconds: float
+    frugal_gain: float
+    frugal_cost: float
+    frugal_seconds: float
+
+
+@dataclass(frozen=True)
+class Conclusion:
+    """What holds for datasets that are answered together: of the same dimensions, under one setting or over several.
+
+    label: for people, `2D` or `3D, linear probe`. dimensions: 2 or 3. setting: what the columns of the setting hold,
+    empty over several. averaged: the settings in words whose mean this is about. cells: means by dataset and level.
+    gains: as `compare_with_baseline`, one row per dataset, with p_holm. answer: one level for all datasets, None where
+    they have no two levels in common. ranks: tests across datasets, None where there are not two datasets with every
+    level, or not two levels.
+    """
+
+    label: str
+    dimensions: int
+    setting: dict[str, str]
+    averaged: tuple[str, ...]
+    cells: pd.DataFrame
+    gains: pd.DataFrame
+    answer: Answer | None
+    ranks: RankTest | None
+
+
+def baseline_of(factor: Factor, present: Sequence[str]) -> str:
+    """Return the factor's baseline where it is among the levels that are present, else the first of these."""
+    if factor.baseline in present:
+        return factor.baseline
+    return min(present, key=factor.rank)
+
+
+def prefer(score: pd.Series, cost: pd.Series, metric: Metric) -> str:
+    """Return the level of the best score, the cheaper of equals; an undefined score comes last."""
+    order = pd.DataFrame({"score": score, "cost": cost})
+    order = order.sort_values(["score", "cost"], ascending=[metric.lower_is_better, True])
+    return str(order.index[0])
+
+
+def compare_with_baseline(
+    cells: pd.DataFrame, differences: pd.DataFrame, keys: Sequence[str], factor: Factor, metric: Metric
+) -> pd.DataFrame:
+    """Return one row per series: its baseline against the level that validation prefers, headline metric.
+
+    cells: of single models. Columns: `keys`, baseline, baseline_score, chosen, chosen_score, gain, low, high, p (of the
+    gain), cost and seconds (chosen as a multiple of baseline), best and best_gain (the best level on the test split:
+    not a choice one could have made, but what papers report).
+    """
+    score, choice = f"test_{metric.name}_mean", f"val_{metric.name}_mean"
+    rows = []
+    for key, block in cells.groupby(list(keys), sort=False, dropna=False):
+        levels = block.set_index("level")
+        first = levels.loc[baseline_of(factor, levels.index)]
+        chosen = levels.loc[prefer(levels[choice], levels["gflops_mean"], metric)]
+        best = levels.loc[prefer(levels[score], levels["gflops_mean"], metric)]
+        row = dict(zip(keys, key, strict=True))
+        row |= {"baseline": first.name, "baseline_score": first[score]}
+        row |= {"chosen": chosen.name, "chosen_score": chosen[score], "gain": chosen[score] - first[score]}
+        row |= {"cost": chosen["gflops_mean"] / first["gflops_mean"]}
+        row |= {"seconds": chosen["train_seconds_mean"] / first["train_seconds_mean"]}
+        row |= {"best": best.name, "best_gain": best[score] - first[score]}
+        rows.append(row)
+    tested = differences.rename(columns={"level": "chosen"}).drop(columns="estimate")
+    gains = pd.DataFrame(rows).merge(tested, how="left", on=[*keys, "chosen", "baseline"])
+    return gains.assign(p_holm=correct_holm(gains["p"]))
+
+
+def rank_levels(cells: pd.DataFrame, factor: Factor, metric: Metric) -> RankTest | None:
+    """Return the tests across datasets; None for too few datasets or levels, which the report says."""
+    scores = _by_level(cells, f"test_{metric.name}_mean", factor)
+    try:
+        return compare_ranks(-scores if metric.lower_is_better else scores)
+    except ValueError:
+        return None
+
+
+def find_answer(cells: pd.DataFrame, differences: pd.DataFrame, factor: Factor, metric: Metric) -> Answer | None:
+    """Choose one level by its mean validation score over the datasets that have every level.
+
+    Where no dataset has every level: among the levels that all datasets have. None where these are not two.
+    """
+    validation = _by_level(cells, f"val_{metric.name}_mean", factor)
+    complete = validation.dropna()
+    if complete.empty:
+        complete = validation.dropna(axis=1)
+    if complete.empty or complete.shape[1] < 2:
+        return None
+
+    def common(column: str) -> pd.DataFrame:
+        return _by_level(cells, column, factor).loc[complete.index, complete.columns]
+
+    test, gflops, seconds = common(f"test_{metric.name}_mean"), common("gflops_mean"), common("train_seconds_mean")
+    cost = gflops.mean()
+    baseline = baseline_of(factor, list(complete.columns))
+    chosen = prefer(complete.mean(), cost, metric)
+    spent = cost if cost.nunique() > 1 else seconds.sum()
+    frugal = _cheapest_near(complete.mean(), spent, chosen, metric)
+    gain = test[chosen] - test[baseline]
+    tests = differences[(differences["level"] == chosen) & (differences["baseline"] == baseline)]
+    tests = tests[tests["dataset_label"].isin(complete.index)]
+    clear = tests["estimate"][correct_holm(tests["p"]) < ALPHA]
+    if metric.lower_is_better:
+        clear = -clear
+    return Answer(
+        datasets=tuple(complete.index),
+        levels=tuple(complete.columns),
+        left_out=_left_out(validation, complete, factor),
+        baseline=baseline,
+        chosen=chosen,
+        frugal=frugal,
+        gain=(float(gain.mean()), float(gain.min()), float(gain.max())),
+        better=int((clear > 0).sum()),
+        worse=int((clear < 0).sum()),
+        tested=len(tests),
+        cost=float(cost[chosen] / cost[baseline]),
+        seconds=float(seconds[chosen].sum() / seconds[baseline].sum()),
+        frugal_gain=float((test[frugal] - test[baseline]).mean()),
+        frugal_cost=float(cost[frugal] / cost[baseline]),
+        frugal_seconds=float(seconds[frugal].sum() / seconds[baseline].sum()),
+    )
+
+
+def _cheapest_near(score: pd.Series, cost: pd.Series, chosen: str, metric: Metric) -> str:
+    """The cheapest level within a point of the chosen one on validation."""
+    near = score <= score[chosen] + NEAR if metric.lower_is_better else score >= score[chosen] - NEAR
+    cheapest = cost[near].dropna()
+    return str(cheapest.idxmin()) if len(cheapest) else chosen
+
+
+def _left_out(validation: pd.DataFrame, complete: pd.DataFrame, factor: Factor) -> tuple[str, ...]:
+    """Say which datasets and which levels the answer is not about."""
+    said = []
+    for dataset in validation.index.difference(complete.index, sort=False):
+        lacking = [factor.phrase(level) for level in validation.columns if pd.isna(validation.loc[dataset, level])]
+        said.append(f"{dataset} (no result for {', '.join(lacking)})")
+    for level in validation.columns.difference(complete.columns, sort=False):
+        said.append(f"{factor.phrase(level)} (not in all datasets)")
+    return tuple(said)
+
+
+def _by_level(cells: pd.DataFrame, column: str, factor: Factor) -> pd.DataFrame:
+    """A column of the cells by dataset (rows, sorted by name) and level (columns, in order)."""
+    wide = cells.pivot(index="dataset_label", columns="level", values=column)
+    return wide[sorted(wide.columns, key=factor.rank)]

@@ -1,0 +1,96 @@
+"""What a reader must know first, how far the study is, and by which method the numbers came."""
+
+from collections.abc import Sequence
+
+from raypatch.analysis.answer.cells import Question
+from raypatch.analysis.answer.findings import Findings
+from raypatch.analysis.load import Results
+from raypatch.analysis.wording import plural
+
+
+def title_of(findings: Sequence[Findings]) -> str:
+    """Return the question and the runs: Which patch size, and which model? NAME."""
+    results = findings[0].results
+    names = ", ".join(dict.fromkeys([*results.records, *results.trials["run"]]))
+    asked = ", and ".join(f"which {one.factor.label}" for one in findings)
+    return f"{asked[:1].upper()}{asked[1:]}? {names}"
+
+
+def list_notes(findings: Sequence[Findings]) -> list[str]:
+    """Return what a reader must know first: made-up data, trials that are missing, failed or could not be used."""
+    first, results = findings[0], findings[0].results
+    notes = []
+    labels = first.trials["dataset_label"]
+    made_up = sorted(label for label in labels.unique() if label.startswith("phantom"))
+    if made_up:
+        notes.append(f"{', '.join(made_up)}: made-up images. They show that the tool works and nothing about medicine.")
+    if len(results.missing):
+        states = results.missing["state"].value_counts()
+        shown = ", ".join(f"{count} {state}" for state, count in states.items())
+        notes.append(f"{len(results.missing)} planned trials have no result: {shown}. The table at the end names them.")
+    failed = results.trials[results.trials["status"] == "failed"]
+    for error, count in failed["error"].value_counts().items():
+        notes.append(f"{count} trials failed: {error}")
+    seeds = first.trials.groupby("dataset_label")["seed"].nunique()
+    if (seeds == 1).any():
+        few = ", ".join(seeds.index[seeds == 1])
+        notes.append(f"One seed only: {few}. No spread is shown, and the tests know nothing of the luck of training.")
+    for one in findings:
+        notes += _notes_on_question(one.question)
+        notes += _notes_on_metric(one)
+    left_out = [str(problem) for one in findings for problem in one.problems]
+    notes += [f"Left out: {problem}" for problem in dict.fromkeys(left_out)]
+    return list(dict.fromkeys(notes))
+
+
+def _notes_on_question(question: Question) -> list[str]:
+    if not question.settings:
+        return []
+    varied = " and ".join(setting.label for setting in question.settings)
+    return [f"The answer to which {question.factor.label} is given for each {varied} apart; a mean over them says so."]
+
+
+def _notes_on_metric(findings: Findings) -> list[str]:
+    """Say which datasets have no score of the metric that the answer is about."""
+    column = f"test_{findings.metric.name}_mean"
+    without = findings.cells.groupby("dataset_label")[column].count() == 0
+    named = ", ".join(map(str, without.index[without]))
+    return [f"No {findings.metric.label}, so not in the answer: {named}."] if named else []
+
+
+def count_trials(results: Results) -> str:
+    """Return how far the study is: `210 of 216 planned trials finished`."""
+    done = int((results.trials["status"] == "ok").sum())
+    if not results.records:
+        return f"{done} trials finished"
+    planned = {config.trial_id() for record in results.records.values() for config in record.trials}
+    missing = set(results.missing["trial_id"])
+    extra = done + int((results.trials["status"] == "pruned").sum()) - len(planned - missing)
+    more = f", and {extra} of earlier commands" if extra > 0 else ""
+    return f"{len(planned - missing)} of {len(planned)} planned trials finished{more}"
+
+
+def describe_method(findings: Sequence[Findings]) -> tuple[str, ...]:
+    """Return how the numbers came about, for the end of a report."""
+    labels = " and ".join(one.factor.label for one in findings)
+    levels = " or ".join(plural(one.factor.label) for one in findings)
+    sentences = [
+        "Scores are read on the test split once per trial, with the weights of its best validation epoch. Every choice"
+        f" (epoch, hyperparameters, {labels}, ensemble weights and members) is made on the validation split.",
+        "Accuracy is the share of right predictions; balanced accuracy the mean recall over the classes; AUC the mean"
+        " of the one-versus-rest areas under the ROC curve. Multilabel sets: mean over the labels, threshold 0.5. A"
+        " score that the labels leave undefined is shown as –, never as 0.",
+        "± is the sample standard deviation over seeds. Intervals are 95 % percentile bootstrap intervals from 1000"
+        f" resamples: test images within their class, and seeds. Differences of two {levels} use the same images in"
+        " each resample; p is two-sided, corrected over the datasets after Holm.",
+        "Across datasets: Friedman's test on the mean over seeds, then Nemenyi's, and Wilcoxon's signed-rank test of"
+        " each pair with Holm's correction (Demšar, JMLR 2006). With five datasets or fewer Wilcoxon's test cannot"
+        " reach 5 %.",
+        "GFLOPs are 2 × multiply-accumulates of one forward pass for one image, attention included; the column “no"
+        " attention” leaves out the two attention products, as most papers count. An ensemble costs all its members.",
+        f"Trials of one dataset and {labels} that differ in anything but the seed are never averaged, but where it is"
+        " said: a mean over settings draws the images once for all of them and counts each setting alike. Where"
+        " hyperparameters were tuned, the configuration with the most seeds and the best validation score stands for"
+        " its level.",
+    ]
+    return tuple(sentences)

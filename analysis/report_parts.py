@@ -1,0 +1,93 @@
+"""What a report says, before it is written as a page, Markdown, LaTeX or CSV."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from raypatch.analysis.answer.findings import Findings
+from raypatch.analysis.answer.notes import count_trials, describe_method, list_notes, title_of
+from raypatch.analysis.answer.sentences import Statement, state_answers
+from raypatch.analysis.show.sections import Section, make_sections
+from raypatch.analysis.show.tables.latex import to_latex
+from raypatch.analysis.show.tables.scores import main_table
+from raypatch.analysis.show.tables.table import Table, to_markdown
+
+NOT_IN_PRINT = ("missing", "provenance", "classes", "recipes")
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a report says. statements: the answers. notes: what a reader must know first. method: how it was found."""
+
+    title: str
+    lead: str
+    statements: tuple[Statement, ...]
+    notes: tuple[str, ...]
+    sections: tuple[Section, ...]
+    method: tuple[str, ...]
+    main: Table
+
+    @property
+    def text(self) -> str:
+        """The answer, the main table and the notes, as Markdown, to print."""
+        answers = [f"{one.label}: {one.verdict} {' '.join(one.support[:2])}" for one in self.statements]
+        return "\n".join([*answers, "", to_markdown(self.main), *(f"- {note}" for note in self.notes)])
+
+    @property
+    def tables(self) -> list[Table]:
+        """All tables, the main one first."""
+        return [self.main, *(table for section in self.sections for table in section.tables)]
+
+
+def compose_report(findings: Sequence[Findings]) -> Report:
+    """Return the report of the findings about each factor."""
+    first = findings[0]
+    statements = []
+    for one in findings:
+        own = state_answers(one)
+        if len(findings) > 1:
+            label = one.factor.label
+            own = [Statement(f"{label[:1].upper()}{label[1:]}, {s.label}", s.verdict, s.support) for s in own]
+        statements += own
+    title = title_of(findings)
+    names = title.rpartition("? ")[2]
+    return Report(
+        title=title,
+        lead=f"raypatch, run {names}: {count_trials(first.results)}.",
+        statements=tuple(statements),
+        notes=tuple(list_notes(findings)),
+        sections=tuple(make_sections(findings)),
+        method=describe_method(findings),
+        main=main_table(first),
+    )
+
+
+def report_markdown(report: Report) -> str:
+    """Return the report as Markdown."""
+    return "\n".join(_markdown(report))
+
+
+def _markdown(report: Report) -> Iterator[str]:
+    yield f"# {report.title}\n\n{report.lead}\n"
+    for statement in report.statements:
+        yield f"## {statement.label}: {statement.verdict}\n"
+        yield from (f"- {sentence}" for sentence in statement.support)
+        yield ""
+    yield from (f"- {note}" for note in report.notes)
+    for section in report.sections:
+        yield f"\n## {section.title}\n"
+        yield from map(to_markdown, section.tables)
+        for plot in section.plots:
+            yield f"**{plot.title}**\n\n![{plot.title}](figures/{plot.name}.png)\n\n{plot.caption}\n"
+    yield "\n## Method\n"
+    yield from (f"- {sentence}" for sentence in report.method)
+    yield ""
+
+
+def report_latex(report: Report) -> str:
+    """Return the tables for print as LaTeX."""
+    parts = ["% Needs \\usepackage{booktabs} and \\usepackage{graphicx}."]
+    for section in report.sections:
+        for table in section.tables:
+            if table.name not in NOT_IN_PRINT:
+                parts.append(to_latex(table))
+    return "\n".join(parts)

@@ -1,0 +1,129 @@
+"""How one panel of each plot is drawn: a data frame in, marks on an axes out."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from raypatch.analysis.answer.cells import ENSEMBLE
+from raypatch.analysis.show.plots.style import INK, PALETTE, level_axis, plain_numbers, style_of
+from raypatch.analysis.wording import shorten
+
+SHORT, LONG = 6, 14
+"""Characters of a name that stand above a point, and beyond which a name is cut."""
+
+
+def draw_scores(axes: Axes, data: pd.DataFrame, *, heading: str, joined: bool) -> None:
+    """Scores against the level with 95 % intervals; joined: by lines, where levels are steps along a scale.
+
+    Columns: metric, level, level_rank, mean, low, high (0 to 1).
+    """
+    levels = level_axis(axes, data, heading)
+    for place, (_, line) in enumerate(data.groupby("metric", sort=False)):
+        colour, marker = style_of(place + 1)
+        x = np.array([levels.index(level) for level in line["level"]]) + 0.08 * (place - 1)
+        mean = 100 * line["mean"].to_numpy()
+        reach = np.abs(100 * line[["low", "high"]].to_numpy().T - mean)
+        axes.errorbar(x, mean, reach, color=colour, marker=marker, capsize=2, linestyle="-" if joined else "none")
+    axes.set_ylabel("test score, %")
+
+
+def draw_pareto(axes: Axes, data: pd.DataFrame, *, cost: str, unit: str, label: str) -> None:
+    """Score against cost, the Pareto front as a line. Columns: level, kind, the cost, score (0 to 1), front."""
+    for kind, points in data.groupby("kind"):
+        colour, marker = style_of(4) if kind == ENSEMBLE else style_of(1)
+        axes.plot(points[cost], 100 * points["score"], marker, color=colour, linestyle="none")
+    front = data[data["front"]].sort_values(cost)
+    axes.step(front[cost], 100 * front["score"], where="post", color=INK, linewidth=0.8, alpha=0.6, zorder=1)
+    long_names = data.loc[data["kind"] != ENSEMBLE, "level"].str.len().max() > SHORT
+    for level, kind, x, score in data[["level", "kind", cost, "score"]].itertuples(index=False):
+        text = "ensemble" if kind == ENSEMBLE and len(level) > LONG else shorten(level, LONG)
+        # A short name stands above its point; a long one beside it, where the next point is seldom at its height.
+        place = {"xytext": (5, -2)} if long_names else {"xytext": (0, 5), "ha": "center"}
+        axes.annotate(text, (x, 100 * score), textcoords="offset points", fontsize=7, **place)
+    axes.set_xscale("log")
+    plain_numbers(axes.xaxis)
+    axes.margins(x=0.12, y=0.15)
+    if long_names:
+        low, high = np.log(axes.get_xlim())
+        axes.set_xlim(right=np.exp(high + 0.4 * (high - low)))
+    axes.set_xlabel(unit)
+    axes.set_ylabel(f"{label}, %")
+
+
+def draw_curves(axes: Axes, data: pd.DataFrame) -> None:
+    """Validation loss by epoch: mean and range over seeds. Columns: level_rank, epoch, mean, low, high."""
+    for rank, line in data.groupby("level_rank"):
+        colour, marker = style_of(int(str(rank)))
+        every = max(1, len(line) // 6)
+        axes.fill_between(line["epoch"], line["low"], line["high"], color=colour, alpha=0.15, linewidth=0)
+        axes.plot(line["epoch"], line["mean"], color=colour, marker=marker, markevery=every)
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("validation loss")
+
+
+def draw_reliability(axes: Axes, data: pd.DataFrame) -> None:
+    """Accuracy against confidence; the diagonal is perfect. Columns: level_rank, confidence, accuracy (0 to 1)."""
+    axes.plot([0, 100], [0, 100], color=INK, linewidth=0.8, linestyle="--", alpha=0.6)
+    for rank, line in data.groupby("level_rank"):
+        colour, marker = style_of(int(str(rank)))
+        axes.plot(100 * line["confidence"], 100 * line["accuracy"], color=colour, marker=marker)
+    axes.set_xlim(100 * data["confidence"].min() - 3, 103)
+    axes.set_xlabel("confidence, %")
+    axes.set_ylabel("accuracy, %")
+
+
+def draw_confusion(axes: Axes, data: pd.DataFrame) -> None:
+    """Share of each true class (row) that was taken for each class. Columns: true, predicted, share (0 to 1)."""
+    names = list(dict.fromkeys(data["true"]))
+    matrix = 100 * data["share"].to_numpy().reshape(len(names), len(names))
+    axes.pcolormesh(matrix, cmap="cividis", vmin=0, vmax=100, edgecolors="face", linewidth=0.1)
+    if len(names) <= 11:
+        for row, column in np.ndindex(matrix.shape):
+            share = matrix[row, column]
+            colour = "black" if share > 55 else "white"
+            if not np.isnan(share):
+                axes.text(column + 0.5, row + 0.5, f"{share:.0f}", ha="center", va="center", color=colour, fontsize=6)
+    short = [shorten(name) if len(names) == 2 else str(place) for place, name in enumerate(names)]
+    shown = short if len(names) <= 20 else []
+    axes.set_xticks(np.arange(len(shown)) + 0.5, shown)
+    axes.set_yticks(np.arange(len(shown)) + 0.5, shown, rotation=90 if len(names) == 2 else 0, va="center")
+    axes.tick_params(length=0)
+    axes.invert_yaxis()
+    axes.grid(visible=False)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true class")
+
+
+def draw_ranks(axes: Axes, data: pd.DataFrame) -> None:
+    """Critical-difference diagram. Columns: first, second (levels), label, rank_first, p: every ordered pair."""
+    from scikit_posthocs import critical_difference_diagram
+
+    known = data.drop_duplicates("first").set_index("first")
+    words = {level: shorten(label, LONG) for level, label in known["label"].items()}
+    if len(set(words.values())) < len(words):  # names that begin alike get a number
+        words = {level: f"{place}. {word}" for place, (level, word) in enumerate(words.items(), 1)}
+    ranks = known["rank_first"].rename(index=words)
+    p = data.pivot(index="first", columns="second", values="p").rename(index=words, columns=words)
+    colours = dict.fromkeys(ranks.index, INK)
+    critical_difference_diagram(
+        ranks, p.loc[ranks.index, ranks.index], ax=axes, color_palette=colours, label_props={"size": 8},
+        crossbar_props={"color": PALETTE[4], "linewidth": 3}, elbow_props={"linewidth": 0.8},
+        marker_props={"s": 12}, text_h_margin=0.05,
+    )  # fmt: skip
+    axes.grid(visible=False)
+    axes.set_xlabel("mean rank (1 is best)")
+    axes.xaxis.set_label_position("top")
+
+
+def draw_costs(axes: Axes, data: pd.DataFrame, *, heading: str, joined: bool) -> None:
+    """One cost against the level, a line or points per dataset. Columns: dataset, level, level_rank, value, unit."""
+    levels = level_axis(axes, data, heading)
+    for _, line in data.groupby("dataset", sort=False):
+        x = [levels.index(level) for level in line["level"]]
+        style = {"color": PALETTE[1], "marker": "o", "markersize": 3, "linewidth": 0.8, "alpha": 0.7}
+        axes.plot(x, line["value"], linestyle="-" if joined else "none", **style)
+    axes.set_yscale("log")
+    plain_numbers(axes.yaxis)
+    axes.set_ylabel(data["unit"].iloc[0])

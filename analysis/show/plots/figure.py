@@ -1,0 +1,128 @@
+"""A plot is a data frame, cut into panels, and the way a panel is drawn; here it becomes files and page elements."""
+
+import html
+import io
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import joblib
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from raypatch.analysis.show.plots.style import INK, wrap_title
+
+FILE_FORMATS = ("svg", "pdf", "png")
+PANEL_INCHES = (3.2, 2.5)
+CHARACTERS = 55
+"""How many fit above a panel in print."""
+MOST_PANELS = 40
+DATE_KEYS = {"svg": "Date", "pdf": "CreationDate"}
+WORTH_PROCESSES = 24
+"""Panels whose drawing takes longer than starting the processes that would share it."""
+
+Drawn = TypeVar("Drawn")
+
+STYLE: dict[Any, Any] = {
+    **{"font.size": 8, "axes.titlesize": 9, "axes.spines.top": False, "axes.spines.right": False},
+    **{"axes.grid": True, "grid.alpha": 0.15, "grid.color": INK, "lines.linewidth": 1.3, "lines.markersize": 4},
+    **{f"{part}.color": INK for part in ("text", "xtick", "ytick")},
+    **{
+        "axes.edgecolor": INK,
+        "axes.labelcolor": INK,
+        "svg.fonttype": "none",
+        "text.parse_math": False,
+        "pdf.fonttype": 42,
+        "savefig.dpi": 150,
+    },
+}
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A plot: `data` with a column `panel`, drawn panel by panel. caption: what is shown, for people and readers.
+
+    lines: label, colour and marker of each line, for a legend. columns: panels side by side in print.
+    """
+
+    name: str
+    title: str
+    caption: str
+    data: pd.DataFrame
+    draw: Callable[[Axes, pd.DataFrame], None]
+    lines: tuple[tuple[str, str, str], ...] = ()
+    columns: int = 4
+
+    @property
+    def panels(self) -> dict[str, pd.DataFrame]:
+        """The data of each panel, at most MOST_PANELS."""
+        groups = self.data.groupby("panel", sort=False)
+        return {str(name): group for (name, group), _ in zip(groups, range(MOST_PANELS), strict=False)}
+
+
+def draw_plot(plot: Plot) -> Figure:
+    """Draw all panels of a plot into one figure, for print."""
+    found = plot.panels
+    columns = min(plot.columns, len(found))
+    rows = -(-len(found) // columns)
+    with mpl.rc_context(STYLE):
+        figure = Figure((PANEL_INCHES[0] * columns, PANEL_INCHES[1] * rows + 0.4), layout="constrained")
+        grid = figure.subplots(rows, columns, squeeze=False).flatten()
+        for axes, (name, data) in zip(grid, found.items(), strict=False):
+            plot.draw(axes, data)
+            axes.set_title(wrap_title(name))
+        for axes in grid[len(found) :]:
+            axes.set_axis_off()
+        if plot.lines:
+            handles = [Line2D([], [], color=c, marker=m, label=label) for label, c, m in plot.lines]
+            figure.legend(handles=handles, loc="outside upper center", ncols=_columns_of(plot, columns), frameon=False)
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # the layout is found: do not find it again for each format
+    return figure
+
+
+def _columns_of(plot: Plot, panels: int) -> int:
+    """How many entries of the legend fit side by side above so many panels."""
+    longest = max(len(label) for label, _, _ in plot.lines)
+    return max(1, min(len(plot.lines), panels * CHARACTERS // (longest + 6)))
+
+
+def on_all_cores(draw: Callable[..., Drawn], calls: Sequence[tuple[Any, ...]], *, panels: int) -> list[Drawn]:
+    """Return draw(*call) of each call, in order; spread over processes where there are many panels to draw."""
+    jobs = -1 if panels >= WORTH_PROCESSES else 1
+    drawn: list[Drawn] = joblib.Parallel(n_jobs=jobs)(joblib.delayed(draw)(*call) for call in calls)
+    return drawn
+
+
+def save_plot(plot: Plot, folder: Path, formats: Sequence[str] = FILE_FORMATS) -> list[Path]:
+    """Write the plot in each format and its data as CSV; return the files."""
+    data = folder / f"{plot.name}.csv"
+    plot.data.to_csv(data, index=False)
+    figure = draw_plot(plot)
+    written = [data]
+    with mpl.rc_context(STYLE | {"svg.hashsalt": plot.name}):
+        for suffix in formats:
+            written.append(folder / f"{plot.name}.{suffix}")
+            undated = {DATE_KEYS[suffix]: None} if suffix in DATE_KEYS else {}
+            figure.savefig(written[-1], format=suffix, metadata=undated)
+    return written
+
+
+def panel_svg(plot: Plot, name: str, data: pd.DataFrame) -> str:
+    """Return one panel as an SVG element for a page: it takes the page's text colour, its ids are the panel's own."""
+    with mpl.rc_context(STYLE | {"svg.hashsalt": f"{plot.name} {name}"}):
+        figure = Figure(PANEL_INCHES, layout="constrained")
+        plot.draw(figure.subplots(), data)
+        stream = io.StringIO()
+        figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
+    svg = stream.getvalue()
+    svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
+    own = re.sub(r"\W+", "-", f"{plot.name}-{name}")
+    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{own}-", svg)
+    svg = re.sub(r"<(metadata|style).*?</\1>", "", svg, flags=re.DOTALL)
+    return svg.replace("<svg ", f'<svg role="img" aria-label="{html.escape(f"{plot.title}: {name}")}" ', 1)

@@ -1,0 +1,80 @@
+"""The plots of a search: score against each searched number, and the history."""
+
+from collections.abc import Iterator
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import NullFormatter
+
+from raypatch.analysis.answer.search import search_trials
+from raypatch.analysis.load import Results
+from raypatch.analysis.show.plots.figure import Plot
+from raypatch.analysis.show.plots.style import style_of
+from raypatch.factors import field_heading, field_label
+from raypatch.results import SweepRecord
+
+
+def search_plots(results: Results) -> Iterator[Plot]:
+    """Yield the plots of the runs' searches: score against each searched number, and the history."""
+    trials = search_trials(results)
+    if trials.empty:
+        return
+    dots = (("ran through", *style_of(1)), ("stopped early", *style_of(2)))
+    yield Plot(
+        name="search_scores",
+        title="Score against what was searched",
+        caption="Validation score of each trial's best epoch. Trials that were stopped early had fewer epochs.",
+        data=pd.concat(
+            [_against(part, results.records[str(run)]) for run, part in trials.groupby("run")], ignore_index=True
+        ),
+        draw=draw_search_scores,
+        lines=dots,
+    )
+    yield Plot(
+        name="search_history",
+        title="History of the search",
+        caption="Validation scores in the order of drawing. The line is the best of the trials that ran through.",
+        data=trials[["group", "number", "status", "score", "best", "metric"]].rename(columns={"group": "panel"}),
+        draw=draw_search_history,
+        lines=dots,
+    )
+
+
+def _against(trials: pd.DataFrame, record: SweepRecord) -> pd.DataFrame:
+    assert record.search is not None
+    fields = {name: field for name, field in record.search.settings.fields.items() if field.choices is None}
+    parts = []
+    for name, field in fields.items():
+        parts.append(
+            trials[["status", "score", "metric"]].assign(
+                panel=trials["group"] + (f", {field_label(name)}" if len(fields) > 1 else ""),
+                field=name,
+                value=[float(drawn[name]) for drawn in trials["drawn"]],
+                logarithmic=field.loguniform is not None,
+            )
+        )
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["panel"])
+
+
+def draw_search_scores(axes: Axes, data: pd.DataFrame) -> None:
+    """Points of score against value; stopped trials apart."""
+    _draw_trials(axes, data, "value")
+    if data["logarithmic"].iloc[0]:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel(field_heading(str(data["field"].iloc[0])))
+
+
+def draw_search_history(axes: Axes, data: pd.DataFrame) -> None:
+    """Points of score by number, and the best so far as a line."""
+    _draw_trials(axes, data, "number")
+    axes.plot(data["number"], data["best"], color=style_of(1)[0], drawstyle="steps-post", linewidth=1)
+    axes.set_xlabel("trial")
+
+
+def _draw_trials(axes: Axes, data: pd.DataFrame, x: str) -> None:
+    for status, place in (("ok", 1), ("pruned", 2)):
+        part, (colour, marker) = data[data["status"] == status], style_of(place)
+        axes.plot(part[x], part["score"], linestyle="", color=colour, marker=marker)
+    axes.set_ylabel(str(data["metric"].iloc[0]))

@@ -1,0 +1,92 @@
+"""Numbers as people read them: scores, differences, times, p-values; used by sentences, tables and plots."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from raypatch.factors import Factor
+
+UNDEFINED = "–"
+
+
+def percent(mean: float, spread: float = float("nan")) -> str:
+    """Show a score of 0 to 1 in percent, `86.3 ± 1.2`; no spread where it is NaN, a dash where the mean is."""
+    if pd.isna(mean):
+        return UNDEFINED
+    return f"{100 * mean:.1f}" if pd.isna(spread) else f"{100 * mean:.1f} ± {100 * spread:.1f}"
+
+
+def points(difference: float) -> str:
+    """Show a difference of scores in percentage points with its sign, +9.3; one that rounds to nothing has none."""
+    if pd.isna(difference):
+        return UNDEFINED
+    shown = f"{100 * difference:+.1f}"
+    return "0.0" if float(shown) == 0 else shown.replace("-", "−")
+
+
+def interval(low: float, high: float) -> str:
+    """Show the bounds of a difference of scores in percentage points: +0.9 to +18.5."""
+    return UNDEFINED if pd.isna(low) else f"{points(low)} to {points(high)}"
+
+
+def duration(seconds: float) -> str:
+    """Show a time in the unit that suits it: 42 s, 12 min, 5.3 h."""
+    if pd.isna(seconds):
+        return UNDEFINED
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{significant(seconds / length, 2)} {unit}"
+    return f"{significant(seconds, 2)} s"
+
+
+def significant(value: float, digits: int = 3) -> str:
+    """Show a figure with at least so many significant digits, the integer part whole: 0.0868, 9.08, 9815."""
+    if pd.isna(value):
+        return UNDEFINED
+    return f"{value:.0f}" if abs(value) >= 10**digits else f"{value:.{digits}g}"
+
+
+def p_value(value: float) -> str:
+    """Show a p-value: three decimals, `<0.001` below."""
+    if pd.isna(value):
+        return UNDEFINED
+    return "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def p_equals(value: float) -> str:
+    """Show a p-value within a sentence: p = 0.012, p < 0.001."""
+    shown = p_value(value)
+    return f"p < {shown[1:]}" if shown.startswith("<") else f"p = {shown}"
+
+
+def times(value: float) -> str:
+    """Show a ratio with three significant digits: 8.37 times, 72400 times."""
+    return UNDEFINED if pd.isna(value) else f"{significant(float(f'{value:.3g}'))} times"
+
+
+def plural(label: str) -> str:
+    """Return a label in the plural where its last word takes an s: patch sizes; else levels of it."""
+    plain = label.isascii() and " of " not in label and not label.endswith(("s", "ing", "ion", "data"))
+    return f"{label}s" if plain else f"levels of {label}"
+
+
+def list_names(names: Sequence[str]) -> str:
+    """Return names one after another, between commas, or semicolons where a name holds a comma itself."""
+    return ("; " if any("," in name for name in names) else ", ").join(names)
+
+
+def start_sentence(factor: Factor, level: str) -> str:
+    """Return a level at the start of a sentence: with a capital, unless it is a name that is written as it is."""
+    phrase = factor.phrase(level)
+    return phrase if phrase == level else phrase[:1].upper() + phrase[1:]
+
+
+def shorten(name: str, length: int = 12) -> str:
+    """Return the name, cut to so many characters with an ellipsis."""
+    return name if len(name) <= length else name[: length - 1] + "…"
+
+
+def file_stem(label: str) -> str:
+    """Return a label as part of a file's name: 2d_linear_probe."""
+    parts = "".join(character if character.isalnum() else " " for character in label.lower())
+    return "_".join(parts.split())
