@@ -112,9 +112,10 @@ def model(
         fields = {"patch_size": patch, "model": name, "image_size": image_size, "dataset": dataset, "weights": "random"}
         config = make_config(fields)
         facts = model_facts(config, dimensions=dimensions, outputs=classes)
-        line = f"{patch:>5} {facts.tokens:7,} {facts.parameters:12,} {facts.gflops:10.4g}"
+        tokens = facts.tokens or 0
+        line = f"{patch:>5} {tokens:7,} {facts.parameters:12,} {facts.gflops:10.4g}"
         line += f" {facts.gflops_without_attention:18.4g}"
-        if count and facts.tokens <= 4096:
+        if count and tokens <= 4096:
             built = build_model(config, dimensions=dimensions, outputs=classes, files={})
             line += f" {count_with_fvcore(built.model, (3, *(image_size,) * dimensions)):10.4g}"
         print(line)
