@@ -246,14 +246,15 @@ def _levels_of(config: TrialConfig, factors: Sequence[Factor], named: Mapping[st
 
 def _with_values(study: Study, settings: SearchSettings, values: Mapping[str, Sequence[Any]]) -> Study:
     """The study with searched fields at these values; a searched set of named levels is an axis of these again."""
+    lists: dict[str, Sequence[Any]] = {}
     grid = dict(study.grid)
-    lists = {}
     for name, given in values.items():
         levels = settings.fields[name].levels
         if levels is None:
             lists[name] = given
         else:
             grid[name] = {level: levels[level] for level in given}
+    # The axes first: a study must know what it compares when a field of it changes.
     return study.model_copy(update={"grid": grid}).override(lists)
 
 
