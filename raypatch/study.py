@@ -15,7 +15,7 @@ from pydantic import model_validator as validator
 
 from raypatch.config import TrialConfig, did_you_mean, explain_validation, field_facts
 from raypatch.data.catalog import canonical_name
-from raypatch.factors import ask_which, field_label
+from raypatch.factors import ask_search, ask_which, field_label
 from raypatch.results.records import Expectation
 from raypatch.search_settings import SearchSettings
 
@@ -198,14 +198,9 @@ class Study(BaseModel):
     @property
     def question(self) -> str:
         """The study in one question: Which patch size? Of a search: Which learning rate for each patch size?"""
-        compared = [field_label(name) for name in self.compared]
-        if self.search is None:
-            return ask_which(compared)
-        *first, last = [field_label(name) for name in self.search.fields]
-        searched = f"{', '.join(first)} and {last}" if first else last
-        if set(self.compared) & set(self.search.fields):
-            return ask_which([searched])
-        return ask_which([f"{searched} for each {' and '.join(compared)}"])
+        if self.search is not None:
+            return ask_search(list(self.search.fields), self.compared)
+        return ask_which([field_label(name) for name in self.compared])
 
     def override(self, values: Mapping[str, Sequence[Any]]) -> "Study":
         """Return the study with each field of `values` replaced by an axis of these values, whatever set it before.
