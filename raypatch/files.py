@@ -1,11 +1,17 @@
 """Files that survive a kill: replaced in one step, and locks that a dead holder cannot keep."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+
+from raypatch.owner_lock import hold_owner_file
+
+NO_FLOCK = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}
+"""What file systems without flock answer: Lustre without -o flock, NFS without its lock service, some of FUSE."""
 
 
 def write_atomically(path: Path, content: bytes | memoryview) -> None:
@@ -39,8 +45,28 @@ class LockedError(RuntimeError):
 def hold_lock(path: Path, *, wait: bool = False) -> Iterator[None]:
     """Hold the lock file at `path`; it says who holds it and is removed at the end. The kernel frees it on any death.
 
+    Where the file system has no such locks, a file made by its holder alone stands in (see owner_lock).
     Raises LockedError when another process holds it and `wait` is False.
     """
+    with contextlib.ExitStack() as stack:
+        try:
+            descriptor = _lock_by_kernel(path, wait=wait)
+        except OSError as error:
+            if error.errno not in NO_FLOCK:
+                raise
+            stack.enter_context(_hold_without_flock(path, wait=wait))
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"process {os.getpid()} on {os.uname().nodename}".encode(), 0)
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+            os.close(descriptor)
+
+
+def _lock_by_kernel(path: Path, *, wait: bool) -> int:
+    """Open the file at `path` under the kernel's lock and return its descriptor. Raises LockedError and OSError."""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
@@ -54,15 +80,17 @@ def hold_lock(path: Path, *, wait: bool = False) -> Iterator[None]:
             raise
         with contextlib.suppress(OSError):
             if os.fstat(descriptor).st_ino == path.stat().st_ino:
-                break
+                return descriptor
         os.close(descriptor)  # the last holder removed the file between our open and our lock: try again
-    try:
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"process {os.getpid()} on {os.uname().nodename}".encode(), 0)
+
+
+@contextlib.contextmanager
+def _hold_without_flock(path: Path, *, wait: bool) -> Iterator[None]:
+    owner_file = path.with_name(f"{path.name}.owner")
+    with hold_owner_file(owner_file, wait=wait) as owner:
+        if owner is not None:
+            raise LockedError(f"{path.parent} is in use by {owner}")
         yield
-    finally:
-        path.unlink(missing_ok=True)
-        os.close(descriptor)
 
 
 def lock_holder(path: Path) -> str | None:

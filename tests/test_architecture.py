@@ -18,9 +18,12 @@ MAY_IMPORT_RAY = {
 }
 LAYERS = (
     (
+        "raypatch.cores",
         "raypatch.data.catalog",
         "raypatch.files",
+        "raypatch.impostors",
         "raypatch.own_files",
+        "raypatch.owner_lock",
         "raypatch.registry",
         "raypatch.words",
         "raypatch",

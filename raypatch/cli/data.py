@@ -1,10 +1,12 @@
 """Commands about datasets: list, fetch and verify them."""
 
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from raypatch.cli import options as cli_options
+from raypatch.data.catalog import SPLITS
 
 app = typer.Typer()
 data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="List, fetch and verify datasets.")
@@ -35,13 +37,25 @@ def data_fetch(name: str, data_dir: cli_options.DataDir = None) -> None:
 
 
 @data_app.command("verify")
-def data_verify(name: str, data_dir: cli_options.DataDir = None) -> None:
-    """Check a MedMNIST file by its MD5, or an own .npz by its structure."""
+def data_verify(
+    name: str,
+    data_dir: cli_options.DataDir = None,
+    twins: Annotated[bool, typer.Option(help="Look for images that repeat one of an earlier split.")] = True,
+    all_: Annotated[bool, typer.Option("--all", help="List all such images, not the first 20.")] = False,
+) -> None:
+    """Check a MedMNIST file by its MD5, or an own .npz by its structure; say which test images are no new ones."""
     from raypatch.data.npz import inspect_npz
     from raypatch.data.source import verify
+    from raypatch.data.twins import describe_twins, find_twins
 
     if name.endswith(".npz"):
-        info = inspect_npz(Path(name))
+        path = Path(name)
+        info = inspect_npz(path)
         print(f"{name}: {info.task}, {len(info.classes)} classes, {info.counts} images of {info.shape}")
     else:
-        print(f"{verify(name, data_dir=data_dir)}: as published")
+        path = verify(name, data_dir=data_dir)
+        info = inspect_npz(path)
+        print(f"{path}: as published")
+    if twins:
+        counts = dict(zip(SPLITS, info.counts, strict=True))
+        print("\n".join(describe_twins(find_twins(path), counts, show=None if all_ else 20)))

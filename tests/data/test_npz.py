@@ -3,8 +3,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from raypatch.data.catalog import SPLITS
-from raypatch.data.npz import DataError, count_shared_images, inspect_npz, read_split
+from raypatch.data.npz import DataError, inspect_npz, read_new_images, read_split
 
 COUNTS = {"train": 6, "val": 3, "test": 4}
 
@@ -48,7 +47,7 @@ def multilabel(**changes):
 
 
 def test_several_columns_are_multilabel(tmp_path):
-    path = save(tmp_path, multilabel())
+    path = save(tmp_path, multilabel(train_labels=np.ones((6, 4), int)))
     assert inspect_npz(path).task == "multilabel"
     assert len(inspect_npz(path).classes) == 4
     assert read_split(path, "val")[1].shape == (3, 4)
@@ -139,7 +138,7 @@ def test_a_cut_off_file_is_refused(tmp_path, share):
     path = save(tmp_path, arrays())
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
-    with pytest.raises(DataError, match=r"is no \.npz archive or is cut off"):
+    with pytest.raises(DataError, match=r"is no \.npz archive or is cut off|is empty"):
         inspect_npz(path)
 
 
@@ -169,10 +168,105 @@ def test_missing_file_is_refused(tmp_path):
         inspect_npz(tmp_path / "absent.npz")
 
 
-def test_images_shared_by_splits_are_counted(tmp_path):
+def test_one_hot_labels_are_refused_with_both_ways_out(tmp_path):
+    path = save(tmp_path, multilabel())
+    with pytest.raises(DataError, match=r"train_labels is one-hot.*argmax\(axis=1\).*task=numpy.array\('multilabel'\)"):
+        inspect_npz(path)
+
+
+def test_labels_that_only_look_one_hot_are_taken_when_the_file_says_so(tmp_path):
+    assert inspect_npz(save(tmp_path, multilabel(task=np.array("multilabel")))).task == "multilabel"
+
+
+def test_a_row_with_two_or_none_in_any_split_is_multilabel(tmp_path):
+    labels = np.eye(4, dtype=np.int64)
+    labels[0, 1] = 1
+    assert inspect_npz(save(tmp_path, multilabel(test_labels=labels))).task == "multilabel"
+    assert inspect_npz(save(tmp_path, multilabel(test_labels=np.zeros((4, 4), int)))).task == "multilabel"
+
+
+def test_a_file_may_say_that_its_classes_have_an_order(tmp_path):
+    assert inspect_npz(save(tmp_path, arrays(classes=3, task=np.array("ordinal")))).task == "ordinal"
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        (np.array("binary"), "task is binary, but the labels are class numbers of 3 classes: multiclass"),
+        (np.array("guess"), "task is guess, must be one of binary, multiclass, ordinal, multilabel"),
+        (np.array(3), "task is int64 of shape"),
+    ],
+)
+def test_a_task_that_does_not_fit_is_refused(tmp_path, said, message):
+    with pytest.raises(DataError, match=message):
+        inspect_npz(save(tmp_path, arrays(classes=3, task=said)))
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((3, 16, 16), r"channels go last: images.transpose\(0, 2, 3, 1\) \("),
+        ((4, 16, 16), r"channels go last: images.transpose\(0, 2, 3, 1\)\[..., :3\]"),
+        ((1, 16, 16), r"drop axis 1 with images\[:, 0\]"),
+        ((2, 16, 16), r"of 1 or 3 channels: keep one"),
+        ((16, 16, 4), r"drop the alpha channel with images\[..., :3\]"),
+        ((16, 16, 2), r"of 1 or 3 channels: keep one"),
+        ((16, 16, 1), r"drop the last axis"),
+        ((3, 20, 16), r"channels go last"),
+        ((1, 8, 8, 8), r"drop axis 1 with images\[:, 0\]"),
+        ((8, 8, 8, 1), r"drop the last axis"),
+        ((3, 8, 8, 8), r"colour volumes are not supported"),
+    ],
+)
+def test_channels_in_the_wrong_place_are_told_as_such(tmp_path, shape, message):
+    with pytest.raises(DataError, match=message) as refused:
+        inspect_npz(save(tmp_path, arrays(shape)))
+    assert "pad or resize" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["ill\nness", "bell\x07", "half\ud800", "", "  ", "line\u2028end"])
+def test_a_class_without_a_printable_name_is_refused(tmp_path, name):
+    path = save(tmp_path, arrays())
+    with zipfile.ZipFile(path, "a") as archive, archive.open("class_names.npy", "w") as stream:
+        np.lib.format.write_array(stream, np.array(["healthy", name]), allow_pickle=False)
+    with pytest.raises(DataError, match=r"class_names holds .* give each class a name of one line"):
+        inspect_npz(path)
+
+
+@pytest.mark.parametrize("names", [["lesion", "lesion"], ["a  b", "a b"], ["benign", "benign "]])
+def test_two_classes_of_one_name_are_refused(tmp_path, names):
+    with pytest.raises(DataError, match=r"class_names has .* 2 times; give each class its own name"):
+        inspect_npz(save(tmp_path, arrays(class_names=np.array(names))))
+
+
+def test_new_images_need_no_labels(tmp_path):
     content = arrays()
-    content["test_images"][:2] = content["train_images"][:2]
-    content["val_images"][0] = content["test_images"][3]
-    shared = count_shared_images(save(tmp_path, content))
-    assert shared == {("train", "val"): 0, ("train", "test"): 2, ("val", "test"): 1}
-    assert set().union(*shared) == set(SPLITS)
+    for held in ({"test_images": content["test_images"]}, {"images": content["test_images"]}):
+        name, images = read_new_images(save(tmp_path, held), "test")
+        assert np.array_equal(images, content["test_images"])
+        assert name == ("test" if "test_images" in held else "images")
+    np.savez(tmp_path / "bare.npz", content["test_images"])
+    assert read_new_images(tmp_path / "bare.npz", "test")[0] == "images"
+
+
+def test_images_of_another_split_are_pointed_out(tmp_path):
+    path = save(tmp_path, {"val_images": arrays()["val_images"]})
+    with pytest.raises(DataError, match=r"no test_images and no images; it has those of val: choose with --split"):
+        read_new_images(path, "test")
+
+
+def test_chunks_are_the_array(tmp_path):
+    from raypatch.data.archive import Archive
+
+    content = arrays()
+    content["val_images"] = np.asfortranarray(content["val_images"])
+    with Archive(save(tmp_path, content)) as archive:
+        for key in ("train_images", "val_images"):
+            assert np.array_equal(np.concatenate(list(archive.chunks(key, 4))), content[key])
+
+
+def test_a_pointer_of_git_lfs_is_no_archive(tmp_path):
+    path = tmp_path / "own.npz"
+    path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with pytest.raises(DataError, match="is a git-lfs pointer of 63 bytes"):
+        inspect_npz(path)

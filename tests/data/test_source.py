@@ -14,8 +14,9 @@ import pytest
 
 from raypatch.data import source
 from raypatch.data.catalog import catalog, dataset_info
-from raypatch.data.npz import DataError, count_shared_images, inspect_npz
+from raypatch.data.npz import DataError, inspect_npz
 from raypatch.data.source import data_folder, describe, fetch, load_split, locate, stratified_subset, verify
+from raypatch.data.twins import find_twins
 from raypatch.own_files import own_file_id
 
 COUNTS = {"train": 6, "val": 3, "test": 4}
@@ -272,7 +273,7 @@ def test_own_file_may_move_but_not_change(own, tmp_path):
 
 def test_own_file_that_is_gone_or_unknown_is_explained(own, tmp_path):
     _, name = own
-    with pytest.raises(DataError, match=r"absent.npz, which was file:own@.*--dataset PATH.npz"):
+    with pytest.raises(DataError, match=r"absent.npz, which was file:own@.*--dataset FILE"):
         locate(name, files={name: tmp_path / "absent.npz"})
     with pytest.raises(DataError, match=r"not known where file:own@.* lies"):
         locate(name, files={})
@@ -347,7 +348,7 @@ def test_altered_official_file_is_refused_by_name_and_taken_as_own(medmnist_root
     assert inspect_npz(path).counts == (3882, 524, 624)
     name = own_file_id(path)
     assert len(load_split(name, "val", files={name: path}).labels) == 524
-    assert count_shared_images(path)["train", "val"] == 8
+    assert sum(twin.split == "val" and twin.equal for twin in find_twins(path)) == 8
 
 
 @pytest.mark.real_data

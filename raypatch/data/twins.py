@@ -1,0 +1,257 @@
+"""Images of one split that are, up to a shift, brightness or compression, images of another: the test is then no test.
+
+Equal bytes are found by a digest. Near-duplicates are found in two steps: coarse thumbnails say which few images could
+be it, then each pair is laid over one another and compared (see `_compare`).
+"""
+
+import hashlib
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from raypatch.data.archive import Archive
+from raypatch.data.catalog import SPLITS, Split
+from raypatch.data.layout import check_images
+
+ALIKE, ALIKE_IN_DETAIL = 0.99, 0.93
+"""What two images must reach to be twins: correlation as a whole, and of their fine detail."""
+
+THUMB_EDGES = {2: 56, 3: 28}
+"""Images are compared at this edge at most, by dimensions: what a twin keeps of its detail is visible there."""
+
+COARSE_EDGES = {2: 12, 3: 7}
+CANDIDATES = 5
+"""How many images of the other split are compared with each image: the nearest by coarse thumbnails."""
+
+MAY_BE_ALIKE = 0.8
+NEARLY = 0.9
+"""Volumes that are alike to this share at half their edge are compared at the whole: that is eight times the work."""
+
+SMALLEST_EDGE = 12
+"""Below this many pixels there is no detail to tell twins from look-alikes: only equal bytes count."""
+
+
+@dataclass(frozen=True)
+class Twin:
+    """An image and the one that it repeats, each by split and index. likeness: of fine detail, 1 for equal bytes."""
+
+    split: Split
+    index: int
+    of_split: Split
+    of_index: int
+    likeness: float
+    equal: bool = False
+
+
+def find_twins(path: Path) -> list[Twin]:
+    """Return for each image of val its twin in train, and for each of test that in train and that in val.
+
+    Only the most alike of each, sorted by split and index. The file is read in chunks; a thumbnail per image is kept
+    (at most 3 kB, a volume's 22 kB). Raises DataError for a file that is damaged or not in the layout.
+    """
+    with Archive(path) as archive:
+        splits = {split: _read_thumbs(archive, split) for split in SPLITS}
+    found = []
+    pairs: Sequence[tuple[Split, Split]] = (("train", "val"), ("train", "test"), ("val", "test"))
+    for earlier, later in pairs:
+        found += _match(earlier, splits[earlier], later, splits[later])
+    return sorted(found, key=lambda twin: (SPLITS.index(twin.split), twin.index, SPLITS.index(twin.of_split)))
+
+
+def describe_twins(twins: Sequence[Twin], counts: Mapping[Split, int], *, show: int | None = 20) -> list[str]:
+    """Return lines that say how many images of val and test repeat one of an earlier split, and which.
+
+    counts: images per split. show: how many pairs are listed at most, None for all.
+    """
+    if not twins:
+        return ["no image of val or test repeats one of an earlier split, as far as can be told"]
+    lines = []
+    later: Sequence[tuple[Split, str]] = (("test", "train or val"), ("val", "train"))
+    for split, where in later:
+        of_split = [twin for twin in twins if twin.split == split]
+        repeated = {twin.index for twin in of_split}
+        equal = {twin.index for twin in of_split if twin.equal}
+        if repeated:
+            lines.append(
+                f"{len(repeated)} of {counts[split]} {split} images are near-duplicates of images in {where}"
+                f" ({len(equal)} of them equal in every pixel)"
+            )
+    lines.append("image, the one that it repeats, likeness of their fine detail:")
+    order = sorted(twins, key=lambda twin: (twin.split != "test", -twin.likeness, twin.index))
+    for twin in order[:show]:
+        likeness = "equal" if twin.equal else f"{twin.likeness:.3f}"
+        lines.append(f"  {twin.split} {twin.index}  {twin.of_split} {twin.of_index}  {likeness}")
+    if show is not None and len(order) > show:
+        lines.append(f"  and {len(order) - show} more; --all lists them")
+    return lines
+
+
+@dataclass(frozen=True)
+class _Thumbs:
+    """images: (N, *edges) uint8, grey. coarse: (N, F), mean 0 and length 1. digests: of each image's bytes."""
+
+    images: Tensor
+    coarse: Tensor
+    digests: list[bytes]
+
+    @property
+    def dimensions(self) -> int:
+        return self.images.ndim - 1
+
+
+def _read_thumbs(archive: Archive, split: Split) -> _Thumbs:
+    key = f"{split}_images"
+    shape = check_images(archive, key)
+    in_colour = len(shape) == 4 and shape[-1] == 3
+    dimensions = 2 if in_colour or len(shape) == 3 else 3
+    factor = math.ceil(shape[1] / THUMB_EDGES[dimensions])
+    rows = max(1, (16 << 20) // math.prod(shape[1:]))
+    thumbs, digests = [], []
+    for chunk in archive.chunks(key, rows):
+        digests += [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in chunk]
+        images = torch.from_numpy(chunk.astype(np.float32))
+        if in_colour:
+            images = images.mean(dim=-1)
+        pool = F.avg_pool2d if dimensions == 2 else F.avg_pool3d
+        thumbs.append(pool(images[:, None], factor)[:, 0].round().to(torch.uint8))
+    images = torch.cat(thumbs)
+    return _Thumbs(images, _coarse(images, dimensions), digests)
+
+
+def _coarse(images: Tensor, dimensions: int) -> Tensor:
+    """(N, F) descriptors for a first look: small enough that those of all images lie in memory."""
+    edge = min(COARSE_EDGES[dimensions], images.shape[1])
+    pool = F.adaptive_avg_pool2d if dimensions == 2 else F.adaptive_avg_pool3d
+    parts = [pool(part[:, None].float(), edge).flatten(1) for part in images.split(4096)]
+    coarse = torch.cat(parts)
+    return F.normalize(coarse - coarse.mean(dim=1, keepdim=True), dim=1, eps=1e-3)
+
+
+def _match(earlier: Split, first: _Thumbs, later: Split, second: _Thumbs) -> list[Twin]:
+    """The most alike image of `first` for each of `second` that has a twin there."""
+    found: dict[int, Twin] = {}
+    if first.images.shape[1] >= SMALLEST_EDGE:
+        for start in range(0, len(second.images), 512):
+            for twin in _match_block(earlier, first, later, second, start):
+                found[twin.index] = twin
+    place = {digest: index for index, digest in reversed(list(enumerate(first.digests)))}
+    for index, digest in enumerate(second.digests):
+        if digest in place:
+            found[index] = Twin(later, index, earlier, place[digest], 1.0, equal=True)
+    return list(found.values())
+
+
+def _match_block(earlier: Split, first: _Thumbs, later: Split, second: _Thumbs, start: int) -> list[Twin]:
+    alike = second.coarse[start : start + 512] @ first.coarse.T
+    values, candidates = alike.topk(min(CANDIDATES, alike.shape[1]), dim=1)
+    rows, columns = (values >= MAY_BE_ALIKE).nonzero(as_tuple=True)
+    if len(rows) == 0:
+        return []
+    ours, theirs = rows + start, candidates[rows, columns]
+    best: dict[int, Twin] = {}
+    batch = max(1, (4 << 20) // first.images[0].numel())
+    for our, their in zip(ours.split(batch), theirs.split(batch), strict=True):
+        if first.dimensions == 3:
+            our, their = _nearly_alike(first, their, second, our)
+            if len(our) == 0:
+                continue
+        whole, detail = _compare(first.images[their].float(), second.images[our].float())
+        twins = (whole >= ALIKE) & (detail >= ALIKE_IN_DETAIL)
+        for row in twins.nonzero()[:, 0].tolist():
+            index, likeness = int(our[row]), float(detail[row])
+            if index not in best or likeness > best[index].likeness:
+                best[index] = Twin(later, index, earlier, int(their[row]), round(likeness, 4))
+    return list(best.values())
+
+
+def _nearly_alike(first: _Thumbs, theirs: Tensor, second: _Thumbs, ours: Tensor) -> tuple[Tensor, Tensor]:
+    """The pairs of volumes that are worth to be compared in full."""
+    if first.images.shape[1] < 2 * SMALLEST_EDGE:
+        return ours, theirs
+    halves = [F.avg_pool3d(images[:, None].float(), 2)[:, 0] for images in (first.images[theirs], second.images[ours])]
+    whole, detail = _compare(*halves)
+    near = (whole >= NEARLY * ALIKE) & (detail >= NEARLY * ALIKE_IN_DETAIL)
+    return ours[near], theirs[near]
+
+
+def _compare(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """How alike the images of two stacks (P, *edges) are, pair by pair: as a whole, and in their fine detail.
+
+    Each pair is laid over one another at the best whole shift; then the second is explained by the first and its
+    slopes, least squares: the first-order change by a shift of a fraction of a pixel, besides brightness and contrast.
+    Returned is the multiple correlation of that, over the inner part that both see. Fine detail is what a blur takes
+    away: images of one organ are alike as a whole, and differ there.
+    """
+    edge = first.shape[1]
+    coarseness = max(1.0, edge / 28)
+    reach = 2 if edge >= 24 and first.ndim == 3 else 1
+    if coarseness > 1:
+        blur = 0.5 * math.sqrt(coarseness**2 - 1)
+        first, second = _blur(first, blur), _blur(second, blur)
+    fine = first - _blur(first, coarseness), second - _blur(second, coarseness)
+    shift = _best_shift(*fine, reach)
+    margin = reach + 2
+    return _explained(first, second, shift, margin), _explained(*fine, shift, margin)
+
+
+def _blur(images: Tensor, sigma: float) -> Tensor:
+    """Gaussian blur of (P, *edges) along each axis, edges repeated."""
+    radius = math.ceil(3 * sigma)
+    steps = torch.arange(-radius, radius + 1, dtype=torch.float32)
+    kernel = torch.exp(-0.5 * (steps / sigma) ** 2)
+    kernel = (kernel / kernel.sum())[None, None]
+    for axis in range(1, images.ndim):
+        moved = images.movedim(axis, -1)
+        lines = F.pad(moved.reshape(-1, 1, moved.shape[-1]), (radius, radius), mode="replicate")
+        images = F.conv1d(lines, kernel).reshape(moved.shape).movedim(-1, axis)
+    return images
+
+
+def _window(images: Tensor, shift: Sequence[int], margin: int) -> Tensor:
+    """(P, n): the inner part, `margin` from each side, moved by `shift`."""
+    part = images
+    for axis, by in enumerate(shift, start=1):
+        part = part.narrow(axis, margin + by, images.shape[axis] - 2 * margin)
+    return part.flatten(1)
+
+
+def _best_shift(first: Tensor, second: Tensor, reach: int) -> Tensor:
+    """(P, dimensions): the shift of the first, up to `reach` along each axis, at which both correlate most."""
+    margin = reach + 2
+    shifts = list(itertools.product(range(-reach, reach + 1), repeat=first.ndim - 1))
+    fixed = _normalised(_window(second, (0,) * (first.ndim - 1), margin))
+    scores = torch.stack([(_normalised(_window(first, shift, margin)) * fixed).sum(dim=1) for shift in shifts])
+    return torch.tensor(shifts)[scores.argmax(dim=0)]
+
+
+def _normalised(rows: Tensor) -> Tensor:
+    return F.normalize(rows - rows.mean(dim=1, keepdim=True), dim=1, eps=1e-3)
+
+
+def _explained(first: Tensor, second: Tensor, shift: Tensor, margin: int) -> Tensor:
+    """(P,): the multiple correlation of the second with the shifted first and its slopes; 0 where it is turned over."""
+    axes = tuple(range(1, first.ndim))
+    result = torch.zeros(len(first))
+    for one in shift.unique(dim=0).tolist():
+        rows = (shift == torch.tensor(one)).all(dim=1).nonzero()[:, 0]
+        part = first[rows]
+        causes = [part, *torch.gradient(part, dim=axes)]
+        x = torch.stack([_window(cause, one, margin) for cause in causes], dim=-1).double()  # (P, n, 1 + dimensions)
+        y = _window(second[rows], (0,) * len(axes), margin).double()
+        x = x - x.mean(dim=1, keepdim=True)
+        y = y - y.mean(dim=1, keepdim=True)
+        squares = x.mT @ x
+        products = (x.mT @ y[..., None])[..., 0]
+        ridge = 1e-6 * squares.diagonal(dim1=1, dim2=2).sum(dim=1) + 1e-6
+        weights = torch.linalg.solve(squares + ridge[:, None, None] * torch.eye(x.shape[-1]).double(), products)
+        explained = (weights * products).sum(dim=1) / (y.square().sum(dim=1) + 1e-6)
+        upright = weights[:, 0] > 0
+        result[rows] = (explained.clamp(0, 1).sqrt() * upright).float()
+    return result
