@@ -20,7 +20,7 @@ from raypatch.study import Study, as_list, check_name, default_run_name, load_st
 if TYPE_CHECKING:
     import pandas as pd
 
-    from raypatch.analysis.report import Written
+    from raypatch.analysis.written import Written
     from raypatch.sweep.run import Outcome
 
 Runs = str | Path | Sequence[str | Path]
