@@ -1,6 +1,7 @@
 """Commands about datasets: list, fetch and verify them."""
 
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
