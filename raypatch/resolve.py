@@ -213,7 +213,13 @@ class _Resolver:
 def check_fit(config: TrialConfig, info: DatasetInfo) -> None:
     """Raise ValueError where a config asks for what its dataset or its task cannot give."""
     check_method(config.method)
-    scores = score_names(find_task(config.task or info.task))
+    task = find_task(config.task or info.task)
+    if info.task not in task.kinds:
+        raise ValueError(
+            f"task={config.task} reads labels of the kind {' or '.join(task.kinds)}, and {config.dataset_label} has"
+            f" {info.task} ones: leave task out, or choose another"
+        )
+    scores = score_names(task)
     if config.selection_metric not in scores:
         near = difflib.get_close_matches(config.selection_metric, scores, n=3, cutoff=0.4) or scores
         known = ", ".join(f"val_{name}" for name in near)
@@ -240,14 +246,15 @@ def _levels_of(config: TrialConfig, factors: Sequence[Factor], named: Mapping[st
 
 def _with_values(study: Study, settings: SearchSettings, values: Mapping[str, Sequence[Any]]) -> Study:
     """The study with searched fields at these values; a searched set of named levels is an axis of these again."""
+    lists: dict[str, Sequence[Any]] = {}
     grid = dict(study.grid)
-    lists = {}
     for name, given in values.items():
         levels = settings.fields[name].levels
         if levels is None:
             lists[name] = given
         else:
             grid[name] = {level: levels[level] for level in given}
+    # The axes first: a study must know what it compares when a field of it changes.
     return study.model_copy(update={"grid": grid}).override(lists)
 
 

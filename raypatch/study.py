@@ -122,9 +122,9 @@ class Study(BaseModel):
 
     @validator(mode="after")
     def _only_known_fields(self) -> Self:
-        known = set(TrialConfig.model_fields)
+        known = list(TrialConfig.model_fields)
         for rule in self.when:
-            _require_known(rule.condition, known | set(FACTS))
+            _require_known(rule.condition, [*known, *FACTS])
             _require_known(rule.values, known)
         _require_known(self.fixed, known)
         for name, axis in self.grid.items():
@@ -170,10 +170,10 @@ class Study(BaseModel):
         searched = self.search.fields if self.search else ()
         for name in self.compare:
             _require_known([name], [*TrialConfig.model_fields, *self.grid, *searched], what="compare")
-            if name in TrialConfig.model_fields and field_facts(name).role in ("block", "repeat"):
+            role = field_facts(name).role if name in TrialConfig.model_fields else "factor"
+            if role in ("block", "repeat"):
                 raise ValueError(f"compare: {name} is what the comparison is repeated over; name another field")
-            is_field = name in TrialConfig.model_fields
-            if is_field and name in searched and field_facts(name).role == "hyperparameter":
+            if name in searched and role == "hyperparameter":
                 raise ValueError(f"compare: {name} is searched, so its levels are not compared; keep one of the two")
         if len(set(self.compare)) < len(self.compare):
             raise ValueError(f"compare: {', '.join(self.compare)} names a factor twice")

@@ -136,6 +136,7 @@ def test_a_family_that_lacks_a_part_of_the_protocol_is_refused_by_its_name() -> 
     [
         ({"task": "own_members:Nothing"}, "own_members has no Nothing"),
         ({"task": "absent_module:TASK"}, "cannot import absent_module .* name its folder in PYTHONPATH"),
+        ({"task": "multilabel"}, "task=multilabel reads labels of the kind multilabel, and own has binary ones"),
         ({"task": "multi"}, "unknown task 'multi': use multi"),
         ({"method": "finetuning"}, "unknown method 'finetuning': use finetune, or module:NAME"),
         ({"selection": "val_acc"}, "selection=val_acc is no score that training computes for own: use .*val_accuracy"),

@@ -8,6 +8,7 @@ import typer
 from raypatch.cli import options as cli_options
 
 app = typer.Typer()
+MOST_COUNTED_TOKENS = 4096
 
 
 def levels_of(level: str | None, patch_size: str | None) -> list[str] | None:
@@ -59,7 +60,11 @@ def predict(
     input_: Annotated[Path, typer.Option("--input", help="An .npz, a folder of pictures or .nii.gz volumes, or one.")],
     dataset: Annotated[str | None, typer.Option(help="Trained on this dataset, where the run has several.")] = None,
     level: Annotated[
-        str | None, typer.Option(help="Levels of the study by commas: their ensemble; default the best single model.")
+        str | None,
+        typer.Option(
+            help="Levels of the study by commas, FACTOR=LEVEL where several factors are compared: their ensemble;"
+            " default the best single model."
+        ),
     ] = None,
     patch_size: Annotated[str | None, typer.Option(help="Short for --level where the levels are patch sizes.")] = None,
     split: Annotated[Literal["train", "val", "test"], typer.Option(help="Which split of an .npz.")] = "test",
@@ -112,9 +117,10 @@ def model(
         fields = {"patch_size": patch, "model": name, "image_size": image_size, "dataset": dataset, "weights": "random"}
         config = make_config(fields)
         facts = model_facts(config, dimensions=dimensions, outputs=classes)
-        line = f"{patch:>5} {facts.tokens:7,} {facts.parameters:12,} {facts.gflops:10.4g}"
+        tokens = facts.tokens or 0
+        line = f"{patch:>5} {tokens:7,} {facts.parameters:12,} {facts.gflops:10.4g}"
         line += f" {facts.gflops_without_attention:18.4g}"
-        if count and facts.tokens <= 4096:
+        if count and tokens <= MOST_COUNTED_TOKENS:
             built = build_model(config, dimensions=dimensions, outputs=classes, files={})
             line += f" {count_with_fvcore(built.model, (3, *(image_size,) * dimensions)):10.4g}"
         print(line)

@@ -20,10 +20,6 @@ class Plan:
     todo: tuple[TrialConfig, ...]
     results: Mapping[str, TrialResult]
 
-    @property
-    def total(self) -> int:
-        return len(self.todo) + len(self.results)
-
 
 def plan_sweep(
     trials: Sequence[TrialConfig], paths: SweepPaths, options: RunOptions, *, retry_failed: bool = False

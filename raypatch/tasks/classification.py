@@ -56,9 +56,13 @@ class OneClass(Classification):
     one_question: of two classes the second is the one that is asked for, which is what the AUC is about.
     """
 
+    kinds: tuple[str, ...] = ("binary", "multiclass", "ordinal")
+
     def __init__(self, name: str = "multiclass", *, one_question: bool = False) -> None:
         self.name = name
         self.one_question = one_question
+        if one_question:
+            self.kinds = ("binary",)
 
     def blank_labels(self, count: int, outputs: int) -> "torch.Tensor":
         import torch
@@ -108,7 +112,8 @@ class OneClass(Classification):
         return counts[None]
 
     def confusion_table(self, probability: Probability, label: Label) -> NDArray[np.int64] | None:
-        return self.confusions(probability, label)[0]
+        matrix: NDArray[np.int64] = self.confusions(probability, label)[0]
+        return matrix
 
     def class_counts(self, probability: Probability, label: Label) -> ClassCounts:
         (matrix,) = self.confusions(probability, label)
@@ -138,6 +143,7 @@ class ManyLabels(Classification):
     """Labels of which any number may hold; each has a probability of its own, and scores are means over them."""
 
     name = "multilabel"
+    kinds: tuple[str, ...] = ("multilabel",)
     threshold = 0.5
 
     def blank_labels(self, count: int, outputs: int) -> "torch.Tensor":

@@ -57,12 +57,15 @@ class Metric:
 class Task(Protocol):
     """What is asked of an image: how labels become a loss, logits probabilities, and predictions scores.
 
-    `raypatch.tasks.classification` has two to build on. name: as in files. metrics: in the order in which tables show
-    them, without the loss, which every task has. default_metric: the name of the one that an answer is about.
+    `raypatch.tasks.classification` has two to build on. name: as in files. kinds: of a dataset's labels that it reads
+    (binary, multiclass, ordinal: class numbers; multilabel: 0 and 1 in a column per label). metrics: in the order in
+    which tables show them, without the loss, which every task has. default_metric: the name of the one that an answer
+    is about.
     N images, C classes or labels, M members of an ensemble.
     """
 
     name: str
+    kinds: tuple[str, ...]
     metrics: tuple[Metric, ...]
     default_metric: str
 

@@ -18,7 +18,7 @@ Tensors = dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a trial stands: epochs completed, the best of them (from 1) and that one's selection figure."""
+    """Where a trial stands: epochs completed, the best of them (from 1) and that one's selection score."""
 
     epoch: int = 0
     best_epoch: int = 0

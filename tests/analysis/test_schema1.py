@@ -7,12 +7,13 @@ import shutil
 from pathlib import Path
 
 import pytest
-from same_numbers import find_differences
 
 from raypatch.analysis.compare import compare_runs
 from raypatch.analysis.load import load_study
 from raypatch.analysis.report import prepare_report
 from raypatch.analysis.show.tables.table import write_csv
+
+from same_numbers import find_differences
 
 RUNS = Path(__file__).parents[1] / "fixtures" / "schema1"
 """demo, 2D grid with three seeds, two models, search, one that is half finished; two to be compared."""

@@ -51,18 +51,15 @@ def _ray_of_nodes(gpus: Sequence[int]) -> Iterator[None]:
         cluster.shutdown()
 
 
-@pytest.fixture(scope="module", params=[(4,), (2, 2)], ids=str)
-def four_cards(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Four cards on one node, then on two: each Ray starts once for all tests that use it."""
+@pytest.fixture(scope="module")
+def ray_nodes(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A Ray of nodes with so many cards each, which starts once for all tests that ask for the same in a row."""
     with _ray_of_nodes(request.param):
         yield
 
 
-@pytest.fixture(scope="module")
-def three_nodes() -> Iterator[None]:
-    """A card on each of three nodes."""
-    with _ray_of_nodes((1, 1, 1)):
-        yield
+on_four_cards = pytest.mark.parametrize("ray_nodes", [(4,), (2, 2)], ids=str, indirect=True, scope="module")
+on_three_nodes = pytest.mark.parametrize("ray_nodes", [(1, 1, 1)], ids=str, indirect=True, scope="module")
 
 
 class _Watch(RunningSweep):
@@ -76,7 +73,7 @@ class _Watch(RunningSweep):
 
 
 def _sweep(
-    tmp_path: Path, placement: Placement, gpus: int, *, trials: int = 4, epochs: int = 2
+    tmp_path: Path, placement: Placement, gpus: int, *, trials: int = 3, epochs: int = 2
 ) -> tuple[_Watch, list[set[str]]]:
     """Run some tiny trials; returns the watch and, per trial, the cards that it saw."""
     from raypatch.sweep.executors.tuner import run_on_ray
@@ -100,19 +97,22 @@ def _sweep(
     return watch, seen
 
 
+@on_four_cards
 @pytest.mark.parametrize(("share", "at_once"), [(1.0, 1), (0.5, 2)])
-def test_one_card_is_used_of_four(tmp_path: Path, four_cards: None, share: float, at_once: int) -> None:
+def test_one_card_is_used_of_four(tmp_path: Path, ray_nodes: None, share: float, at_once: int) -> None:
     watch, seen = _sweep(tmp_path, Placement(cpus=1, gpu_share=share, slots=at_once), gpus=1)
     assert watch.most <= at_once
     assert all(cards == seen[0] and len(cards) == 1 for cards in seen)
 
 
-def test_more_cards_are_used_when_asked_for(tmp_path: Path, three_nodes: None) -> None:
+@on_three_nodes
+def test_more_cards_are_used_when_asked_for(tmp_path: Path, ray_nodes: None) -> None:
     watch, _ = _sweep(tmp_path, Placement(cpus=1, gpu_share=1.0, slots=2), gpus=2, trials=3, epochs=100)
     assert watch.most == 2
 
 
-def test_what_cannot_be_met_is_an_error_at_once(three_nodes: None, tmp_path: Path) -> None:
+@on_three_nodes
+def test_what_cannot_be_met_is_an_error_at_once(ray_nodes: None, tmp_path: Path) -> None:
     from raypatch.sweep.executors.ray_cap import place_under_cap
 
     began = time.monotonic()
@@ -123,7 +123,8 @@ def test_what_cannot_be_met_is_an_error_at_once(three_nodes: None, tmp_path: Pat
     assert time.monotonic() - began < 10
 
 
-def test_shares_are_not_spread_over_nodes(three_nodes: None) -> None:
+@on_three_nodes
+def test_shares_are_not_spread_over_nodes(ray_nodes: None) -> None:
     from raypatch.sweep.executors.ray_cap import place_under_cap
 
     with pytest.raises(ValueError, match="--gpu-share 1"):

@@ -173,8 +173,9 @@ def test_resume_needs_the_folder_alone(searched: Path, tmp_path: Path) -> None:
 
 
 def test_report_has_the_search_trials_in_order_with_the_best_so_far(searched: Path) -> None:
+    from raypatch.analysis.answer.search import search_trials
     from raypatch.analysis.load import load_study
-    from raypatch.analysis.show.search import search_plots, search_trials
+    from raypatch.analysis.show.plots.search import search_plots
 
     study = load_study(searched)
     trials = search_trials(study)
@@ -192,14 +193,16 @@ def test_report_has_the_search_trials_in_order_with_the_best_so_far(searched: Pa
 def test_importance_finds_the_field_that_matters() -> None:
     import pandas as pd
 
-    from raypatch.analysis.show.search import field_importance
+    from raypatch.analysis.answer.search import field_importance
 
     fields = LR | {"weight_decay": {"uniform": [0, 1]}}
     settings = SearchSettings.model_validate({"fields": fields, "samples": 64})
     search = Search(settings=settings, groups=(TrialConfig(dataset="derma", patch_size=4),))
-    rows = [(10 ** (-6 + number / 13), number * 37 % 64 / 64) for number in range(64)]
-    trials = pd.DataFrame(rows, columns=["lr", "weight_decay"])
-    trials["score"] = (trials["lr"].map(math.log10) + 4).abs()
+    rows = []
+    for number in range(64):
+        drawn = {"lr": 10 ** (-6 + number / 13), "weight_decay": number * 37 % 64 / 64}
+        rows.append({"drawn": drawn, "score": abs(math.log10(drawn["lr"]) + 4)})
+    trials = pd.DataFrame(rows)
     shares = field_importance(trials, search)
     assert list(shares) == ["lr", "weight_decay"]
     assert shares["lr"] > 0.8
@@ -313,7 +316,9 @@ def test_last_epoch_is_never_given_up_and_undefined_scores_are_no_best() -> None
 def test_wrong_searches_are_refused(data: Path, search: dict[str, object], message: str) -> None:
     def resolve() -> None:
         space = _space(data)
-        grid = {} if "patch_size" in str(search) else space.grid
+        grid = dict(space.grid)
+        if "patch_size" in str(search):
+            del grid["patch_size"]
         settings = {"fields": LR, "samples": 4, "grace_epochs": 1} | search
         resolve_search(Study.model_validate(space.model_dump() | {"grid": grid, "search": settings}))
 
@@ -387,14 +392,16 @@ def test_groups_are_named_by_their_levels(data: Path) -> None:
 def test_importance_of_a_searched_factor() -> None:
     import pandas as pd
 
-    from raypatch.analysis.show.search import field_importance
+    from raypatch.analysis.answer.search import field_importance
 
     fields = LR | {"backbone": {"levels": {name: {"model": name} for name in ("a", "b")}}}
     settings = SearchSettings.model_validate({"fields": fields, "samples": 64})
     search = Search(settings=settings, groups=(TrialConfig(dataset="derma", model="a", patch_size=4),))
-    rows = [(10 ** (-6 + number / 13), "ab"[number % 2], number * 37 % 64 / 64) for number in range(64)]
-    trials = pd.DataFrame(rows, columns=["lr", "backbone", "score"])
-    trials["score"] += trials["backbone"] == "a"
+    rows = []
+    for number in range(64):
+        drawn = {"lr": 10 ** (-6 + number / 13), "backbone": "ab"[number % 2]}
+        rows.append({"drawn": drawn, "score": number * 37 % 64 / 64 + (drawn["backbone"] == "a")})
+    trials = pd.DataFrame(rows)
     shares = field_importance(trials, search)
     assert next(iter(shares)) == "backbone"
 

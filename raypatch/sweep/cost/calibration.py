@@ -159,9 +159,12 @@ def _step_flops(config: TrialConfig, options: RunOptions) -> float:
 def step_kind(config: TrialConfig, options: RunOptions) -> str:
     """What a step's duration depends on, as text: trials that agree in it share a timing."""
     info = describe(config.dataset, data_dir=options.data_dir, files=options.files)
-    parts: list[Any] = [config.model, f"{info.dimensions}D", config.image_size, f"p{config.patch_size}"]
+    patch = "no patches" if config.patch_size is None else f"p{config.patch_size}"
+    parts: list[Any] = [config.model, f"{info.dimensions}D", config.image_size, patch]
     parts += [f"batch {config.batch_size}", f"micro {options.micro_batch}", config.method, config.optimizer]
     parts += [config.precision, config.augmentation]
+    if config.task is not None:
+        parts.append(config.task)
     return " ".join(map(str, parts))
 
 

@@ -22,7 +22,8 @@ class NotebookDisplay(LiveDisplay):
         from IPython.display import display
 
         self._drawn = time.monotonic()
-        self._handle: Any = display(self._as_mime(), raw=True, display_id=True)
+        show: Any = display  # IPython does not say its types
+        self._handle: Any = show(self._as_mime(), raw=True, display_id=True)
         return self
 
     def __exit__(self, *exception: object) -> None:
