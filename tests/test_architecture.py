@@ -20,6 +20,7 @@ LAYERS = (
     (
         "raypatch.cores",
         "raypatch.data.catalog",
+        "raypatch.environment",
         "raypatch.files",
         "raypatch.impostors",
         "raypatch.own_files",

@@ -9,6 +9,7 @@ import typer
 
 from raypatch.cli import options as cli_options
 from raypatch.cli.options import Changes, Execution, Narrowing, Place, Session, StudyCommand, with_groups
+from raypatch.cli.pipes import outlive_readers
 
 if TYPE_CHECKING:
     from raypatch.sweep.run import Outcome
@@ -36,7 +37,9 @@ def run(
     chosen = narrowing.apply(original)
     folder = session.folder(chosen, original)
     how = {**session.settings(), **place.settings(), **execution.settings()}
-    finish(run_study(chosen, folder=folder, recipes=recipes, **how))
+    with outlive_readers():
+        outcome = run_study(chosen, folder=folder, recipes=recipes, **how)
+    finish(outcome)
 
 
 @app.command(cls=StudyCommand)
@@ -97,7 +100,9 @@ def tune(
     if together:
         chosen = chosen.search_together()
     folder = session.folder(chosen, original)
-    finish(run_study(chosen, folder=folder, **session.settings(), **place.settings(), **execution.settings()))
+    with outlive_readers():
+        outcome = run_study(chosen, folder=folder, **session.settings(), **place.settings(), **execution.settings())
+    finish(outcome)
 
 
 def finish(outcome: "Outcome") -> None:
@@ -120,7 +125,9 @@ def resume(
     from raypatch.api import resume as resume_study
 
     seconds = cli_options.seconds_of(time_limit)
-    finish(resume_study(folder, time_limit=seconds, retry_failed=retry_failed, **changes.settings()))
+    with outlive_readers():
+        outcome = resume_study(folder, time_limit=seconds, retry_failed=retry_failed, **changes.settings())
+    finish(outcome)
 
 
 @app.command()

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from raypatch.data import phantom
 from raypatch.data.catalog import DatasetInfo, Split, dataset_info
 from raypatch.data.npz import DataError, inspect_npz, read_split
+from raypatch.environment import home
 from raypatch.files import hold_lock
 from raypatch.own_files import OWN_FILE, locate_own_file
 
@@ -33,7 +34,9 @@ class Images:
 
 def data_folder(data_dir: Path | None = None) -> Path:
     """The folder of the .npz files: the argument, else $MEDMNIST_ROOT, else the medmnist package's ~/.medmnist."""
-    return (data_dir or Path(os.environ.get("MEDMNIST_ROOT") or "~/.medmnist")).expanduser()
+    if data_dir is None and "MEDMNIST_ROOT" not in os.environ:
+        return home() / ".medmnist"
+    return (data_dir or Path(os.environ["MEDMNIST_ROOT"] or "~/.medmnist")).expanduser()
 
 
 def locate(dataset: str, *, data_dir: Path | None = None, files: Mapping[str, Path] | None = None) -> Path:

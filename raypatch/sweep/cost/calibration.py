@@ -17,8 +17,10 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from raypatch.config import RunOptions, TrialConfig
+from raypatch.cores import available_cores
 from raypatch.data.augment import draw_parameters
 from raypatch.data.source import describe
+from raypatch.environment import home
 from raypatch.files import write_atomically
 from raypatch.methods import find_method
 from raypatch.models.flops import trial_facts
@@ -71,7 +73,7 @@ def calibrate(
     calibration = known if known and not again else Calibration(machine=machine, disk=_time_disk())
     if known and again:
         calibration.timings = {kind: timing for kind, timing in known.timings.items() if kind not in kinds}
-    load, cores = os.getloadavg()[0], len(os.sched_getaffinity(0))
+    load, cores = os.getloadavg()[0], available_cores()
     if load > BUSY_LOAD * cores and not kinds.keys() <= calibration.timings.keys():
         say(
             f"other work runs here (load {load:.1f} on {cores} cores): times may be too long;"
@@ -181,7 +183,7 @@ def _cache_of(device: str, threads: int) -> tuple[Path, dict[str, str]]:
     machine = {name: found[name] for name in names} | {"device": resolved.type}
     if resolved.type == "cpu":
         machine["threads"] = str(threads)
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    root = Path(os.environ.get("XDG_CACHE_HOME") or home() / ".cache")
     digest = hashlib.sha256(json.dumps(machine, sort_keys=True).encode()).hexdigest()[:12]
     return root / "raypatch" / f"calibration-{digest}.json", machine
 
