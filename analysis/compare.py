@@ -129,7 +129,7 @@ def compare_sides(
     if both.empty:
         raise ValueError(_nothing_in_common(sides, factors))
     ranks = both[["dimensions", "dataset"]].assign(**{f.name: both[f.name].map(f.rank) for f in factors})
-    both = both.loc[ranks.sort_values(list(ranks)).index].reset_index(drop=True)
+    both = both.loc[ranks.sort_values(list(map(str, ranks))).index].reset_index(drop=True)
     tests, notes = _test_cells(both[keys], sides, metric, resamples)
     both = both.join(tests)
     both["p_holm"] = correct_holm(both["p"])
@@ -149,7 +149,7 @@ def _nothing_in_common(sides: Sequence[Side], factors: Sequence[Factor]) -> str:
         return f"{names} have no dataset in common: nothing to compare"
     said = []
     for factor in factors:
-        own = [list(dict.fromkeys(side.trials[factor.name])) for side in sides]
+        own = [list(dict.fromkeys(side.trials[factor.name].astype(str))) for side in sides]
         if not set(own[0]) & set(own[1]):
             said.append(f"{factor.label} {', '.join(own[0])} in {first.name}, {', '.join(own[1])} in {second.name}")
     labels = [first.trials.loc[first.trials["dataset"] == name, "dataset_label"].iloc[0] for name in sorted(shared)]
@@ -178,8 +178,8 @@ def _test_cells(
             task = find_task(parts[0]["task"].iloc[0])
             weights = draw_images(task.strata(one.label), resamples)
             try:
-                found = bootstrap_difference(other, one, task, metric, weights)
-                row = {"low": found.low, "high": found.high, "p": found.p}
+                gap = bootstrap_difference(other, one, task, metric, weights)
+                row = {"low": gap.low, "high": gap.high, "p": gap.p}
             except MisalignedError:
                 notes.append(f"{key['dataset_label']}: the two runs hold different test images; not tested.")
         rows.append(row)

@@ -197,7 +197,7 @@ def _missing_frame(reading: Reading, contents: Sequence[RunContent], factors: Se
 
 def _expectations(records: dict[str, SweepRecord], factors: Sequence[Factor]) -> tuple[Expectation, ...]:
     """What the studies expect, each once, where the first factor is still the one that they ask about."""
-    found = []
+    found: list[Expectation] = []
     for record in records.values():
         if record.factors and record.factors[0].name == factors[0].name:
             found.extend(record.expect)

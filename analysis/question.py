@@ -106,7 +106,7 @@ def _unite(first: Factor, others: Sequence[Factor], configs: Sequence[TrialConfi
 
 def _asked_factor(name: str, runs: Sequence[RunContent]) -> Factor:
     """The factor that a user asks about. Raises ValueError where there is none, or it has one level."""
-    recorded = []
+    recorded: list[Factor] = []
     for run in runs:
         recorded.extend(f for f in (run.record.factors if run.record else ()) if f.name == name)
     configs = [config for run in runs for config in run.configs]

@@ -20,7 +20,7 @@ from raypatch.study import Study, as_list, check_name, default_run_name, load_st
 if TYPE_CHECKING:
     import pandas as pd
 
-    from raypatch.analysis.report import Written
+    from raypatch.analysis.written import Written
     from raypatch.sweep.run import Outcome
 
 Runs = str | Path | Sequence[str | Path]
@@ -96,7 +96,7 @@ def resume(
 def load(runs: Runs) -> "pd.DataFrame":
     """Return one row per trial that is over: its fields, level, scores (0 to 1), cost and time; unfinished runs too.
 
-    runs: one run folder or several. Columns: `raypatch.analysis.load.describe_columns()`. Raises ValueError for a
+    runs: one run folder or several. Columns: `raypatch.analysis.columns.describe_columns`. Raises ValueError for a
     folder that is no run folder.
     """
     from raypatch.analysis.load import load_trials

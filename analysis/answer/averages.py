@@ -27,7 +27,7 @@ def common_settings(cells: pd.DataFrame, question: Question) -> pd.DataFrame:
         if len(datasets):
             kept = cells[cells["dataset"].isin(datasets)]
             return kept[pd.MultiIndex.from_frame(kept[keys]).isin(_as_multi(whole.index, keys))]
-        whole = whole.drop(whole.index[whole.sum(axis=1).argmin()])
+        whole = whole.drop(whole.index[int(whole.sum(axis=1).argmin())])
     return cells.iloc[:0]
 
 
@@ -65,6 +65,6 @@ def average_differences(cells: pd.DataFrame, question: Question, resampled: Resa
         for baseline, against in means.items():
             for level, own in means.items():
                 if level != baseline:
-                    found = difference(own, against)
-                    rows.append((*dataset, level, baseline, found.estimate, found.low, found.high, found.p))
+                    gap = difference(own, against)
+                    rows.append((*dataset, level, baseline, gap.estimate, gap.low, gap.high, gap.p))
     return pd.DataFrame(rows, columns=[*DATASET_KEYS, *EVIDENCE_COLUMNS["differences"]])

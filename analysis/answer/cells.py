@@ -5,8 +5,9 @@ recipes are never averaged. A series is what is compared over the levels: a data
 what the other factors, and all else that varies and is no hyperparameter, are at; hyperparameters validation chooses.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pandas as pd
 
@@ -49,7 +50,7 @@ class Question:
         """The columns that name a cell, apart from its recipe."""
         return [*self.series, "level"]
 
-    def name_setting(self, row: pd.Series | dict[str, object]) -> str:
+    def name_setting(self, row: Mapping[Any, Any]) -> str:
         """Return the setting of a row in words: vit_tiny, patch size 4; empty where nothing else varies."""
         return ", ".join(setting.phrase(str(row[setting.name])) for setting in self.settings)
 

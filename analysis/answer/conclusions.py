@@ -92,10 +92,10 @@ def compare_with_baseline(
     rows = []
     for key, block in cells.groupby(list(keys), sort=False, dropna=False):
         levels = block.set_index("level")
-        first = levels.loc[baseline_of(factor, levels.index)]
+        first = levels.loc[baseline_of(factor, list(levels.index))]
         chosen = levels.loc[prefer(levels[choice], levels["gflops_mean"], metric)]
         best = levels.loc[prefer(levels[score], levels["gflops_mean"], metric)]
-        row = dict(zip(keys, key, strict=True))
+        row: dict[str, object] = dict(zip(keys, key, strict=True))
         row |= {"baseline": first.name, "baseline_score": first[score]}
         row |= {"chosen": chosen.name, "chosen_score": chosen[score], "gain": chosen[score] - first[score]}
         row |= {"cost": chosen["gflops_mean"] / first["gflops_mean"]}
@@ -183,4 +183,5 @@ def _left_out(validation: pd.DataFrame, complete: pd.DataFrame, factor: Factor) 
 def _by_level(cells: pd.DataFrame, column: str, factor: Factor) -> pd.DataFrame:
     """A column of the cells by dataset (rows, sorted by name) and level (columns, in order)."""
     wide = cells.pivot(index="dataset_label", columns="level", values=column)
-    return wide[sorted(wide.columns, key=factor.rank)]
+    ordered = sorted([str(name) for name in wide.columns], key=factor.rank)
+    return wide[ordered]

@@ -21,7 +21,7 @@ from raypatch.analysis.answer.evidence import (
 from raypatch.analysis.answer.metrics import headline_metric, shown_metrics
 from raypatch.analysis.answer.summary import singles, summarize_cells
 from raypatch.analysis.load import Results
-from raypatch.analysis.statistics.resampling import RESAMPLES
+from raypatch.analysis.statistics.resampling import RESAMPLES, Resampled
 from raypatch.analysis.trial_rows import Problem
 from raypatch.factors import Factor
 from raypatch.tasks import Metric
@@ -109,7 +109,7 @@ def _examine(
             own = dict(zip(question.series, key, strict=True))
             frames.append(getattr(evidence, name).assign(**own))
         joined[name] = join_rows(frames, [*question.series, *columns])
-    resampled = {}
+    resampled: dict[tuple[object, ...], Resampled] = {}
     for key, evidence in zip(groups, found, strict=True):
         resampled |= {(*key, *level): one for level, one in evidence.resampled.items()}
     return Evidence(**joined, resampled=resampled)
@@ -135,12 +135,13 @@ def _conclude_settings(
     for key, block in singles(cells).sort_values("dimensions", kind="stable").groupby(by, sort=False, dropna=False):
         here = dict(zip(by, key, strict=True))
         tested = differences[(differences[by] == pd.Series(here)).all(axis=1)]
-        dimensions = int(here.pop("dimensions"))
-        words = question.name_setting(here)
+        dimensions = int(str(here["dimensions"]))
+        setting = {name: str(here[name]) for name in question.setting_keys}
+        words = question.name_setting(setting)
         yield Conclusion(
             label=f"{dimensions}D, {words}" if words else f"{dimensions}D",
             dimensions=dimensions,
-            setting=here,
+            setting=setting,
             averaged=(),
             cells=block,
             gains=compare_with_baseline(block, tested, question.series, question.factor, metric),

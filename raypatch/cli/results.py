@@ -43,7 +43,9 @@ def report(
 def compare(
     first: Annotated[Path, typer.Argument(help="A run folder.")],
     second: Annotated[Path, typer.Argument(help="Another; differences are second minus first.")],
-    metric: Annotated[str, typer.Option(help="Score to compare, such as accuracy or auc.")] = "balanced_accuracy",
+    metric: Annotated[
+        str | None, typer.Option(help="Score to compare, such as accuracy or auc; default the run's own.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Where to write; default in the first run's report.")] = None,
 ) -> None:
     """Put two runs side by side: the same datasets and levels, with intervals of their difference."""

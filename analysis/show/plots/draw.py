@@ -1,5 +1,7 @@
 """How one panel of each plot is drawn: a data frame in, marks on an axes out."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -39,7 +41,7 @@ def draw_pareto(axes: Axes, data: pd.DataFrame, *, cost: str, unit: str, label: 
     for level, kind, x, score in data[["level", "kind", cost, "score"]].itertuples(index=False):
         text = "ensemble" if kind == ENSEMBLE and len(level) > LONG else shorten(level, LONG)
         # A short name stands above its point; a long one beside it, where the next point is seldom at its height.
-        place = {"xytext": (5, -2)} if long_names else {"xytext": (0, 5), "ha": "center"}
+        place: dict[str, Any] = {"xytext": (5, -2)} if long_names else {"xytext": (0, 5), "ha": "center"}
         axes.annotate(text, (x, 100 * score), textcoords="offset points", fontsize=7, **place)
     axes.set_xscale("log")
     plain_numbers(axes.xaxis)
@@ -122,7 +124,7 @@ def draw_costs(axes: Axes, data: pd.DataFrame, *, heading: str, joined: bool) ->
     levels = level_axis(axes, data, heading)
     for _, line in data.groupby("dataset", sort=False):
         x = [levels.index(level) for level in line["level"]]
-        style = {"color": PALETTE[1], "marker": "o", "markersize": 3, "linewidth": 0.8, "alpha": 0.7}
+        style: dict[str, Any] = {"color": PALETTE[1], "marker": "o", "markersize": 3, "linewidth": 0.8, "alpha": 0.7}
         axes.plot(x, line["value"], linestyle="-" if joined else "none", **style)
     axes.set_yscale("log")
     plain_numbers(axes.yaxis)

@@ -1,6 +1,7 @@
 """Tables of the details: cost, calibration, classes."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -44,7 +45,7 @@ def _keys_of(frame: pd.DataFrame, columns: Sequence[str]) -> list[tuple[object, 
     return list(frame[list(columns)].itertuples(index=False, name=None))
 
 
-def _cost_row(row: dict[str, float], keys: Sequence[str]) -> Row:
+def _cost_row(row: dict[Hashable, Any], keys: Sequence[str]) -> Row:
     names = [f"{row['dimensions']:.0f}D", *(str(row[key]) for key in keys[1:])]
     tokens = row.get("tokens", float("nan"))
     return (
@@ -65,10 +66,10 @@ def calibration_table(findings: Findings) -> Table | None:
     if calibration.empty:
         return None
     groups = calibration.groupby(question.cell, sort=False, dropna=False)
-    columns = {}
+    columns: dict[str, pd.Series] = {}
     for name in ("ece", "brier"):
         columns |= {f"{name}_mean": groups[name].mean(), f"{name}_std": groups[name].std()}
-    data = pd.concat(columns, axis=1).reset_index()
+    data = pd.DataFrame(columns).reset_index()
     levels = sorted(calibration["level"].unique(), key=findings.factor.rank)
     rows = []
     for key, block in data.groupby(question.series, sort=False, dropna=False):
