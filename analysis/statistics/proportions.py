@@ -7,8 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raypatch.analysis.statistics.stacks import Stack
-from raypatch.data.catalog import Task
-from raypatch.tasks.metrics import one_versus_rest, predicted_classes
+from raypatch.tasks import Task
 
 Z = 1.959963984540054
 """The 97.5 % point of the normal distribution."""
@@ -46,7 +45,7 @@ def parts_of_score(
 def _accuracies(
     stack: Stack, task: Task, groups: NDArray[np.generic] | None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    right = np.stack([predicted_classes(member, task) == stack.label for member in stack.probability])
+    right = np.stack([task.predicted(member) == stack.label for member in stack.probability])
     shares = right.reshape(*right.shape[:2], -1).mean(axis=1)
     everyone = _count(np.ones(len(stack.label), bool), groups)
     return shares, np.full(shares.shape[1], everyone)
@@ -55,7 +54,7 @@ def _accuracies(
 def _recalls(
     stack: Stack, task: Task, groups: NDArray[np.generic] | None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    predicted = np.stack([predicted_classes(member, task) for member in stack.probability])
+    predicted = np.stack([task.predicted(member) for member in stack.probability])
     labels = stack.label if stack.label.ndim == 2 else stack.label[:, None]
     predicted = predicted.reshape(len(predicted), *labels.shape)
     shares, counts = [], []
@@ -72,7 +71,7 @@ def _areas(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     shares = []
     for member in stack.probability:
-        scores, truth = one_versus_rest(member, stack.label, task)
+        scores, truth = task.one_versus_rest(member, stack.label)
         shares.append([_separation(scores[:, k], truth[:, k]) for k in range(truth.shape[1])])
     counts = []
     for column in truth.T:

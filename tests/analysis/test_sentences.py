@@ -101,6 +101,7 @@ def test_a_clear_loss_is_told_as_one(datasets, better, worse, said):
         better=better,
         worse=worse,
         tested=datasets,
+        unclear=(),
         cost=3.4,
         seconds=2.5,
         frugal_gain=-0.08,
