@@ -63,6 +63,8 @@ def how_sure(answer: Answer) -> str:
         return "for the models of one seed and not tested: another seed may say otherwise"
     if len(answer.datasets) == 1:
         return "significant" if answer.better or answer.worse else "not significant"
+    if not answer.better and not answer.worse:
+        return f"significant in none of {answer.tested} datasets"
     worse = f" and worse in {answer.worse}" if answer.worse else ""
     return f"significantly better in {answer.better}{worse} of {answer.tested} datasets"
 

@@ -85,6 +85,7 @@ def test_a_dataset_that_lacks_a_level_is_left_out_and_named(tmp_path):
         (1, 1, 0, "significant"),
         (1, 0, 1, "significant"),
         (1, 0, 0, "not significant"),
+        (3, 0, 0, "significant in none of 3 datasets"),
         (3, 2, 0, "significantly better in 2 of 3 datasets"),
         (3, 1, 1, "significantly better in 1 and worse in 1 of 3 datasets"),
     ],
