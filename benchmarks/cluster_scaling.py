@@ -26,7 +26,6 @@ from raypatch.sweep import ray_setup  # noqa: F401 - makes the settings that ray
 
 # isort: split
 import ray
-from ray import tune
 from ray.cluster_utils import Cluster
 from ray.tune import PlacementGroupFactory
 from ray.tune.trainable import wrap_function
@@ -36,6 +35,7 @@ from raypatch.results import EpochRow, SweepPaths
 from raypatch.runtime import provenance
 from raypatch.sweep.cost.placement import Placement
 from raypatch.sweep.executors.cluster import ClusterExecutor
+from raypatch.sweep.executors.tuner import report_epoch
 from raypatch.sweep.session import ExecutorOptions, Session, Work
 from raypatch.sweep.stop import StopRequest
 from raypatch.sweep.watch.running import RunningSweep
@@ -56,7 +56,7 @@ def _sleep(config: dict[str, Any]) -> None:
         time.sleep(float(Path(config["spec"]["folder"], "seconds").read_text()) / epochs)
         val = {"loss": 0.5, "auc": 0.5}
         row = EpochRow(epoch=epoch, train_loss=0.5, val=val, lr=1e-3, seconds=1.0, images_per_second=1.0)
-        tune.report(row.model_dump())
+        report_epoch(row)
 
 
 class SleepTrial(wrap_function(_sleep)):

@@ -107,6 +107,14 @@ def field_heading(name: str) -> str:
     return f"{shown} ({unit})" if unit and name != "patch_size" else shown
 
 
+def ask_search(searched: Sequence[str], compared: Sequence[str]) -> str:
+    """Return the question of a search, from names of fields or axes: Which learning rate for each patch size?"""
+    *first, last = [field_label(name) for name in searched]
+    text = f"{', '.join(first)} and {last}" if first else last
+    apart = [field_label(name) for name in compared if name not in searched]
+    return ask_which([f"{text} for each {' and '.join(apart)}" if apart else text])
+
+
 def word_value(field: str, value: Any) -> str:
     """Return the value of a field as tables show it: 4, 1e-05, 10 %, the stem of an own file."""
     facts = field_facts(field)

@@ -18,7 +18,7 @@ from raypatch.study import FACTS, Study, WhenRule, as_list, typed_value
 from raypatch.tasks import find_task, score_names
 
 _DEFAULTS = {name: field.default for name, field in TrialConfig.model_fields.items() if not field.is_required()}
-_SUFFIXES = {"dataset": (".npz",), "weights": (".safetensors", ".pth", ".pt", ".bin")}
+_SUFFIXES = {"dataset": (".npz",), "weights": (".safetensors", ".pth", ".pt", ".bin", ".ckpt")}
 """Fields that may name an own file, and how such a file's name ends."""
 
 

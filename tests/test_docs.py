@@ -4,6 +4,7 @@ import re
 import shlex
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 import typer.main
@@ -122,3 +123,4 @@ def test_the_picture_is_readable_on_light_and_dark() -> None:
     assert "prefers-color-scheme: dark" in svg
     assert "currentColor" in svg
     assert len(svg) < 40_000
+    ElementTree.fromstring(svg)

@@ -3,7 +3,7 @@
 import pytest
 
 from raypatch.config import TrialConfig, field_facts
-from raypatch.factors import ask_which, factor_of_axis, factor_of_field, widen, word_value
+from raypatch.factors import ask_search, ask_which, factor_of_axis, factor_of_field, widen, word_value
 
 OWN = ("file:a@0123456789ab", "file:a@ba9876543210")
 
@@ -20,7 +20,7 @@ def _config(**fields: object) -> TrialConfig:
         ("train_fraction", [1.0, 0.1], ("10 %", "100 %")),
         ("lr", [1e-5, 1e-3], ("0.001", "1e-05")),
         ("method", ["linear_probe", "finetune"], ("linear_probe", "finetune")),
-        ("patch_size", [4, None], ("None", "4")),
+        ("patch_size", [4, None], ("none", "4")),
         ("weights", OWN, OWN),
         ("weights", [OWN[0], "random"], ("a", "random")),
     ],
@@ -87,3 +87,5 @@ def test_earlier_trials_widen_a_factor_and_named_baselines_stay() -> None:
 def test_questions() -> None:
     assert ask_which(["patch size"]) == "Which patch size?"
     assert ask_which(["patch size", "model"]) == "Which patch size, and which model?"
+    assert ask_search(["lr", "batch_size"], ["patch_size"]) == "Which learning rate and batch size for each patch size?"
+    assert ask_search(["lr", "patch_size"], ["patch_size"]) == "Which learning rate and patch size?"

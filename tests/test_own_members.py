@@ -78,6 +78,18 @@ def test_its_model_is_exported_and_read_again(finished: tuple[Path, Path], tmp_p
     assert torch.equal(load_exported(out)(images), load_model(member)(images))
 
 
+def test_its_report_speaks_of_the_factor_and_of_the_tasks_own_metric(
+    finished: tuple[Path, Path], tmp_path: Path
+) -> None:
+    from raypatch.analysis.report import write_report
+
+    written = write_report([finished[0]], tmp_path / "report", ["md"])
+    assert "Network" in written.text
+    assert "small net" in written.text
+    assert " F1 |" in written.text
+    assert "patch size" not in written.text.lower()
+
+
 @pytest.mark.parametrize("dimensions", [2, 3])
 def test_costs_of_a_family_of_ones_own_are_counted(dimensions: int) -> None:
     config = TrialConfig(dataset=f"phantom{dimensions}d", model=FAMILY, weights="random", image_size=8, batch_size=4)

@@ -35,7 +35,7 @@ class RankTest:
 
 
 def compare_ranks(scores: pd.DataFrame) -> RankTest:
-    """Compare the columns (levels) of `scores`, (n datasets, k patch sizes), higher is better.
+    """Compare the columns (levels) of `scores`, (n datasets, k levels), higher is better.
 
     Rows with a NaN are left out. Raises ValueError below two datasets or two levels.
     """

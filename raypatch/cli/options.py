@@ -161,6 +161,25 @@ class Session:
         return {"retry_failed": self.retry_failed, "time_limit": seconds_of(self.time_limit)}
 
 
+@dataclass(frozen=True)
+class Changes:
+    """What a resumed sweep has otherwise than last time; None leaves it as it was."""
+
+    data_dir: DataDir = None
+    executor: Annotated[Literal["ray", "local"] | None, typer.Option(help="Other than last time.")] = None
+    address: Annotated[str | None, typer.Option(help="Other than last time.")] = None
+    device: Annotated[str | None, typer.Option(help="Other than last time.")] = None
+    gpus: Annotated[int | None, typer.Option(min=1, help="Other than last time.")] = None
+    gpu_share: Annotated[float | None, typer.Option(min=0.01, max=1, help="Other than last time.")] = None
+    cpus_per_trial: Annotated[int | None, typer.Option(min=1, help="Other than last time.")] = None
+    dashboard: Annotated[bool | None, typer.Option(help="Other than last time.")] = None
+    track: Annotated[Tracker | None, typer.Option(help="Other than last time.")] = None
+
+    def settings(self) -> dict[str, Any]:
+        """As raypatch.resume takes them."""
+        return dataclasses.asdict(self)
+
+
 def with_groups(command: Callable[..., None]) -> Callable[..., None]:
     """Let a command take groups of options: each field of such a parameter becomes an option of its own."""
     hints = get_type_hints(command, include_extras=True)

@@ -3,12 +3,12 @@
 import functools
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from raypatch.cli import options as cli_options
-from raypatch.cli.options import Execution, Narrowing, Place, Session, StudyCommand, with_groups
+from raypatch.cli.options import Changes, Execution, Narrowing, Place, Session, StudyCommand, with_groups
 
 if TYPE_CHECKING:
     from raypatch.sweep.run import Outcome
@@ -109,28 +109,18 @@ def finish(outcome: "Outcome") -> None:
 
 
 @app.command()
+@with_groups
 def resume(
     folder: cli_options.RunFolder,
-    data_dir: cli_options.DataDir = None,
-    executor: Annotated[Literal["ray", "local"] | None, typer.Option(help="Other than last time.")] = None,
-    address: Annotated[str | None, typer.Option(help="Other than last time.")] = None,
-    device: Annotated[str | None, typer.Option(help="Other than last time.")] = None,
-    gpus: Annotated[int | None, typer.Option(min=1, help="Other than last time.")] = None,
-    gpu_share: Annotated[float | None, typer.Option(min=0.01, max=1, help="Other than last time.")] = None,
-    cpus_per_trial: Annotated[int | None, typer.Option(min=1, help="Other than last time.")] = None,
-    dashboard: Annotated[bool | None, typer.Option(help="Other than last time.")] = None,
-    track: Annotated[cli_options.Tracker | None, typer.Option(help="Other than last time.")] = None,
+    changes: Changes,
     retry_failed: cli_options.RetryFailed = False,
     time_limit: cli_options.TimeLimit = None,
 ) -> None:
     """Continue the last command of a run folder, as if it were typed again."""
     from raypatch.api import resume as resume_study
 
-    changes: dict[str, object] = {"data_dir": data_dir, "executor": executor, "device": device, "gpus": gpus}
-    changes |= {"gpu_share": gpu_share, "cpus_per_trial": cpus_per_trial}
-    changes |= {"dashboard": dashboard, "track": track, "address": address}
     seconds = cli_options.seconds_of(time_limit)
-    finish(resume_study(folder, time_limit=seconds, retry_failed=retry_failed, **changes))
+    finish(resume_study(folder, time_limit=seconds, retry_failed=retry_failed, **changes.settings()))
 
 
 @app.command()

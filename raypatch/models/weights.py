@@ -1,7 +1,9 @@
 """Weights that a model starts from: those that come with it, or an own file, checked against the model."""
 
+import functools
 import pickle
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
@@ -10,6 +12,7 @@ from timm.models import clean_state_dict
 from torch import Tensor, nn
 
 from raypatch.config import TrialConfig
+from raypatch.impostors import explain_impostor
 from raypatch.models.families import Family
 from raypatch.models.hub import WAY_OUT
 from raypatch.own_files import locate_own_file
@@ -27,7 +30,8 @@ def read_native_state(
     if config.weights == "timm":
         return _without_head(family.pretrained_state(config), head)
     path = locate_own_file(config.weights, files, option="--weights")
-    state = _without_head(read_weights_file(path, device=device), head)
+    state = without_wrapping(read_weights_file(path, device=device), model.state_dict())
+    state = _without_head(state, head)
     require_fit(state, family, model, config.model, path)
     return state
 
@@ -38,6 +42,8 @@ def ensure_weights(config: TrialConfig, family: Family, model: nn.Module, files:
         family.fetch_weights(config)
     else:
         read_native_state(config, family, model, files, device="meta")
+        path = locate_own_file(config.weights, files, option="--weights")
+        _require_finite_once(path, path.stat().st_mtime_ns)
 
 
 def _without_head(state: Mapping[str, Tensor], head: str) -> dict[str, Tensor]:
@@ -52,14 +58,16 @@ def read_weights_file(path: Path, *, device: str = "cpu") -> dict[str, Tensor]:
     """
     try:
         if path.suffix == ".safetensors":
-            return _read_safetensors(path, device)
+            return dict(clean_state_dict(_read_safetensors(path, device)))
         content = torch.load(path, map_location=device, weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"{path} is no PyTorch file of tensors alone, and raypatch loads no other Python objects;"
-            " save the model's state_dict() by itself, best as .safetensors"
-        ) from error
     except Exception as error:  # the readers raise many kinds for a damaged file; all mean the same here
+        if impostor := explain_impostor(path):
+            raise ValueError(impostor) from error
+        if isinstance(error, pickle.UnpicklingError):
+            raise ValueError(
+                f"{path} is no PyTorch file of tensors alone, and raypatch loads no other Python objects;"
+                " save the model's state_dict() by itself, best as .safetensors"
+            ) from error
         raise ValueError(f"cannot read the weights in {path}: {error}; {WAY_OUT}") from error
     for wrapper in ("model", "state_dict"):
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
@@ -67,6 +75,36 @@ def read_weights_file(path: Path, *, device: str = "cpu") -> dict[str, Tensor]:
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         raise ValueError(f"{path} holds no state dict (names with tensors); save the model's state_dict() by itself")
     return dict(clean_state_dict(content))
+
+
+def without_wrapping(state: Mapping[str, Tensor], wanted: Collection[str]) -> dict[str, Tensor]:
+    """Return the state under the names of the model itself, whatever it lay in when it was saved.
+
+    torch.compile, parallel training, Lightning and other trainers put their own name before each: `_orig_mod.`,
+    `module.`, `model.`, `net.backbone.`. wanted: the model's names. The beginning that makes most names fit is taken
+    off, and what lies beside the model (a loss, a teacher, counters) is left out; without such a beginning the state
+    stays as it is.
+    """
+    beginnings: Counter[str] = Counter()
+    for key in state:
+        parts = key.split(".")
+        for place in range(len(parts)):
+            if ".".join(parts[place:]) in wanted:
+                beginnings["".join(f"{part}." for part in parts[:place])] += 1
+    if not beginnings:
+        return dict(state)
+    (beginning, most), *others = beginnings.most_common(2)
+    if not beginning or (others and others[0][1] == most):  # two models in one file, such as student and teacher
+        return dict(state)
+    return {key.removeprefix(beginning): tensor for key, tensor in state.items() if key.startswith(beginning)}
+
+
+@functools.cache
+def _require_finite_once(path: Path, _mtime_ns: int) -> None:
+    """Raise ValueError for NaN or infinity: training would only seem to diverge. Read once while the file stays."""
+    for key, tensor in read_weights_file(path).items():
+        if not bool(tensor.isfinite().all()):
+            raise ValueError(f"{path} holds NaN or infinity in {key}: whatever wrote it had diverged; {WAY_OUT}")
 
 
 def _read_safetensors(path: Path, device: str) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from raypatch.config import TrialConfig, fields_of_role
-from raypatch.factors import ask_which
+from raypatch.factors import ask_search, ask_which, field_label
 from raypatch.files import hold_lock, lock_holder
 from raypatch.results import (
     DamagedFileError,
@@ -77,8 +77,10 @@ def _summarize(paths: SweepPaths) -> RunSummary:
 
 def question_of(record: SweepRecord) -> str:
     """Return the question of a run; a folder of schema 1 asks which patch size."""
-    labels = [factor.label for factor in record.factors] or ["patch size"]
-    return ask_which(labels)
+    compared = [factor.name for factor in record.factors] or ["patch_size"]
+    if record.search is not None:
+        return ask_search(list(record.search.settings.fields), compared)
+    return ask_which([field_label(name) for name in compared])
 
 
 def _state(record: SweepRecord, paths: SweepPaths) -> str:

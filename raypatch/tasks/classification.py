@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from raypatch.tasks.metrics import ACCURACY, AUC, BALANCED_ACCURACY, is_defined
 from raypatch.tasks.protocols import ClassCounts, Label, Metric, Probability, Task
 from raypatch.tasks.registry import task_metrics
-from raypatch.tasks.scores import ACCURACY, AUC, BALANCED_ACCURACY, is_defined
 
 if TYPE_CHECKING:
     import torch

@@ -1,30 +1,98 @@
-"""Scores of predictions by the name of their task."""
+"""The metrics that ship with raypatch, each defined once for training and analysis.
+
+A score that the labels leave undefined is NaN with an UndefinedMetricWarning, never 0.
+"""
+
+import math
+import warnings
 
 import numpy as np
 from numpy.typing import NDArray
 
-from raypatch.tasks.protocols import Label, Probability, UndefinedMetricWarning
-from raypatch.tasks.registry import find_task
-from raypatch.tasks.scores import recalls
-
-__all__ = ["Label", "Probability", "UndefinedMetricWarning", "confusion_matrices", "predicted_classes", "recalls"]
+from raypatch.tasks import weighted
+from raypatch.tasks.protocols import Label, Metric, Probability, Task, UndefinedMetricWarning
 
 
-def score(probability: Probability, label: Label, task: str, loss: float | None = None) -> dict[str, float]:
-    """Score one split."""
-    return find_task(task).score(probability, label, loss)
+def accuracy(probability: Probability, label: Label, task: Task) -> float:
+    """Return the share of right predictions, 0 to 1: over the images, with several labels over these too."""
+    matrices = task.confusions(probability, label)
+    if not len(matrices):
+        return math.nan
+    right = np.trace(matrices, axis1=1, axis2=2)
+    return float(np.mean(right / matrices.sum(axis=(1, 2))))
 
 
-def predicted_classes(probability: Probability, task: str) -> NDArray[np.int64]:
-    """Return what is predicted, in the form of a label."""
-    return find_task(task).predicted(probability)
+def recalls(matrices: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the recall of each class, one row per confusion matrix; NaN for a class without images."""
+    images = matrices.sum(axis=2)
+    right = np.diagonal(matrices, axis1=1, axis2=2)
+    out = np.full(right.shape, np.nan)
+    np.divide(right, images, out=out, where=images > 0)
+    return out
 
 
-def confusion_matrices(probability: Probability, label: Label, task: str) -> NDArray[np.int64]:
-    """Count images by true (row) and predicted (column) class."""
-    return find_task(task).confusions(probability, label)
+def balanced_accuracy(probability: Probability, label: Label, task: Task) -> float:
+    """Return the mean recall over the classes that occur, 0 to 1, as scikit-learn defines it; then over the labels.
+
+    torchmetrics' macro recall is another score: it counts a class that is predicted but never occurs as 0.
+    """
+    matrices = task.confusions(probability, label)
+    if not len(matrices):
+        return math.nan
+    return float(np.mean(np.nanmean(recalls(matrices), axis=1)))
 
 
-def log_loss(probability: Probability, label: Label, task: str) -> float:
-    """Return the mean loss in nats per image."""
-    return find_task(task).log_loss(probability, label)
+def macro_auc(probability: Probability, label: Label, task: Task) -> float:
+    """Return the unweighted mean of the one-versus-rest AUC of all classes, 0 to 1; binary: the AUC of class 1.
+
+    NaN with a warning where a class has no image or has all of them, or a probability is NaN.
+    """
+    import torch
+    from torchmetrics.functional.classification import multilabel_auroc
+
+    if not is_defined(probability, "AUC"):
+        return math.nan
+    scores, truth = task.one_versus_rest(probability, label)
+    positive = truth.sum(axis=0)
+    lacking = np.flatnonzero((positive == 0) | (positive == len(truth)))
+    if len(lacking):
+        # Of two classes only the second is asked for, so the first question is about class 1.
+        first = probability.shape[1] - truth.shape[1]
+        places = ", ".join(map(str, lacking + first))
+        warnings.warn(
+            f"AUC is undefined: class {places} has no image or all of the {len(truth)} images",
+            UndefinedMetricWarning,
+            stacklevel=2,
+        )
+        return math.nan
+    # torchmetrics takes values outside 0 to 1, which rounding can leave in a weighted mean, for logits.
+    found = multilabel_auroc(
+        torch.from_numpy(np.clip(scores, 0, 1)),
+        torch.from_numpy(truth.astype(np.int64)),
+        num_labels=truth.shape[1],
+        average="none",
+        validate_args=False,
+    )
+    return float(found.double().mean())
+
+
+def log_loss(probability: Probability, label: Label, task: Task) -> float:
+    """Return the task's loss by the probabilities alone."""
+    return task.log_loss(probability, label)
+
+
+def is_defined(probability: Probability, metric: str) -> bool:
+    """Whether there are images and no probability is NaN; warns that `metric` is undefined where not."""
+    if len(probability) and not np.isnan(probability).any():
+        return True
+    reason = "a probability is NaN" if len(probability) else "there is no image"
+    warnings.warn(f"{metric} is undefined: {reason}", UndefinedMetricWarning, stacklevel=3)
+    return False
+
+
+LOSS = Metric("loss", "Loss", "loss", log_loss, lower_is_better=True, bounds=None)
+ACCURACY = Metric("accuracy", "ACC", "accuracy", accuracy, weighted.accuracy)
+BALANCED_ACCURACY = Metric(
+    "balanced_accuracy", "bACC", "balanced accuracy", balanced_accuracy, weighted.balanced_accuracy
+)
+AUC = Metric("auc", "AUC", "AUC", macro_auc, weighted.macro_auc)

@@ -5,8 +5,8 @@ import functools
 import importlib.metadata
 
 from raypatch.registry import Registry, load_address
+from raypatch.tasks.metrics import ACCURACY, AUC, BALANCED_ACCURACY, LOSS
 from raypatch.tasks.protocols import Metric, Task
-from raypatch.tasks.scores import ACCURACY, AUC, BALANCED_ACCURACY, LOSS
 
 METRIC_GROUP = "raypatch.metrics"
 """Entry points of installed packages that hold further metrics."""

@@ -212,6 +212,16 @@ def test_from_own_file_to_the_table(raypatch: Command, tmp_path: Path) -> None:
     code, out, _ = raypatch("status", "runs/demo")
     assert code == 0
     assert "6/6 done" in out
+    for words in (["--level", "8,4"], ["--patch-size", "8,4"]):
+        code, out, _ = raypatch("predict", "runs/demo", "--input", data, *words)
+        assert code == 0
+        assert "12 images predicted by own-p8-" in out
+    code, _, err = raypatch("predict", "runs/demo", "--input", data, "--level", "5")
+    assert code == 2
+    assert "'5' is no patch size of this study; it has 8, 4, 2" in err
+    code, _, err = raypatch("report", "runs/demo", "--compare", "lrs")
+    assert code == 2
+    assert "lrs" in err
 
 
 def test_failed_trials_give_exit_code_1(raypatch: Command, tmp_path: Path) -> None:

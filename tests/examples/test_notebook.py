@@ -60,7 +60,8 @@ def interrupt():
         time.sleep(.05)
     os.kill(os.getpid(), signal.SIGINT)
 threading.Thread(target=interrupt).start()
-outcome = raypatch.run("demo", dataset="phantom2d", patch_size=14, epochs=500, executor="local", device="cpu")
+how = {"executor": "local", "device": "cpu", "cpus_per_trial": 1}
+outcome = raypatch.run("demo", dataset="phantom2d", patch_size=14, epochs=500, **how)
 """
     after = "print('still here', outcome.stopped, outcome.left > 0, outcome.resume_command)"
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(run), nbformat.v4.new_code_cell(after)])

@@ -32,7 +32,20 @@ def start(words: Sequence[object], folder: Path, **environment: str) -> "subproc
 def demo_words(folder: Path, *patch_sizes: int, epochs: int) -> list[str]:
     """The words of a small sweep on made images, which are written into `folder`."""
     data = make_images(folder / "images.npz")
-    words = ["run", "demo", "--dataset", str(data), "--model", "test_vit", "--weights", "random", "--seed", "0"]
+    words = [
+        "run",
+        "demo",
+        "--name",
+        "demo",
+        "--dataset",
+        str(data),
+        "--model",
+        "test_vit",
+        "--weights",
+        "random",
+        "--seed",
+        "0",
+    ]
     words += ["--set", f"epochs={epochs}", "--set", "image_size=8", "--set", "batch_size=24", "--cpus-per-trial", "1"]
     return [*words, "--patch-size", ",".join(map(str, patch_sizes)), "--device", "cpu"]
 

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from raypatch.config import TrialConfig
 from raypatch.models import hub as timm_hub
 from raypatch.models.build import build_model, check_model
-from raypatch.models.weights import read_weights_file
+from raypatch.models.weights import read_weights_file, without_wrapping
 from raypatch.own_files import own_file_id
 
 TINY = "test_vit"
@@ -194,3 +194,24 @@ def test_hub_weights_are_downloaded_once(tmp_path, monkeypatch):
         pytest.skip(str(error))
     monkeypatch.setattr(timm_hub, "_require_hub", lambda repository: pytest.fail("asked the hub again"))
     build_model(config, dimensions=2, outputs=2, files={})
+
+
+PREFIXES = ["_orig_mod.", "module.", "module._orig_mod.", "model.", "net.", "backbone.encoder."]
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_names_come_out_of_whatever_they_were_wrapped_in(prefix):
+    wanted = timm.create_model("test_vit").state_dict()
+    state = {prefix + name: tensor for name, tensor in wanted.items()}
+    beside = {"criterion.weight": torch.ones(2)} if prefix not in ("module.", "_orig_mod.") else {}
+    found = without_wrapping(state | beside, wanted)
+    assert list(found) == list(wanted)
+    assert all(found[name] is tensor for name, tensor in wanted.items())
+
+
+def test_names_that_fit_stay_and_two_models_in_a_file_are_not_mixed():
+    wanted = timm.create_model("test_vit").state_dict()
+    assert without_wrapping(wanted, wanted) == wanted
+    both = {f"{model}.{name}": tensor for model in ("student", "teacher") for name, tensor in wanted.items()}
+    assert without_wrapping(both, wanted) == both
+    assert without_wrapping({"x": torch.ones(1)}, wanted) == {"x": torch.ones(1)}

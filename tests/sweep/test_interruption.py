@@ -72,7 +72,7 @@ class Terminal:
 @pytest.fixture
 def endless(tmp_path: Path) -> list[str]:
     data = make_images(tmp_path / "own.npz")
-    return ["run", "demo", "--dataset", str(data), *TINY, "--seed", "0", "--set", "epochs=9999"]
+    return ["run", "demo", "--name", "demo", "--dataset", str(data), *TINY, "--seed", "0", "--set", "epochs=9999"]
 
 
 @pytest.mark.slow
@@ -141,7 +141,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.parametrize("executor", ["ray", "local"])
 def test_full_disk_stops_the_sweep_and_loses_nothing(tmp_path: Path, small_disk: Path, executor: str) -> None:
     data = make_images(tmp_path / "own.npz")
-    words = ["run", "demo", "--dataset", str(data), *TINY, "--seed", "0", "--set", "epochs=60"]
+    words = ["run", "demo", "--name", "demo", "--dataset", str(data), *TINY, "--seed", "0", "--set", "epochs=60"]
     words += ["--set", "batch_size=2", "--runs-dir", str(small_disk), "--executor", executor]
     paths = SweepPaths(small_disk / "demo")
     process = start(words, tmp_path)

@@ -415,7 +415,7 @@ def test_killed_search_ends_whole(data: Path, tmp_path: Path) -> None:
     study.write_text(yaml.safe_dump(content))
     words = ["tune", "--space", study, "--name", "run", "--device", "cpu", "--cpus-per-trial", "1"]
     order: list[str] = []
-    for epochs_more in (3, 9, 40):  # kill at the first moment when so many more epochs stand on disk
+    for epochs_more in (3, 9, 15):  # kill at the first moment when so many more epochs stand on disk
         before = epochs_on_disk(paths)
         driver = start(words, tmp_path)
         wait_for(lambda goal=before + epochs_more: epochs_on_disk(paths) >= goal, driver, every=0.05)

@@ -46,7 +46,7 @@ def ray_trial(spec: dict[str, Any]) -> None:
 
         def on_epoch(row: EpochRow) -> None:
             publish(row)
-            tune.report(row.model_dump())
+            report_epoch(row)
 
         try:
             if spec["versions"]:
@@ -54,6 +54,11 @@ def ray_trial(spec: dict[str, Any]) -> None:
             run_guarded(config, sweep, options, on_epoch=on_epoch, should_stop=stop_file_watcher(sweep.stop))
         except SweepHaltedError as halt:
             tune.report({"halt": str(halt)})
+
+
+def report_epoch(row: EpochRow) -> None:
+    """Tell Ray of an epoch, from a trial's worker. The row travels as text: Ray flattens nested results for some."""
+    tune.report({"epoch": row.epoch, "row": row.model_dump_json()})
 
 
 class _Observer(TrialProgressCallback):
@@ -279,8 +284,8 @@ def _pending(placement: Placement) -> int:
 
 
 def _row(result: dict[str, Any]) -> EpochRow:
-    """The epoch that a worker reported: Ray adds columns of its own."""
-    return EpochRow.model_validate({name: result[name] for name in EpochRow.model_fields})
+    """The epoch that a worker reported."""
+    return EpochRow.model_validate_json(result["row"])
 
 
 def _config(trial: Any) -> TrialConfig:

@@ -9,7 +9,7 @@ import pytest
 from sklearn import metrics as reference
 
 from raypatch.tasks import UndefinedMetricWarning, find_task
-from raypatch.tasks.scores import macro_auc, recalls
+from raypatch.tasks.metrics import macro_auc, recalls
 
 
 def score(probability, label, task, loss=None):

@@ -1,85 +1,20 @@
-"""A study: one YAML file that says what is compared, on which data, with which fields; `resolve` makes its trials."""
+"""A study: what is compared, on which data, with which fields; the rules that hold between these."""
 
-import difflib
-import functools
-import hashlib
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from importlib import resources
-from pathlib import Path
 from typing import Annotated, Any, Self
 
-import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic import model_validator as validator
 
 from raypatch.config import TrialConfig, did_you_mean, explain_validation, field_facts
-from raypatch.data.catalog import canonical_name
-from raypatch.factors import ask_which, field_label
+from raypatch.factors import ask_search, ask_which, field_label
 from raypatch.results.records import Expectation
 from raypatch.search_settings import SearchSettings
-
-FACTS: Mapping[str, tuple[Any, ...]] = {
-    "dimensions": (2, 3),
-    "task": ("binary", "multiclass", "ordinal", "multilabel"),
-    "channels": (1, 3),
-}
-"""What a when-rule may ask beside the fields of TrialConfig: facts of the dataset."""
+from raypatch.study.names import check_name
+from raypatch.study.rules import FACTS, WhenRule, as_list, typed_value
 
 Axis = list[Any] | dict[str, dict[str, Any]]
 """The values of a field, or named levels, each a set of fields."""
-
-
-LONGEST_NAME = 64
-
-
-def check_name(name: str) -> str:
-    """Return a run name that is safe as a folder name. Raises ValueError for path characters."""
-    if len(name) > LONGEST_NAME or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
-        raise ValueError(
-            f"name {name!r} must be letters, digits, '.', '_', '-', at most {LONGEST_NAME},"
-            " starting with one of the first two"
-        )
-    return name
-
-
-def typed_value(field: str, value: Any) -> Any:
-    """Return `value` as the type of its field, so that "4" from a command line equals 4; unchanged where that fails."""
-    try:
-        return _adapter(field).validate_python(value)
-    except ValidationError:
-        return value
-
-
-@functools.cache
-def _adapter(field: str) -> TypeAdapter[Any]:
-    known: Any = TrialConfig.model_fields[field].annotation if field in TrialConfig.model_fields else Any
-    return TypeAdapter(known)
-
-
-def as_list(value: Any) -> list[Any]:
-    """Return a list as it is, and anything else as the only element of one."""
-    return list(value) if isinstance(value, (list, tuple)) else [value]
-
-
-class WhenRule(BaseModel):
-    """What follows where a condition holds: `{if: {dimensions: 3}, set: {lr: 1.0e-5}}`, or `skip: true`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
-
-    condition: dict[str, Any] = Field(alias="if", description="Field or dataset fact -> value or list of values.")
-    values: dict[str, Any] = Field(
-        default_factory=dict, alias="set", description="TrialConfig fields that the condition sets."
-    )
-    skip: bool = Field(False, description="Leave out the trials for which the condition holds.")
-
-    def holds(self, values: Mapping[str, Any]) -> bool:
-        """Whether every condition is met by `values`, fields and facts together."""
-        for key, want in self.condition.items():
-            wanted = [typed_value(key, each) for each in as_list(want)]
-            if typed_value(key, values.get(key)) not in wanted:
-                return False
-        return True
 
 
 class Study(BaseModel):
@@ -198,14 +133,9 @@ class Study(BaseModel):
     @property
     def question(self) -> str:
         """The study in one question: Which patch size? Of a search: Which learning rate for each patch size?"""
-        compared = [field_label(name) for name in self.compared]
-        if self.search is None:
-            return ask_which(compared)
-        *first, last = [field_label(name) for name in self.search.fields]
-        searched = f"{', '.join(first)} and {last}" if first else last
-        if set(self.compared) & set(self.search.fields):
-            return ask_which([searched])
-        return ask_which([f"{searched} for each {' and '.join(compared)}"])
+        if self.search is not None:
+            return ask_search(list(self.search.fields), self.compared)
+        return ask_which([field_label(name) for name in self.compared])
 
     def override(self, values: Mapping[str, Sequence[Any]]) -> "Study":
         """Return the study with each field of `values` replaced by an axis of these values, whatever set it before.
@@ -320,100 +250,3 @@ def _require_known(names: Iterable[str], known: Iterable[str], *, what: str = ""
     for name in names:
         if name not in known:
             raise ValueError(f"{what}{': ' if what else ''}unknown field {name!r}; {did_you_mean(name, known)}")
-
-
-def default_run_name(study: Study, original: Study) -> str:
-    """Return the study's name with what was changed from the original: `grid-dermamnist-epochs1`.
-
-    Up to three datasets are named and the hyperparameters, so that a try-out does not stay in the folder of the real
-    run. Other levels or seeds belong to the same run. A search is named by its datasets alone.
-    """
-    parts = [study.name]
-    datasets = _dataset_names(study)
-    if datasets != _dataset_names(original) and len(datasets) <= 3:
-        parts += datasets
-    if study.compared != original.compared:
-        parts += ["by", *study.compared]
-    for name, axis in study.grid.items():
-        is_recipe = name in TrialConfig.model_fields and field_facts(name).role == "hyperparameter"
-        if is_recipe and axis != original.grid.get(name) and study.search is None:
-            parts.append(f"{name}{'_'.join(map(str, axis))}")
-    text = re.sub(r"[^A-Za-z0-9_.-]", "_", "-".join(parts))
-    if len(text) <= LONGEST_NAME:
-        return text
-    digest = hashlib.sha256(text.encode()).hexdigest()[:6]
-    return f"{text[: LONGEST_NAME - 7]}-{digest}"
-
-
-def _dataset_names(study: Study) -> list[str]:
-    given = study.grid.get("dataset") or as_list(study.fixed.get("dataset", []))
-    names = set()
-    for name in map(str, given):
-        names.add(Path(name).stem if name.endswith(".npz") else canonical_name(name))
-    return sorted(names)
-
-
-def shipped_studies() -> dict[str, Path]:
-    """The studies that come with raypatch: name -> file."""
-    folder = Path(str(resources.files("raypatch.search_spaces")))
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
-
-
-def load_study(source: str | Path | Mapping[str, Any] | Study) -> Study:
-    """Return a shipped study by name, any by the path of its file, or one given as a mapping or made already.
-
-    Raises ValueError with the near names or the wrong line.
-    """
-    if isinstance(source, Study):
-        return source
-    if isinstance(source, Mapping):
-        return _check_study(source, "the study")
-    path = Path(source)
-    if path.suffix not in (".yaml", ".yml"):
-        path = _shipped_study(str(source))
-    try:
-        content = yaml.safe_load(path.read_text("utf-8"))
-    except OSError as error:
-        raise ValueError(f"cannot read the search space {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not valid YAML: {error}") from error
-    return _check_study(content, str(path))
-
-
-def _shipped_study(name: str) -> Path:
-    shipped = shipped_studies()
-    if name in shipped:
-        return shipped[name]
-    if name.endswith(".npz"):
-        raise ValueError(
-            f"{name} is a dataset, not a study; to compare patch sizes on it: raypatch run grid --dataset {name}"
-        )
-    if Path(name).is_dir():
-        raise ValueError(f"{name} is a folder, not a study; to continue a run: raypatch resume {name}")
-    near = difflib.get_close_matches(name, shipped, n=3) or list(shipped)
-    raise ValueError(f"unknown search space {name!r}: use {', '.join(near)} or the path of a .yaml file")
-
-
-def _check_study(content: Any, place: str) -> Study:
-    if not isinstance(content, Mapping):
-        raise ValueError(f"{place} must hold a mapping with the keys {', '.join(Study.model_fields)}")
-    try:
-        study = Study.model_validate(dict(content))
-        study.require_comparison()
-    except ValidationError as error:
-        raise ValueError(f"{place}: {explain_validation(error, Study)}") from error
-    except ValueError as error:
-        raise ValueError(f"{place}: {error}") from error
-    return study
-
-
-def parse_setting(text: str) -> tuple[str, list[Any]]:
-    """Read one `--set field=value`; a list or a comma makes a grid axis. Raises ValueError for another form."""
-    field, separator, value = text.partition("=")
-    if not separator or not field.strip() or not value.strip():
-        raise ValueError(f"--set {text!r} must be field=value, such as epochs=5 or lr=1e-4,1e-3")
-    try:
-        parsed = yaml.safe_load(value if value.lstrip().startswith("[") else f"[{value}]")
-    except yaml.YAMLError as error:
-        raise ValueError(f"--set {text!r} cannot be read: a list is lr=1e-4,1e-3 or lr=[1e-4, 1e-3]") from error
-    return field.strip(), parsed

@@ -1,0 +1,115 @@
+"""A study from its file, a changed one's run folder, and the settings of a command line."""
+
+import difflib
+import hashlib
+import re
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from raypatch.config import TrialConfig, explain_validation, field_facts
+from raypatch.data.catalog import canonical_name
+from raypatch.study.names import LONGEST_NAME
+from raypatch.study.rules import as_list
+from raypatch.study.study import Study
+
+
+def default_run_name(study: Study, original: Study) -> str:
+    """Return the study's name with what was changed from the original: `grid-dermamnist-epochs1`.
+
+    Up to three datasets are named and the hyperparameters, so that a try-out does not stay in the folder of the real
+    run. Other levels or seeds belong to the same run. A search is named by its datasets alone.
+    """
+    parts = [study.name]
+    datasets = _dataset_names(study)
+    if datasets != _dataset_names(original) and len(datasets) <= 3:
+        parts += datasets
+    if study.compared != original.compared:
+        parts += ["by", *study.compared]
+    for name, axis in study.grid.items():
+        is_recipe = name in TrialConfig.model_fields and field_facts(name).role == "hyperparameter"
+        if is_recipe and axis != original.grid.get(name) and study.search is None:
+            parts.append(f"{name}{'_'.join(map(str, axis))}")
+    text = re.sub(r"[^A-Za-z0-9_.-]", "_", "-".join(parts))
+    if len(text) <= LONGEST_NAME:
+        return text
+    digest = hashlib.sha256(text.encode()).hexdigest()[:6]
+    return f"{text[: LONGEST_NAME - 7]}-{digest}"
+
+
+def _dataset_names(study: Study) -> list[str]:
+    given = study.grid.get("dataset") or as_list(study.fixed.get("dataset", []))
+    names = set()
+    for name in map(str, given):
+        names.add(Path(name).stem if name.endswith(".npz") else canonical_name(name))
+    return sorted(names)
+
+
+def shipped_studies() -> dict[str, Path]:
+    """The studies that come with raypatch: name -> file."""
+    folder = Path(str(resources.files("raypatch.search_spaces")))
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def load_study(source: str | Path | Mapping[str, Any] | Study) -> Study:
+    """Return a shipped study by name, any by the path of its file, or one given as a mapping or made already.
+
+    Raises ValueError with the near names or the wrong line.
+    """
+    if isinstance(source, Study):
+        return source
+    if isinstance(source, Mapping):
+        return _check_study(source, "the study")
+    path = Path(source)
+    if path.suffix not in (".yaml", ".yml"):
+        path = _shipped_study(str(source))
+    try:
+        content = yaml.safe_load(path.read_text("utf-8"))
+    except OSError as error:
+        raise ValueError(f"cannot read the search space {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not valid YAML: {error}") from error
+    return _check_study(content, str(path))
+
+
+def _shipped_study(name: str) -> Path:
+    shipped = shipped_studies()
+    if name in shipped:
+        return shipped[name]
+    if name.endswith(".npz"):
+        raise ValueError(
+            f"{name} is a dataset, not a study; to compare patch sizes on it: raypatch run grid --dataset {name}"
+        )
+    if Path(name).is_dir():
+        raise ValueError(f"{name} is a folder, not a study; to continue a run: raypatch resume {name}")
+    near = difflib.get_close_matches(name, shipped, n=3) or list(shipped)
+    raise ValueError(f"unknown search space {name!r}: use {', '.join(near)} or the path of a .yaml file")
+
+
+def _check_study(content: Any, place: str) -> Study:
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{place} must hold a mapping with the keys {', '.join(Study.model_fields)}")
+    try:
+        study = Study.model_validate(dict(content))
+        study.require_comparison()
+    except ValidationError as error:
+        raise ValueError(f"{place}: {explain_validation(error, Study)}") from error
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from error
+    return study
+
+
+def parse_setting(text: str) -> tuple[str, list[Any]]:
+    """Read one `--set field=value`; a list or a comma makes a grid axis. Raises ValueError for another form."""
+    field, separator, value = text.partition("=")
+    if not separator or not field.strip() or not value.strip():
+        raise ValueError(f"--set {text!r} must be field=value, such as epochs=5 or lr=1e-4,1e-3")
+    try:
+        parsed = yaml.safe_load(value if value.lstrip().startswith("[") else f"[{value}]")
+    except yaml.YAMLError as error:
+        raise ValueError(f"--set {text!r} cannot be read: a list is lr=1e-4,1e-3 or lr=[1e-4, 1e-3]") from error
+    return field.strip(), parsed
