@@ -40,8 +40,13 @@ def draw_pareto(axes: Axes, data: pd.DataFrame, *, cost: str, unit: str, label: 
     long_names = data.loc[data["kind"] != ENSEMBLE, "level"].str.len().max() > SHORT
     for level, kind, x, score in data[["level", "kind", cost, "score"]].itertuples(index=False):
         text = "ensemble" if kind == ENSEMBLE and len(level) > LONG else shorten(level, LONG)
-        # A short name stands above its point; a long one beside it, where the next point is seldom at its height.
-        place: dict[str, Any] = {"xytext": (5, -2)} if long_names else {"xytext": (0, 5), "ha": "center"}
+        # A short name stands above its point; a long one to its right, beneath it where another point
+        # of about its height would be in the way.
+        place: dict[str, Any] = {"xytext": (0, 5), "ha": "center"}
+        if long_names:
+            to_right = (data[cost] > x) & (data["score"] >= score)
+            near = data.loc[to_right, "score"].min() - score < 0.1 * (data["score"].max() - data["score"].min())
+            place = {"xytext": (4, -8) if near else (4, 3)}
         axes.annotate(text, (x, 100 * score), textcoords="offset points", fontsize=7, **place)
     axes.set_xscale("log")
     plain_numbers(axes.xaxis)
