@@ -9,7 +9,7 @@ from raypatch.analysis.report_parts import Report, compose_report, report_latex,
 from raypatch.analysis.show.page.page import render_page
 from raypatch.analysis.show.plots.figure import on_all_cores, save_plot
 from raypatch.analysis.show.tables.table import write_csv
-from raypatch.analysis.statistics.resampling import RESAMPLES
+from raypatch.analysis.statistics.draws import RESAMPLES
 from raypatch.analysis.written import Written
 from raypatch.files import write_atomically
 from raypatch.results import SweepPaths

@@ -16,6 +16,11 @@ def percent(mean: float, spread: float = float("nan")) -> str:
     return f"{100 * mean:.1f}" if pd.isna(spread) else f"{100 * mean:.1f} ± {100 * spread:.1f}"
 
 
+def score_with_interval(mean: float, spread: float, low: float, high: float) -> str:
+    """Show a score of 0 to 1 with its spread over the seeds and its interval, `86.3 ± 1.2 (80.1–90.9)`."""
+    return percent(mean, spread) if pd.isna(low) else f"{percent(mean, spread)} ({100 * low:.1f}–{100 * high:.1f})"
+
+
 def points(difference: float) -> str:
     """Show a difference of scores in percentage points with its sign, +9.3; one that rounds to nothing has none."""
     if pd.isna(difference):

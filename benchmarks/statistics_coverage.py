@@ -18,10 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from raypatch.analysis.statistics.draws import Weights, draw_images, measure_level
+from raypatch.analysis.statistics.draws import Draws, draw_images, measure_level
 from raypatch.analysis.statistics.inference import LevelScores, difference_interval, score_interval
 from raypatch.analysis.statistics.stacks import Stack
 from raypatch.runtime import provenance
+from raypatch.tasks import Weights, find_metric, find_task
 
 SHARED = 0.6  # of the variance on an image: what all models find hard or easy
 SPREADS = (0.0, 0.1, 0.25, 0.4)  # standard deviation of skill and of leaning over the seeds
@@ -217,8 +218,8 @@ def coverage_of_metric(metric: str, spread: float, simulations: int, rng: np.ran
         clear = make_seeds(images, make_images(images, 1, rng), 3, spread, rng)[0]
         sure = stats.norm.cdf(images.leaning() * -clear)  # of class 1
         stack = Stack(np.arange(len(sure[0])), images.label(), np.stack([1 - sure, sure], axis=2).astype(np.float32))
-        weights = draw_images(stack.label, RESAMPLES, int(rng.integers(1 << 30)))
-        found = score_interval(measure_level(stack, "binary", metric, weights))
+        draws = Draws(stack.label, RESAMPLES, int(rng.integers(1 << 30)))
+        found = score_interval(measure_level(stack, find_task("binary"), find_metric(metric), draws))
         covered.append(found.low <= truth <= found.high)
     return {"case": f"{metric}, three seeds", "spread": spread, "coverage": percent(np.mean(covered))}
 

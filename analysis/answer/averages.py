@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from raypatch.analysis.answer.cells import DATASET_KEYS, Question
-from raypatch.analysis.answer.evidence import EVIDENCE_COLUMNS
-from raypatch.analysis.statistics.resampling import Resampled, average, difference
+from raypatch.analysis.answer.evidence import EVIDENCE_COLUMNS, compare_levels
+from raypatch.analysis.statistics.inference import LevelScores
 
-Resamples = Mapping[tuple[object, ...], Resampled]
+MeasuredLevels = Mapping[tuple[object, ...], LevelScores]
 """The headline metric by the keys of a series and a level."""
 
 
@@ -43,28 +43,24 @@ def average_cells(cells: pd.DataFrame) -> pd.DataFrame:
     return cells.groupby([*DATASET_KEYS, "level"], sort=False)[means].mean().reset_index()
 
 
-def average_differences(cells: pd.DataFrame, question: Question, resampled: Resamples) -> pd.DataFrame:
+def average_differences(cells: pd.DataFrame, question: Question, measured: MeasuredLevels) -> pd.DataFrame:
     """Return the differences of the means over the settings: columns of EVIDENCE_COLUMNS, and the dataset's.
 
-    The images of a dataset are the same in all settings and drawn once for all; so are the seeds. A dataset of which
-    a cell has no stored predictions is left out.
+    The images of a dataset are the same in all settings and drawn once for all; the seeds are trainings of their own.
+    A dataset of which a cell has no stored predictions is left out.
     """
-    parts: dict[tuple[object, ...], dict[str, list[Resampled | None]]] = {}
+    parts: dict[tuple[object, ...], dict[str, list[LevelScores | None]]] = {}
     for row in cells.to_dict("records"):
         dataset = tuple(row[name] for name in DATASET_KEYS)
         series = tuple(row[name] for name in question.series)
         by_level = parts.setdefault(dataset, {})
-        by_level.setdefault(row["level"], []).append(resampled.get((*series, row["level"])))
-    rows = []
+        by_level.setdefault(row["level"], []).append(measured.get((*series, row["level"])))
+    rows: list[tuple[object, ...]] = []
     for dataset, by_level in parts.items():
-        means = {}
+        whole = {}
         for level, found in by_level.items():
             known = [one for one in found if one is not None]
             if len(known) == len(found):
-                means[level] = average(known)
-        for baseline, against in means.items():
-            for level, own in means.items():
-                if level != baseline:
-                    gap = difference(own, against)
-                    rows.append((*dataset, level, baseline, gap.estimate, gap.low, gap.high, gap.p))
+                whole[level] = known
+        rows += [(*dataset, *row) for row in compare_levels(whole)]
     return pd.DataFrame(rows, columns=[*DATASET_KEYS, *EVIDENCE_COLUMNS["differences"]])

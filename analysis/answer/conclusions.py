@@ -23,8 +23,10 @@ class Answer:
     left_out: datasets and levels that lack one another, in words. baseline: the factor's, or the first of `levels`.
     chosen: the best mean validation score. frugal: the cheapest within a point of that. gain: mean, least and largest
     difference of chosen and baseline over the datasets, headline metric on the test split. better, worse: datasets
-    where it is clearly so, with p < 0.05 after Holm's correction over the `tested`. cost, seconds: GFLOPs and training
-    time of chosen as multiples of baseline's. frugal_gain, frugal_cost, frugal_seconds: of frugal.
+    where it is clearly so, with p < 0.05 after Holm's correction over the `tested`. unclear: the other datasets that
+    have a difference, with their seeds and how many would be needed to see it, NaN where that is not known. cost,
+    seconds: GFLOPs and training time of chosen as multiples of baseline's. frugal_gain, frugal_cost, frugal_seconds:
+    of frugal.
     """
 
     datasets: tuple[str, ...]
@@ -37,6 +39,7 @@ class Answer:
     better: int
     worse: int
     tested: int
+    unclear: tuple[tuple[str, float, float], ...]
     cost: float
     seconds: float
     frugal_gain: float
@@ -85,8 +88,9 @@ def compare_with_baseline(
     """Return one row per series: its baseline against the level that validation prefers, headline metric.
 
     cells: of single models. Columns: `keys`, baseline, baseline_score, chosen, chosen_score, gain, low, high, p (of the
-    gain), cost and seconds (chosen as a multiple of baseline), best and best_gain (the best level on the test split:
-    not a choice one could have made, but what papers report).
+    gain), seeds (of the level with fewer), needed (to see the gain), cost and seconds (chosen as a multiple of
+    baseline), best and best_gain (the best level on the test split: not a choice one could have made, but what papers
+    report).
     """
     score, choice = f"test_{metric.name}_mean", f"val_{metric.name}_mean"
     rows = []
@@ -140,7 +144,8 @@ def find_answer(cells: pd.DataFrame, differences: pd.DataFrame, factor: Factor, 
     gain = test[chosen] - test[baseline]
     tests = differences[(differences["level"] == chosen) & (differences["baseline"] == baseline)]
     tests = tests[tests["dataset_label"].isin(complete.index)]
-    clear = tests["estimate"][correct_holm(tests["p"]) < ALPHA]
+    is_clear = correct_holm(tests["p"]) < ALPHA
+    clear = tests["estimate"][is_clear]
     if metric.lower_is_better:
         clear = -clear
     return Answer(
@@ -153,7 +158,8 @@ def find_answer(cells: pd.DataFrame, differences: pd.DataFrame, factor: Factor, 
         gain=(float(gain.mean()), float(gain.min()), float(gain.max())),
         better=int((clear > 0).sum()),
         worse=int((clear < 0).sum()),
-        tested=len(tests),
+        tested=int(tests["p"].notna().sum()),
+        unclear=tuple(tests.loc[~is_clear, ["dataset_label", "seeds", "needed"]].itertuples(index=False, name=None)),
         cost=float(cost[chosen] / cost[baseline]),
         seconds=float(seconds[chosen].sum() / seconds[baseline].sum()),
         frugal_gain=float((test[frugal] - test[baseline]).mean()),

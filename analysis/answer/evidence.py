@@ -10,7 +10,9 @@ import numpy as np
 import pandas as pd
 
 from raypatch.analysis.statistics.diagnostics import class_scores, expected_calibration_error, reliability
-from raypatch.analysis.statistics.resampling import RESAMPLES, Resampled, difference, draw_images, resample_mean
+from raypatch.analysis.statistics.draws import RESAMPLES, Draws, measure_level
+from raypatch.analysis.statistics.inference import LevelScores, mean_difference, score_interval
+from raypatch.analysis.statistics.power import seeds_needed
 from raypatch.analysis.statistics.stacks import Stack, load_stack
 from raypatch.analysis.trial_rows import Problem
 from raypatch.results import DamagedFileError
@@ -22,9 +24,11 @@ class Evidence:
     """Frames of one or several series; where of several, each with the series' keys as further columns.
 
     intervals: 95 % bounds of each level and metric. differences: headline metric of each level against each other one,
-    `baseline`, with 95 % bounds and p. calibration: expected calibration error and Brier score of each seed. classes:
-    `class_scores` of each seed. confusions: images by true and predicted class, mean over seeds. reliability:
-    `reliability` of the predictions of all seeds. resampled: the headline metric by series' keys and level.
+    `baseline`, with 95 % bounds, p (NaN where one of them has one seed), seeds (of the level with fewer) and with how
+    many of each level it would be seen (`needed`, NaN where no number would do or is known). calibration: expected
+    calibration error and Brier score of each seed. classes: `class_scores` of each seed. confusions: images by true
+    and predicted class, mean over seeds. reliability: `reliability` of the predictions of all seeds. level_scores: the
+    headline metric by series' keys and level.
     """
 
     intervals: pd.DataFrame
@@ -33,12 +37,12 @@ class Evidence:
     classes: pd.DataFrame
     confusions: pd.DataFrame
     reliability: pd.DataFrame
-    resampled: Mapping[tuple[object, ...], Resampled] = field(default_factory=dict)
+    level_scores: Mapping[tuple[object, ...], LevelScores] = field(default_factory=dict)
 
 
 EVIDENCE_COLUMNS = {
     "intervals": ["level", "metric", "low", "high"],
-    "differences": ["level", "baseline", "estimate", "low", "high", "p"],
+    "differences": ["level", "baseline", "estimate", "low", "high", "p", "seeds", "needed"],
     "calibration": ["level", "seed", "ece", "brier"],
     "classes": ["level", "seed", "class", "images", "recall", "precision", "f1"],
     "confusions": ["level", "true", "predicted", "images"],
@@ -108,13 +112,13 @@ def examine_series(
         rows["confusions"].append(_mean_confusions(stack, task, names).assign(level=level))
         rows["reliability"].append(_pooled_reliability(stack, task).assign(level=level))
     own_metrics = [each for each in task_metrics(task) if each in (*metrics, metric)]
-    resampled = _resample(stacks, task, own_metrics, resamples)
-    headline = {level: found[metric.name] for level, found in resampled.items() if metric.name in found}
+    measured = _measure(stacks, task, own_metrics, resamples)
+    headline = {level: found[metric.name] for level, found in measured.items() if metric.name in found}
     return Evidence(
-        intervals=_intervals(resampled, [each.name for each in own_metrics]),
+        intervals=_intervals(measured, own_metrics),
         differences=_differences(headline),
         **{name: join_rows(frames, EVIDENCE_COLUMNS[name]) for name, frames in rows.items()},
-        resampled={(level,): found for level, found in headline.items()},
+        level_scores={(level,): found for level, found in headline.items()},
     )
 
 
@@ -124,36 +128,47 @@ def join_rows(frames: Iterable[pd.DataFrame], columns: Sequence[str]) -> pd.Data
     return pd.concat(filled, ignore_index=True)[list(columns)] if filled else pd.DataFrame(columns=list(columns))
 
 
-def _resample(
+def _measure(
     stacks: Mapping[str, Stack], task: Task, metrics: Sequence[Metric], resamples: int
-) -> dict[str, dict[str, Resampled]]:
-    """Resample every level's metrics on the same draws of the images."""
+) -> dict[str, dict[str, LevelScores]]:
+    """Measure every level's metrics on the same draws of the images."""
     first = next(iter(stacks.values()))
-    weights = draw_images(task.strata(first.label), resamples)
-    found: dict[str, dict[str, Resampled]] = {}
+    draws = Draws(task.strata(first.label), resamples)
+    found: dict[str, dict[str, LevelScores]] = {}
     for level, stack in stacks.items():
-        found[level] = {metric.name: resample_mean(stack, task, metric, weights) for metric in metrics}
+        found[level] = {metric.name: measure_level(stack, task, metric, draws) for metric in metrics}
     return found
 
 
-def _intervals(resampled: Mapping[str, Mapping[str, Resampled]], metrics: Sequence[str]) -> pd.DataFrame:
+def _intervals(measured: Mapping[str, Mapping[str, LevelScores]], metrics: Sequence[Metric]) -> pd.DataFrame:
     rows = []
-    for level, found in resampled.items():
+    for level, found in measured.items():
         for metric in metrics:
-            bounds = found[metric].interval
-            rows.append((level, metric, bounds.low, bounds.high))
+            bounds = score_interval(found[metric.name], bounds=metric.bounds)
+            rows.append((level, metric.name, bounds.low, bounds.high))
     return pd.DataFrame(rows, columns=EVIDENCE_COLUMNS["intervals"])
 
 
-def _differences(headline: Mapping[str, Resampled]) -> pd.DataFrame:
+def _differences(headline: Mapping[str, LevelScores]) -> pd.DataFrame:
     """Compare every level with every other one: which of them is a baseline depends on what others have, too."""
-    rows = []
-    for baseline, against in headline.items():
-        for level, own in headline.items():
-            if level != baseline:
-                found = difference(own, against)
-                rows.append((level, baseline, found.estimate, found.low, found.high, found.p))
+    rows = compare_levels({level: [scores] for level, scores in headline.items()})
     return pd.DataFrame(rows, columns=EVIDENCE_COLUMNS["differences"])
+
+
+def compare_levels(levels: Mapping[str, Sequence[LevelScores]]) -> list[tuple[object, ...]]:
+    """Return a row of EVIDENCE_COLUMNS["differences"] for every level against every other one.
+
+    levels: the scores of each in the same settings, whose mean is compared.
+    """
+    rows: list[tuple[object, ...]] = []
+    for baseline, against in levels.items():
+        for level, own in levels.items():
+            if level != baseline:
+                found = mean_difference(own, against)
+                needed = seeds_needed(own, against)
+                shown = float("nan") if needed is None else float(needed)
+                rows.append((level, baseline, found.estimate, found.low, found.high, found.p, found.seeds, shown))
+    return rows
 
 
 def _mean_confusions(stack: Stack, task: Task, names: tuple[str, ...]) -> pd.DataFrame:

@@ -20,7 +20,8 @@ from raypatch.analysis.answer.evidence import (
 from raypatch.analysis.answer.metrics import headline_metric, shown_metrics
 from raypatch.analysis.answer.summary import singles, summarize_cells
 from raypatch.analysis.load import Results
-from raypatch.analysis.statistics.resampling import RESAMPLES, Resampled
+from raypatch.analysis.statistics.draws import RESAMPLES
+from raypatch.analysis.statistics.inference import LevelScores
 from raypatch.analysis.trial_rows import Problem
 from raypatch.cores import available_cores
 from raypatch.factors import Factor
@@ -109,10 +110,10 @@ def _examine(
             own = dict(zip(question.series, key, strict=True))
             frames.append(getattr(evidence, name).assign(**own))
         joined[name] = join_rows(frames, [*question.series, *columns])
-    resampled: dict[tuple[object, ...], Resampled] = {}
+    measured: dict[tuple[object, ...], LevelScores] = {}
     for key, evidence in zip(groups, found, strict=True):
-        resampled |= {(*key, *level): one for level, one in evidence.resampled.items()}
-    return Evidence(**joined, resampled=resampled)
+        measured |= {(*key, *level): one for level, one in evidence.level_scores.items()}
+    return Evidence(**joined, level_scores=measured)
 
 
 def _add_intervals(
@@ -163,7 +164,7 @@ def _conclude_overall(
         if len(settings) < 2 or common["level"].nunique() < 2:
             continue
         means = average_cells(common)
-        tested = average_differences(common, question, evidence.resampled)
+        tested = average_differences(common, question, evidence.level_scores)
         over = " and ".join(setting.label for setting in question.settings)
         yield Conclusion(
             label=f"{dimensions}D, averaged over {over}",

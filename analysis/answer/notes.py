@@ -34,7 +34,9 @@ def list_notes(findings: Sequence[Findings]) -> list[str]:
     seeds = first.trials.groupby("dataset_label")["seed"].nunique()
     if (seeds == 1).any():
         few = ", ".join(seeds.index[seeds == 1])
-        notes.append(f"One seed only: {few}. No spread is shown, and the tests know nothing of the luck of training.")
+        notes.append(
+            f"One seed only: {few}. Intervals there speak of other test images, not of other seeds; nothing is tested."
+        )
     for one in findings:
         notes += _notes_on_question(one.question)
         notes += _notes_on_metric(one)
@@ -80,9 +82,11 @@ def describe_method(findings: Sequence[Findings]) -> tuple[str, ...]:
         "Accuracy is the share of right predictions; balanced accuracy the mean recall over the classes; AUC the mean"
         " of the one-versus-rest areas under the ROC curve. Multilabel sets: mean over the labels, threshold 0.5. A"
         " score that the labels leave undefined is shown as –, never as 0.",
-        "± is the sample standard deviation over seeds. Intervals are 95 % percentile bootstrap intervals from 1000"
-        f" resamples: test images within their class, and seeds. Differences of two {levels} use the same images in"
-        " each resample; p is two-sided, corrected over the datasets after Holm.",
+        "± is the sample standard deviation over seeds. Intervals are of 95 %: the variance from the choice of the test"
+        " images, by 1000 resamples, and that from the luck of training, by the spread of the seeds, in a t"
+        " distribution with Satterthwaite's degrees of freedom; of scores within 0 and 1 by Wilson's formula. With one"
+        f" seed they speak of the test images alone. Differences of two {levels} use the same images in each resample;"
+        " p is two-sided, corrected over the datasets after Holm, and there is none with one seed.",
         "Across datasets: Friedman's test on the mean over seeds, then Nemenyi's, and Wilcoxon's signed-rank test of"
         " each pair with Holm's correction (Demšar, JMLR 2006). With five datasets or fewer Wilcoxon's test cannot"
         " reach 5 %.",

@@ -43,7 +43,7 @@ def state_answer(findings: Findings, conclusion: Conclusion) -> Statement:
         f"{start_sentence(factor, answer.chosen)}: {points(answer.gain[0])} points of {findings.metric.label} against"
         f" {factor.phrase(answer.baseline)}, {how_sure(answer)}."
     )
-    support = [_gain(factor, answer), *averaged, *left_out, *across, *_frugal(factor, answer)]
+    support = [_gain(factor, answer), *_seeds_needed(answer), *averaged, *left_out, *across, *_frugal(factor, answer)]
     return Statement(conclusion.label, verdict, (*support, *_ensemble(findings, conclusion, answer), *best))
 
 
@@ -57,12 +57,33 @@ def _no_answer(factor: Factor, conclusion: Conclusion) -> str:
 
 def how_sure(answer: Answer) -> str:
     """Say whether the difference is real."""
-    if not answer.tested:
+    if not answer.tested and not answer.unclear:
         return "not tested, since no stored predictions could be used"
+    if not answer.tested:
+        return "for the models of one seed and not tested: another seed may say otherwise"
     if len(answer.datasets) == 1:
         return "significant" if answer.better or answer.worse else "not significant"
+    if not answer.better and not answer.worse:
+        return f"significant in none of {answer.tested} datasets"
     worse = f" and worse in {answer.worse}" if answer.worse else ""
     return f"significantly better in {answer.better}{worse} of {answer.tested} datasets"
+
+
+def _seeds_needed(answer: Answer) -> list[str]:
+    """With how many seeds the gains that are not significant would be, were they as large as they seem."""
+    one_seed = [name for name, seeds, _ in answer.unclear if seeds == 1]
+    known = [(name, needed) for name, seeds, needed in answer.unclear if seeds > 1 and needed == needed]
+    never = [name for name, seeds, needed in answer.unclear if seeds > 1 and needed != needed]
+    said = []
+    if one_seed:
+        said.append(f"One seed says nothing of the next: run at least three ({list_names(one_seed)}).")
+    if known:
+        shown = [f"{needed:.0f} on {name}" for name, needed in known]
+        shown[0] = shown[0].replace(" on", " seeds of each level on", 1)
+        said.append(f"Four of five studies would show a gain of this size with about {', '.join(shown)}.")
+    if never:
+        said.append(f"No number of seeds would show so small a gain on so few test images: {list_names(never)}.")
+    return said
 
 
 def _averaged(conclusion: Conclusion) -> list[str]:
@@ -79,8 +100,8 @@ def _gain(factor: Factor, answer: Answer) -> str:
     where = f" ({points(least)} to {points(most)})" if len(answer.datasets) > 1 else ""
     return (
         f"It was chosen on validation among {list_names(answer.levels)}. The gain is the mean over the test"
-        f" splits of {', '.join(answer.datasets)}{where}; significant means p < 0.05 in a paired bootstrap over images"
-        f" and seeds, after Holm's correction. {_cost(answer)}"
+        f" splits of {', '.join(answer.datasets)}{where}; significant means p < 0.05 for other images and other"
+        f" seeds, after Holm's correction. {_cost(answer)}"
     )
 
 

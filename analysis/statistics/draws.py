@@ -5,59 +5,92 @@ from numpy.typing import NDArray
 
 from raypatch.analysis.statistics.inference import LevelScores
 from raypatch.analysis.statistics.proportions import parts_of_score
-from raypatch.analysis.statistics.resampling import resample_scores
 from raypatch.analysis.statistics.stacks import Stack
-from raypatch.data.catalog import Task
+from raypatch.tasks import Metric, Task, Weights, resample_metric
 
 RESAMPLES = 1000
 
-Weights = NDArray[np.float32]
-"""(N, B): how much each of N images counts in each of B resamples; each column sums to N."""
-
 
 def draw_images(
-    label: NDArray[np.int64], resamples: int = RESAMPLES, seed: int = 0, groups: NDArray[np.generic] | None = None
+    strata: NDArray[np.int64],
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    groups: NDArray[np.generic] | None = None,
+    *,
+    whole: bool = False,
 ) -> Weights:
-    """Draw weights of the images, (N, B), whatever their class: a Bayesian bootstrap (Rubin, Ann. Stat. 1981).
+    """Draw weights of the images, (N, B), whatever their class; each column sums to N.
 
-    A count of draws may leave a rare class out, whose recall then has no value; these weights are above 0 for every
-    image. label: (N,) or (N, C). groups: (N,), who is on an image; images of one patient share one weight. Give
-    different `seed`s to datasets whose scores are averaged. Raises ValueError for groups of another length.
+    A Bayesian bootstrap (Rubin, Ann. Stat. 1981): counts of draws may leave a rare class out, whose recall then has no
+    value; these weights are above 0 for every image. strata: the class (N,) of each image. groups: (N,), who is on an
+    image; images of one patient share one weight. whole: counts of draws after all, for a metric that is computed image
+    by image. Give different `seed`s to datasets whose scores are averaged. Raises ValueError for groups of another
+    length.
     """
-    images = len(label)
+    images = len(strata)
     names = np.arange(images) if groups is None else np.asarray(groups)
     if len(names) != images:
         raise ValueError(f"{len(names)} groups for {images} images: give one group for each image")
     _, unit = np.unique(names, return_inverse=True)
-    shape = _shapes(label, unit)[:, None]
-    drawn = np.random.default_rng(seed).standard_gamma(shape, (len(shape), resamples)) / shape
-    weights = drawn[unit]
+    units = int(unit.max()) + 1
+    rng = np.random.default_rng(seed)
+    if whole:
+        counts = rng.multinomial(units, np.full(units, 1 / units), size=resamples).T
+        return counts[unit].astype(np.float32)
+    shape = _shapes(strata, unit)[:, None]
+    weights = (rng.standard_gamma(shape, (units, resamples)) / shape)[unit]
     weights *= images / weights.sum(axis=0)
     return weights.astype(np.float32)
 
 
-def _shapes(label: NDArray[np.int64], unit: NDArray[np.int64]) -> NDArray[np.float64]:
+def _shapes(strata: NDArray[np.int64], unit: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return the Gamma shape of each unit, (U,): 1 - 2/n where n units show its (rarest) class.
 
     With shape 1, Rubin's, the variance of a mean over n is short by (n + 1) / (n - 1); this shape makes up for it.
     """
-    classes = label if label.ndim == 1 else np.zeros(len(label), np.int64)
     shape = np.ones(unit.max() + 1)
-    for own in np.unique(classes):
-        members = np.unique(unit[classes == own])
+    for own in np.unique(strata):
+        members = np.unique(unit[strata == own])
         shape[members] = np.minimum(shape[members], max(1 - 2 / len(members), 1 / 3))
     return shape
 
 
-def measure_level(
-    stack: Stack, task: Task, metric: str, weights: Weights, groups: NDArray[np.generic] | None = None
-) -> LevelScores:
-    """Return the scores of one level's seeds, as they are and in each draw; `weights` and `groups` as drawn."""
+class Draws:
+    """The resamples of one set of test images, drawn once for all levels and metrics."""
+
+    def __init__(
+        self,
+        strata: NDArray[np.int64],
+        resamples: int = RESAMPLES,
+        seed: int = 0,
+        groups: NDArray[np.generic] | None = None,
+    ) -> None:
+        self.groups = groups
+        self._how = (strata, resamples, seed, groups)
+        self._weights: dict[bool, Weights] = {}
+
+    def weights(self, metric: Metric) -> Weights:
+        """Return the resamples in the form that the metric is computed from."""
+        whole = metric.weighted is None
+        if whole not in self._weights:
+            self._weights[whole] = draw_images(*self._how, whole=whole)
+        return self._weights[whole]
+
+
+def measure_level(stack: Stack, task: Task, metric: Metric, draws: Draws) -> LevelScores:
+    """Return the scores of one level's seeds, the members of `stack`, as they are and in each draw."""
+    weights = draws.weights(metric)
     as_they_are = np.ones((len(stack.label), 1), np.float32)
-    plain = resample_scores(stack, task, metric, as_they_are)[:, 0]
-    drawn = resample_scores(stack, task, metric, weights)
-    parts = parts_of_score(stack, task, metric, groups)
+    plain = _resample(stack, task, metric, as_they_are)[:, 0]
+    drawn = _resample(stack, task, metric, weights)
+    parts = parts_of_score(stack, task, metric.name, draws.groups)
     if parts is None:
-        units = len(stack.label) if groups is None else len(np.unique(groups))
+        units = len(stack.label) if draws.groups is None else len(np.unique(draws.groups))
         parts = plain[:, None], np.array([float(units)])
     return LevelScores(plain, drawn, *parts)
+
+
+def _resample(stack: Stack, task: Task, metric: Metric, weights: Weights) -> NDArray[np.float64]:
+    """Return the metric of each member in each resample: (M, B)."""
+    scores = [resample_metric(metric, member, stack.label, task, weights) for member in stack.probability]
+    return np.stack(scores)

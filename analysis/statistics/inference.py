@@ -108,7 +108,7 @@ def score_interval(
 ) -> Interval:
     """Return the mean (or median) of a level's scores over its seeds with its interval.
 
-    bounds: what the score cannot leave; None for a loss.
+    bounds: what the score cannot leave; None for a loss. A score outside of them has an interval without bounds.
     """
     return mean_interval([level], centre=centre, bounds=bounds)
 
@@ -123,13 +123,13 @@ def mean_interval(
     """
     weights = np.full(len(levels), 1 / len(levels))
     estimate = _estimate(levels, weights, centre)
-    if math.isnan(estimate):
-        return Interval(math.nan, math.nan, math.nan, seeds=_fewest(levels))
+    if _is_undefined(levels, estimate):
+        return Interval(estimate, math.nan, math.nan, seeds=_fewest(levels))
     variances = split_variance(levels, weights, centre)
     error, freedom = variances.error(), variances.freedom()
     t = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom))
     low, high = estimate - t * error, estimate + t * error
-    if bounds is not None:
+    if bounds is not None and bounds[0] <= estimate <= bounds[1]:
         low, high = _bounded(levels, estimate, error, t, bounds)
     return _interval(variances, estimate, low, high)
 
@@ -154,8 +154,8 @@ def mean_difference(
     weights = np.repeat([1 / len(first), -1 / len(first)], len(first))
     levels = [*first, *second]
     estimate = _estimate(levels, weights, centre)
-    if math.isnan(estimate):
-        return Interval(math.nan, math.nan, math.nan, seeds=_fewest(levels))
+    if _is_undefined(levels, estimate):
+        return Interval(estimate, math.nan, math.nan, seeds=_fewest(levels))
     variances = split_variance(levels, weights, centre)
     error, freedom = variances.error(), variances.freedom()
     half = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * error
@@ -167,7 +167,9 @@ def split_variance(levels: Sequence[LevelScores], weights: NDArray[np.float64], 
     """Return the variances behind the sum of weight × score over the levels; weights: (L,)."""
     seeds = np.array([len(level.plain) for level in levels])
     owner = np.repeat(np.arange(len(levels)), seeds)
-    covariance = np.atleast_2d(np.cov(np.concatenate([level.drawn for level in levels])))
+    drawn = np.concatenate([level.drawn for level in levels])
+    # A resample may leave a score undefined, such as that of a class without an image: it is left out for all.
+    covariance = np.atleast_2d(np.cov(drawn[:, ~np.isnan(drawn).any(axis=0)]))
     share = (weights / seeds)[owner]
     these = float(share @ covariance @ share)
     own, spread = np.zeros(len(levels)), np.zeros(len(levels))
@@ -188,7 +190,7 @@ def _own_noise(block: NDArray[np.float64]) -> float:
     members = len(block)
     mean_variance = np.trace(block) / members
     mean_covariance = (block.sum() - np.trace(block)) / (members * (members - 1))
-    return float(mean_variance - mean_covariance)
+    return max(float(mean_variance - mean_covariance), 0.0)
 
 
 def _price_of_median(seeds: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -202,6 +204,12 @@ def _estimate(levels: Sequence[LevelScores], weights: NDArray[np.float64], centr
     return float(sum(weight * locate(level.plain) for weight, level in zip(weights, levels, strict=True)))
 
 
+def _is_undefined(levels: Sequence[LevelScores], estimate: float) -> bool:
+    """Return whether there is no score, or are no two resamples that all levels have a score in."""
+    lacking = np.any([np.isnan(level.drawn).any(axis=0) for level in levels], axis=0)
+    return math.isnan(estimate) or int((~lacking).sum()) < 2
+
+
 def _fewest(levels: Sequence[LevelScores]) -> int:
     return min(len(level.plain) for level in levels)
 
@@ -211,7 +219,7 @@ def _bounded(
 ) -> tuple[float, float]:
     """Return Wilson's bounds, with the effective number of images that the error stands for."""
     least, most = bounds
-    share = min(max((estimate - least) / (most - least), 0.0), 1.0)
+    share = (estimate - least) / (most - least)
     spread = error / (most - least)
     if 0 < share < 1 and error**2 > NOTHING:
         low, high = wilson(share, share * (1 - share) / spread**2, t)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from scipy import stats
 
-from raypatch.analysis.statistics.inference import CONFIDENCE, LevelScores, Variances, split_variance
+from raypatch.analysis.statistics.inference import CONFIDENCE, LevelScores, Variances, mean_difference, split_variance
 from raypatch.analysis.statistics.proportions import count_behind
 
 POWER = 0.8
@@ -18,16 +18,18 @@ WITHIN, BETWEEN = 0.65, 0.5
 levels. Measured on BreastMNIST, DeiT-Tiny at patch 14, 7, 4: 0.46, 0.72, 0.70 within and 0.40, 0.42, 0.70 between."""
 
 
-def seeds_needed(first: LevelScores, second: LevelScores, power: float = POWER) -> int | None:
-    """Return with how many seeds of each level their observed difference would be significant with `power`.
+def seeds_needed(first: Sequence[LevelScores], second: Sequence[LevelScores], power: float = POWER) -> int | None:
+    """Return with how many seeds of each level their mean difference over settings would be significant with `power`.
 
     As rough as the spread of the seeds at hand. None where more seeds cannot do it: one of the levels has a single
     seed, so that nothing is known of their spread, or the test images are too few.
     """
-    variances = split_variance([first, second], np.array([1.0, -1.0]))
-    difference = float(first.plain.mean() - second.plain.mean())
-    if variances.one_seed() or math.isnan(difference):
+    found = mean_difference(first, second)
+    if found.seeds < 2 or math.isnan(found.low):
         return None
+    weights = np.repeat([1 / len(first), -1 / len(first)], len(first))
+    variances = split_variance([*first, *second], weights)
+    difference = found.estimate
     return _least_seeds(difference, variances, power)
 
 

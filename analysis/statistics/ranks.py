@@ -89,8 +89,7 @@ def _wilcoxon_holm(complete: pd.DataFrame) -> pd.DataFrame:
 
 def correct_holm(p: pd.Series) -> pd.Series:
     """Return the p-values after Holm's correction over those that are defined; NaN stays NaN."""
-    from statsmodels.stats.multitest import multipletests
-
-    known = p.dropna()
-    corrected = multipletests(known, method="holm")[1] if len(known) else []
-    return pd.Series(corrected, index=known.index, dtype=float).reindex(p.index)
+    known = p.dropna().sort_values(kind="stable")
+    # Written out: statsmodels' function collects garbage at each call, which takes up to a second beside torch.
+    raised = np.maximum.accumulate(known.to_numpy(float) * np.arange(len(known), 0, -1))
+    return pd.Series(raised.clip(max=1), index=known.index, dtype=float).reindex(p.index)

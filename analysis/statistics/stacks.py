@@ -27,6 +27,12 @@ class Stack:
     probability: NDArray[np.float32]
 
 
+def require_same_images(first: Stack, second: Stack) -> None:
+    """Raise MisalignedError unless both are of the same images with the same labels."""
+    if not np.array_equal(first.index, second.index) or not np.array_equal(first.label, second.label):
+        raise MisalignedError("a paired difference needs predictions of the same images")
+
+
 def load_predictions(run: Path | str, trial_id: str, split: Split) -> Predictions:
     """Return one trial's predictions of `split` (val or test). Raises DamagedFileError."""
     return _read_split(SweepPaths(Path(run)).trial(trial_id), split, None)

@@ -135,7 +135,7 @@ class OneClass(Classification):
         return (probability[:, 1:], truth[:, 1:]) if self.one_question else (probability, truth)
 
     def strata(self, label: Label) -> NDArray[np.int64]:
-        """Return the class: a resample has as many images of each as the split."""
+        """Return the class."""
         return np.asarray(label, np.int64)
 
 
@@ -217,7 +217,7 @@ class ManyLabels(Classification):
         return probability, label.astype(bool)
 
     def strata(self, label: Label) -> NDArray[np.int64]:
-        """Return one stratum for all images: labels overlap."""
+        """Return one class for all images: labels overlap."""
         return np.zeros(len(label), np.int64)
 
 

@@ -90,7 +90,7 @@ def is_defined(probability: Probability, metric: str) -> bool:
     return False
 
 
-LOSS = Metric("loss", "Loss", "loss", log_loss, lower_is_better=True)
+LOSS = Metric("loss", "Loss", "loss", log_loss, lower_is_better=True, bounds=None)
 ACCURACY = Metric("accuracy", "ACC", "accuracy", accuracy, weighted.accuracy)
 BALANCED_ACCURACY = Metric(
     "balanced_accuracy", "bACC", "balanced accuracy", balanced_accuracy, weighted.balanced_accuracy

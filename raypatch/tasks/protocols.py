@@ -17,7 +17,7 @@ Label = NDArray[np.integer]
 """(N,) class numbers, or (N, C) of 0 and 1."""
 
 Weights = NDArray[np.float32]
-"""(N, B): how often each of N images is in each of B resamples."""
+"""(N, B): how much each of N images counts in each of B resamples; a column sums to N."""
 
 
 class UndefinedMetricWarning(RuntimeWarning):
@@ -39,7 +39,8 @@ class Metric:
     name: in files and on the command line, lower case with _. heading: above a column (bACC). label: in a sentence
     (balanced accuracy). function: (probability, label, task) -> score, NaN with an UndefinedMetricWarning where it is
     undefined. weighted: the same on resamples of the images, (probability (N, C), label, task, weights (N, B)) -> (B,);
-    without one it is computed resample by resample, which takes longer. each_epoch: training shows it every epoch, so
+    without one it is computed resample by resample, which takes longer. bounds: the least and the most it can be, which
+    its interval keeps; None where there are none. each_epoch: training shows it every epoch, so
     that a trial can be selected by it; else it is computed once, at the end. tasks: those to which a metric of an
     installed package is added; a task names its own ones itself.
     """
@@ -50,6 +51,7 @@ class Metric:
     function: "Callable[[Probability, Label, Task], float]"
     weighted: "Callable[[Probability, Label, Task, Weights], NDArray[np.float64]] | None" = None
     lower_is_better: bool = False
+    bounds: tuple[float, float] | None = (0.0, 1.0)
     each_epoch: bool = True
     tasks: tuple[str, ...] = ("binary", "multiclass", "ordinal", "multilabel")
 
@@ -142,5 +144,5 @@ class Task(Protocol):
         ...
 
     def strata(self, label: Label) -> NDArray[np.int64]:
-        """Return the stratum (N,) of each image, within which a bootstrap draws."""
+        """Return the class (N,) of each image, one for all where they overlap: resamples heed how rare each is."""
         ...

@@ -1,4 +1,4 @@
-"""Metrics on many resamples of the images at once, from how often each image is in each resample."""
+"""Metrics on many resamples of the images at once, from how much each image counts in each resample."""
 
 import warnings
 
@@ -17,7 +17,7 @@ def resample_metric(
     scores = np.empty(weights.shape[1])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UndefinedMetricWarning)
-        for place, counts in enumerate(weights.T.astype(np.int64)):
+        for place, counts in enumerate(weights.T.astype(np.int64)):  # whole numbers, see `draw_images`
             drawn = np.repeat(np.arange(len(label)), counts)
             scores[place] = metric.function(probability[drawn], label[drawn], task)
     return scores
@@ -67,7 +67,7 @@ def _weighted_auc(score: NDArray[np.floating], truth: NDArray[np.bool_], weights
     tied = values[np.minimum(rank, len(values) - 1)] == score[negative]
     # Row 2g: negatives between positive values g - 1 and g; row 2g + 1: those that equal value g.
     reached = _sum_rows(negative, 2 * rank + tied, 2 * len(values) + 1, weights)
-    # Row by row: numpy's cumsum along the first axis takes eight times as long. Counts below 2**24 are exact.
+    # Row by row: numpy's cumsum along the first axis takes eight times as long.
     for row in range(1, len(reached)):
         reached[row] += reached[row - 1]
     pairs = (positives * (reached[:-1:2] + reached[1::2])).sum(axis=0, dtype=np.float64) / 2

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
-from raypatch.analysis.statistics.draws import draw_images, measure_level
+from raypatch.analysis.statistics.draws import Draws, draw_images, measure_level
 from raypatch.analysis.statistics.inference import (
     LevelScores,
     difference_interval,
@@ -18,6 +18,7 @@ from raypatch.analysis.statistics.inference import (
 from raypatch.analysis.statistics.power import plan_seeds, seeds_needed
 from raypatch.analysis.statistics.proportions import parts_of_score, wilson
 from raypatch.analysis.statistics.stacks import Stack
+from raypatch.tasks import find_metric, find_task
 
 METRICS = ("accuracy", "balanced_accuracy", "auc")
 
@@ -36,9 +37,13 @@ def simulated(rng, label, seeds, spread=0.25, ease=0.6):
     return ease + image + noise + rng.normal(0, spread, (seeds, 1)) > 0
 
 
-def measured(stack, metric="balanced_accuracy", resamples=400, task="binary", **options):
-    groups = options.get("groups")
-    return measure_level(stack, task, metric, draw_images(stack.label, resamples, groups=groups), groups)
+def measured(stack, metric="balanced_accuracy", resamples=400, task="binary", groups=None):
+    draws = Draws(find_task(task).strata(stack.label), resamples, groups=groups)
+    return measure_level(stack, find_task(task), find_metric(metric), draws)
+
+
+def balanced(stack, draws):
+    return measure_level(stack, find_task("binary"), find_metric("balanced_accuracy"), draws)
 
 
 LABEL = np.repeat([0, 1], [42, 114])
@@ -48,24 +53,21 @@ class TestCoverage:
     def test_three_seeds_that_differ_by_eight_points_are_covered(self):
         rng = np.random.default_rng(0)
         truth = stats.norm.cdf(0.6 / math.sqrt(1 + 0.25**2))
-        weights = draw_images(LABEL, 400)
+        draws = Draws(LABEL, 400)
         hits = []
         for _ in range(400):
             stack = made_stack(simulated(rng, LABEL, 3), LABEL)
-            found = score_interval(measure_level(stack, "binary", "balanced_accuracy", weights))
+            found = score_interval(balanced(stack, draws))
             hits.append(found.low <= truth <= found.high)
         assert 0.92 <= np.mean(hits) <= 0.985
 
     def test_a_recipe_is_seldom_better_than_itself(self):
         rng = np.random.default_rng(1)
-        weights = draw_images(LABEL, 400)
+        draws = Draws(LABEL, 400)
         found = []
         for _ in range(400):
             both = simulated(rng, LABEL, 6)
-            levels = [
-                measure_level(made_stack(part, LABEL), "binary", "balanced_accuracy", weights)
-                for part in (both[:3], both[3:])
-            ]
+            levels = [balanced(made_stack(part, LABEL), draws) for part in (both[:3], both[3:])]
             found.append(difference_interval(*levels).p)
         assert np.mean(np.array(found) < 0.05) <= 0.06
 
@@ -156,7 +158,7 @@ class TestOneSeed:
         found = difference_interval(measured(good), measured(several))
         assert math.isnan(found.p)
         assert found.scope == "images"
-        assert seeds_needed(measured(good), measured(bad)) is None
+        assert seeds_needed([measured(good)], [measured(bad)]) is None
 
 
 class TestSettings:
@@ -235,7 +237,7 @@ class TestDraws:
             if metric != "auc":
                 np.testing.assert_allclose(level.shares.mean(axis=1), level.plain, atol=1e-6)
             assert 0 < score_interval(level).low < score_interval(level).high < 1
-        assert parts_of_score(stack, "multilabel", "loss") is None
+        assert parts_of_score(stack, find_task("multilabel"), "loss") is None
 
 
 class TestPower:
@@ -251,7 +253,7 @@ class TestPower:
         difference, label = 0.10, np.repeat([0, 1], [150, 150])
         rng = np.random.default_rng(10)
         seeds = plan_seeds([150, 150], difference, score=0.75, seed_deviation=0.06, alike=(0.42, 0.42))
-        weights = draw_images(label, 300)
+        draws = Draws(label, 300)
         better = stats.norm.ppf(0.8) * math.sqrt(1 + 0.2**2)
         worse = stats.norm.ppf(0.7) * math.sqrt(1 + 0.2**2)
         found = []
@@ -261,7 +263,7 @@ class TestPower:
             for ease in (better, worse):
                 noise = rng.normal(0, math.sqrt(0.4), (seeds, len(label))) + rng.normal(0, 0.2, (seeds, 1))
                 stack = made_stack(ease + image + noise > 0, label)
-                levels.append(measure_level(stack, "binary", "balanced_accuracy", weights))
+                levels.append(balanced(stack, draws))
             found.append(difference_interval(*levels).p < 0.05)
         assert 0.7 < np.mean(found) < 0.92
 
@@ -270,4 +272,4 @@ class TestPower:
         label = np.repeat([0, 1], 400)
         near, far = (measured(made_stack(simulated(rng, label, 4, 0.1, ease), label)) for ease in (0.8, 1.4))
         base = measured(made_stack(simulated(rng, label, 4, 0.1, 0.4), label))
-        assert 2 <= seeds_needed(far, base) <= seeds_needed(near, base)
+        assert 2 <= seeds_needed([far], [base]) <= seeds_needed([near], [base])

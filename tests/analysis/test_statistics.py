@@ -8,20 +8,15 @@ import pytest
 import torch
 from scipy import stats
 from sklearn import metrics as reference
+from statsmodels.stats.multitest import multipletests
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from raypatch.analysis.statistics.diagnostics import class_scores, expected_calibration_error, reliability
-from raypatch.analysis.statistics.ranks import compare_ranks, critical_difference
-from raypatch.analysis.statistics.resampling import (
-    average,
-    bootstrap_difference,
-    difference,
-    draw_images,
-    resample_mean,
-    resample_scores,
-)
-from raypatch.analysis.statistics.stacks import MisalignedError, Stack
-from raypatch.tasks import find_metric, find_task
+from raypatch.analysis.statistics.draws import Draws, draw_images, measure_level
+from raypatch.analysis.statistics.inference import difference_interval, score_interval
+from raypatch.analysis.statistics.ranks import compare_ranks, correct_holm, critical_difference
+from raypatch.analysis.statistics.stacks import MisalignedError, Stack, require_same_images
+from raypatch.tasks import Metric, find_metric, find_task, resample_metric
 
 
 def made_stack(members=1, images=200, classes=3, seed=0, strength=0.6, rounded=False):
@@ -38,43 +33,38 @@ def made_multilabel(images=150, labels=4):
     return Stack(np.arange(images), label, (0.3 * label + 0.7 * rng.random((2, images, labels))).astype(np.float32))
 
 
-def strata_drawn(stack, task, resamples=1000):
-    return draw_images(find_task(task).strata(stack.label), resamples)
-
-
 def score(probability, label, task):
     return find_task(task).score(probability, label)
 
 
+def drawn_whole(stack, task, resamples):
+    return draw_images(find_task(task).strata(stack.label), resamples, whole=True)
+
+
 def scores_of(stack, task, metric, weights):
-    return resample_scores(stack, find_task(task), find_metric(metric), weights)
+    members = stack.probability
+    return np.stack(
+        [resample_metric(find_metric(metric), one, stack.label, find_task(task), weights) for one in members]
+    )
 
 
-def bootstrap_score(stack, task, metric, weights):
-    return resample_mean(stack, find_task(task), find_metric(metric), weights).interval
-
-
-def compare_stacks(first, second, task, metric, weights):
-    return bootstrap_difference(first, second, find_task(task), find_metric(metric), weights)
+def level_of(stack, task, metric, resamples=1000):
+    draws = Draws(find_task(task).strata(stack.label), resamples)
+    return measure_level(stack, find_task(task), metric if isinstance(metric, Metric) else find_metric(metric), draws)
 
 
 class TestBootstrap:
-    def test_each_class_keeps_its_size(self):
-        label = made_stack().label
-        weights = draw_images(label, 50)
-        for stratum in range(3):
-            assert set(weights[label == stratum].sum(axis=0)) == {np.count_nonzero(label == stratum)}
-        assert not np.array_equal(weights[:, 0], weights[:, 1])
-        np.testing.assert_array_equal(weights, draw_images(label, 50))
-
     @pytest.mark.parametrize("rounded", [False, True], ids=["random", "ties"])
     @pytest.mark.parametrize("classes", [2, 3])
     def test_resampled_scores_are_those_of_the_drawn_images(self, classes, rounded):
         stack = made_stack(2, 60, classes, rounded=rounded)
         task = "binary" if classes == 2 else "multiclass"
-        weights = draw_images(stack.label, 20)
+        weights = drawn_whole(stack, task, 20)
+        weights = weights[
+            :, [all((column > 0)[stack.label == own].any() for own in range(classes)) for column in weights.T]
+        ]
         found = {m: scores_of(stack, task, m, weights) for m in ("accuracy", "balanced_accuracy", "auc")}
-        for draw in range(20):
+        for draw in range(weights.shape[1]):
             drawn = np.repeat(np.arange(60), weights[:, draw].astype(int))
             for member in range(2):
                 wanted = score(stack.probability[member][drawn], stack.label[drawn], task)
@@ -83,7 +73,7 @@ class TestBootstrap:
 
     def test_resampled_multilabel_scores_are_those_of_the_drawn_images(self):
         stack = made_multilabel()
-        weights = strata_drawn(stack, "multilabel", 10)
+        weights = drawn_whole(stack, "multilabel", 10)
         for metric in ("accuracy", "balanced_accuracy", "auc"):
             found = scores_of(stack, "multilabel", metric, weights)
             for draw in range(10):
@@ -91,9 +81,9 @@ class TestBootstrap:
                 wanted = score(stack.probability[1][drawn], stack.label[drawn], "multilabel")
                 assert found[1, draw] == pytest.approx(wanted[metric], abs=1e-5)
 
-    def test_interval_equals_scipys(self):
+    def test_interval_of_one_seed_equals_scipys(self):
         stack = made_stack(1, 400, 2, strength=0.2)
-        found = bootstrap_score(stack, "binary", "balanced_accuracy", draw_images(stack.label, 4000))
+        found = score_interval(level_of(stack, "binary", "balanced_accuracy", 4000))
         right = stack.probability[0].argmax(axis=1) == stack.label
         wanted = stats.bootstrap(
             (right[stack.label == 0], right[stack.label == 1]),
@@ -107,73 +97,76 @@ class TestBootstrap:
         assert found.low == pytest.approx(wanted.low, abs=0.006)
         assert found.high == pytest.approx(wanted.high, abs=0.006)
 
-    def test_paired_difference_equals_scipys(self):
-        better, worse = made_stack(1, 300, 1, 1), made_stack(1, 300, 1, 2)
+    def test_paired_difference_of_one_seed_equals_scipys(self):
         rng = np.random.default_rng(3)
         label = np.zeros(300, np.int64)
-        better, worse = (
-            Stack(s.index, label, np.eye(2, dtype=np.float32)[(rng.random(300) > share).astype(int)][None])
-            for s, share in ((better, 0.8), (worse, 0.7))
-        )
-        weights = draw_images(label, 4000)
-        found = compare_stacks(better, worse, "binary", "accuracy", weights)
-        right = [s.probability[0].argmax(axis=1) == 0 for s in (better, worse)]
+        stacks = []
+        for share in (0.8, 0.7):
+            predicted = (rng.random(300) > share).astype(int)
+            stacks.append(Stack(np.arange(300), label, np.eye(2, dtype=np.float32)[predicted][None]))
+        found = difference_interval(*(level_of(stack, "binary", "accuracy", 4000) for stack in stacks))
+        right = [stack.probability[0].argmax(axis=1) == 0 for stack in stacks]
         wanted = stats.bootstrap(
             (right[0].astype(float) - right[1],), np.mean, method="percentile", n_resamples=4000, rng=rng
         ).confidence_interval
         assert found.low == pytest.approx(wanted.low, abs=0.01)
         assert found.high == pytest.approx(wanted.high, abs=0.01)
-        assert (found.p < 0.05) == (wanted.low > 0 or wanted.high < 0)
 
     def test_no_difference_to_itself(self):
-        stack = made_stack()
-        found = compare_stacks(stack, stack, "multiclass", "auc", draw_images(stack.label))
-        assert (found.estimate, found.low, found.high, found.p) == (0, 0, 0, 1)
+        level = level_of(made_stack(3), "multiclass", "auc")
+        found = difference_interval(level, level)
+        assert (found.estimate, found.p) == (0, 1)
+        assert found.low < 0 < found.high
 
     def test_difference_is_antisymmetric_and_clear_ones_are_significant(self):
-        good, bad = made_stack(1, strength=1.0, seed=1), made_stack(1, strength=0.1, seed=2)
-        weights = draw_images(good.label)
-        one = compare_stacks(good, bad, "multiclass", "accuracy", weights)
-        other = compare_stacks(bad, good, "multiclass", "accuracy", weights)
-        assert one.p == other.p < 0.01
+        good, bad = made_stack(3, strength=1.0, seed=1), made_stack(3, strength=0.1, seed=2)
+        levels = [level_of(stack, "multiclass", "accuracy") for stack in (good, bad)]
+        one, other = difference_interval(*levels), difference_interval(*levels[::-1])
+        assert one.p == pytest.approx(other.p)
+        assert one.p < 0.01
         assert (one.estimate, one.low, one.high) == pytest.approx((-other.estimate, -other.high, -other.low))
 
     def test_seeds_that_differ_widen_the_interval(self):
         one = made_stack(1, strength=0.5)
         two = made_stack(1, strength=0.05, seed=7)
         both = Stack(one.index, one.label, np.concatenate([one.probability, two.probability]))
-        weights = draw_images(one.label)
-        alone = bootstrap_score(one, "multiclass", "accuracy", weights)
-        found = bootstrap_score(both, "multiclass", "accuracy", weights)
+        alone = score_interval(level_of(one, "multiclass", "accuracy"))
+        found = score_interval(level_of(both, "multiclass", "accuracy"))
         assert found.high - found.low > 1.5 * (alone.high - alone.low)
 
     def test_missing_class_leaves_the_auc_undefined(self):
         stack = made_stack(1, 50, 3)
         stack = Stack(stack.index, np.where(stack.label == 2, 0, stack.label), stack.probability)
-        found = bootstrap_score(stack, "multiclass", "auc", draw_images(stack.label, 20))
-        assert math.isnan(found.estimate)
-        assert math.isnan(found.low)
-        assert math.isnan(compare_stacks(stack, stack, "multiclass", "auc", draw_images(stack.label, 20)).p)
+        level = level_of(stack, "multiclass", "auc", 20)
+        assert math.isnan(score_interval(level).estimate)
+        assert math.isnan(score_interval(level).low)
+        assert math.isnan(difference_interval(level, level).p)
 
     def test_single_class_still_has_an_accuracy(self):
         stack = made_stack(1, 50, 2)
         stack = Stack(stack.index, np.zeros(50, np.int64), stack.probability)
-        found = bootstrap_score(stack, "binary", "balanced_accuracy", draw_images(stack.label, 100))
+        found = score_interval(level_of(stack, "binary", "balanced_accuracy", 100))
         assert found.low <= found.estimate <= found.high
 
-    def test_the_mean_of_settings_is_resampled_on_the_same_images(self):
-        good, bad = made_stack(2, strength=1.0, seed=1), made_stack(2, strength=0.1, seed=2)
-        weights = draw_images(good.label, 200)
-        parts = [resample_mean(one, find_task("multiclass"), find_metric("accuracy"), weights) for one in (good, bad)]
-        both = average(parts)
-        assert both.estimate == pytest.approx((parts[0].estimate + parts[1].estimate) / 2)
-        np.testing.assert_allclose(both.drawn, (parts[0].drawn + parts[1].drawn) / 2)
-        assert difference(both, both).estimate == 0
-        assert average(parts[:1]).interval == parts[0].interval
+    def test_a_metric_without_a_fast_form_has_nearly_the_same_interval(self):
+        stack = made_stack(2, 120, 3)
+        fast = find_metric("balanced_accuracy")
+        slow = Metric("slow", "Slow", "slow", fast.function)
+        wanted, found = (score_interval(level_of(stack, "multiclass", one, 400)) for one in (fast, slow))
+        assert (found.low, found.high) == pytest.approx((wanted.low, wanted.high), abs=0.02)
+
+    def test_resamples_that_lack_a_class_are_left_out(self):
+        stack = made_stack(2, 40, 3)
+        label = np.where(np.arange(40) == 2, 2, np.minimum(stack.label, 1))  # one image of class 2
+        slow = Metric("slow", "Slow", "slow", find_metric("auc").function)
+        level = level_of(Stack(stack.index, label, stack.probability), "multiclass", slow, 200)
+        assert np.isnan(level.drawn).any()
+        found = score_interval(level)
+        assert 0 < found.low < found.estimate < found.high <= 1
 
     def test_other_images_are_refused(self):
         with pytest.raises(MisalignedError):
-            compare_stacks(made_stack(), made_stack(images=100), "multiclass", "auc", draw_images(made_stack().label))
+            require_same_images(made_stack(), made_stack(images=100))
 
 
 def made_scores(n, k, seed=0, effect=0.3):
@@ -200,6 +193,14 @@ class TestRanks:
         count = len(found)
         wanted = np.minimum(1, np.maximum.accumulate(found["p"].to_numpy() * np.arange(count, 0, -1)))
         np.testing.assert_allclose(found["p_holm"], wanted)
+
+    def test_holm_correction_equals_statsmodels_and_leaves_out_what_is_undefined(self):
+        p = pd.Series([0.04, math.nan, 0.001, 0.02, 0.02], index=list("abcde"))
+        found = correct_holm(p)
+        wanted = multipletests(p.dropna(), method="holm")[1]
+        np.testing.assert_allclose(found.dropna(), wanted)
+        assert math.isnan(found["b"])
+        assert correct_holm(pd.Series([math.nan])).isna().all()
 
     def test_critical_difference_is_that_of_the_table(self):
         # Demšar 2006, table 5: q of 5 classifiers at 0.05 is 2.728.

@@ -56,7 +56,7 @@ def level_lines(findings: Findings, levels: Sequence[str]) -> Lines:
 
 
 def plot_scores(findings: Findings) -> Plot:
-    """Every metric against the level, with bootstrap intervals."""
+    """Every metric against the level, with its interval."""
     cells, factor = singles(findings.cells), findings.factor
     parts = []
     for metric in findings.metrics:
@@ -67,7 +67,7 @@ def plot_scores(findings: Findings) -> Plot:
     return Plot(
         name=f"scores_by_{file_stem(factor.name)}",
         title=f"Score against {factor.label}",
-        caption="Test scores, mean over seeds. Bars: 95 % bootstrap intervals over test images and seeds.",
+        caption="Test scores, mean over seeds. Bars: 95 % intervals for other test images and seeds.",
         data=pd.concat(parts, ignore_index=True),
         draw=partial(draw.draw_scores, heading=factor.heading, joined=factor.ordered),
         lines=tuple((label, *style_of(place + 1)) for place, label in enumerate(labels)),

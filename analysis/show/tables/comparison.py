@@ -10,6 +10,7 @@ from raypatch.analysis.show.tables.scores import GFLOPS_NOTE, score_cell
 from raypatch.analysis.show.tables.table import Cell, Table
 from raypatch.analysis.statistics.ranks import ALPHA
 from raypatch.analysis.wording import (
+    UNDEFINED,
     file_stem,
     interval,
     p_equals,
@@ -44,12 +45,13 @@ def gains_table(findings: Findings, conclusion: Conclusion) -> Table:
                 Cell(points(row["gain"]), best=row["p_holm"] < ALPHA),
                 Cell(interval(row["low"], row["high"])),
                 Cell(p_value(row["p_holm"])),
+                Cell(UNDEFINED if pd.isna(row["needed"]) else f"{row['needed']:.0f}"),
                 Cell(times(row["cost"])),
                 Cell(times(row["seconds"])),
                 Cell(f"{points(row['best_gain'])} ({row['best']})"),
             )
         )
-    scores = ("Gain", "95 % interval", "p (Holm)", "GFLOPs", "Training time", "Best on test")
+    scores = ("Gain", "95 % interval", "p (Holm)", "Seeds for it", "GFLOPs", "Training time", "Best on test")
     over = f", mean over {len(conclusion.averaged)} settings" if conclusion.averaged else ", mean over seeds"
     return Table(
         name=f"gains_{file_stem(conclusion.label)}",
@@ -58,10 +60,11 @@ def gains_table(findings: Findings, conclusion: Conclusion) -> Table:
         blocks=(tuple(rows),),
         labels=3,
         note=(
-            f"Chosen: best {metric.label} on validation. Gain in percentage points on the test split{over}, with paired"
-            " bootstrap over images and seeds; bold: p < 0.05 after Holm's correction over the datasets. GFLOPs and"
-            " training time as multiples of the baseline's. Best on test is not a choice that could have been made;"
-            " papers report it."
+            f"Chosen: best {metric.label} on validation. Gain in percentage points on the test split{over}, with its"
+            " interval for other images and seeds; bold: p < 0.05 after Holm's correction over the datasets; no p with"
+            " one seed. Seeds for it: of each level, to see a gain of this size in four studies of five; – where the"
+            " test images are too few for any number, or one seed says nothing of the next. GFLOPs and training time"
+            " as multiples of the baseline's. Best on test is not a choice that could have been made; papers report it."
         ),
         data=conclusion.gains,
     )
@@ -132,9 +135,9 @@ def ensembles_table(findings: Findings) -> Table | None:
         blocks=tuple(blocks),
         labels=3 + len(settings),
         note=(
-            "Percent on the test split, mean ± sample standard deviation over seeds: the members of an ensemble share a"
-            " seed, except in the mean over seeds. Weights and members come from the validation split. Bold: the"
-            f" best. {GFLOPS_NOTE}"
+            "Percent on the test split, mean ± sample standard deviation over seeds (95 % interval): the members of an"
+            " ensemble share a seed, except in the mean over seeds. Weights and members come from the validation"
+            f" split. Bold: the best. {GFLOPS_NOTE}"
         ),
         data=everything[[*keys, *findings.ensembles.columns.difference(keys)]],
     )

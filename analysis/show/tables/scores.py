@@ -9,7 +9,7 @@ from raypatch.analysis.answer.cells import DATASET_KEYS, ENSEMBLE, Question
 from raypatch.analysis.answer.findings import Findings
 from raypatch.analysis.answer.summary import mark_best, singles
 from raypatch.analysis.show.tables.table import Cell, Table
-from raypatch.analysis.wording import percent, significant
+from raypatch.analysis.wording import score_with_interval, significant
 from raypatch.factors import field_heading
 from raypatch.tasks import Metric
 
@@ -19,7 +19,8 @@ GFLOPS_NOTE = "GFLOPs: 2 × multiply-accumulates per image; an ensemble costs th
 def scores_note(question: Question) -> str:
     """Return what the cells of a table of scores are."""
     return (
-        "Percent on the test split, mean ± sample standard deviation over seeds (none for a single seed)."
+        "Percent on the test split, mean ± sample standard deviation over seeds, and the 95 % interval of the mean for"
+        " other test images and other seeds; with a single seed no deviation, and an interval for other images alone."
         f" Bold: the best {question.factor.label} of the dataset, and an ensemble above it."
     )
 
@@ -121,8 +122,11 @@ def _marks(block: pd.DataFrame, metric: Metric) -> Sequence[bool]:
 
 
 def score_cell(row: dict[Hashable, Any], metric: Metric, *, mark: bool) -> Cell:
-    """Return the cell of a score, mean ± deviation."""
-    return Cell(percent(row[f"test_{metric.name}_mean"], row[f"test_{metric.name}_std"]), mark)
+    """Return the cell of a score, mean ± deviation (interval); no interval where none was computed."""
+    undefined = float("nan")
+    bounds = [row.get(f"test_{metric.name}_{bound}", undefined) for bound in ("low", "high")]
+    text = score_with_interval(row[f"test_{metric.name}_mean"], row[f"test_{metric.name}_std"], *bounds)
+    return Cell(text, mark)
 
 
 def name_cell(value: object) -> Cell:
