@@ -74,6 +74,6 @@ def _explain_place(error: OSError) -> str | None:
 
 
 def _user_errors() -> tuple[type[Exception], ...]:
-    from raypatch.files import LockedError
+    from raypatch.storage.files import LockedError
 
     return (ValueError, LockedError)

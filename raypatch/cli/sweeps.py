@@ -53,8 +53,8 @@ def plan(
 ) -> None:
     """Say what a sweep would cost on this device: tokens, GFLOPs, memory, hours. Times a few steps, trains nothing."""
     from raypatch.config import RunOptions
-    from raypatch.resolve import resolve_search, resolve_trials
     from raypatch.study import load_study
+    from raypatch.study.resolve import resolve_search, resolve_trials
     from raypatch.sweep.cost.estimate import as_json, as_table, plan_cost
 
     chosen = narrowing.apply(load_study(space))

@@ -17,8 +17,8 @@ from raypatch.data import phantom
 from raypatch.data.catalog import DatasetInfo, Split, dataset_info
 from raypatch.data.npz import DataError, inspect_npz, read_split
 from raypatch.environment import home
-from raypatch.files import hold_lock
-from raypatch.own_files import OWN_FILE, locate_own_file
+from raypatch.storage.files import hold_lock
+from raypatch.storage.own_files import OWN_FILE, locate_own_file
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from typing import Any
 import yaml
 
 from raypatch.config import RunOptions
-from raypatch.files import hold_lock, write_atomically
 from raypatch.results import SweepPaths, SweepRecord, read_sweep, write_json
+from raypatch.storage.files import hold_lock, write_atomically
 from raypatch.study import Study
 from raypatch.sweep.executors.executor import Executor, open_executor
 from raypatch.sweep.executors.preflight import check_address, check_monitoring, check_space

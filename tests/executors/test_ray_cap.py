@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from raypatch.config import RunOptions, TrialConfig
-from raypatch.resolve import resolve_trials
 from raypatch.results import SweepPaths, read_result
+from raypatch.study.resolve import resolve_trials
 from raypatch.sweep.cost.placement import Placement
 from raypatch.sweep.session import ExecutorOptions, Session, Work
 from raypatch.sweep.stop import StopRequest
