@@ -18,8 +18,8 @@ import numpy as np
 import psutil
 
 from raypatch.config import RunOptions, TrialConfig
+from raypatch.machine.runtime import provenance
 from raypatch.results import SweepPaths
-from raypatch.runtime import provenance
 from raypatch.storage.own_files import own_file_id
 from raypatch.sweep.cost.placement import Placement
 from raypatch.sweep.executors.local import LocalExecutor

@@ -23,8 +23,8 @@ from raypatch.analysis.load import Results
 from raypatch.analysis.statistics.draws import RESAMPLES
 from raypatch.analysis.statistics.inference import LevelScores
 from raypatch.analysis.trial_rows import Problem
-from raypatch.cores import available_cores
 from raypatch.factors import Factor
+from raypatch.machine.cores import available_cores
 from raypatch.tasks import Metric
 
 

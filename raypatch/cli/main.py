@@ -9,7 +9,7 @@ import typer
 import raypatch
 from raypatch.cli import data, folders, results, studies, sweeps
 from raypatch.cli.pipes import to_nowhere
-from raypatch.environment import prepare_environment
+from raypatch.machine.environment import prepare_environment
 
 WRONG_INPUT = 2
 PLACE_ERRORS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)

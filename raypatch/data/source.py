@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from raypatch.data import phantom
 from raypatch.data.catalog import DatasetInfo, Split, dataset_info
 from raypatch.data.npz import DataError, inspect_npz, read_split
-from raypatch.environment import home
+from raypatch.machine.environment import home
 from raypatch.storage.files import hold_lock
 from raypatch.storage.own_files import OWN_FILE, locate_own_file
 

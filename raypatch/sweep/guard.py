@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Callable, Iterator
 
 from raypatch.config import RunOptions, TrialConfig
+from raypatch.machine.runtime import provenance
 from raypatch.results import (
     EpochRow,
     SweepPaths,
@@ -20,7 +21,6 @@ from raypatch.results import (
     write_config,
     write_json,
 )
-from raypatch.runtime import provenance
 from raypatch.storage.files import hold_lock, remove_leftovers
 from raypatch.sweep.plan import finished_result
 from raypatch.sweep.watch.tensorboard import EventFile

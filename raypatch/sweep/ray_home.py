@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from raypatch.environment import OWN_ENVIRONMENT, changed_environment, home, import_path, is_writable
+from raypatch.machine.environment import OWN_ENVIRONMENT, changed_environment, home, import_path, is_writable
 
 LONGEST_BASE = 40
 """Bytes of a folder that leave room for Ray's sockets in it: a socket's path has 107 at most."""

@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from raypatch.analysis.show.plots.style import INK, wrap_title
-from raypatch.cores import available_cores
-from raypatch.environment import OWN_ENVIRONMENT, changed_environment
+from raypatch.machine.cores import available_cores
+from raypatch.machine.environment import OWN_ENVIRONMENT, changed_environment
 
 FILE_FORMATS = ("svg", "pdf", "png")
 PANEL_INCHES = (3.2, 2.5)

@@ -17,15 +17,15 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from raypatch.config import RunOptions, TrialConfig
-from raypatch.cores import available_cores
 from raypatch.data.augment import draw_parameters
 from raypatch.data.source import describe
-from raypatch.environment import home
+from raypatch.machine.cores import available_cores
+from raypatch.machine.environment import home
+from raypatch.machine.runtime import provenance, resolve_device
 from raypatch.methods import find_method
 from raypatch.models.flops import trial_facts
 from raypatch.models.memory import fit_memory
 from raypatch.models.prepared import evaluation_batch, prepare_model
-from raypatch.runtime import provenance, resolve_device
 from raypatch.storage.files import write_atomically
 from raypatch.tasks import find_task
 from raypatch.training.checkpoint import Progress, save_tensors

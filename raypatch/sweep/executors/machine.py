@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 
 from raypatch.config import TrialConfig
-from raypatch.cores import available_cores
-from raypatch.runtime import resolve_device, total_memory
+from raypatch.machine.cores import available_cores
+from raypatch.machine.runtime import resolve_device, total_memory
 from raypatch.sweep.cost.placement import Placement, Room, check_cores, check_gpus, place_trials
 from raypatch.sweep.executors.preflight import check_before_start, check_folder
 from raypatch.sweep.session import Session

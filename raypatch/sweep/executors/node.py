@@ -8,8 +8,8 @@ from typing import Any
 
 import raypatch
 from raypatch.config import RunOptions, TrialConfig
+from raypatch.machine.runtime import provenance, resolve_device, total_memory
 from raypatch.results import SweepPaths
-from raypatch.runtime import provenance, resolve_device, total_memory
 from raypatch.sweep.executors.preflight import check_before_start, check_data
 from raypatch.sweep.guard import SweepHaltedError
 

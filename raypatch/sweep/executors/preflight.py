@@ -9,10 +9,10 @@ from typing import Any
 
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.data.source import data_folder, describe, fetch, verify
+from raypatch.machine.runtime import resolve_device
 from raypatch.models.build import check_model, model_key
 from raypatch.models.flops import count_outputs, trial_facts
 from raypatch.results import SweepPaths, read_sweep
-from raypatch.runtime import resolve_device
 from raypatch.storage.own_files import OWN_FILE
 
 

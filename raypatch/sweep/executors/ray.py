@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from raypatch.config import TrialConfig
-from raypatch.cores import available_cores
+from raypatch.machine.cores import available_cores
 from raypatch.sweep.cost.placement import Placement
 from raypatch.sweep.executors.machine import check_machine, place_here
 from raypatch.sweep.executors.tuner import RaypatchTrial, run_on_ray

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from raypatch.cores import available_cores
+from raypatch.machine.cores import available_cores
 
 OWN_ENVIRONMENT = {
     # A notebook names a backend that only its own environment has; nothing is ever shown on a screen here.
