@@ -109,13 +109,16 @@ def finish(outcome: "Outcome") -> None:
     """Exit with the code that says how a sweep ended."""
     if outcome.stopped:
         raise typer.Exit(INTERRUPTED)
-    if outcome.errors or outcome.left:
+    nothing_found = outcome.table is not None and outcome.recipes is None
+    if outcome.errors or outcome.left or nothing_found:
         raise typer.Exit(SOME_FAILED)
 
 
 @app.command()
 def resume(
     folder: cli_options.RunFolder,
+    dataset: Annotated[str | None, typer.Option(help="New paths of own .npz files that were moved, by commas.")] = None,
+    weights: Annotated[str | None, typer.Option(help="New paths of own weights that were moved, by commas.")] = None,
     data_dir: cli_options.DataDir = None,
     executor: Annotated[Literal["ray", "local"] | None, typer.Option(help="Other than last time.")] = None,
     address: Annotated[str | None, typer.Option(help="Other than last time.")] = None,
@@ -134,9 +137,10 @@ def resume(
     changes: dict[str, object] = {"data_dir": data_dir, "executor": executor, "device": device, "gpus": gpus}
     changes |= {"gpu_share": gpu_share, "cpus_per_trial": cpus_per_trial}
     changes |= {"dashboard": dashboard, "track": track, "address": address}
+    moved = [*cli_options.split_commas(dataset or ""), *cli_options.split_commas(weights or "")]
     seconds = cli_options.seconds_of(time_limit)
     with outlive_readers():
-        outcome = resume_study(folder, time_limit=seconds, retry_failed=retry_failed, **changes)
+        outcome = resume_study(folder, moved=moved, time_limit=seconds, retry_failed=retry_failed, **changes)
     finish(outcome)
 
 
