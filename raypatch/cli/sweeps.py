@@ -109,7 +109,8 @@ def finish(outcome: "Outcome") -> None:
     """Exit with the code that says how a sweep ended."""
     if outcome.stopped:
         raise typer.Exit(INTERRUPTED)
-    if outcome.errors or outcome.left:
+    nothing_found = outcome.table is not None and outcome.recipes is None
+    if outcome.errors or outcome.left or nothing_found:
         raise typer.Exit(SOME_FAILED)
 
 
@@ -118,15 +119,19 @@ def finish(outcome: "Outcome") -> None:
 def resume(
     folder: cli_options.RunFolder,
     changes: Changes,
+    dataset: Annotated[str | None, typer.Option(help="New paths of own .npz files that were moved, by commas.")] = None,
+    weights: Annotated[str | None, typer.Option(help="New paths of own weights that were moved, by commas.")] = None,
     retry_failed: cli_options.RetryFailed = False,
     time_limit: cli_options.TimeLimit = None,
 ) -> None:
     """Continue the last command of a run folder, as if it were typed again."""
     from raypatch.api import resume as resume_study
 
+    moved = [*cli_options.split_commas(dataset or ""), *cli_options.split_commas(weights or "")]
     seconds = cli_options.seconds_of(time_limit)
+    settings = changes.settings()
     with outlive_readers():
-        outcome = resume_study(folder, time_limit=seconds, retry_failed=retry_failed, **changes.settings())
+        outcome = resume_study(folder, moved=moved, time_limit=seconds, retry_failed=retry_failed, **settings)
     finish(outcome)
 
 

@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raypatch.data import phantom
-from raypatch.data.catalog import DatasetInfo, Split, dataset_info
+from raypatch.data.archive import Archive
+from raypatch.data.catalog import SPLITS, DatasetInfo, Split, dataset_info
+from raypatch.data.layout import read_labels
 from raypatch.data.npz import DataError, inspect_npz, read_split
 from raypatch.machine.environment import home
 from raypatch.storage.files import hold_lock
@@ -61,7 +63,7 @@ def locate(dataset: str, *, data_dir: Path | None = None, files: Mapping[str, Pa
         raise DataError(
             f"{path} is not the official {info.name}: its MD5 is {found}, not {info.md5}. To have the official file,"
             f" rename or remove this one and run `raypatch data fetch {info.name}`; to use a changed file on purpose,"
-            f" give its path as your own data: --dataset {path}"
+            f" give its path as your own data: `raypatch run` and --dataset {path}"
         )
     return path
 
@@ -87,6 +89,20 @@ def load_split(
     if info.made_up:
         return Images(*phantom.make_split(info, split))
     return Images(*read_split(locate(dataset, data_dir=data_dir, files=files), split))
+
+
+def load_labels(
+    dataset: str, split: Split, *, data_dir: Path | None = None, files: Mapping[str, Path] | None = None
+) -> NDArray[np.int64]:
+    """Load the labels of one split without its images: (N,) class numbers or (N, L) of 0 and 1.
+
+    Raises DataError as load_split.
+    """
+    info = describe(dataset, data_dir=data_dir, files=files)
+    if info.made_up:
+        return phantom.make_split(info, split)[1]
+    with Archive(locate(dataset, data_dir=data_dir, files=files)) as archive:
+        return read_labels(archive, split, info.counts[SPLITS.index(split)])
 
 
 def verify(name: str, *, data_dir: Path | None = None) -> Path:
