@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from raypatch.data import phantom
 from raypatch.data.catalog import DatasetInfo, Split, dataset_info
-from raypatch.data.npz import DataError, inspect_npz, read_split
+from raypatch.data.npz import DataError, inspect_npz, read_split, read_split_labels
 from raypatch.files import hold_lock
 from raypatch.own_files import OWN_FILE, locate_own_file
 
@@ -84,6 +84,16 @@ def load_split(
     if info.made_up:
         return Images(*phantom.make_split(info, split))
     return Images(*read_split(locate(dataset, data_dir=data_dir, files=files), split))
+
+
+def load_labels(
+    dataset: str, split: Split, *, data_dir: Path | None = None, files: Mapping[str, Path] | None = None
+) -> NDArray[np.int64]:
+    """Load the labels of one split, without its images. Raises DataError as `load_split`."""
+    info = describe(dataset, data_dir=data_dir, files=files)
+    if info.made_up:
+        return phantom.make_split(info, split)[1]
+    return read_split_labels(locate(dataset, data_dir=data_dir, files=files), split)
 
 
 def verify(name: str, *, data_dir: Path | None = None) -> Path:
