@@ -49,12 +49,19 @@ def plan(
     narrowing: Narrowing,
     place: Place,
     recalibrate: Annotated[bool, typer.Option("--recalibrate", help="Time again what an earlier plan timed.")] = False,
+    detect: Annotated[
+        float | None, typer.Option(min=0.1, max=50, help="Also how many seeds show a difference of so many points.")
+    ] = None,
+    score: Annotated[float, typer.Option(min=1, max=99, help="With --detect: about what all levels score, %.")] = 80,
+    seed_spread: Annotated[
+        float, typer.Option(min=0.1, max=30, help="With --detect: standard deviation over seeds, points.")
+    ] = 4,
     json_: cli_options.Json = False,
 ) -> None:
     """Say what a sweep would cost on this device: tokens, GFLOPs, memory, hours. Times a few steps, trains nothing."""
     from raypatch.config import RunOptions
     from raypatch.study import load_study
-    from raypatch.study.resolve import resolve_search, resolve_trials
+    from raypatch.study.resolve import StudyTrials, resolve_search, resolve_trials
     from raypatch.sweep.cost.estimate import as_json, as_table, plan_cost
 
     chosen = narrowing.apply(load_study(space))
@@ -62,7 +69,17 @@ def plan(
     options = RunOptions(files=resolved.files, **place.settings())
     say = functools.partial(print, file=sys.stderr, flush=True)
     rows = plan_cost(resolved, options, say, recalibrate=recalibrate)
-    print(as_json(rows) if json_ else as_table(rows))
+    if detect is None:
+        print(as_json(rows) if json_ else as_table(rows))
+        return
+    from raypatch.cli import detect as power
+
+    trials = resolved.trials if isinstance(resolved, StudyTrials) else resolved.search.groups
+    found = power.plan_detection(trials, options, detect, score, seed_spread)
+    if json_:
+        print(as_json(rows, detect=power.as_data(found)))
+    else:
+        print(as_table(rows), power.as_lines(found, detect, score, seed_spread), sep="\n\n")
 
 
 @app.command(cls=StudyCommand)

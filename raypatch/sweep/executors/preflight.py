@@ -158,5 +158,5 @@ def check_space(todo: Sequence[TrialConfig], paths: SweepPaths, options: RunOpti
     if needed > free:
         raise ValueError(
             f"{paths.folder} has {free / 1e9:.1f} GB free and the {len(todo)} trials left need {needed / 1e9:.1f} GB;"
-            " make space, move the run folder and resume it there, or begin elsewhere with `raypatch run` and --runs-dir"
+            " make space, move the run folder and resume it there, or begin elsewhere: `raypatch run` and --runs-dir"
         )
