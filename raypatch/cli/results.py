@@ -29,12 +29,17 @@ def report(
     out: Annotated[Path | None, typer.Option(help="Where to write; default report/ in the run folder.")] = None,
     formats: Annotated[str, typer.Option("--format", help="Some of html, md, latex, by commas.")] = "html,md,latex",
     compare: cli_options.Compare = None,
+    without_twins: Annotated[
+        bool, typer.Option("--without-twins", help="Leave out test images that repeat one of train or val.")
+    ] = False,
 ) -> None:
     """Print the answer and write tables, ensembles, statistics, plots and a page; also while it runs."""
     from raypatch.api import report as write_report
 
     factors = None if compare is None else cli_options.split_commas(compare)
-    written = write_report(runs, out=out, formats=cli_options.split_commas(formats), compare=factors)
+    written = write_report(
+        runs, out=out, formats=cli_options.split_commas(formats), compare=factors, without_twins=without_twins
+    )
     print(written.text)
     print(f"written to {written.folder}: {', '.join(path.name for path in written.files[:6])} ...")
 

@@ -23,6 +23,7 @@ from raypatch.sweep.session import ExecutorOptions, Session
 from raypatch.sweep.source import TrialSource, open_source
 from raypatch.sweep.stop import StopRequest
 from raypatch.sweep.tuning.recipes import describe_search, summarize_search, write_recipes
+from raypatch.sweep.twins import note_twins
 from raypatch.sweep.watch.choose import make_display
 
 __all__ = ["ExecutorOptions", "Outcome", "resume_sweep", "run_sweep"]
@@ -132,6 +133,9 @@ def _execute(source: TrialSource, executor: Executor, session: Session, study: S
         total = len(plan.results) + len(upcoming)
         over = f"{len(plan.results)} of {total} trials are over"
         session.say(f"{over}, {len(upcoming)} to run, in {session.paths.folder}")
+        if not session.execution.on_cluster:  # this machine may not have the data there
+            datasets = dict.fromkeys(config.dataset for config in (*source.record.trials, *upcoming))
+            note_twins(datasets, session.paths, session.planning_options)
         if placement is None:
             return
         seconds = {config.trial_id(): rough_seconds(config, session.planning_options) for config in plan.todo}
