@@ -87,8 +87,9 @@ def resume_sweep(
         if value is not None:
             (options if name in RunOptions.model_fields else execution)[name] = value
     where = RunOptions.model_validate(options)
-    folders = [changes["data_dir"]] if changes.get("data_dir") else []
-    files = move_own_files(where.files, moved, [*map(Path, folders), folder.parent, folder.parent.parent])
+    folders = [Path(changes["data_dir"])] if changes.get("data_dir") else []
+    beside = [folder.absolute().parent, folder.absolute().parent.parent]
+    files = move_own_files(where.files, moved, folders, beside)
     options = where.model_copy(update={"files": files}).model_dump(mode="json")
     record = record.model_copy(update={"options": options, "executor": execution})
     session = _start_session(record, folder, time_limit=time_limit, retry_failed=retry_failed)

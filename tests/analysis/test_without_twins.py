@@ -1,6 +1,5 @@
 """A report says which test images are no new ones, and can leave them out of every test score."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +61,7 @@ def test_every_test_score_is_of_the_other_images(finished: Path) -> None:
 def test_an_older_run_says_how_to_find_out(finished: Path) -> None:
     twins = SweepPaths(finished).twins
     content = twins.read_bytes()
-    os.remove(twins)
+    twins.unlink()
     try:
         assert "repeat an image" not in " ".join(prepare_report([finished], resamples=20).notes)
         with pytest.raises(ValueError, match=r"not known which test images of own .*`raypatch resume .*run` finds out"):
