@@ -22,8 +22,8 @@ from raypatch.analysis.wording import interval, p_value, percent, points
 from raypatch.analysis.written import Written
 from raypatch.config import TrialConfig
 from raypatch.factors import Factor, factor_of_axis, factor_of_field, field_label
-from raypatch.files import write_atomically
 from raypatch.results import SweepPaths
+from raypatch.storage.files import write_atomically
 from raypatch.tasks import Metric, find_task
 
 

@@ -11,8 +11,8 @@ from raypatch.analysis.show.plots.figure import on_all_cores, save_plot
 from raypatch.analysis.show.tables.table import write_csv
 from raypatch.analysis.statistics.draws import RESAMPLES
 from raypatch.analysis.written import Written
-from raypatch.files import write_atomically
 from raypatch.results import SweepPaths
+from raypatch.storage.files import write_atomically
 
 FORMATS = ("html", "md", "latex")
 

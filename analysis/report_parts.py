@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from raypatch.analysis.answer.findings import Findings
-from raypatch.analysis.answer.notes import count_trials, describe_method, list_notes, title_of
 from raypatch.analysis.answer.sentences import Statement, state_answers
+from raypatch.analysis.show.notes import count_trials, describe_method, list_notes, title_of
 from raypatch.analysis.show.sections import Section, make_sections
 from raypatch.analysis.show.tables.latex import to_latex
 from raypatch.analysis.show.tables.scores import main_table

@@ -31,8 +31,8 @@ from ray.tune import PlacementGroupFactory
 from ray.tune.trainable import wrap_function
 
 from raypatch.config import RunOptions, TrialConfig
+from raypatch.machine.runtime import provenance
 from raypatch.results import EpochRow, SweepPaths
-from raypatch.runtime import provenance
 from raypatch.sweep.cost.placement import Placement
 from raypatch.sweep.executors.cluster import ClusterExecutor
 from raypatch.sweep.executors.tuner import report_epoch

@@ -25,10 +25,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 from training_speed import CASES
 
 from raypatch.config import RunOptions
-from raypatch.resolve import resolve_trials
+from raypatch.machine.runtime import provenance, resolve_device
 from raypatch.results import SweepPaths, read_result
-from raypatch.runtime import provenance, resolve_device
 from raypatch.study import Study
+from raypatch.study.resolve import resolve_trials
 from raypatch.sweep.cost.estimate import PlanRow, plan_cost
 from raypatch.sweep.run import ExecutorOptions, run_sweep
 

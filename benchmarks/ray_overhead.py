@@ -18,9 +18,9 @@ import numpy as np
 import psutil
 
 from raypatch.config import RunOptions, TrialConfig
-from raypatch.own_files import own_file_id
+from raypatch.machine.runtime import provenance
 from raypatch.results import SweepPaths
-from raypatch.runtime import provenance
+from raypatch.storage.own_files import own_file_id
 from raypatch.sweep.cost.placement import Placement
 from raypatch.sweep.executors.local import LocalExecutor
 from raypatch.sweep.session import ExecutorOptions, Session, Work

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from raypatch.config import RunOptions
+from raypatch.machine.runtime import provenance
 from raypatch.results import SweepPaths, read_result, read_sweep
-from raypatch.runtime import provenance
 from raypatch.study import Study
 from raypatch.sweep.run import ExecutorOptions, run_sweep
 from raypatch.sweep.tuning.recipes import summarize_search

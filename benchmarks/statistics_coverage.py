@@ -21,7 +21,7 @@ from scipy import stats
 from raypatch.analysis.statistics.draws import Draws, draw_images, measure_level
 from raypatch.analysis.statistics.inference import LevelScores, difference_interval, score_interval
 from raypatch.analysis.statistics.stacks import Stack
-from raypatch.runtime import provenance
+from raypatch.machine.runtime import provenance
 from raypatch.tasks import Weights, find_metric, find_task
 
 SHARED = 0.6  # of the variance on an image: what all models find hard or easy

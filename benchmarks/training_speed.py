@@ -28,12 +28,12 @@ from customary import evaluate, make_customary_optimizer, make_loader, train_epo
 
 from raypatch.config import TrialConfig
 from raypatch.data.augment import channels_first, draw_parameters
+from raypatch.machine.runtime import provenance, resolve_device, resolve_precision
 from raypatch.models.build import BuiltModel, build_model
 from raypatch.models.flops import model_facts
 from raypatch.models.memory import fit_memory
 from raypatch.models.prepared import place_model
 from raypatch.results import ModelFacts
-from raypatch.runtime import provenance, resolve_device, resolve_precision
 from raypatch.tasks import find_task
 from raypatch.training.optim import make_optimizer
 from raypatch.training.step import TrainingStep

@@ -76,10 +76,16 @@ def run(
 
 
 def resume(
-    folder: str | Path, *, time_limit: float | None = None, retry_failed: bool = False, **changes: Any
+    folder: str | Path,
+    *,
+    moved: Sequence[str | Path] = (),
+    time_limit: float | None = None,
+    retry_failed: bool = False,
+    **changes: Any,
 ) -> "Outcome":
     """Continue the last run of a folder. changes: options to have otherwise than last time, such as device="cpu".
 
+    moved: new paths of own data or weights that lie elsewhere now; their content says which they are.
     Raises ValueError for wrong input and LockedError for a folder in use, before anything starts.
     """
     from raypatch.sweep.run import ExecutorOptions, resume_sweep
@@ -88,7 +94,9 @@ def resume(
     for name in changes:
         if name not in known:
             raise ValueError(f"unknown option {name!r}; {did_you_mean(name, known)}")
-    outcome = resume_sweep(Path(folder), changes, time_limit=time_limit, retry_failed=retry_failed)
+    outcome = resume_sweep(
+        Path(folder), changes, moved=_as_paths(moved), time_limit=time_limit, retry_failed=retry_failed
+    )
     tell(outcome)
     return outcome
 
@@ -135,8 +143,10 @@ def tell(outcome: "Outcome") -> None:
         print(f"stopped ({outcome.stopped}); to continue: {outcome.resume_command}", file=sys.stderr)
         return
     print(f"{'the plots' if outcome.table else 'the table'}: raypatch report {outcome.folder}")
-    if outcome.table and not outcome.left:
-        print(f"to use what was found: raypatch run grid --recipes {outcome.folder / 'best.yaml'}")
+    if outcome.recipes is not None:
+        print(f"to use what was found: raypatch run grid --recipes {outcome.recipes}")
+    elif outcome.table and not outcome.left:
+        print("nothing was found: no trial that ran through has a score to be chosen by", file=sys.stderr)
     if outcome.errors or outcome.left:
         print("failed trials run again with --retry-failed", file=sys.stderr)
 

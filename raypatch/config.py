@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from raypatch.data.catalog import canonical_name
-from raypatch.own_files import OWN_FILE, own_file_stem
+from raypatch.storage.own_files import OWN_FILE, own_file_stem
 
 Role = Literal["block", "factor", "hyperparameter", "repeat"]
 """What a field is in a study: the dataset is the block, the seed the repeat; factors are compared, hyperparameters

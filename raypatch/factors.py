@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from raypatch.config import TrialConfig, field_facts
-from raypatch.own_files import own_file_stem
+from raypatch.storage.own_files import own_file_stem
 
 
 class Level(BaseModel):

@@ -10,6 +10,7 @@ from raypatch.config import RunOptions, TrialConfig
 from raypatch.data.catalog import Split
 from raypatch.data.resident import ResidentSplit, load_resident
 from raypatch.data.source import describe
+from raypatch.machine.runtime import peak_memory, provenance, reset_peak_memory
 from raypatch.methods import find_method
 from raypatch.models.prepared import prepare_model
 from raypatch.results import (
@@ -23,7 +24,6 @@ from raypatch.results import (
     write_json,
     write_predictions,
 )
-from raypatch.runtime import peak_memory, provenance, reset_peak_memory
 from raypatch.tasks import find_task
 from raypatch.training.checkpoint import Progress
 from raypatch.training.evaluate import score_logits

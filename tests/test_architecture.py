@@ -18,25 +18,32 @@ MAY_IMPORT_RAY = {
 }
 LAYERS = (
     (
-        "raypatch.cores",
         "raypatch.data.catalog",
-        "raypatch.files",
-        "raypatch.impostors",
-        "raypatch.own_files",
-        "raypatch.owner_lock",
+        "raypatch.machine",
+        "raypatch.storage",
         "raypatch.registry",
         "raypatch.words",
         "raypatch",
     ),
     ("raypatch.config", "raypatch.search_settings", "raypatch.factors"),
     ("raypatch.data", "raypatch.results"),
-    ("raypatch.tasks", "raypatch.runtime", "raypatch.methods"),  # raypatch.methods names its members, and loads none
+    (
+        "raypatch.tasks",
+        "raypatch.machine.runtime",
+        "raypatch.methods",
+    ),  # raypatch.methods names its members, and loads none
     ("raypatch.models", "raypatch.selection"),
-    ("raypatch.study", "raypatch.resolve"),
+    ("raypatch.study", "raypatch.study.resolve"),
     ("raypatch.training",),
     ("raypatch.methods.finetune", "raypatch.methods.linear_probe"),
     ("raypatch.trial",),
-    ("raypatch.sweep.stop", "raypatch.sweep.cost", "raypatch.sweep.ray_setup", "raypatch.sweep.watch"),
+    (
+        "raypatch.sweep.stop",
+        "raypatch.sweep.cost",
+        "raypatch.sweep.ray_setup",
+        "raypatch.sweep.ray_home",
+        "raypatch.sweep.watch",
+    ),
     ("raypatch.sweep.session", "raypatch.sweep.executors.preflight"),
     ("raypatch.sweep.plan", "raypatch.sweep.record"),
     ("raypatch.sweep.guard", "raypatch.sweep.watch.tracking"),

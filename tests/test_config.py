@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from raypatch.config import RunOptions, TrialConfig, explain_validation
-from raypatch.own_files import own_file_id
+from raypatch.storage.own_files import own_file_id
 
 
 def test_same_trial_has_the_same_id_however_it_is_spelled() -> None:

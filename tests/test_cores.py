@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from raypatch import cores
-from raypatch.cores import available_cores, cpu_quota
+from raypatch.machine import cores
+from raypatch.machine.cores import available_cores, cpu_quota
 
 
 def lay_out(root: Path, files: dict[str, str]) -> Path:

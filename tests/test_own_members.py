@@ -15,10 +15,10 @@ from raypatch.models.families import find_family
 from raypatch.models.flops import model_facts
 from raypatch.models.memory import peak_bytes
 from raypatch.predict import export_trial, find_trials, load_exported, load_model, predict
-from raypatch.resolve import resolve_trials
 from raypatch.results import SweepPaths, read_epochs, read_predictions
 from raypatch.selection import lower_is_better
 from raypatch.study import Study
+from raypatch.study.resolve import resolve_trials
 from raypatch.sweep.cost.calibration import time_trial
 from raypatch.sweep.run import ExecutorOptions, run_sweep
 from raypatch.tasks import Metric, find_metric, find_task, resample_metric, score_names
@@ -116,7 +116,7 @@ def test_features_are_what_the_head_is_given() -> None:
 def test_weights_of_its_own_start_it_and_hub_weights_are_refused(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
-    from raypatch.own_files import own_file_id
+    from raypatch.storage.own_files import own_file_id
 
     config = TrialConfig(dataset="phantom2d", model=FAMILY, weights="random", image_size=8)
     source = build_model(config, dimensions=2, outputs=5, files={}).model

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from raypatch import owner_lock
-from raypatch.files import NO_FLOCK, LockedError, hold_lock
+from raypatch.storage import owner_lock
+from raypatch.storage.files import NO_FLOCK, LockedError, hold_lock
 
 
 @pytest.fixture(autouse=True, params=sorted(NO_FLOCK))
@@ -56,7 +56,7 @@ def test_who_waits_gets_it_in_the_end(tmp_path):
 HOLD_AND_DIE = """
 import os, sys
 from pathlib import Path
-from raypatch.owner_lock import hold_owner_file
+from raypatch.storage.owner_lock import hold_owner_file
 with hold_owner_file(Path(sys.argv[1]), wait=False):
     os._exit(9)
 """

@@ -123,7 +123,7 @@ from pathlib import Path
 def flock(*_):
     raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 fcntl.flock = flock
-from raypatch.files import hold_lock
+from raypatch.storage.files import hold_lock
 with hold_lock(Path(sys.argv[1])):
     pass
 with hold_lock(Path(sys.argv[1])):

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from raypatch.resolve import resolve_search, resolve_trials
 from raypatch.study import Study, default_run_name, load_study
+from raypatch.study.resolve import resolve_search, resolve_trials
 
 from tiny import make_images
 

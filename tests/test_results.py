@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from raypatch.config import TrialConfig
-from raypatch.files import LockedError, hold_lock, remove_leftovers, write_atomically
 from raypatch.results import (
     SCHEMA_VERSION,
     DamagedFileError,
@@ -30,6 +29,7 @@ from raypatch.results import (
     write_json,
     write_predictions,
 )
+from raypatch.storage.files import LockedError, hold_lock, remove_leftovers, write_atomically
 
 
 def _row(epoch: int, auc: float = 0.5) -> EpochRow:

@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 
-from raypatch.runtime import (
+from raypatch.machine.runtime import (
     generator,
     has_bfloat16,
     peak_memory,

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from raypatch.resolve import resolve_trials
 from raypatch.study import Study, check_name, load_study, parse_setting, shipped_studies
+from raypatch.study.resolve import resolve_trials
 
 from tiny import make_images
 

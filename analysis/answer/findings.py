@@ -1,6 +1,5 @@
 """All that a report shows of one factor: cells, intervals, ensembles, and the conclusion under each setting."""
 
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from raypatch.analysis.statistics.draws import RESAMPLES
 from raypatch.analysis.statistics.inference import LevelScores
 from raypatch.analysis.trial_rows import Problem
 from raypatch.factors import Factor
+from raypatch.machine.cores import available_cores
 from raypatch.tasks import Metric
 
 
@@ -101,7 +101,7 @@ def _examine(
 ) -> Evidence:
     """Examine every series, side by side on the cores: the bootstrap spends its time outside Python."""
     groups = dict(list(usable.groupby(question.series, sort=False, dropna=False)))
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(available_cores()) as pool:
         found = list(pool.map(lambda series: examine_series(series, metric, metrics, resamples), groups.values()))
     joined = {}
     for name, columns in EVIDENCE_COLUMNS.items():

@@ -7,8 +7,8 @@ from typing import Any
 
 from raypatch.config import TrialConfig, did_you_mean, field_facts
 from raypatch.factors import Factor, word_value
-from raypatch.resolve import resolve_search, resolve_trials
 from raypatch.study import Study
+from raypatch.study.resolve import resolve_search, resolve_trials
 
 SHOWN_TRIALS = 12
 TEXTS = {

@@ -1,5 +1,6 @@
 """The command line: parse, call one function, print where the result is. Heavy imports wait until they are needed."""
 
+import errno
 import sys
 from typing import Annotated
 
@@ -7,8 +8,11 @@ import typer
 
 import raypatch
 from raypatch.cli import data, folders, results, studies, sweeps
+from raypatch.cli.pipes import to_nowhere
+from raypatch.machine.environment import prepare_environment
 
 WRONG_INPUT = 2
+PLACE_ERRORS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -45,16 +49,31 @@ for part in (studies.app, sweeps.app, results.app, folders.app, data.app):
 
 def main() -> None:
     """Entry point: a user's mistake is one message and exit code 2, never a traceback."""
+    prepare_environment()
     try:
         app()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        for stream in (sys.stdout, sys.stderr):
+            to_nowhere(stream)
     except (ValueError, LookupError, OSError, RuntimeError) as error:
-        if isinstance(error, _user_errors()):
-            print(f"raypatch: {error}", file=sys.stderr)
+        message = _explain_place(error) if isinstance(error, OSError) else str(error)
+        if message and isinstance(error, (*_user_errors(), OSError)):
+            print(f"raypatch: {message}", file=sys.stderr)
             sys.exit(WRONG_INPUT)
         raise
 
 
+def _explain_place(error: OSError) -> str | None:
+    """What is said where a place cannot be written to or is full; None for errors of another kind."""
+    if error.errno in PLACE_ERRORS:
+        return f"cannot write to {error.filename or 'a file'}: {error.strerror}; give a place that can be written to"
+    if "temporary" in str(error):
+        return f"there is no folder for temporary files ({error}); set TMPDIR to one that can be written to"
+    return None
+
+
 def _user_errors() -> tuple[type[Exception], ...]:
-    from raypatch.files import LockedError
+    from raypatch.storage.files import LockedError
 
     return (ValueError, LockedError)

@@ -74,8 +74,8 @@ def predict(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
 ) -> None:
     """Predict new images with a run's best model, or the ensemble of some levels; best by validation."""
-    from raypatch.files import write_atomically
     from raypatch.predict import predict as predict_images
+    from raypatch.storage.files import write_atomically
 
     if not out.parent.is_dir() or out.is_dir():
         raise ValueError(f"--out {out}: there must be a folder {out.parent}, and no folder of that name in it")

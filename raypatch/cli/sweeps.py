@@ -9,6 +9,7 @@ import typer
 
 from raypatch.cli import options as cli_options
 from raypatch.cli.options import Changes, Execution, Narrowing, Place, Session, StudyCommand, with_groups
+from raypatch.cli.pipes import outlive_readers
 
 if TYPE_CHECKING:
     from raypatch.sweep.run import Outcome
@@ -36,7 +37,9 @@ def run(
     chosen = narrowing.apply(original)
     folder = session.folder(chosen, original)
     how = {**session.settings(), **place.settings(), **execution.settings()}
-    finish(run_study(chosen, folder=folder, recipes=recipes, **how))
+    with outlive_readers():
+        outcome = run_study(chosen, folder=folder, recipes=recipes, **how)
+    finish(outcome)
 
 
 @app.command(cls=StudyCommand)
@@ -57,8 +60,8 @@ def plan(
 ) -> None:
     """Say what a sweep would cost on this device: tokens, GFLOPs, memory, hours. Times a few steps, trains nothing."""
     from raypatch.config import RunOptions
-    from raypatch.resolve import StudyTrials, resolve_search, resolve_trials
     from raypatch.study import load_study
+    from raypatch.study.resolve import StudyTrials, resolve_search, resolve_trials
     from raypatch.sweep.cost.estimate import as_json, as_table, plan_cost
 
     chosen = narrowing.apply(load_study(space))
@@ -114,14 +117,17 @@ def tune(
     if together:
         chosen = chosen.search_together()
     folder = session.folder(chosen, original)
-    finish(run_study(chosen, folder=folder, **session.settings(), **place.settings(), **execution.settings()))
+    with outlive_readers():
+        outcome = run_study(chosen, folder=folder, **session.settings(), **place.settings(), **execution.settings())
+    finish(outcome)
 
 
 def finish(outcome: "Outcome") -> None:
     """Exit with the code that says how a sweep ended."""
     if outcome.stopped:
         raise typer.Exit(INTERRUPTED)
-    if outcome.errors or outcome.left:
+    nothing_found = outcome.table is not None and outcome.recipes is None
+    if outcome.errors or outcome.left or nothing_found:
         raise typer.Exit(SOME_FAILED)
 
 
@@ -130,14 +136,20 @@ def finish(outcome: "Outcome") -> None:
 def resume(
     folder: cli_options.RunFolder,
     changes: Changes,
+    dataset: Annotated[str | None, typer.Option(help="New paths of own .npz files that were moved, by commas.")] = None,
+    weights: Annotated[str | None, typer.Option(help="New paths of own weights that were moved, by commas.")] = None,
     retry_failed: cli_options.RetryFailed = False,
     time_limit: cli_options.TimeLimit = None,
 ) -> None:
     """Continue the last command of a run folder, as if it were typed again."""
     from raypatch.api import resume as resume_study
 
+    moved = [*cli_options.split_commas(dataset or ""), *cli_options.split_commas(weights or "")]
     seconds = cli_options.seconds_of(time_limit)
-    finish(resume_study(folder, time_limit=seconds, retry_failed=retry_failed, **changes.settings()))
+    settings = changes.settings()
+    with outlive_readers():
+        outcome = resume_study(folder, moved=moved, time_limit=seconds, retry_failed=retry_failed, **settings)
+    finish(outcome)
 
 
 @app.command()

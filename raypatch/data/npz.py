@@ -13,7 +13,7 @@ from raypatch.data.archive import Archive, DataError
 from raypatch.data.catalog import SPLITS, DatasetInfo, Split
 from raypatch.data.layout import check_images, read_class_names, read_labels, read_mirror_safe, read_task
 
-__all__ = ["DataError", "inspect_npz", "read_new_images", "read_split", "read_split_labels"]
+__all__ = ["DataError", "inspect_npz", "read_new_images", "read_split"]
 
 
 def inspect_npz(path: Path) -> DatasetInfo:
@@ -55,12 +55,6 @@ def read_split(path: Path, split: Split) -> tuple[NDArray[np.uint8], NDArray[np.
     with Archive(path) as archive:
         count = check_images(archive, f"{split}_images")[0]
         return np.ascontiguousarray(archive.array(f"{split}_images")), read_labels(archive, split, count)
-
-
-def read_split_labels(path: Path, split: Split) -> NDArray[np.int64]:
-    """Read the labels of one split alone, (N,) or (N, L). Raises DataError as `read_split`."""
-    with Archive(path) as archive:
-        return read_labels(archive, split, check_images(archive, f"{split}_images")[0])
 
 
 def read_new_images(path: Path, split: Split) -> tuple[str, NDArray[np.uint8]]:

@@ -14,10 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raypatch.data import phantom
-from raypatch.data.catalog import DatasetInfo, Split, dataset_info
-from raypatch.data.npz import DataError, inspect_npz, read_split, read_split_labels
-from raypatch.files import hold_lock
-from raypatch.own_files import OWN_FILE, locate_own_file
+from raypatch.data.archive import Archive
+from raypatch.data.catalog import SPLITS, DatasetInfo, Split, dataset_info
+from raypatch.data.layout import read_labels
+from raypatch.data.npz import DataError, inspect_npz, read_split
+from raypatch.machine.environment import home
+from raypatch.storage.files import hold_lock
+from raypatch.storage.own_files import OWN_FILE, locate_own_file
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,9 @@ class Images:
 
 def data_folder(data_dir: Path | None = None) -> Path:
     """The folder of the .npz files: the argument, else $MEDMNIST_ROOT, else the medmnist package's ~/.medmnist."""
-    return (data_dir or Path(os.environ.get("MEDMNIST_ROOT") or "~/.medmnist")).expanduser()
+    if data_dir is None and "MEDMNIST_ROOT" not in os.environ:
+        return home() / ".medmnist"
+    return (data_dir or Path(os.environ["MEDMNIST_ROOT"] or "~/.medmnist")).expanduser()
 
 
 def locate(dataset: str, *, data_dir: Path | None = None, files: Mapping[str, Path] | None = None) -> Path:
@@ -58,7 +63,7 @@ def locate(dataset: str, *, data_dir: Path | None = None, files: Mapping[str, Pa
         raise DataError(
             f"{path} is not the official {info.name}: its MD5 is {found}, not {info.md5}. To have the official file,"
             f" rename or remove this one and run `raypatch data fetch {info.name}`; to use a changed file on purpose,"
-            f" give its path as your own data: --dataset {path}"
+            f" give its path as your own data: `raypatch run` and --dataset {path}"
         )
     return path
 
@@ -89,11 +94,15 @@ def load_split(
 def load_labels(
     dataset: str, split: Split, *, data_dir: Path | None = None, files: Mapping[str, Path] | None = None
 ) -> NDArray[np.int64]:
-    """Load the labels of one split, without its images. Raises DataError as `load_split`."""
+    """Load the labels of one split without its images: (N,) class numbers or (N, L) of 0 and 1.
+
+    Raises DataError as load_split.
+    """
     info = describe(dataset, data_dir=data_dir, files=files)
     if info.made_up:
         return phantom.make_split(info, split)[1]
-    return read_split_labels(locate(dataset, data_dir=data_dir, files=files), split)
+    with Archive(locate(dataset, data_dir=data_dir, files=files)) as archive:
+        return read_labels(archive, split, info.counts[SPLITS.index(split)])
 
 
 def verify(name: str, *, data_dir: Path | None = None) -> Path:

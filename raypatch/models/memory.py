@@ -8,11 +8,11 @@ import torch
 
 from raypatch.config import TrialConfig
 from raypatch.data.catalog import DatasetInfo
+from raypatch.machine.runtime import Precision
 from raypatch.methods import find_method
 from raypatch.models.families import find_family
 from raypatch.models.prepared import PreparedModel, evaluation_batch
 from raypatch.results import ModelFacts
-from raypatch.runtime import Precision
 
 logger = logging.getLogger(__name__)
 

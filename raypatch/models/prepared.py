@@ -9,11 +9,11 @@ from torch import nn
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.data.augment import normalize, to_float
 from raypatch.data.catalog import DatasetInfo
+from raypatch.machine.runtime import Precision, resolve_device, resolve_precision
 from raypatch.models.build import BuiltModel, build_model
 from raypatch.models.families import Family, find_family
 from raypatch.models.flops import count_outputs, model_facts
 from raypatch.results import ModelFacts
-from raypatch.runtime import Precision, resolve_device, resolve_precision
 
 TOKENS_PER_BATCH = 16_384
 PIXELS_PER_BATCH = 2**22

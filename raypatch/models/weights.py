@@ -12,10 +12,10 @@ from timm.models import clean_state_dict
 from torch import Tensor, nn
 
 from raypatch.config import TrialConfig
-from raypatch.impostors import explain_impostor
 from raypatch.models.families import Family
 from raypatch.models.hub import WAY_OUT
-from raypatch.own_files import locate_own_file
+from raypatch.storage.impostors import explain_impostor
+from raypatch.storage.own_files import locate_own_file
 
 
 def read_native_state(

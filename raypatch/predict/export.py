@@ -7,11 +7,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 from raypatch.config import make_config
-from raypatch.files import write_atomically
 from raypatch.models.build import construct
 from raypatch.models.families import find_family
 from raypatch.predict.choose import FinishedTrial, find_trials
 from raypatch.predict.images import load_model
+from raypatch.storage.files import write_atomically
 from raypatch.tasks import find_task
 
 

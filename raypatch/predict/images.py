@@ -12,12 +12,12 @@ from torch import nn
 
 from raypatch.data.catalog import Split
 from raypatch.data.inputs import read_inputs
+from raypatch.machine.runtime import resolve_device, resolve_precision
 from raypatch.models.build import BuiltModel, construct
 from raypatch.models.families import find_family
 from raypatch.models.prepared import place_model
 from raypatch.predict.choose import FinishedTrial, choose_members, find_trials
 from raypatch.results import DatasetFacts
-from raypatch.runtime import resolve_device, resolve_precision
 from raypatch.tasks import find_task
 from raypatch.training.checkpoint import load_tensors
 

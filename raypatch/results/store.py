@@ -12,7 +12,6 @@ from pydantic import BaseModel, ValidationError
 
 from raypatch.config import TrialConfig
 from raypatch.data.catalog import Split
-from raypatch.files import write_atomically
 from raypatch.results.records import (
     SCHEMA_VERSION,
     DamagedFileError,
@@ -22,6 +21,7 @@ from raypatch.results.records import (
     SweepRecord,
     TrialResult,
 )
+from raypatch.storage.files import write_atomically
 
 
 def append_epoch(path: Path, row: EpochRow) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from raypatch.config import TrialConfig, fields_of_role
 from raypatch.factors import ask_search, ask_which, field_label
-from raypatch.files import hold_lock, lock_holder
 from raypatch.results import (
     DamagedFileError,
     SweepPaths,
@@ -18,6 +17,7 @@ from raypatch.results import (
     read_sweep,
 )
 from raypatch.selection import select_best, selection_score
+from raypatch.storage.files import hold_lock, lock_holder
 
 
 @dataclass(frozen=True)

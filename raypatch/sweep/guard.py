@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Iterator
 
 from raypatch.config import RunOptions, TrialConfig
-from raypatch.files import hold_lock, remove_leftovers
+from raypatch.machine.runtime import provenance
 from raypatch.results import (
     EpochRow,
     SweepPaths,
@@ -21,7 +21,7 @@ from raypatch.results import (
     write_config,
     write_json,
 )
-from raypatch.runtime import provenance
+from raypatch.storage.files import hold_lock, remove_leftovers
 from raypatch.sweep.plan import finished_result
 from raypatch.sweep.watch.tensorboard import EventFile
 from raypatch.training.checkpoint import Progress

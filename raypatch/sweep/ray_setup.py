@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from raypatch.sweep.ray_home import as_workers_need_it, ray_place
+
 # A private token file, silence, our own signal handling.
 os.environ.setdefault("RAY_AUTH_MODE", "token")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -43,28 +45,30 @@ def local_ray(*, cpus: int, gpus: int, dashboard: bool = False) -> Iterator[Path
     dashboard: serve Ray's, on loopback at port 8265 or the next that is free, and say how to open it. Gives Ray's
     session folder, which goes with it: room for Ray Tune's own bookkeeping, which nothing of ours reads.
     """
-    try:
-        with _discreetly():
-            context = _start_patiently(
-                address="local",
-                num_cpus=cpus,
-                num_gpus=gpus,
-                include_dashboard=dashboard,
-                dashboard_host="127.0.0.1",
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                object_store_memory=200 << 20,
-            )
-    except ray.exceptions.AuthenticationError as error:
-        raise ValueError(f"Ray finds no token: {error}") from error
-    if dashboard:
-        print(how_to_open(str(context.dashboard_url)), flush=True)
-    session = Path(context.address_info["session_dir"])
-    try:
-        yield session
-    finally:
-        ray.shutdown()
-        shutil.rmtree(session, ignore_errors=True)
+    with ray_place() as (where, empty):
+        try:
+            with _discreetly(), as_workers_need_it(empty):
+                context = _start_patiently(
+                    address="local",
+                    num_cpus=cpus,
+                    num_gpus=gpus,
+                    include_dashboard=dashboard,
+                    dashboard_host="127.0.0.1",
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    object_store_memory=200 << 20,
+                    **where,
+                )
+        except ray.exceptions.AuthenticationError as error:
+            raise ValueError(f"Ray finds no token: {error}") from error
+        if dashboard:
+            print(how_to_open(str(context.dashboard_url)), flush=True)
+        session = Path(context.address_info["session_dir"])
+        try:
+            yield session
+        finally:
+            ray.shutdown()
+            shutil.rmtree(session, ignore_errors=True)
 
 
 def _start_patiently(**settings: Any) -> Any:
@@ -89,9 +93,9 @@ def joined_ray(address: str) -> Iterator[None]:
     Raises ValueError when no cluster is there, or it does not take this machine or its token.
     """
     head = _find_head(address)
-    with tempfile.TemporaryFile() as log:
+    with tempfile.TemporaryDirectory() as empty, tempfile.TemporaryFile() as log:
         try:
-            with _discreetly(), _stderr_to(log.fileno()):
+            with _discreetly(), _stderr_to(log.fileno()), as_workers_need_it(Path(empty)):
                 ray.init(address=head, log_to_driver=False, logging_level=logging.ERROR)
         except Exception as error:
             ray.shutdown()

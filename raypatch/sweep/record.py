@@ -6,10 +6,10 @@ from typing import Any
 
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.factors import Factor, factor_of_field
-from raypatch.resolve import StudySearch, resolve_search, resolve_trials, searched_factor
+from raypatch.machine.runtime import provenance
 from raypatch.results import SCHEMA_VERSION, SweepRecord
-from raypatch.runtime import provenance
 from raypatch.study import Study
+from raypatch.study.resolve import StudySearch, resolve_search, resolve_trials, searched_factor
 from raypatch.sweep.session import ExecutorOptions
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 
-from raypatch.runtime import in_notebook
+from raypatch.machine.runtime import in_notebook
 
 POLL_SECONDS = 0.25
 

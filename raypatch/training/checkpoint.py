@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
-from raypatch.files import write_atomically
+from raypatch.storage.files import write_atomically
 
 Tensors = dict[str, torch.Tensor]
 

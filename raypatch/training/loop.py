@@ -12,10 +12,10 @@ from raypatch.config import RunOptions, TrialConfig
 from raypatch.data.augment import draw_parameters
 from raypatch.data.catalog import DatasetInfo
 from raypatch.data.resident import ResidentSplit
+from raypatch.machine.runtime import generator, peak_memory
 from raypatch.models.memory import fit_memory
 from raypatch.models.prepared import PreparedModel
 from raypatch.results import EpochRow, TrialPaths, append_epoch
-from raypatch.runtime import generator, peak_memory
 from raypatch.selection import goodness
 from raypatch.tasks import Task
 from raypatch.training.checkpoint import Progress, load_tensors, save_tensors, training_state

@@ -6,8 +6,8 @@ import logging
 import torch
 
 from raypatch.data.augment import augment, to_float
+from raypatch.machine.runtime import rounded_products
 from raypatch.models.prepared import PreparedModel
-from raypatch.runtime import rounded_products
 from raypatch.tasks import Task
 
 logger = logging.getLogger(__name__)

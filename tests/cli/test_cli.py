@@ -171,7 +171,7 @@ def test_folder_of_a_newer_schema_is_left_alone(raypatch: Command, tmp_path: Pat
 
 
 def test_folder_in_use_says_by_whom(raypatch: Command, tmp_path: Path) -> None:
-    from raypatch.files import hold_lock
+    from raypatch.storage.files import hold_lock
 
     folder = tmp_path / "runs" / "demo"
     folder.mkdir(parents=True)

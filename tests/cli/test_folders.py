@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from raypatch.files import hold_lock
 from raypatch.results import SweepPaths
+from raypatch.storage.files import hold_lock
 from raypatch.sweep.folders import find_removable, list_runs, word_bytes
 
 from commands import Command

@@ -17,7 +17,7 @@ from raypatch.data.catalog import catalog, dataset_info
 from raypatch.data.npz import DataError, inspect_npz
 from raypatch.data.source import data_folder, describe, fetch, load_split, locate, stratified_subset, verify
 from raypatch.data.twins import find_twins
-from raypatch.own_files import own_file_id
+from raypatch.storage.own_files import own_file_id
 
 COUNTS = {"train": 6, "val": 3, "test": 4}
 

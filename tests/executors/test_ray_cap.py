@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from raypatch.config import RunOptions, TrialConfig
-from raypatch.resolve import resolve_trials
 from raypatch.results import SweepPaths, read_result
+from raypatch.study.resolve import resolve_trials
 from raypatch.sweep.cost.placement import Placement
 from raypatch.sweep.session import ExecutorOptions, Session, Work
 from raypatch.sweep.stop import StopRequest
 from raypatch.sweep.watch.running import RunningSweep
 
-from tiny import make_images, tiny_study
+from tiny import epoch_row, make_images, tiny_study
 
 pytestmark = [
     pytest.mark.ray,
@@ -134,3 +134,16 @@ def test_shares_are_not_spread_over_nodes(ray_nodes: None) -> None:
 def test_configs_survive_the_way_through_ray() -> None:
     config = TrialConfig(dataset="derma", patch_size=4, lr=3e-4)
     assert TrialConfig.model_validate(config.model_dump(mode="json")).trial_id() == config.trial_id()
+
+
+def test_epochs_survive_the_way_through_ray_s_flattened_results() -> None:
+    from ray.tune.utils import flatten_dict
+
+    from raypatch.sweep.executors import tuner
+
+    row, reported = epoch_row(3, float("nan")), []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tuner.tune, "report", reported.append)
+        tuner.report_epoch(row)
+    found = tuner._row(flatten_dict(reported[0] | {"config": {"spec": {}}}))
+    assert found.model_dump_json() == row.model_dump_json()

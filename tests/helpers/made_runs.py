@@ -14,7 +14,6 @@ import numpy as np
 from raypatch.config import TrialConfig
 from raypatch.data.catalog import DatasetInfo, dataset_info
 from raypatch.factors import Factor
-from raypatch.resolve import resolve_trials
 from raypatch.results import (
     DatasetFacts,
     EpochRow,
@@ -29,6 +28,7 @@ from raypatch.results import (
     write_predictions,
 )
 from raypatch.study import Study
+from raypatch.study.resolve import resolve_trials
 from raypatch.tasks import find_task
 
 PROVENANCE = {"raypatch": "made up", "torch": "made up", "git": "made up", "hardware": "made up, nothing was trained"}

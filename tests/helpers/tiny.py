@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from raypatch.config import RunOptions, TrialConfig
-from raypatch.own_files import own_file_id
 from raypatch.results import EpochRow, SweepPaths, read_result
+from raypatch.storage.own_files import own_file_id
 from raypatch.study import Study
 
 

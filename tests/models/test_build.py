@@ -13,7 +13,7 @@ from raypatch.config import TrialConfig
 from raypatch.models.build import BuiltModel, build_model, check_model, construct
 from raypatch.models.families import find_family
 from raypatch.models.weights import read_weights_file
-from raypatch.own_files import own_file_id
+from raypatch.storage.own_files import own_file_id
 
 TINY = "test_vit"  # timm's own test model: 64 wide, 6 blocks
 PATCHES = (1, 2, 4, 7, 14, 28)

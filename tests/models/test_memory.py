@@ -13,13 +13,13 @@ from torch.utils._pytree import tree_leaves
 
 from raypatch.config import TrialConfig
 from raypatch.data.catalog import DatasetInfo, dataset_info
+from raypatch.machine.runtime import Precision
 from raypatch.methods import find_method
 from raypatch.models.build import construct
 from raypatch.models.families import find_family
 from raypatch.models.flops import model_facts
 from raypatch.models.memory import LIBRARY_BYTES, choose_micro_batch, peak_bytes, training_bytes
 from raypatch.models.prepared import PreparedModel, evaluation_batch
-from raypatch.runtime import Precision
 from raypatch.tasks import find_task
 from raypatch.training import step
 from raypatch.training.optim import make_optimizer

@@ -13,7 +13,7 @@ from raypatch.config import TrialConfig
 from raypatch.models import hub as timm_hub
 from raypatch.models.build import build_model, check_model
 from raypatch.models.weights import read_weights_file, without_wrapping
-from raypatch.own_files import own_file_id
+from raypatch.storage.own_files import own_file_id
 
 TINY = "test_vit"
 

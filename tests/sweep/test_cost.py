@@ -9,9 +9,9 @@ import pytest
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.models import memory
 from raypatch.models.flops import model_facts, trial_facts
-from raypatch.resolve import StudyTrials, resolve_search, resolve_trials
 from raypatch.results import SweepPaths
 from raypatch.study import Study
+from raypatch.study.resolve import StudyTrials, resolve_search, resolve_trials
 from raypatch.sweep.cost.calibration import calibrate
 from raypatch.sweep.cost.estimate import PlanRow, as_json, as_table, known_seconds, plan_cost
 from raypatch.sweep.plan import plan_sweep

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from raypatch.config import RunOptions
-from raypatch.resolve import resolve_trials
 from raypatch.results import EpochRow, SweepPaths, read_sweep
+from raypatch.study.resolve import resolve_trials
 from raypatch.sweep.guard import run_guarded
 from raypatch.sweep.record import make_record
 from raypatch.sweep.run import resume_sweep, run_sweep

@@ -14,8 +14,8 @@ import pytest
 import raypatch.sweep.executors.local
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.models.flops import model_facts
-from raypatch.resolve import resolve_trials
 from raypatch.results import SweepPaths, read_config
+from raypatch.study.resolve import resolve_trials
 from raypatch.sweep.executors.preflight import needed_bytes
 from raypatch.sweep.guard import record_failure
 from raypatch.sweep.run import ExecutorOptions, resume_sweep, run_sweep

@@ -9,11 +9,11 @@ from torch.nn import functional as F
 
 from raypatch.config import TrialConfig
 from raypatch.data.augment import augment, draw_parameters, normalize
+from raypatch.machine.runtime import Precision, rounded_products
 from raypatch.models.build import build_model
 from raypatch.models.families import find_family
 from raypatch.models.prepared import PreparedModel
 from raypatch.results import ModelFacts
-from raypatch.runtime import Precision, rounded_products
 from raypatch.tasks import find_task
 from raypatch.training.optim import make_optimizer, set_learning_rate
 from raypatch.training.step import WARM_UP_STEPS, TrainingStep

@@ -6,10 +6,10 @@ import pytest
 
 from raypatch.config import TrialConfig
 from raypatch.factors import factor_of_field
-from raypatch.resolve import resolve_trials
 from raypatch.results import Scores, SweepPaths, SweepRecord, TrialResult, write_config, write_json
 from raypatch.search_settings import Search, SearchSettings
 from raypatch.study import Study
+from raypatch.study.resolve import resolve_trials
 from raypatch.sweep.tuning.recipes import apply_recipes, describe_search, summarize_search, write_recipes
 
 SETTINGS = SearchSettings.model_validate({"fields": {"lr": {"loguniform": [1e-6, 1e-3]}}, "samples": 3})

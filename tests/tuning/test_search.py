@@ -9,7 +9,6 @@ import pytest
 import yaml
 
 from raypatch.config import RunOptions, TrialConfig
-from raypatch.resolve import resolve_search
 from raypatch.results import (
     SweepPaths,
     TrialPaths,
@@ -21,6 +20,7 @@ from raypatch.results import (
 )
 from raypatch.search_settings import Search, SearchSettings
 from raypatch.study import Study
+from raypatch.study.resolve import resolve_search
 from raypatch.sweep.run import resume_sweep, run_sweep
 from raypatch.sweep.session import ExecutorOptions, Session
 from raypatch.sweep.stop import StopRequest

@@ -1,9 +1,10 @@
 """A plot is a data frame, cut into panels, and the way a panel is drawn; here it becomes files and page elements."""
 
+import contextlib
 import html
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,6 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from raypatch.analysis.show.plots.style import INK, wrap_title
+from raypatch.machine.cores import available_cores
+from raypatch.machine.environment import OWN_ENVIRONMENT, changed_environment
 
 FILE_FORMATS = ("svg", "pdf", "png")
 PANEL_INCHES = (3.2, 2.5)
@@ -65,12 +68,21 @@ class Plot:
         return {str(name): group for (name, group), _ in zip(groups, range(MOST_PANELS), strict=False)}
 
 
+@contextlib.contextmanager
+def own_style(changes: Mapping[Any, Any] | None = None) -> Iterator[None]:
+    """Draw as raypatch does, whatever the user's matplotlibrc or notebook has set."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(STYLE | dict(changes or {}))
+        yield
+
+
 def draw_plot(plot: Plot) -> Figure:
     """Draw all panels of a plot into one figure, for print."""
     found = plot.panels
     columns = min(plot.columns, len(found))
     rows = -(-len(found) // columns)
-    with mpl.rc_context(STYLE):
+    with own_style():
         figure = Figure((PANEL_INCHES[0] * columns, PANEL_INCHES[1] * rows + 0.4), layout="constrained")
         grid = figure.subplots(rows, columns, squeeze=False).flatten()
         for axes, (name, data) in zip(grid, found.items(), strict=False):
@@ -94,8 +106,9 @@ def _columns_of(plot: Plot, panels: int) -> int:
 
 def on_all_cores(draw: Callable[..., Drawn], calls: Sequence[tuple[Any, ...]], *, panels: int) -> list[Drawn]:
     """Return draw(*call) of each call, in order; spread over processes where there are many panels to draw."""
-    jobs = -1 if panels >= WORTH_PROCESSES else 1
-    drawn: list[Drawn] = joblib.Parallel(n_jobs=jobs)(joblib.delayed(draw)(*call) for call in calls)
+    jobs = available_cores() if panels >= WORTH_PROCESSES else 1
+    with changed_environment(OWN_ENVIRONMENT):
+        drawn: list[Drawn] = joblib.Parallel(n_jobs=jobs)(joblib.delayed(draw)(*call) for call in calls)
     return drawn
 
 
@@ -105,7 +118,7 @@ def save_plot(plot: Plot, folder: Path, formats: Sequence[str] = FILE_FORMATS) -
     plot.data.to_csv(data, index=False)
     figure = draw_plot(plot)
     written = [data]
-    with mpl.rc_context(STYLE | {"svg.hashsalt": plot.name}):
+    with own_style({"svg.hashsalt": plot.name}):
         for suffix in formats:
             written.append(folder / f"{plot.name}.{suffix}")
             undated = {DATE_KEYS[suffix]: None} if suffix in DATE_KEYS else {}
@@ -115,7 +128,7 @@ def save_plot(plot: Plot, folder: Path, formats: Sequence[str] = FILE_FORMATS) -
 
 def panel_svg(plot: Plot, name: str, data: pd.DataFrame) -> str:
     """Return one panel as an SVG element for a page: it takes the page's text colour, its ids are the panel's own."""
-    with mpl.rc_context(STYLE | {"svg.hashsalt": f"{plot.name} {name}"}):
+    with own_style({"svg.hashsalt": f"{plot.name} {name}"}):
         figure = Figure(PANEL_INCHES, layout="constrained")
         plot.draw(figure.subplots(), data)
         stream = io.StringIO()

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from raypatch.data.npz import DataError
-from raypatch.impostors import explain_impostor
+from raypatch.storage.impostors import explain_impostor
 
 _BROKEN = (OSError, EOFError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError)
 _TIFF_BITS, _TIFF_PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raypatch.data.npz import DataError
-from raypatch.impostors import explain_impostor
+from raypatch.storage.impostors import explain_impostor
 
 
 def read_volume(path: Path) -> NDArray[np.uint8]:

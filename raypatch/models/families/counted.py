@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from raypatch.config import TrialConfig
+from raypatch.machine.runtime import Precision
 from raypatch.models.families.protocol import Activations, TimmEntry
 from raypatch.results import ModelFacts
-from raypatch.runtime import Precision
 
 
 class CountedFamily:

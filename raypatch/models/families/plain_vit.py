@@ -16,13 +16,13 @@ from timm.models.vision_transformer import init_weights_vit_timm
 from torch import Tensor, nn
 
 from raypatch.config import TrialConfig
+from raypatch.machine.runtime import Precision
 from raypatch.models import hub
 from raypatch.models.families.plain_vit_cost import count_cost, prefix_positions, vit_activations
 from raypatch.models.families.protocol import Activations, TimmEntry
 from raypatch.models.families.registry import unfit
 from raypatch.models.resample import VolumeEmbed, inflate_kernel, resample_kernel, resample_positions
 from raypatch.results import ModelFacts
-from raypatch.runtime import Precision
 
 WORKING_MODULES = ("vision_transformer", "deit")
 """The modules of timm whose models may be plain Vision Transformers."""

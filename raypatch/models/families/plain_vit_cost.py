@@ -3,9 +3,9 @@
 from timm.models import VisionTransformer
 from torch import nn
 
+from raypatch.machine.runtime import Precision
 from raypatch.models.families.protocol import Activations
 from raypatch.results import ModelFacts
-from raypatch.runtime import Precision
 
 
 def count_cost(model: VisionTransformer) -> ModelFacts:

@@ -7,8 +7,8 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from raypatch.config import TrialConfig
+from raypatch.machine.runtime import Precision
 from raypatch.results import ModelFacts
-from raypatch.runtime import Precision
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,14 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.data.augment import draw_parameters
 from raypatch.data.source import describe
-from raypatch.files import write_atomically
+from raypatch.machine.cores import available_cores
+from raypatch.machine.environment import home
+from raypatch.machine.runtime import provenance, resolve_device
 from raypatch.methods import find_method
 from raypatch.models.flops import trial_facts
 from raypatch.models.memory import fit_memory
 from raypatch.models.prepared import evaluation_batch, prepare_model
-from raypatch.runtime import provenance, resolve_device
+from raypatch.storage.files import write_atomically
 from raypatch.tasks import find_task
 from raypatch.training.checkpoint import Progress, save_tensors
 from raypatch.training.optim import make_optimizer
@@ -71,7 +73,7 @@ def calibrate(
     calibration = known if known and not again else Calibration(machine=machine, disk=_time_disk())
     if known and again:
         calibration.timings = {kind: timing for kind, timing in known.timings.items() if kind not in kinds}
-    load, cores = os.getloadavg()[0], len(os.sched_getaffinity(0))
+    load, cores = os.getloadavg()[0], available_cores()
     if load > BUSY_LOAD * cores and not kinds.keys() <= calibration.timings.keys():
         say(
             f"other work runs here (load {load:.1f} on {cores} cores): times may be too long;"
@@ -181,7 +183,7 @@ def _cache_of(device: str, threads: int) -> tuple[Path, dict[str, str]]:
     machine = {name: found[name] for name in names} | {"device": resolved.type}
     if resolved.type == "cpu":
         machine["threads"] = str(threads)
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    root = Path(os.environ.get("XDG_CACHE_HOME") or home() / ".cache")
     digest = hashlib.sha256(json.dumps(machine, sort_keys=True).encode()).hexdigest()[:12]
     return root / "raypatch" / f"calibration-{digest}.json", machine
 

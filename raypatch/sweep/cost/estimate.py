@@ -10,11 +10,11 @@ from pydantic import BaseModel, ConfigDict
 
 from raypatch.config import RunOptions, TrialConfig, fields_of_role
 from raypatch.factors import Factor, field_label, word_value
+from raypatch.machine.runtime import resolve_device, resolve_precision
 from raypatch.methods import find_method
 from raypatch.models.flops import trial_facts
 from raypatch.models.memory import available_bytes, choose_micro_batch, peak_bytes
-from raypatch.resolve import StudySearch, StudyTrials
-from raypatch.runtime import resolve_device, resolve_precision
+from raypatch.study.resolve import StudySearch, StudyTrials
 from raypatch.sweep.cost.calibration import Calibration, calibrate, known_calibration, step_kind
 
 

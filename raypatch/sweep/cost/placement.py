@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 import torch
 
 from raypatch.config import RunOptions, TrialConfig
+from raypatch.machine.runtime import resolve_device, resolve_precision
 from raypatch.models.flops import trial_facts
 from raypatch.models.memory import peak_bytes
-from raypatch.runtime import resolve_device, resolve_precision
 from raypatch.sweep.cost.calibration import time_trial
 
 MEASURABLE_GFLOPS = 200.0

@@ -1,27 +1,22 @@
 """This machine as the place of a sweep: what the two executors that run trials here see to before the start."""
 
-import os
 from collections.abc import Sequence
 
 import torch
 
 from raypatch.config import TrialConfig
-from raypatch.runtime import resolve_device, total_memory
+from raypatch.machine.cores import available_cores
+from raypatch.machine.runtime import resolve_device, total_memory
 from raypatch.sweep.cost.placement import Placement, Room, check_cores, check_gpus, place_trials
 from raypatch.sweep.executors.preflight import check_before_start, check_folder
 from raypatch.sweep.session import Session
-
-
-def cores_here() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 def check_machine(session: Session, trials: Sequence[TrialConfig]) -> None:
     """See that this machine is fit for the trials, and make the run folder. Raises ValueError."""
     execution, options = session.execution, session.options
     check_before_start(trials, options, executor=execution.executor, say=session.say)
-    check_cores(execution.cpus_per_trial, cores_here(), "this machine")
+    check_cores(execution.cpus_per_trial, available_cores(), "this machine")
     if resolve_device(options.device).type == "cuda":
         check_gpus(execution.gpus, torch.cuda.device_count(), "this machine")
     check_folder(session.paths.folder)
@@ -32,7 +27,7 @@ def room_here(session: Session) -> Room:
     device = resolve_device(session.options.device)
     execution = session.execution
     return Room(
-        cores=cores_here(),
+        cores=available_cores(),
         gpus=execution.gpus,
         card_bytes=total_memory(device) if device.type == "cuda" else None,
         cpus=execution.cpus_per_trial,

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 from raypatch.config import TrialConfig
+from raypatch.machine.cores import available_cores
 from raypatch.sweep.cost.placement import Placement
-from raypatch.sweep.executors.machine import check_machine, cores_here, place_here
+from raypatch.sweep.executors.machine import check_machine, place_here
 from raypatch.sweep.executors.tuner import RaypatchTrial, run_on_ray
 from raypatch.sweep.ray_setup import local_ray
 from raypatch.sweep.session import Session, Work
@@ -29,7 +30,7 @@ class RayExecutor:
 
     def run(self, work: Work) -> None:
         placement, execution = work.placement, self.session.execution
-        cpus = max(cores_here(), placement.slots * placement.cpus)
+        cpus = max(available_cores(), placement.slots * placement.cpus)
         gpus = execution.gpus if placement.gpu_share else 0
         with local_ray(cpus=cpus, gpus=gpus, dashboard=execution.dashboard) as storage:
             run_on_ray(self.session, work, storage, actor=self.actor)

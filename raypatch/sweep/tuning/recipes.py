@@ -11,12 +11,12 @@ from pydantic import TypeAdapter, ValidationError
 
 from raypatch.config import TrialConfig, field_facts
 from raypatch.factors import word_value
-from raypatch.files import write_atomically
-from raypatch.resolve import resolve_trials
 from raypatch.results import DamagedFileError, SweepPaths, SweepRecord, read_epochs, read_result
 from raypatch.search_settings import Search
 from raypatch.selection import select_best, selection_score
+from raypatch.storage.files import write_atomically
 from raypatch.study import Study, WhenRule
+from raypatch.study.resolve import resolve_trials
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from raypatch.config import TrialConfig
-from raypatch.files import hold_lock
 from raypatch.results import DamagedFileError, SweepPaths, SweepRecord, read_config, read_epochs, read_sweep
 from raypatch.search_settings import Search
+from raypatch.storage.files import hold_lock
 from raypatch.sweep.guard import record_pruned
 from raypatch.sweep.plan import finished_result
 from raypatch.sweep.session import Session

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from rich.console import Console
 
 from raypatch.config import TrialConfig
-from raypatch.runtime import in_notebook
+from raypatch.machine.runtime import in_notebook
 from raypatch.sweep.watch.display import LineDisplay, LiveDisplay
 from raypatch.sweep.watch.notebook import NotebookDisplay
 

@@ -10,7 +10,6 @@ from typing import Literal
 from rich.console import Console
 
 from raypatch.config import TrialConfig
-from raypatch.files import lock_holder
 from raypatch.results import (
     DamagedFileError,
     NewerSchemaError,
@@ -20,6 +19,7 @@ from raypatch.results import (
     read_result,
     read_sweep,
 )
+from raypatch.storage.files import lock_holder
 
 State = Literal["ok", "pruned", "failed", "running", "stopped", "waiting", "damaged"]
 _WORTH_SAYING: tuple[State, ...] = ("failed", "damaged", "running", "stopped", "waiting")

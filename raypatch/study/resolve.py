@@ -12,8 +12,8 @@ from raypatch.data.catalog import DatasetInfo, canonical_name
 from raypatch.data.source import describe
 from raypatch.factors import Factor, Level, factor_of_axis, factor_of_field
 from raypatch.methods import check_method
-from raypatch.own_files import OWN_FILE, own_file_id
 from raypatch.search_settings import Search, SearchedField, SearchSettings
+from raypatch.storage.own_files import OWN_FILE, own_file_id
 from raypatch.study import FACTS, Study, WhenRule, as_list, typed_value
 from raypatch.tasks import find_task, score_names
 

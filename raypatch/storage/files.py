@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from raypatch.owner_lock import hold_owner_file
+from raypatch.storage.owner_lock import hold_owner_file
 
 NO_FLOCK = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}
 """What file systems without flock answer: Lustre without -o flock, NFS without its lock service, some of FUSE."""

@@ -1,0 +1,1 @@
+"""What a machine offers: cores, folders that can be written, device, precision."""
