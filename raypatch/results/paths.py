@@ -107,7 +107,8 @@ class SweepPaths:
         return TrialPaths(self.trials / trial_id)
 
     def trial_folders(self) -> list[TrialPaths]:
-        """The trial folders that exist, sorted by name."""
+        """The trial folders that exist, sorted by name; hidden ones, as a notebook makes them, are none."""
         if not self.trials.is_dir():
             return []
-        return [TrialPaths(entry) for entry in sorted(self.trials.iterdir()) if entry.is_dir()]
+        entries = [entry for entry in sorted(self.trials.iterdir()) if not entry.name.startswith(".")]
+        return [TrialPaths(entry) for entry in entries if entry.is_dir()]
