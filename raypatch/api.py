@@ -36,18 +36,22 @@ def run(
     retry_failed: bool = False,
     **settings: Any,
 ) -> "Outcome":
-    """Run a study, or continue it: the same call again does what is left. Says how it goes and how it ended.
+    """Run a study, or continue it: the same call again does what is left.
 
-    study: the name of a shipped study, the path of a .yaml file, or its content. folder: the run folder; default
-    runs/ and the study's name, with datasets and recipe where these were changed. recipes: best.yaml of a search.
+    Says how it goes and how it ended.
+
+    study: the name of a shipped study, the path of a .yaml file, or its content. folder: the run
+    folder; default runs/ and the study's name, with datasets and recipe where these were changed.
+    recipes: best.yaml of a search.
     time_limit: seconds. retry_failed: run failed trials again.
 
-    settings: a field of a trial or an axis of the study, with one value or several, in place of what the study says
-    (`patch_size=[14, 7]`, `epochs=5`); `compare`, one factor or several; or how to run: `executor="local"`,
+    settings: a field of a trial or an axis of the study, with one value or
+    several, in place of what the study says (`patch_size=[14, 7]`, `epochs=5`);
+    `compare`, one factor or several; or how to run: `executor="local"`,
     `device="cpu"` and the other fields of RunOptions and ExecutorOptions.
 
-    An interrupt (Ctrl-C, or the square button of a notebook) stops after the running step: all files are whole, and
-    `Outcome.stopped` and `Outcome.resume_command` say why and how to continue.
+    An interrupt (Ctrl-C, or the square button of a notebook) stops after the running step: all
+    files are whole, and `Outcome.stopped` and `Outcome.resume_command` say why and how to continue.
 
     Raises ValueError for wrong input and LockedError for a folder in use, before anything starts.
     """
@@ -76,9 +80,14 @@ def run(
 
 
 def resume(
-    folder: str | Path, *, time_limit: float | None = None, retry_failed: bool = False, **changes: Any
+    folder: str | Path,
+    *,
+    time_limit: float | None = None,
+    retry_failed: bool = False,
+    **changes: Any,
 ) -> "Outcome":
-    """Continue the last run of a folder. changes: options to have otherwise than last time, such as device="cpu".
+    """Continue the last run of a folder. changes:
+    options to have otherwise than last time, such as device="cpu".
 
     Raises ValueError for wrong input and LockedError for a folder in use, before anything starts.
     """
@@ -94,10 +103,11 @@ def resume(
 
 
 def load(runs: Runs) -> "pd.DataFrame":
-    """Return one row per trial that is over: its fields, level, scores (0 to 1), cost and time; unfinished runs too.
+    """Return one row per trial that is over: its fields, level, scores (0 to 1), cost and time;
+    unfinished runs too.
 
-    runs: one run folder or several. Columns: `raypatch.analysis.columns.describe_columns`. Raises ValueError for a
-    folder that is no run folder.
+    runs: one run folder or several. Columns: `raypatch.analysis.columns.describe_columns`. Raises
+    ValueError for a folder that is no run folder.
     """
     from raypatch.analysis.load import load_trials
 
@@ -111,11 +121,12 @@ def report(
     formats: Sequence[str] = ("html", "md", "latex"),
     compare: Sequence[str] | str | None = None,
 ) -> "Written":
-    """Write the page, tables, statistics and plots of one run or several; return what was written and its text.
+    """Write the page, tables, statistics and plots of one run or several;
+    return what was written and its text.
 
-    out: a folder; default report/ in the first run. formats: some of html, md, latex. compare: the factors, instead of
-    those that the study named. Raises ValueError for a folder that is no run folder and for runs without any finished
-    trial.
+    out: a folder; default report/ in the first run. formats: some of html, md, latex. compare: the
+    factors, instead of those that the study named. Raises ValueError for a folder that is no run
+    folder and for runs without any finished trial.
     """
     from raypatch.analysis.report import write_report
 
@@ -124,7 +135,9 @@ def report(
 
 
 def tell(outcome: "Outcome") -> None:
-    """Print how a sweep ended and what to do next; failures and the command that continues go to stderr."""
+    """Print how a sweep ended and what to do next;
+    failures and the command that continues go to stderr.
+    """
     for trial_id, error in list(outcome.errors.items())[:10]:
         lines = error.strip().splitlines() or ["unknown"]
         print(f"failed: {trial_id}: {lines[-1]}", file=sys.stderr)
@@ -142,7 +155,8 @@ def tell(outcome: "Outcome") -> None:
 
 
 def change_study(study: Study, settings: Mapping[str, Any]) -> Study:
-    """Return the study with other values of fields or axes, and other factors if `compare` is among the settings.
+    """Return the study with other values of fields or axes,
+    and other factors if `compare` is among the settings.
 
     Raises ValueError for a name that is neither, with the near ones.
     """

@@ -1,4 +1,6 @@
-"""What decides a trial's result (TrialConfig, and with it the trial's identity) and what does not (RunOptions)."""
+"""What decides a trial's result (TrialConfig, and with it the trial's identity)
+and what does not (RunOptions).
+"""
 
 import difflib
 import hashlib
@@ -15,23 +17,29 @@ from raypatch.data.catalog import canonical_name
 from raypatch.storage.own_files import OWN_FILE, own_file_stem
 
 Role = Literal["block", "factor", "hyperparameter", "repeat"]
-"""What a field is in a study: the dataset is the block, the seed the repeat; factors are compared, hyperparameters
-tuned (though a study may compare one of those too)."""
+"""What a field is in a study: the dataset is the block, the seed the repeat;
+factors are compared, hyperparameters tuned (though a study may compare one of those too).
+"""
 
 Order = Literal["rising", "falling", "given"]
 """How the levels of a field are put in order: by their number, or as the study lists them."""
 
 
-METHOD_WORDS = {"finetune": "fine-tuning", "linear_probe": "linear probe", "knn": "nearest neighbours"}
+METHOD_WORDS = {
+    "finetune": "fine-tuning",
+    "linear_probe": "linear probe",
+    "knn": "nearest neighbours",
+}
 
 
 @dataclass(frozen=True)
 class FieldFacts:
     """What a field is and how its values are worded, for every table, plot and sentence.
 
-    label: the field in a sentence ("Which patch size?"). phrase: one of its levels in a sentence, {} being the value.
-    unit: of a number, empty for none. percent: a share, which is shown as a percentage. words: how a sentence says
-    a value whose name is no word.
+    label: the field in a sentence ("Which patch size?"). phrase: one of its levels in a sentence,
+    {} being the value.
+    unit: of a number, empty for none. percent: a share, which is shown as a percentage. words: how
+    a sentence says a value whose name is no word.
     """
 
     role: Role
@@ -46,8 +54,9 @@ class FieldFacts:
 class TrialConfig(BaseModel):
     """Everything that decides the result of one training. Frozen; unknown keys are refused.
 
-    Defaults are part of the schema: a field that is left at its default does not enter the trial's id, so a later
-    version may add fields without renaming old trials, but must never change a default.
+    Defaults are part of the schema: a field that is left at its default
+    does not enter the trial's id, so a later version may add fields
+    without renaming old trials, but must never change a default.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -59,23 +68,40 @@ class TrialConfig(BaseModel):
         28, ge=4, le=1024, description="Edge of the image or volume the model sees, pixels."
     )
     resize: Annotated[Literal["bilinear", "nearest", "pad"], FieldFacts("factor", "resizing")] = Field(
-        "bilinear", description="How a file of another size is brought to image_size; pad centres it on zeros."
+        "bilinear",
+        description="How a file of another size is brought to image_size; pad centres it on zeros.",
     )
     train_fraction: Annotated[
-        float, FieldFacts("factor", "share of the training images", "{} of the training images", "rising", percent=True)
-    ] = Field(1.0, gt=0, le=1, description="Share of the training images used, drawn per class with the seed.")
+        float,
+        FieldFacts(
+            "factor",
+            "share of the training images",
+            "{} of the training images",
+            "rising",
+            percent=True,
+        ),
+    ] = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="Share of the training images used, drawn per class with the seed.",
+    )
     model: Annotated[str, FieldFacts("factor", "model")] = Field(
         "vit_small_patch16_224",
         description="Name of a timm VisionTransformer, tag allowed, or module:NAME of an own family.",
     )
     weights: Annotated[str, FieldFacts("factor", "initial weights", "{} weights")] = Field(
-        "timm", description="timm (its hub), random, or file:STEM@DIGEST for a local .safetensors or .pth file."
+        "timm",
+        description="timm (its hub), random, or file:STEM@DIGEST for a local .safetensors or .pth file.",
     )
     patch_size: Annotated[int | None, FieldFacts("factor", "patch size", "patch size {}", "falling", "px")] = Field(
-        None, ge=1, description="Edge of a patch in pixels; must divide image_size. A Vision Transformer needs it."
+        None,
+        ge=1,
+        description="Edge of a patch in pixels; must divide image_size. A Vision Transformer needs it.",
     )
     inflation: Annotated[Literal["repeat", "centre"], FieldFacts("factor", "inflation", "inflation by {}")] = Field(
-        "repeat", description="3D only: a pretrained kernel repeated along depth / p, or on the central slice alone."
+        "repeat",
+        description="3D only: a pretrained kernel repeated along depth / p, or on the central slice alone.",
     )
     method: Annotated[str, FieldFacts("factor", "training method", words=METHOD_WORDS)] = Field(
         "finetune",
@@ -97,8 +123,12 @@ class TrialConfig(BaseModel):
         0.05, ge=0, description="Weight decay (decoupled in adamw)."
     )
     schedule: Annotated[
-        Literal["step", "cosine", "constant"], FieldFacts("hyperparameter", "schedule", "{} schedule")
-    ] = Field("step", description="Learning rate over the epochs: step multiplies by step_gamma every step_epochs.")
+        Literal["step", "cosine", "constant"],
+        FieldFacts("hyperparameter", "schedule", "{} schedule"),
+    ] = Field(
+        "step",
+        description="Learning rate over the epochs: step multiplies by step_gamma every step_epochs.",
+    )
     step_epochs: Annotated[int, FieldFacts("hyperparameter", "step length", "a step per {} epochs", "rising")] = Field(
         30, ge=1, description="Epochs between two steps of the step schedule."
     )
@@ -109,7 +139,8 @@ class TrialConfig(BaseModel):
         0, ge=0, description="Epochs over which the learning rate rises linearly to lr."
     )
     augmentation: Annotated[Literal["paper", "none"], FieldFacts("factor", "augmentation", "{} augmentation")] = Field(
-        "paper", description="paper: crop, flip, rotation and colour in 2D, cube symmetries in 3D; or none."
+        "paper",
+        description="paper: crop, flip, rotation and colour in 2D, cube symmetries in 3D; or none.",
     )
     precision: Annotated[Literal["auto", "bfloat16", "float32"], FieldFacts("factor", "precision")] = Field(
         "auto", description="auto: bfloat16 autocast where the hardware has it, float32 elsewhere."
@@ -123,7 +154,8 @@ class TrialConfig(BaseModel):
         0, ge=0, lt=2**31, description="Seed of initialisation, order, augmentation and subset."
     )
     task: Annotated[str | None, FieldFacts("factor", "task")] = Field(
-        None, description="What is learned: by default what the dataset's labels say; or module:NAME of an own task."
+        None,
+        description="What is learned: by default what the dataset's labels say; or module:NAME of an own task.",
     )
 
     @field_validator("dataset")
@@ -161,11 +193,15 @@ class TrialConfig(BaseModel):
         return self.selection.removeprefix("val_")
 
     def canonical_json(self) -> str:
-        """The fields that differ from their defaults, sorted, as JSON: what the trial's identity hangs on."""
+        """The fields that differ from their defaults, sorted, as JSON:
+        what the trial's identity hangs on.
+        """
         return json.dumps(self.model_dump(exclude_defaults=True), sort_keys=True, separators=(",", ":"))
 
     def trial_id(self) -> str:
-        """A readable name and a hash of the canonical JSON, the same on every machine: `dermamnist-p4-s0-1a2b3c4d`."""
+        """A readable name and a hash of the canonical JSON, the same on every machine:
+        `dermamnist-p4-s0-1a2b3c4d`.
+        """
         digest = hashlib.sha256(self.canonical_json().encode()).hexdigest()[:8]
         patch = [] if self.patch_size is None else [f"p{self.patch_size}"]
         return "-".join([self.dataset_label, *patch, f"s{self.seed}", digest])
@@ -179,10 +215,12 @@ class RunOptions(BaseModel):
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
     data_dir: Path | None = Field(None, description="Folder of the .npz files; default $MEDMNIST_ROOT or ~/.medmnist.")
     files: dict[str, Path] = Field(
-        default_factory=dict, description="Where the own files that configs name by content (file:STEM@DIGEST) lie."
+        default_factory=dict,
+        description="Where the own files that configs name by content (file:STEM@DIGEST) lie.",
     )
     micro_batch: int | Literal["auto"] = Field(
-        "auto", description="Images per forward pass; the optimizer step still sees batch_size images."
+        "auto",
+        description="Images per forward pass; the optimizer step still sees batch_size images.",
     )
     threads: int | None = Field(None, ge=1, description="CPU threads of one trial; default all cores.")
 
@@ -213,7 +251,10 @@ def fields_of_role(role: Role) -> frozenset[str]:
 
 
 def make_config(values: Mapping[str, Any]) -> TrialConfig:
-    """Return the TrialConfig of `values`. Raises ValueError in one line, with near names for a wrong field."""
+    """Return the TrialConfig of `values`.
+
+    Raises ValueError in one line, with near names for a wrong field.
+    """
     try:
         return TrialConfig.model_validate(values)
     except ValidationError as error:
@@ -228,7 +269,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def explain_validation(error: ValidationError, model: type[BaseModel]) -> str:
-    """One line for a ValidationError of `model`: field, rule, value of each problem; near names for a wrong field."""
+    """One line for a ValidationError of `model`: field, rule, value of each problem;
+    near names for a wrong field.
+    """
     lines = []
     for problem in error.errors(include_url=False):
         place = ".".join(map(str, problem["loc"]))

@@ -10,7 +10,9 @@ from raypatch.storage.own_files import own_file_stem
 
 
 class Level(BaseModel):
-    """One value of a factor. name: as tables and plots show it, unique in its factor. fields: what it sets."""
+    """One value of a factor. name: as tables and plots show it, unique in its factor.
+    fields: what it sets.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -25,7 +27,8 @@ class Level(BaseModel):
 class Factor(BaseModel):
     """What is compared.
 
-    name: a field of TrialConfig, or a grid axis of named levels. levels: in the order in which they are shown.
+    name: a field of TrialConfig, or a grid axis of named levels.
+    levels: in the order in which they are shown.
     baseline: the name of the level that the others are measured against.
     """
 
@@ -72,14 +75,19 @@ class Factor(BaseModel):
         return facts.phrase.format(facts.words.get(name, name))
 
     def level_of(self, config: TrialConfig) -> str | None:
-        """Return the name of the level that a trial has: of several that fit the one that sets most; None for none."""
+        """Return the name of the level that a trial has:
+        of several that fit the one that sets most; None for none.
+        """
         fitting = [level for level in self.levels if level.holds(config)]
         if not fitting:
             return None
         return max(fitting, key=lambda level: len(level.fields)).name
 
     def parse(self, text: str) -> str:
-        """Return the name of the level that a user means by `text`. Raises ValueError with the levels there are."""
+        """Return the name of the level that a user means by `text`.
+
+        Raises ValueError with the levels there are.
+        """
         for name in self.names:
             if text.strip().lower() in (name.lower(), self.phrase(name).lower()):
                 return name
@@ -94,13 +102,17 @@ def field_label(name: str) -> str:
 
 
 def ask_which(labels: Sequence[str]) -> str:
-    """Return the question about these factors, given as in a sentence: Which patch size, and which model?"""
+    """Return the question about these factors, given as in a sentence:
+    Which patch size, and which model?
+    """
     text = ", and ".join(f"which {label}" for label in labels)
     return f"{text[:1].upper()}{text[1:]}?"
 
 
 def field_heading(name: str) -> str:
-    """Return how a field, or a grid axis of named levels, is headed above a column or along an axis, with its unit."""
+    """Return how a field, or a grid axis of named levels,
+    is headed above a column or along an axis, with its unit.
+    """
     label = field_label(name)
     unit = field_facts(name).unit if name in TrialConfig.model_fields else ""
     shown = label[:1].upper() + label[1:]
@@ -108,7 +120,9 @@ def field_heading(name: str) -> str:
 
 
 def ask_search(searched: Sequence[str], compared: Sequence[str]) -> str:
-    """Return the question of a search, from names of fields or axes: Which learning rate for each patch size?"""
+    """Return the question of a search, from names of fields or axes:
+    Which learning rate for each patch size?
+    """
     *first, last = [field_label(name) for name in searched]
     text = f"{', '.join(first)} and {last}" if first else last
     apart = [field_label(name) for name in compared if name not in searched]
@@ -132,7 +146,8 @@ def word_value(field: str, value: Any) -> str:
 def factor_of_field(name: str, values: Iterable[Any], baseline: Any = None) -> Factor:
     """Return the factor of a field of TrialConfig that has these values.
 
-    The levels come in the field's natural order, else as given; the baseline is the first unless one is given.
+    The levels come in the field's natural order, else as given; the
+    baseline is the first unless one is given.
     """
     distinct = list(dict.fromkeys(values))
     order = field_facts(name).order
@@ -158,7 +173,8 @@ def factor_of_axis(name: str, levels: Mapping[str, Mapping[str, Any]], baseline:
 
 
 def widen(factor: Factor, configs: Sequence[TrialConfig]) -> Factor:
-    """Return the factor with the further values that trials have: those of earlier commands in the same run folder.
+    """Return the factor with the further values that trials have:
+    those of earlier commands in the same run folder.
 
     A factor whose levels are named knows no others and stays as it is.
     """

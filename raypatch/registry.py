@@ -17,9 +17,10 @@ ADDRESS = re.compile(r"(?P<module>[A-Za-z_][\w.]*):(?P<name>[A-Za-z_]\w*)")
 class Registry(Generic[Member]):
     """The members of one seam.
 
-    kind: what one is called in messages (task, method). protocol: the class that says what each must have. group: the
-    entry points by which installed packages add members. shipped: name -> module:NAME, loaded when it is asked for.
-    A member is an instance, or a class that is made without arguments.
+    kind: what one is called in messages (task, method). protocol: the class that says what each
+    must have. group: the entry points by which installed packages add members. shipped: name ->
+    module:NAME, loaded when it is asked for. A member is an instance, or a class that is made
+    without arguments.
     """
 
     def __init__(self, kind: str, protocol: type, *, group: str, shipped: Mapping[str, str]) -> None:
@@ -32,8 +33,8 @@ class Registry(Generic[Member]):
     def find(self, name: str) -> Member:
         """Return the member called `name`: shipped, module:NAME, or of an installed package.
 
-        Raises ValueError with near names for an unknown one, for a module that cannot be imported, and for a member
-        that lacks a part of the protocol, which is named.
+        Raises ValueError with near names for an unknown one, for a module that cannot be imported,
+        and for a member that lacks a part of the protocol, which is named.
         """
         if name not in self._found:
             self._found[name] = self._load(name)
@@ -72,7 +73,10 @@ class Registry(Generic[Member]):
 
 
 def load_address(address: str, *, what: str) -> Any:
-    """Return the object that `module:NAME` names. Raises ValueError when there is none, saying of `what`."""
+    """Return the object that `module:NAME` names.
+
+    Raises ValueError when there is none, saying of `what`.
+    """
     module_name, _, name = address.partition(":")
     try:
         module = importlib.import_module(module_name)

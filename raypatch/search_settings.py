@@ -21,7 +21,9 @@ NEVER_SEARCHED = {
 
 
 class SearchedField(BaseModel):
-    """Where the values of one field are drawn from, exactly one of five: `{loguniform: [1.0e-6, 1.0e-3]}`."""
+    """Where the values of one field are drawn from, exactly one of five:
+    `{loguniform: [1.0e-6, 1.0e-3]}`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True)
 
@@ -30,7 +32,8 @@ class SearchedField(BaseModel):
     integer: tuple[int, int] | None = Field(None, alias="int", description="Low and high, both included.")
     choice: tuple[bool | int | float | str, ...] | None = Field(None, description="The values, without order.")
     levels: dict[str, dict[str, Any]] | None = Field(
-        None, description="Named levels, each a set of fields; the field's own name is that of the axis."
+        None,
+        description="Named levels, each a set of fields; the field's own name is that of the axis.",
     )
 
     @model_validator(mode="after")
@@ -65,7 +68,9 @@ class SearchedField(BaseModel):
         return ends
 
     def fields(self, name: str, value: Any) -> dict[str, Any]:
-        """Return the fields of a trial that the drawn `value` sets; name: of this field in the search."""
+        """Return the fields of a trial that the drawn `value` sets; name:
+        of this field in the search.
+        """
         return self.levels[value] if self.levels is not None else {name: value}
 
     def drawn(self, name: str, config: TrialConfig) -> Any:
@@ -103,7 +108,9 @@ def _holds(fields: dict[str, Any], config: TrialConfig) -> bool:
 
 
 class SearchSettings(BaseModel):
-    """How each group, one dataset at one level of each factor, is searched, by the score that `selection` names."""
+    """How each group, one dataset at one level of each factor, is searched,
+    by the score that `selection` names.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -139,7 +146,9 @@ class SearchSettings(BaseModel):
         return self
 
     def rungs(self, epochs: int) -> tuple[int, ...]:
-        """Epochs at which a trial of so many may be stopped, and its last one: grace_epochs x reduction^k, epochs."""
+        """Epochs at which a trial of so many may be stopped, and its last one:
+        grace_epochs x reduction^k, epochs.
+        """
         powers = (self.grace_epochs * self.reduction**k for k in itertools.count())
         return (*itertools.takewhile(lambda rung: rung < epochs, powers), epochs)
 
@@ -147,7 +156,8 @@ class SearchSettings(BaseModel):
 class Search(BaseModel):
     """A search as sweep.json keeps it.
 
-    groups: a trial for each, in which only the searched fields are still open (they hold one end of their range).
+    groups: a trial for each, in which only the searched fields are
+    still open (they hold one end of their range).
     names: of the groups, for people; schema 1 had none and all its groups were of a patch size.
     """
 
@@ -180,7 +190,9 @@ class Search(BaseModel):
 
     @property
     def extremes(self) -> tuple[TrialConfig, ...]:
-        """Trials that show whether all can run: in each group, each end or choice of each searched field."""
+        """Trials that show whether all can run: in each group,
+        each end or choice of each searched field.
+        """
         found = []
         for group in self.groups:
             for name, searched in self.settings.fields.items():
@@ -192,7 +204,9 @@ class Search(BaseModel):
         return {name: searched.drawn(name, config) for name, searched in self.settings.fields.items()}
 
     def group_of(self, config: TrialConfig) -> int | None:
-        """Index of the group that could have drawn `config`: equal but for searched fields, and these in range."""
+        """Index of the group that could have drawn `config`:
+        equal but for searched fields, and these in range.
+        """
         if any(value is None for value in self.drawn_values(config).values()):
             return None
         free = set(self.searched_fields)

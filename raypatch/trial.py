@@ -40,9 +40,9 @@ def train_trial(
 ) -> TrialResult:
     """Run one trial, from its checkpoint if there is one, and write everything of its folder.
 
-    on_epoch: called with each epoch's row once its checkpoint is on disk. should_stop: asked before every step.
-    The caller holds the folder's lock. Raises Interrupted when asked to stop, TrialError when training diverged,
-    ValueError for wrong input.
+    on_epoch: called with each epoch's row once its checkpoint is on disk. should_stop: asked before
+    every step. The caller holds the folder's lock. Raises Interrupted when asked to stop,
+    TrialError when training diverged, ValueError for wrong input.
     """
     method = find_method(config.method)
     trial = prepare_trial(config, paths, options, on_epoch, should_stop)
@@ -58,7 +58,10 @@ def prepare_trial(
     on_epoch: Callable[[EpochRow], object] = bool,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Trial:
-    """Build a trial's model and load the images that it may see while it trains. Raises ValueError for wrong input."""
+    """Build a trial's model and load the images that it may see while it trains.
+
+    Raises ValueError for wrong input.
+    """
     if options.threads:
         torch.set_num_threads(options.threads)
     info = describe(config.dataset, data_dir=options.data_dir, files=options.files)

@@ -22,7 +22,9 @@ _HEADER_READERS: dict[tuple[int, int], Callable[..., tuple[tuple[int, ...], bool
 
 
 class DataError(ValueError):
-    """A dataset is missing, damaged or not in the layout that raypatch reads; the message says the way out."""
+    """A dataset is missing, damaged or not in the layout that raypatch reads;
+    the message says the way out.
+    """
 
 
 class Archive:
@@ -44,7 +46,10 @@ class Archive:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._zip.close()
 
@@ -60,7 +65,10 @@ class Archive:
         return [name.removesuffix(".npy") for name in self._zip.namelist() if name.endswith(".npy")]
 
     def header(self, key: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
-        """Shape and dtype of an array, without its data. Objects are refused: they would have to be unpickled."""
+        """Shape and dtype of an array, without its data.
+
+        Objects are refused: they would have to be unpickled.
+        """
         shape, _, dtype = self._header(key)
         return shape, dtype
 
@@ -80,7 +88,10 @@ class Archive:
                 way_out = "convert it with numpy.array(values.tolist())"
             raise self.error(key, f"is an array of objects, which raypatch never loads; {way_out}")
         if self._zip.getinfo(f"{key}.npy").file_size != expected:
-            raise self.error(key, f"does not hold the {shape} values that it announces; save or copy the file again")
+            raise self.error(
+                key,
+                f"does not hold the {shape} values that it announces; save or copy the file again",
+            )
         return shape, by_columns, dtype
 
     def array(self, key: str) -> NDArray[Any]:

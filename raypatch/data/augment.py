@@ -1,9 +1,10 @@
-"""Augmentation of whole batches on their device, and the other steps from stored uint8 to the model's input.
+"""Augmentation of whole batches on their device,
+and the other steps from stored uint8 to the model's input.
 
-Random numbers are drawn on the CPU for a whole epoch (`draw_parameters`), a fixed number per image, and only then used
-(`augment`). So a seed fixes what happens to each image, whatever the device and however the batch is divided.
-Nothing in `to_float`, `resize_images`, `augment` and `normalize` waits for the device or depends on values: all of it
-can be captured in a CUDA graph.
+Random numbers are drawn on the CPU for a whole epoch (`draw_parameters`), a fixed number per image,
+and only then used (`augment`). So a seed fixes what happens to each image, whatever the device and
+however the batch is divided. Nothing in `to_float`, `resize_images`, `augment` and `normalize`
+waits for the device or depends on values: all of it can be captured in a CUDA graph.
 """
 
 import itertools
@@ -28,7 +29,9 @@ _RESIZE_CHUNK = 2**24  # pixels turned to float at once when a whole split is re
 
 
 def channels_first(images: NDArray[np.uint8], *, dimensions: int) -> Tensor:
-    """Turn stored images (N, H, W), (N, H, W, 3) or (N, D, H, W) into a uint8 tensor (N, C, *spatial)."""
+    """Turn stored images (N, H, W), (N, H, W, 3) or (N, D, H, W)
+    into a uint8 tensor (N, C, *spatial).
+    """
     tensor = torch.from_numpy(images)
     return tensor.unsqueeze(1) if images.ndim == dimensions + 1 else tensor.movedim(-1, 1).contiguous()
 
@@ -39,7 +42,8 @@ def to_float(images: Tensor) -> Tensor:
 
 
 def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Return (images - mean) / std per channel as (B, 3, *spatial); one grey channel is repeated to three.
+    """Return (images - mean) / std per channel as (B, 3, *spatial);
+    one grey channel is repeated to three.
 
     images: (B, C, *spatial) with C 1 or 3. mean, std: (3,), on the same device.
     """
@@ -50,8 +54,9 @@ def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 def resize_images(images: Tensor, size: int, mode: Literal["bilinear", "nearest", "pad"]) -> Tensor:
     """Bring (N, C, *spatial) to edge `size`; uint8 stays uint8 (rounded), float stays float.
 
-    bilinear: trilinear for volumes, each axis low-pass filtered where it shrinks. nearest: the pixel under the centre
-    of the new one. pad: centred on zeros. Raises ValueError when an image is too large to be padded.
+    bilinear: trilinear for volumes, each axis low-pass filtered where it shrinks. nearest: the
+    pixel under the centre of the new one. pad: centred on zeros. Raises ValueError when an image is
+    too large to be padded.
     """
     spatial = images.shape[2:]
     if all(edge == size for edge in spatial):
@@ -85,16 +90,19 @@ def _resample(images: Tensor, size: int, mode: str) -> Tensor:
 
 
 def draw_parameters(count: int, shape: Sequence[int], generator: torch.Generator, *, mirror_safe: bool) -> Tensor:
-    """Draw what happens to each of `count` images of spatial shape (H, W) or (D, H, W), square or cubic.
+    """Draw what happens to each of `count` images of spatial shape (H, W)
+    or (D, H, W), square or cubic.
 
-    Returns a CPU tensor with one row per image, to be indexed and moved like the images. 2D: float32 (count, 10) of
-    top, left, height, width of the crop (pixels), flip (-1 or 1), counter-clockwise angle (degrees), and factor and
-    share of the mean of two colour steps (`_colour_steps`). 3D: int64 (count, 4), see `_draw_symmetries`.
+    Returns a CPU tensor with one row per image, to be indexed and moved like the images. 2D:
+    float32 (count, 10) of top, left, height, width of the crop (pixels), flip (-1 or 1),
+    counter-clockwise angle (degrees), and factor and share of the mean of two colour steps
+    (`_colour_steps`). 3D: int64 (count, 4), see `_draw_symmetries`.
 
-    The 2D recipe is the published code's of the patch-size study (arXiv 2602.18614): crop of .8 to 1 of the area and
-    ratio 3/4 to 4/3, drawn as torchvision's RandomResizedCrop does, horizontal flip with probability .5, rotation by
-    up to 15 degrees, brightness and contrast factors .8 to 1.2 in random order. Its 3D recipe flips and turns in one
-    plane; we take all symmetries of the cube. Where `mirror_safe` is False, nothing is mirrored.
+    The 2D recipe is the published code's of the patch-size study (arXiv 2602.18614): crop of .8 to
+    1 of the area and ratio 3/4 to 4/3, drawn as torchvision's RandomResizedCrop does, horizontal
+    flip with probability .5, rotation by up to 15 degrees, brightness and contrast factors .8 to
+    1.2 in random order. Its 3D recipe flips and turns in one plane; we take all symmetries of the
+    cube. Where `mirror_safe` is False, nothing is mirrored.
     """
     if len(shape) == 3:
         return _draw_symmetries(count, shape[0], generator, mirror_safe=mirror_safe)
@@ -115,10 +123,12 @@ def draw_parameters(count: int, shape: Sequence[int], generator: torch.Generator
 
 
 def augment(images: Tensor, parameters: Tensor) -> Tensor:
-    """Apply drawn parameters: (B, C, *spatial), uint8 or float 0..1, to float32 (B, C, *spatial) in 0..1.
+    """Apply drawn parameters: (B, C, *spatial), uint8 or float 0..1,
+    to float32 (B, C, *spatial) in 0..1.
 
-    In 2D each operation equals torchvision's (crop and rotation bilinear, outside of the image zero), but crop, flip
-    and rotation are sampled in one interpolation where a chain of operations would blur twice.
+    In 2D each operation equals torchvision's (crop and rotation bilinear,
+    outside of the image zero), but crop, flip and rotation are sampled in
+    one interpolation where a chain of operations would blur twice.
     """
     if images.ndim == 5:
         return to_float(_apply_symmetries(images, parameters))
@@ -130,7 +140,9 @@ def _between(draw: Tensor, limits: tuple[float, float]) -> Tensor:
 
 
 def _draw_crops(area_draws: Tensor, ratio_draws: Tensor, edge: int) -> tuple[Tensor, Tensor]:
-    """Heights and widths of the first of the attempts that fits into the image, or the whole image if none does."""
+    """Heights and widths of the first of the attempts that fits into the image,
+    or the whole image if none does.
+    """
     area = _between(area_draws, _CROP_AREA) * edge**2
     ratio = _between(ratio_draws, (math.log(_CROP_RATIO[0]), math.log(_CROP_RATIO[1]))).exp()
     width, height = (area * ratio).sqrt().round(), (area / ratio).sqrt().round()
@@ -145,7 +157,9 @@ def _draw_crops(area_draws: Tensor, ratio_draws: Tensor, edge: int) -> tuple[Ten
 
 
 def _colour_steps(brightness: Tensor, contrast: Tensor, *, contrast_first: Tensor) -> tuple[Tensor, ...]:
-    """Two steps `clamp(factor * image + share * mean)`: brightness has share 0, contrast has share 1 - factor."""
+    """Two steps `clamp(factor * image + share * mean)`:
+    brightness has share 0, contrast has share 1 - factor.
+    """
     none = torch.zeros_like(brightness)
     return (
         torch.where(contrast_first, contrast, brightness),
@@ -158,7 +172,8 @@ def _colour_steps(brightness: Tensor, contrast: Tensor, *, contrast_first: Tenso
 def _draw_symmetries(count: int, edge: int, generator: torch.Generator, *, mirror_safe: bool) -> Tensor:
     """Draw from the 48 symmetries of the cube, or from the 24 of them that are rotations.
 
-    Returns int64 (count, 4): where a voxel comes from in the flattened volume is steps . (i, j, k) + offset.
+    Returns int64 (count, 4): where a voxel comes from in the
+    flattened volume is steps . (i, j, k) + offset.
     """
     rotations, mirrors = _cube_symmetries()
     symmetries = torch.tensor([*rotations, *mirrors] if mirror_safe else rotations)

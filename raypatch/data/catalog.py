@@ -1,7 +1,7 @@
 """The datasets by name: aliases, task, shape, classes and whether a mirror image keeps its label.
 
-The facts of the 18 MedMNIST v2 sets stand in `medmnist.json`, taken from `medmnist.INFO` 3.0.2 (a test
-compares the two), so that the core runs where the medmnist package is not installed.
+The facts of the 18 MedMNIST v2 sets stand in `medmnist.json`, taken from `medmnist.INFO` 3.0.2 (a
+test compares the two), so that the core runs where the medmnist package is not installed.
 """
 
 import difflib
@@ -76,7 +76,11 @@ def catalog() -> dict[str, DatasetInfo]:
                 licence=entry["licence"],
                 md5=md5,
             )
-    for name, channels, dimensions in (("phantom2d", 1, 2), ("phantom2d_rgb", 3, 2), ("phantom3d", 1, 3)):
+    for name, channels, dimensions in (
+        ("phantom2d", 1, 2),
+        ("phantom2d_rgb", 3, 2),
+        ("phantom3d", 1, 3),
+    ):
         known[name] = DatasetInfo(
             name=name,
             task="multiclass",
@@ -120,5 +124,8 @@ def canonical_name(name: str) -> str:
 
 
 def dataset_info(name: str) -> DatasetInfo:
-    """Return the facts of the dataset called `name` (any alias). Raises ValueError for an unknown name."""
+    """Return the facts of the dataset called `name` (any alias).
+
+    Raises ValueError for an unknown name.
+    """
     return catalog()[canonical_name(name)]

@@ -1,4 +1,6 @@
-"""The rules of MedMNIST's layout for images, labels and class names, and the way out for arrays that break them."""
+"""The rules of MedMNIST's layout for images, labels and class names,
+and the way out for arrays that break them.
+"""
 
 import unicodedata
 from collections import Counter
@@ -15,11 +17,14 @@ _UNPRINTABLE = {"Cc", "Cs", "Cn", "Zl", "Zp"}
 
 
 def check_images(archive: Archive, key: str) -> tuple[int, ...]:
-    """Return the shape of an array of images: (N, H, W), (N, H, W, 3) or (N, D, H, W), square or cubic, uint8."""
+    """Return the shape of an array of images: (N, H, W), (N, H, W, 3) or (N, D, H, W),
+    square or cubic, uint8.
+    """
     shape, dtype = archive.header(key)
     if dtype != np.uint8:
         raise archive.error(
-            key, f"is {dtype} but must be uint8, 0 to 255; {_explain_conversion(archive.array(key), dtype)}"
+            key,
+            f"is {dtype} but must be uint8, 0 to 255; {_explain_conversion(archive.array(key), dtype)}",
         )
     if len(shape) not in (3, 4) or shape[-1] == 1:
         raise archive.error(key, f"has shape {shape}; {_explain_layout(shape)}")
@@ -31,7 +36,8 @@ def check_images(archive: Archive, key: str) -> tuple[int, ...]:
         if explanation := _explain_channels(shape):
             raise archive.error(key, f"has shape {shape}; {explanation}")
         raise archive.error(
-            key, f"has images of {' x '.join(map(str, edges))}; all edges must be equal: pad or resize them"
+            key,
+            f"has images of {' x '.join(map(str, edges))}; all edges must be equal: pad or resize them",
         )
     return shape
 
@@ -43,7 +49,9 @@ def _explain_layout(shape: tuple[int, ...]) -> str:
 
 
 def _explain_channels(shape: tuple[int, ...]) -> str | None:
-    """The way out where an axis is one of channels, in the wrong place or of a wrong number; None where none is."""
+    """The way out where an axis is one of channels, in the wrong place or of a wrong number;
+    None where none is.
+    """
     colour_volumes = "colour volumes are not supported: turn them to grey, (N, D, H, W)"
     if len(shape) == 5:
         if shape[-1] == 1:
@@ -111,7 +119,8 @@ def read_task(archive: Archive, labels: dict[Split, NDArray[np.int64]]) -> tuple
     for split in SPLITS:
         if labels[split].shape[1:] != train.shape[1:]:
             raise archive.error(
-                f"{split}_labels", f"has shape {labels[split].shape} where train_labels has {train.shape}"
+                f"{split}_labels",
+                f"has shape {labels[split].shape} where train_labels has {train.shape}",
             )
     said = _read_said_task(archive)
     if train.ndim == 2:
@@ -160,7 +169,10 @@ def _count_classes(archive: Archive, labels: dict[Split, NDArray[np.int64]]) -> 
         raise archive.error("train_labels", f"holds only class {present[0]}; at least two classes are needed")
     if len(present) < count:
         absent = int((present != np.arange(len(present))).argmax())
-        raise archive.error("train_labels", f"skips class {absent}; number the classes 0 to K-1 and have each in train")
+        raise archive.error(
+            "train_labels",
+            f"skips class {absent}; number the classes 0 to K-1 and have each in train",
+        )
     for split in SPLITS[1:]:
         if labels[split].max() >= count:
             raise archive.error(
@@ -172,7 +184,10 @@ def _count_classes(archive: Archive, labels: dict[Split, NDArray[np.int64]]) -> 
 
 
 def read_class_names(archive: Archive, count: int) -> tuple[str, ...]:
-    """Names in label order: from `class_names`, else the class numbers. Each is printable and stands for one class."""
+    """Names in label order: from `class_names`, else the class numbers.
+
+    Each is printable and stands for one class.
+    """
     if "class_names" not in archive:
         return tuple(str(number) for number in range(count))
     shape, dtype = archive.header("class_names")
@@ -194,7 +209,9 @@ def read_class_names(archive: Archive, count: int) -> tuple[str, ...]:
 
 
 def read_mirror_safe(archive: Archive) -> bool:
-    """Whether the file says that a mirror image keeps its label; nothing in the images tells, so the default is no."""
+    """Whether the file says that a mirror image keeps its label;
+    nothing in the images tells, so the default is no.
+    """
     if "mirror_safe" not in archive:
         return False
     shape, dtype = archive.header("mirror_safe")

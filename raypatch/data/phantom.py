@@ -1,7 +1,9 @@
-"""Made images that show a patch-size effect within minutes: not medical, and no benchmark of anything.
+"""Made images that show a patch-size effect within minutes:
+not medical, and no benchmark of anything.
 
-One blob on a noisy ground. Its size can be seen in large patches; its grain (none, or specks of a few pixels) asks for
-small ones, for it has no fixed place or sign. Size and grain together are the class.
+One blob on a noisy ground. Its size can be seen in large patches; its
+grain (none, or specks of a few pixels) asks for small ones, for it
+has no fixed place or sign. Size and grain together are the class.
 """
 
 import numpy as np
@@ -17,9 +19,11 @@ _NOISE = 0.05  # standard deviation
 
 
 def make_split(info: DatasetInfo, split: Split) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Make one split of a phantom: images (N, H, W), (N, H, W, 3) or (N, D, H, W) and labels (N,), classes in turn.
+    """Make one split of a phantom: images (N, H, W), (N, H, W, 3) or (N, D, H, W)
+    and labels (N,), classes in turn.
 
-    The same name and split give the same bytes everywhere: PCG64, and only arithmetic that IEEE 754 rounds exactly.
+    The same name and split give the same bytes everywhere: PCG64, and
+    only arithmetic that IEEE 754 rounds exactly.
     """
     number = SPLITS.index(split)
     generator = np.random.Generator(np.random.PCG64([*info.name.encode(), number]))

@@ -1,4 +1,6 @@
-"""Where a dataset comes from: found on disk, downloaded once, checked, loaded; made images need no file."""
+"""Where a dataset comes from: found on disk, downloaded once, checked, loaded;
+made images need no file.
+"""
 
 import functools
 import hashlib
@@ -25,7 +27,8 @@ from raypatch.storage.own_files import OWN_FILE, locate_own_file
 class Images:
     """One split.
 
-    images: (N, H, W), (N, H, W, 3) or (N, D, H, W) uint8. labels: (N,) class numbers or (N, L) of 0 and 1, int64.
+    images: (N, H, W), (N, H, W, 3) or (N, D, H, W) uint8. labels:
+    (N,) class numbers or (N, L) of 0 and 1, int64.
     """
 
     images: NDArray[np.uint8]
@@ -33,17 +36,20 @@ class Images:
 
 
 def data_folder(data_dir: Path | None = None) -> Path:
-    """The folder of the .npz files: the argument, else $MEDMNIST_ROOT, else the medmnist package's ~/.medmnist."""
+    """The folder of the .npz files: the argument, else $MEDMNIST_ROOT,
+    else the medmnist package's ~/.medmnist.
+    """
     if data_dir is None and "MEDMNIST_ROOT" not in os.environ:
         return home() / ".medmnist"
     return (data_dir or Path(os.environ["MEDMNIST_ROOT"] or "~/.medmnist")).expanduser()
 
 
 def locate(dataset: str, *, data_dir: Path | None = None, files: Mapping[str, Path] | None = None) -> Path:
-    """Return the file of a dataset: by canonical name in the data folder, or by file:STEM@DIGEST in `files`.
+    """Return the file of a dataset: by canonical name in the data folder,
+    or by file:STEM@DIGEST in `files`.
 
-    A name stands for the official bytes and an id for the digest's, so both are checked, once per process and file.
-    Raises DataError when the file is absent or another one.
+    A name stands for the official bytes and an id for the digest's, so both are checked, once per
+    process and file. Raises DataError when the file is absent or another one.
     """
     if OWN_FILE.fullmatch(dataset):
         try:
@@ -67,7 +73,8 @@ def locate(dataset: str, *, data_dir: Path | None = None, files: Mapping[str, Pa
 
 
 def describe(dataset: str, *, data_dir: Path | None = None, files: Mapping[str, Path] | None = None) -> DatasetInfo:
-    """Return the facts of a dataset: from the catalog for a name (no file needed), inspected for an own file.
+    """Return the facts of a dataset: from the catalog for a name (no file needed),
+    inspected for an own file.
 
     Raises DataError for an own file that is absent, changed or not in MedMNIST's layout.
     """
@@ -77,11 +84,16 @@ def describe(dataset: str, *, data_dir: Path | None = None, files: Mapping[str, 
 
 
 def load_split(
-    dataset: str, split: Split, *, data_dir: Path | None = None, files: Mapping[str, Path] | None = None
+    dataset: str,
+    split: Split,
+    *,
+    data_dir: Path | None = None,
+    files: Mapping[str, Path] | None = None,
 ) -> Images:
     """Load one split into memory; only reads, so the data folder may be read-only.
 
-    Raises DataError when the file is absent, damaged, or not the one that the name or id stands for.
+    Raises DataError when the file is absent, damaged, or not the one
+    that the name or id stands for.
     """
     info = describe(dataset, data_dir=data_dir, files=files)
     if info.made_up:
@@ -90,7 +102,8 @@ def load_split(
 
 
 def verify(name: str, *, data_dir: Path | None = None) -> Path:
-    """Check the official file of `name`: MD5, then shape, classes and counts against the catalog; return its path.
+    """Check the official file of `name`: MD5, then shape,
+    classes and counts against the catalog; return its path.
 
     Raises DataError for any difference.
     """
@@ -106,10 +119,11 @@ def verify(name: str, *, data_dir: Path | None = None) -> Path:
 
 
 def fetch(name: str, *, data_dir: Path | None = None, progress: bool = True) -> Path:
-    """Return the official file of `name`, downloaded from where the medmnist package says if it is not there yet.
+    """Return the official file of `name`, downloaded from where the
+    medmnist package says if it is not there yet.
 
-    Safe when several processes ask at once: one downloads, the others wait. The file appears whole and with the right
-    MD5 or not at all. A different file of that name is never overwritten.
+    Safe when several processes ask at once: one downloads, the others wait. The file appears whole
+    and with the right MD5 or not at all. A different file of that name is never overwritten.
     progress: show a bar on stderr. Raises DataError with the way out when it cannot be had.
     """
     info = dataset_info(name)
@@ -121,7 +135,12 @@ def fetch(name: str, *, data_dir: Path | None = None, progress: bool = True) -> 
         with hold_lock(path.with_name(f".{path.name}.lock"), wait=True):
             if not path.exists():
                 _download(info, path, progress=progress)
-    except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
+    except (
+        urllib.error.URLError,
+        http.client.HTTPException,
+        ConnectionError,
+        TimeoutError,
+    ) as error:
         reason = getattr(error, "reason", None) or error
         raise DataError(
             f"cannot download {info.name} ({reason}); `raypatch data fetch {info.name}` tries again."
@@ -138,8 +157,8 @@ def fetch(name: str, *, data_dir: Path | None = None, progress: bool = True) -> 
 def stratified_subset(labels: NDArray[np.int64], fraction: float, seed: int) -> NDArray[np.int64]:
     """Return sorted positions of a random share of the images.
 
-    labels (N,): the share is taken of each class, at least one image each; labels (N, L): of all images.
-    For one seed a smaller share lies within a larger one.
+    labels (N,): the share is taken of each class, at least one image each; labels (N, L): of all
+    images. For one seed a smaller share lies within a larger one.
     """
     generator = np.random.Generator(np.random.PCG64(seed))
     everything = np.arange(len(labels))
@@ -175,10 +194,11 @@ def _of_state(compute: Callable[[Path], str], path: Path, _size: int, _mtime_ns:
 
 
 def _download(info: DatasetInfo, path: Path, *, progress: bool) -> None:
-    """Download into a folder beside `path`, check the MD5, then move into place; call it while holding the lock.
+    """Download into a folder beside `path`, check the MD5, then move into place;
+    call it while holding the lock.
 
-    The medmnist class itself is not used for it: it then reads the whole training split into memory (13 GB for
-    pathmnist_224) and turns every failure, Ctrl-C included, into one RuntimeError.
+    The medmnist class itself is not used for it: it then reads the whole training split into memory
+    (13 GB for pathmnist_224) and turns every failure, Ctrl-C included, into one RuntimeError.
     """
     try:
         import medmnist

@@ -1,4 +1,6 @@
-"""What notebooks, jobs and homes leave in the environment, kept from breaking a command and its processes."""
+"""What notebooks, jobs and homes leave in the environment,
+kept from breaking a command and its processes.
+"""
 
 import contextlib
 import logging
@@ -30,7 +32,9 @@ def prepare_environment() -> None:
 
 @contextlib.contextmanager
 def changed_environment(changes: Mapping[str, str]) -> Iterator[None]:
-    """Set variables for the time of starting processes, which keep them; afterwards all is as before."""
+    """Set variables for the time of starting processes, which keep them;
+    afterwards all is as before.
+    """
     before = {name: os.environ.get(name) for name in changes}
     os.environ.update(changes)
     try:
@@ -50,12 +54,16 @@ def import_path() -> str:
 
 
 def home() -> Path:
-    """The user's home, or a path that cannot be written to where there is none, as in some containers."""
+    """The user's home, or a path that cannot be written to where there is none,
+    as in some containers.
+    """
     return Path(os.path.expanduser("~"))  # noqa: PTH111  Path.home() raises RuntimeError there
 
 
 def is_writable(folder: Path) -> bool:
-    """Whether files can be made in `folder`, or in the nearest folder above that exists: tried, not guessed."""
+    """Whether files can be made in `folder`, or in the nearest folder above that exists:
+    tried, not guessed.
+    """
     existing = folder
     while not existing.exists() and existing != existing.parent:
         existing = existing.parent

@@ -1,4 +1,6 @@
-"""The model of a trial, of any family: constructed, started from pretrained or random weights, or only checked."""
+"""The model of a trial, of any family: constructed,
+started from pretrained or random weights, or only checked.
+"""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,7 +25,8 @@ MODEL_FIELDS = (*ARCHITECTURE_FIELDS, "weights", "inflation")
 class BuiltModel:
     """A model and the normalisation that its weights expect.
 
-    model: normalised floats (B, 3, *spatial) -> logits (B, outputs). mean, std: per channel, of pixels from 0 to 1.
+    model: normalised floats (B, 3, *spatial) -> logits (B, outputs). mean, std: per channel, of
+    pixels from 0 to 1.
     """
 
     model: nn.Module
@@ -32,7 +35,9 @@ class BuiltModel:
 
 
 def architecture_key(config: TrialConfig) -> tuple[object, ...]:
-    """What tells the shapes of two trials' models apart, on data of the same dimensions and classes."""
+    """What tells the shapes of two trials' models apart,
+    on data of the same dimensions and classes.
+    """
     return tuple(getattr(config, field) for field in ARCHITECTURE_FIELDS)
 
 
@@ -44,11 +49,12 @@ def model_key(config: TrialConfig) -> tuple[object, ...]:
 def build_model(config: TrialConfig, *, dimensions: int, outputs: int, files: Mapping[str, Path]) -> BuiltModel:
     """Build the model of a trial on the CPU, all of it trainable.
 
-    Pretrained weights are brought to size by the family, and the head is drawn anew from the seed, the same for every
-    size. Random weights are the family's initialisation. The global random state stays as it was. files: where the own
-    files that configs name lie.
+    Pretrained weights are brought to size by the family, and the head is drawn anew from the seed,
+    the same for every size. Random weights are the family's initialisation. The global random state
+    stays as it was. files: where the own files that configs name lie.
 
-    Raises ValueError for an unknown or unfit model and for weights that cannot be had or do not fit.
+    Raises ValueError for an unknown or unfit model and for weights
+    that cannot be had or do not fit.
     """
     family = find_family(config.model)
     if config.weights == "random":
@@ -67,7 +73,8 @@ def build_model(config: TrialConfig, *, dimensions: int, outputs: int, files: Ma
 
 
 def check_model(config: TrialConfig, *, dimensions: int, outputs: int, files: Mapping[str, Path]) -> None:
-    """See that `build_model` will succeed: an own file by its header alone, hub weights by having them downloaded.
+    """See that `build_model` will succeed: an own file by its header alone,
+    hub weights by having them downloaded.
 
     Raises ValueError as build_model does.
     """
@@ -78,7 +85,8 @@ def check_model(config: TrialConfig, *, dimensions: int, outputs: int, files: Ma
 
 
 def construct(config: TrialConfig, *, dimensions: int, outputs: int) -> nn.Module:
-    """Construct the model of a trial with random weights on torch's default device; on `meta` it takes no memory.
+    """Construct the model of a trial with random weights on torch's default device;
+    on `meta` it takes no memory.
 
     Raises ValueError for an unknown model, and for fields that it needs and lacks or cannot take.
     """

@@ -10,7 +10,10 @@ WAY_OUT = "give a local file with --weights FILE, or train from scratch with --w
 
 
 def fetch_hub_state(name: str) -> None:
-    """Download the weights of timm's model `name` where they are not yet here. Raises ValueError."""
+    """Download the weights of timm's model `name` where they are not yet here.
+
+    Raises ValueError.
+    """
     if not _cached_hub_file(_hub_source(name)):
         read_hub_state(name)
 
@@ -34,7 +37,9 @@ def _cached_hub_file(source: PretrainedCfg) -> str | None:
 
 
 def read_hub_state(name: str) -> dict[str, Tensor]:
-    """Read timm's weights at native size by timm itself, which knows how to convert each of their formats."""
+    """Read timm's weights at native size by timm itself,
+    which knows how to convert each of their formats.
+    """
     source = _hub_source(name)
     cached = _cached_hub_file(source)
     if not cached and source.hf_hub_id:
@@ -48,7 +53,9 @@ def read_hub_state(name: str) -> dict[str, Tensor]:
 
 
 def _require_hub(repository: str) -> None:
-    """Ask the hub once: its own client tries a dozen times over most of a minute before it says there is no network."""
+    """Ask the hub once: its own client tries a dozen times over most of a minute before it says
+    there is no network.
+    """
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
     from huggingface_hub.errors import HfHubHTTPError
 

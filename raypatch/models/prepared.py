@@ -1,4 +1,6 @@
-"""A model ready to be used: on its device, with the normalisation and the precision that belong to it."""
+"""A model ready to be used: on its device,
+with the normalisation and the precision that belong to it.
+"""
 
 import math
 from dataclasses import dataclass
@@ -22,8 +24,8 @@ PIXELS_PER_BATCH = 2**22
 def evaluation_batch(tokens: int | None, pixels: int) -> int:
     """Images of so many tokens and pixels in one evaluation batch: enough to fill a device.
 
-    tokens: None for a model without. It follows from their size alone, so the same images give the same bits every
-    time.
+    tokens: None for a model without. It follows from their size alone, so the same images give the
+    same bits every time.
     """
     by_pixels = PIXELS_PER_BATCH // pixels
     by_tokens = by_pixels if tokens is None else TOKENS_PER_BATCH // (tokens + 1)
@@ -48,12 +50,16 @@ class PreparedModel:
         return self.model.get_submodule(self.family.head_name(self.model))
 
     def normalize(self, images: torch.Tensor) -> torch.Tensor:
-        """Bring floats from 0 to 1 (B, 1 or 3, *spatial) to what the weights expect: (B, 3, *spatial)."""
+        """Bring floats from 0 to 1 (B, 1 or 3, *spatial)
+        to what the weights expect: (B, 3, *spatial).
+        """
         return normalize(images, self.mean, self.std)
 
     @torch.inference_mode()
     def logits(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits (N, outputs) float32 on the device of uint8 images (N, C, *spatial), batch by batch."""
+        """Logits (N, outputs) float32 on the device of uint8 images
+        (N, C, *spatial), batch by batch.
+        """
         self.model.eval()
         logits = []
         for batch in images.split(evaluation_batch(self.facts.tokens, math.prod(images.shape[2:]))):
@@ -65,7 +71,10 @@ class PreparedModel:
 
 
 def prepare_model(config: TrialConfig, info: DatasetInfo, options: RunOptions) -> PreparedModel:
-    """Build a trial's model on its device, with the initial weights. Raises ValueError for wrong input."""
+    """Build a trial's model on its device, with the initial weights.
+
+    Raises ValueError for wrong input.
+    """
     device = resolve_device(options.device)
     outputs = count_outputs(config, info)
     facts = model_facts(config, dimensions=info.dimensions, outputs=outputs)
@@ -74,7 +83,11 @@ def prepare_model(config: TrialConfig, info: DatasetInfo, options: RunOptions) -
 
 
 def place_model(
-    config: TrialConfig, built: BuiltModel, facts: ModelFacts, device: torch.device, precision: Precision
+    config: TrialConfig,
+    built: BuiltModel,
+    facts: ModelFacts,
+    device: torch.device,
+    precision: Precision,
 ) -> PreparedModel:
     """Bring a built model to a device."""
     return PreparedModel(

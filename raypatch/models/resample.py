@@ -1,4 +1,6 @@
-"""Patch embeddings at any patch size: pretrained kernels and positions resampled, images widened to volumes."""
+"""Patch embeddings at any patch size: pretrained kernels and positions resampled,
+images widened to volumes.
+"""
 
 import math
 from typing import Literal
@@ -9,10 +11,12 @@ from torch import Tensor, nn
 
 
 def resample_kernel(kernel: Tensor, size: int) -> Tensor:
-    """Resample a patch kernel (D, C, h, w) to (D, C, size, size) by the pseudo-inverse of the patch's own resize.
+    """Resample a patch kernel (D, C, h, w) to (D, C, size, size)
+    by the pseudo-inverse of the patch's own resize.
 
-    The result gives an enlarged patch the embedding of the original, exactly; of a shrunken patch the least-squares
-    best (FlexiViT, Beyer et al. 2023, section 3.4). The resize is bicubic with antialiasing, as in timm. It is
+    The result gives an enlarged patch the embedding of the original, exactly;
+    of a shrunken patch the least-squares best (FlexiViT, Beyer et al. 2023,
+    section 3.4). The resize is bicubic with antialiasing, as in timm. It is
     separable, so the pseudo-inverse is taken per axis, in float64 on the CPU.
     """
     height, width = kernel.shape[-2:]
@@ -24,17 +28,21 @@ def resample_kernel(kernel: Tensor, size: int) -> Tensor:
 
 
 def _resize_matrix(old: int, new: int) -> Tensor:
-    """The (new, old) float64 matrix that resizes a line of `old` pixels to `new`: the resized unit vectors."""
+    """The (new, old) float64 matrix that resizes a line of `old` pixels to `new`:
+    the resized unit vectors.
+    """
     unit = torch.eye(old, dtype=torch.float64)[None, None]  # (1, 1, old, old): row i is unit vector i
     resized = F.interpolate(unit, size=(old, new), mode="bicubic", antialias=True, align_corners=False)
     return resized[0, 0].T
 
 
 def inflate_kernel(kernel: Tensor, inflation: Literal["repeat", "centre"] = "repeat") -> Tensor:
-    """Widen a kernel (D, C, p, p) to cubes (D, C, p, p, p); a volume constant along depth keeps its embedding.
+    """Widen a kernel (D, C, p, p) to cubes (D, C, p, p, p);
+    a volume constant along depth keeps its embedding.
 
-    repeat: the kernel in every slice, divided by p (I3D, Carreira & Zisserman 2017, section 2.4). centre: the
-    kernel on the central slice p // 2, zeros elsewhere (ViViT, Arnab et al. 2021, section 3.4).
+    repeat: the kernel in every slice, divided by p (I3D, Carreira &
+    Zisserman 2017, section 2.4). centre: the kernel on the central slice
+    p // 2, zeros elsewhere (ViViT, Arnab et al. 2021, section 3.4).
     """
     depth = kernel.shape[-1]
     if inflation == "repeat":
@@ -45,10 +53,12 @@ def inflate_kernel(kernel: Tensor, inflation: Literal["repeat", "centre"] = "rep
 
 
 def resample_positions(positions: Tensor, grid: tuple[int, ...], *, prefix: int) -> Tensor:
-    """Resample learned positions (1, prefix + g * g, D) to (1, prefix + prod(grid), D), depth slowest in 3D.
+    """Resample learned positions (1, prefix + g * g, D) to (1, prefix + prod(grid), D),
+    depth slowest in 3D.
 
-    In plane bicubic with antialiasing, as in timm; along depth, which the pretrained model does not know, repeated.
-    The first `prefix` positions (class token, registers) are kept. Raises ValueError when the rest is no square.
+    In plane bicubic with antialiasing, as in timm; along depth, which the pretrained model does not
+    know, repeated. The first `prefix` positions (class token, registers) are kept. Raises
+    ValueError when the rest is no square.
     """
     count = positions.shape[1] - prefix
     edge = math.isqrt(max(count, 0))
@@ -63,11 +73,13 @@ def resample_positions(positions: Tensor, grid: tuple[int, ...], *, prefix: int)
 
 
 class VolumeEmbed(nn.Module):
-    """Embed the cubes of a volume: (B, C, D, H, W) -> (B, N, width), depth slowest; each edge divisible by patch_size.
+    """Embed the cubes of a volume: (B, C, D, H, W) -> (B, N, width), depth slowest;
+    each edge divisible by patch_size.
 
-    The weight has the layout of a convolution, (width, C, p, p, p), and its customary initialisation; the product is
-    one matrix multiplication over the cubes, since convolutions over volumes are slow for large strides: with a batch
-    of 8 at 28 voxels, forward and backward on one core, 10 instead of 26 ms at p=14 and 65 instead of 206 ms at p=28.
+    The weight has the layout of a convolution, (width, C, p, p, p), and its customary
+    initialisation; the product is one matrix multiplication over the cubes, since convolutions over
+    volumes are slow for large strides: with a batch of 8 at 28 voxels, forward and backward on one
+    core, 10 instead of 26 ms at p=14 and 65 instead of 206 ms at p=28.
     """
 
     def __init__(self, channels: int, width: int, patch_size: int, *, bias: bool, norm: nn.Module) -> None:
@@ -82,7 +94,9 @@ class VolumeEmbed(nn.Module):
 
 
 def cut_cubes(volume: Tensor, edge: int) -> Tensor:
-    """Cut a volume (B, C, D, H, W) into cubes (B, N, C * edge^3), depth slowest; every side divisible by `edge`."""
+    """Cut a volume (B, C, D, H, W) into cubes (B, N, C * edge^3), depth slowest;
+    every side divisible by `edge`.
+    """
     batch, channels, *sides = volume.shape
     split = [part for side in sides for part in (side // edge, edge)]
     cubes = volume.reshape(batch, channels, *split)  # (B, C, d, p, h, p, w, p)

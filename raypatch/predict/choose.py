@@ -33,7 +33,9 @@ class FinishedTrial:
 
 @dataclass(frozen=True)
 class FinishedTrials:
-    """The trials of a run that ran through, and what the run compares; levels: by trial id, of each factor."""
+    """The trials of a run that ran through, and what the run compares; levels:
+    by trial id, of each factor.
+    """
 
     trials: tuple[FinishedTrial, ...]
     factors: tuple[Factor, ...]
@@ -58,7 +60,9 @@ def find_trials(folder: Path) -> FinishedTrials:
 
 
 def _with_levels(sweep: SweepPaths, trials: Sequence[FinishedTrial]) -> FinishedTrials:
-    """The trials with the levels that the sweep's record gives them; those of earlier commands by their fields."""
+    """The trials with the levels that the sweep's record gives them;
+    those of earlier commands by their fields.
+    """
     configs = [trial.config for trial in trials]
     factors: tuple[Factor, ...] = ()
     recorded: dict[str, tuple[str, ...]] = {}
@@ -79,9 +83,9 @@ def _with_levels(sweep: SweepPaths, trials: Sequence[FinishedTrial]) -> Finished
 def choose_members(found: FinishedTrials, dataset: str | None, levels: Sequence[str] | None) -> list[FinishedTrial]:
     """The best trial of each level, or of all, by validation.
 
-    dataset: a name, or of an own file the name it has in the trials, file:STEM@CONTENT, or its stem alone. levels: as a
-    user writes them, FACTOR=LEVEL where the run compares several factors. Raises ValueError where a trial is missing,
-    or several files or selections are in question.
+    dataset: a name, or of an own file the name it has in the trials, file:STEM@CONTENT, or its stem
+    alone. levels: as a user writes them, FACTOR=LEVEL where the run compares several factors.
+    Raises ValueError where a trial is missing, or several files or selections are in question.
     """
     wanted = _choose_dataset(found.trials, dataset)
     of_dataset = [trial for trial in found.trials if trial.config.dataset == wanted]
@@ -113,7 +117,9 @@ def _choose_dataset(trials: Sequence[FinishedTrial], dataset: str | None) -> str
 
 
 def _parse_level(factors: Sequence[Factor], text: str) -> tuple[Factor, str]:
-    """The factor and its level that a user means: LEVEL, or FACTOR=LEVEL. Raises ValueError with those there are."""
+    """The factor and its level that a user means: LEVEL, or FACTOR=LEVEL.
+    Raises ValueError with those there are.
+    """
     name, separator, level = text.partition("=")
     named = [factor for factor in factors if separator and name.strip() in (factor.name, factor.label)]
     if named:

@@ -18,9 +18,10 @@ from raypatch.tasks import find_task
 def export_trial(folder: Path, trial_id: str, out: Path) -> Path:
     """Write a trial's model as model.safetensors and config.json into the folder `out`.
 
-    2D: `timm.create_model("local-dir:OUT", pretrained=True)` loads a model of timm's. 3D and own models:
-    `raypatch.predict.load_exported(OUT)`, which takes all. config.json holds architecture, sizes, classes and the
-    normalisation (mean, std of 0..1). Raises ValueError when there is no such finished trial.
+    2D: `timm.create_model("local-dir:OUT", pretrained=True)` loads a model of timm's. 3D and own
+    models: `raypatch.predict.load_exported(OUT)`, which takes all. config.json holds architecture,
+    sizes, classes and the normalisation (mean, std of 0..1). Raises ValueError when there is no
+    such finished trial.
     """
     trials = {trial.result.trial_id: trial for trial in find_trials(folder).trials}
     if trial_id not in trials:
@@ -56,12 +57,19 @@ def _describe(member: FinishedTrial) -> dict[str, object]:
             "label_names": list(facts.classes),
             **for_timm.layers,
         },
-        "raypatch": {"dimensions": facts.dimensions, "task": facts.task, "trial": json.loads(config.canonical_json())},
+        "raypatch": {
+            "dimensions": facts.dimensions,
+            "task": facts.task,
+            "trial": json.loads(config.canonical_json()),
+        },
     }
 
 
 def load_exported(folder: Path) -> nn.Module:
-    """Load what export_trial wrote, 2D or 3D, in evaluation mode. Raises ValueError when it cannot be read."""
+    """Load what export_trial wrote, 2D or 3D, in evaluation mode.
+
+    Raises ValueError when it cannot be read.
+    """
     from raypatch.models.weights import read_weights_file
 
     try:

@@ -67,7 +67,9 @@ class SweepPaths:
 
     @property
     def studies(self) -> Path:
-        """Of a search: Optuna's view of it, for optuna-dashboard, made anew from the trial folders at every start."""
+        """Of a search: Optuna's view of it, for optuna-dashboard,
+        made anew from the trial folders at every start.
+        """
         return self.folder / "optuna.journal"
 
     @property

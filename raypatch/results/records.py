@@ -1,6 +1,9 @@
-"""The disk schema: what each file of a run folder holds. Nothing is pickled: JSON, JSON lines, NPZ, safetensors.
+"""The disk schema: what each file of a run folder holds.
 
-Schema 2 keeps scores as a map and stores what the study compares; schema 1, of patch-size studies alone, is read too.
+Nothing is pickled: JSON, JSON lines, NPZ, safetensors.
+
+Schema 2 keeps scores as a map and stores what the study compares; schema 1, of patch-size studies
+alone, is read too.
 """
 
 import math
@@ -28,7 +31,9 @@ StoredScores = dict[str, Number]
 
 
 class DamagedFileError(ValueError):
-    """A result file is truncated, altered or of a newer schema; the message names it and the way out."""
+    """A result file is truncated, altered or of a newer schema;
+    the message names it and the way out.
+    """
 
 
 class NewerSchemaError(DamagedFileError):
@@ -42,9 +47,9 @@ class _Record(BaseModel):
 class EpochRow(_Record):
     """One line of epochs.jsonl. There is no test score here: a search cannot see the test set.
 
-    val: scores on validation. lr: of the epoch's last step. seconds: training and validation. images_per_second:
-    training only. peak_memory_bytes: most so far, on the device; on a CPU of the process. 0 in files of earlier
-    versions.
+    val: scores on validation. lr: of the epoch's last step. seconds: training and validation.
+    images_per_second: training only. peak_memory_bytes: most so far, on the device; on a CPU of the
+    process. 0 in files of earlier versions.
     """
 
     epoch: int
@@ -66,13 +71,17 @@ class EpochRow(_Record):
         return rest | {"val": scores}
 
     def flat(self) -> dict[str, float]:
-        """All numbers under one name each, scores as val_loss, val_auc: for charts, trackers and data frames."""
+        """All numbers under one name each, scores as val_loss, val_auc:
+        for charts, trackers and data frames.
+        """
         numbers = self.model_dump(exclude={"val"})
         return numbers | {f"val_{name}": score for name, score in self.val.items()}
 
 
 class DatasetFacts(_Record):
-    """What the analysis needs of the dataset: its kind, class names and images in train (as used), val, test."""
+    """What the analysis needs of the dataset: its kind,
+    class names and images in train (as used), val, test.
+    """
 
     task: str
     dimensions: Literal[2, 3]
@@ -97,7 +106,8 @@ class TrialResult(_Record):
     """result.json, written last: its presence means the trial is over.
 
     epochs: completed. best_epoch: counted from 1. train_seconds: all epochs, validation included.
-    images_per_second: training, median over epochs. peak_memory_bytes: of the device, of the process on a CPU.
+    images_per_second: training, median over epochs.
+    peak_memory_bytes: of the device, of the process on a CPU.
     precision: the one that was used. error: traceback of a failed trial.
     """
 
@@ -145,11 +155,14 @@ class Expectation(_Record):
 class SweepRecord(BaseModel):
     """sweep.json: the trials of the last command in this folder, and where it came from.
 
-    study: its name. command: as typed, program name first. options, executor: fields of RunOptions and
-    ExecutorOptions, so that `raypatch resume` runs as the command did; options.files says where own data and weights
-    lay. search: of a search, whose trials are those drawn so far, in order; each is added before it starts.
-    factors: what is compared, in the order of the study. levels: by trial id its level of each factor.
-    metric: the score that the answer is about, None for the task's own. expect: what publications state.
+    study: its name. command: as typed, program name first. options, executor: fields of RunOptions
+    and ExecutorOptions, so that `raypatch resume` runs as the command did; options.files says where
+    own data and weights lay. search: of a search, whose trials are those drawn so far, in order;
+    each is added before it starts.
+    factors: what is compared, in the order of the study. levels: by
+    trial id its level of each factor.
+    metric: the score that the answer is about, None for the task's
+    own. expect: what publications state.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

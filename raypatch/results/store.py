@@ -1,4 +1,6 @@
-"""Writers and readers of a run folder's files; a reader says which file is damaged and what to do about it."""
+"""Writers and readers of a run folder's files;
+a reader says which file is damaged and what to do about it.
+"""
 
 import io
 import json
@@ -25,7 +27,9 @@ from raypatch.storage.files import write_atomically
 
 
 def append_epoch(path: Path, row: EpochRow) -> None:
-    """Append one line to epochs.jsonl, on disk at the return: a checkpoint must never be ahead of it."""
+    """Append one line to epochs.jsonl, on disk at the return:
+    a checkpoint must never be ahead of it.
+    """
     with path.open("a", encoding="utf-8") as stream:
         stream.write(row.model_dump_json() + "\n")
         stream.flush()
@@ -33,7 +37,9 @@ def append_epoch(path: Path, row: EpochRow) -> None:
 
 
 def read_epochs(path: Path) -> list[EpochRow]:
-    """Read epochs.jsonl; a half last line, as a kill leaves it, ends the list. No file gives no rows.
+    """Read epochs.jsonl; a half last line, as a kill leaves it, ends the list.
+
+    No file gives no rows.
 
     Raises DamagedFileError when a line before the last cannot be read.
     """
@@ -90,7 +96,9 @@ def read_result(path: Path) -> TrialResult | None:
 
 
 def write_config(path: Path, config: TrialConfig) -> None:
-    """Write config.json: every field, defaults too, for people; the id hangs on the canonical form alone."""
+    """Write config.json: every field, defaults too, for people;
+    the id hangs on the canonical form alone.
+    """
     write_json(path, config)
 
 
@@ -125,7 +133,10 @@ def write_predictions(path: Path, splits: Mapping[Split, Predictions]) -> None:
 
 
 def read_predictions(path: Path, split: Split) -> Predictions:
-    """Read one split of predictions.npz. Raises DamagedFileError when it is missing, truncated or inconsistent."""
+    """Read one split of predictions.npz.
+
+    Raises DamagedFileError when it is missing, truncated or inconsistent.
+    """
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
             found = Predictions(stored[f"{split}_index"], stored[f"{split}_label"], stored[f"{split}_probability"])

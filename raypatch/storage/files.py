@@ -11,13 +11,16 @@ from pathlib import Path
 from raypatch.storage.owner_lock import hold_owner_file
 
 NO_FLOCK = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}
-"""What file systems without flock answer: Lustre without -o flock, NFS without its lock service, some of FUSE."""
+"""What file systems without flock answer: Lustre without -o flock,
+NFS without its lock service, some of FUSE.
+"""
 
 
 def write_atomically(path: Path, content: bytes | memoryview) -> None:
     """Write `content` aside, sync it and put it in place of `path` in one step.
 
-    A reader sees the old file or the new one; on any error the old one stays and nothing is left behind.
+    A reader sees the old file or the new one; on any error the old
+    one stays and nothing is left behind.
     """
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -32,7 +35,9 @@ def write_atomically(path: Path, content: bytes | memoryview) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the aside files that a killed writer left in `folder`; call it only while holding the folder's lock."""
+    """Remove the aside files that a killed writer left in `folder`;
+    call it only while holding the folder's lock.
+    """
     for aside in folder.glob(".*.tmp"):
         aside.unlink(missing_ok=True)
 
@@ -43,10 +48,12 @@ class LockedError(RuntimeError):
 
 @contextlib.contextmanager
 def hold_lock(path: Path, *, wait: bool = False) -> Iterator[None]:
-    """Hold the lock file at `path`; it says who holds it and is removed at the end. The kernel frees it on any death.
+    """Hold the lock file at `path`; it says who holds it and is removed at the end.
 
-    Where the file system has no such locks, a file made by its holder alone stands in (see owner_lock).
-    Raises LockedError when another process holds it and `wait` is False.
+    The kernel frees it on any death.
+
+    Where the file system has no such locks, a file made by its holder alone stands in (see
+    owner_lock). Raises LockedError when another process holds it and `wait` is False.
     """
     with contextlib.ExitStack() as stack:
         try:
@@ -66,7 +73,10 @@ def hold_lock(path: Path, *, wait: bool = False) -> Iterator[None]:
 
 
 def _lock_by_kernel(path: Path, *, wait: bool) -> int:
-    """Open the file at `path` under the kernel's lock and return its descriptor. Raises LockedError and OSError."""
+    """Open the file at `path` under the kernel's lock and return its descriptor.
+
+    Raises LockedError and OSError.
+    """
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
@@ -94,7 +104,9 @@ def _hold_without_flock(path: Path, *, wait: bool) -> Iterator[None]:
 
 
 def lock_holder(path: Path) -> str | None:
-    """Who holds the lock at `path`, without touching it; None when nobody does or the holder on this machine died."""
+    """Who holds the lock at `path`, without touching it;
+    None when nobody does or the holder on this machine died.
+    """
     try:
         holder = path.read_text("utf-8")
     except OSError:

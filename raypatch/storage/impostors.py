@@ -7,9 +7,11 @@ MAC_FORK = b"\x00\x05\x16\x07"
 
 
 def explain_impostor(path: Path) -> str | None:
-    """Say what stands in the place of the file that was wanted, and the way out; None when nothing is known of it.
+    """Say what stands in the place of the file that was wanted, and the way out;
+    None when nothing is known of it.
 
-    Knows pointers of git-lfs, web pages (of a failed download), the hidden `._` files of a Mac, and empty files.
+    Knows pointers of git-lfs, web pages (of a failed download), the
+    hidden `._` files of a Mac, and empty files.
     """
     try:
         size = path.stat().st_size

@@ -1,4 +1,6 @@
-"""A lock for file systems without flock: a file that only its holder could make, and keeps young while it lives."""
+"""A lock for file systems without flock: a file that only its holder could make,
+and keeps young while it lives.
+"""
 
 import contextlib
 import functools
@@ -21,10 +23,11 @@ POLL_SECONDS = 0.5
 
 @contextlib.contextmanager
 def hold_owner_file(path: Path, *, wait: bool) -> Iterator[str | None]:
-    """Hold the lock that the file at `path` stands for; gives None, or who holds it when `wait` is False.
+    """Hold the lock that the file at `path` stands for;
+    gives None, or who holds it when `wait` is False.
 
-    A holder of this machine is alive while its process is; one elsewhere while its file stays young, by the file
-    system's own clock.
+    A holder of this machine is alive while its process is; one elsewhere while its file stays
+    young, by the file system's own clock.
     """
     _tell_once()
     claim = "\n".join([_describe_process(os.getpid()), secrets.token_hex(8)])
@@ -56,7 +59,10 @@ def _tell_once() -> None:
 
 
 def _try_to_claim(path: Path, claim: str) -> str | None:
-    """Make the file; return None when it is ours, else who has it. A dead holder's file is moved out of the way."""
+    """Make the file; return None when it is ours, else who has it.
+
+    A dead holder's file is moved out of the way.
+    """
     for _ in range(3):
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
@@ -99,7 +105,9 @@ def _is_alive(path: Path, claim: str) -> bool:
 
 
 def _age(path: Path) -> float:
-    """Seconds since the file was last touched, by the clock of its file system: machines' clocks differ."""
+    """Seconds since the file was last touched, by the clock of its file system:
+    machines' clocks differ.
+    """
     probe = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     try:
         probe.touch()
@@ -111,7 +119,9 @@ def _age(path: Path) -> float:
 
 
 def _describe_process(process: int) -> str:
-    """`process N on HOST started T in NAMESPACE`: no other process is described by it, not even by a reused number."""
+    """`process N on HOST started T in NAMESPACE`:
+    no other process is described by it, not even by a reused number.
+    """
     try:
         started = Path("/proc", str(process), "stat").read_text("utf-8").rpartition(")")[2].split()[19]
     except (OSError, IndexError):

@@ -21,8 +21,9 @@ from raypatch.study.study import Study
 def default_run_name(study: Study, original: Study) -> str:
     """Return the study's name with what was changed from the original: `grid-dermamnist-epochs1`.
 
-    Up to three datasets are named and the hyperparameters, so that a try-out does not stay in the folder of the real
-    run. Other levels or seeds belong to the same run. A search is named by its datasets alone.
+    Up to three datasets are named and the hyperparameters, so that a
+    try-out does not stay in the folder of the real run. Other levels or
+    seeds belong to the same run. A search is named by its datasets alone.
     """
     parts = [study.name]
     datasets = _dataset_names(study)
@@ -56,7 +57,8 @@ def shipped_studies() -> dict[str, Path]:
 
 
 def load_study(source: str | Path | Mapping[str, Any] | Study) -> Study:
-    """Return a shipped study by name, any by the path of its file, or one given as a mapping or made already.
+    """Return a shipped study by name, any by the path of its file,
+    or one given as a mapping or made already.
 
     Raises ValueError with the near names or the wrong line.
     """
@@ -104,7 +106,10 @@ def _check_study(content: Any, place: str) -> Study:
 
 
 def parse_setting(text: str) -> tuple[str, list[Any]]:
-    """Read one `--set field=value`; a list or a comma makes a grid axis. Raises ValueError for another form."""
+    """Read one `--set field=value`; a list or a comma makes a grid axis.
+
+    Raises ValueError for another form.
+    """
     field, separator, value = text.partition("=")
     if not separator or not field.strip() or not value.strip():
         raise ValueError(f"--set {text!r} must be field=value, such as epochs=5 or lr=1e-4,1e-3")

@@ -1,4 +1,6 @@
-"""A study resolved: its explicit trials, the level that each has of every factor, the own files that they name."""
+"""A study resolved: its explicit trials, the level that each has of every factor,
+the own files that they name.
+"""
 
 import difflib
 import itertools
@@ -26,8 +28,8 @@ _SUFFIXES = {"dataset": (".npz",), "weights": (".safetensors", ".pth", ".pt", ".
 class StudyTrials:
     """What a study comes to.
 
-    trials: without repeats. factors: what is compared. levels: by trial id its level of each factor. files: where own
-    files lie, by their content's name.
+    trials: without repeats. factors: what is compared. levels: by trial id its level of each
+    factor. files: where own files lie, by their content's name.
     """
 
     trials: tuple[TrialConfig, ...]
@@ -38,7 +40,9 @@ class StudyTrials:
 
 @dataclass(frozen=True)
 class StudySearch:
-    """What a study with a search comes to: its groups, the factors that tell these apart, own files."""
+    """What a study with a search comes to: its groups,
+    the factors that tell these apart, own files.
+    """
 
     search: Search
     factors: tuple[Factor, ...]
@@ -124,7 +128,10 @@ class _Resolver:
                 yield config, names
 
     def factor(self, name: str, configs: Sequence[TrialConfig]) -> Factor:
-        """Return the factor `name` of these trials. Raises ValueError for a baseline that is no level."""
+        """Return the factor `name` of these trials.
+
+        Raises ValueError for a baseline that is no level.
+        """
         axis = self.study.grid.get(name)
         baseline = self.study.baseline.get(name)
         if isinstance(axis, dict):
@@ -245,7 +252,9 @@ def _levels_of(config: TrialConfig, factors: Sequence[Factor], named: Mapping[st
 
 
 def _with_values(study: Study, settings: SearchSettings, values: Mapping[str, Sequence[Any]]) -> Study:
-    """The study with searched fields at these values; a searched set of named levels is an axis of these again."""
+    """The study with searched fields at these values;
+    a searched set of named levels is an axis of these again.
+    """
     lists: dict[str, Sequence[Any]] = {}
     grid = dict(study.grid)
     for name, given in values.items():
@@ -259,7 +268,9 @@ def _with_values(study: Study, settings: SearchSettings, values: Mapping[str, Se
 
 
 def _canonical_choice(settings: SearchSettings, name: str, trials: Sequence[TrialConfig]) -> SearchSettings:
-    """The settings with the choices or levels of a field as a TrialConfig names them. trials: one or more of each."""
+    """The settings with the choices or levels of a field as a TrialConfig names them. trials:
+    one or more of each.
+    """
     searched = settings.fields[name]
     if searched.choice:
         canonical = SearchedField(choice=tuple(dict.fromkeys(getattr(config, name) for config in trials)))

@@ -17,7 +17,9 @@ FACTS: Mapping[str, tuple[Any, ...]] = {
 
 
 def typed_value(field: str, value: Any) -> Any:
-    """Return `value` as the type of its field, so that "4" from a command line equals 4; unchanged where that fails."""
+    """Return `value` as the type of its field, so that "4" from a command line equals 4;
+    unchanged where that fails.
+    """
     try:
         return _adapter(field).validate_python(value)
     except ValidationError:
@@ -36,7 +38,9 @@ def as_list(value: Any) -> list[Any]:
 
 
 class WhenRule(BaseModel):
-    """What follows where a condition holds: `{if: {dimensions: 3}, set: {lr: 1.0e-5}}`, or `skip: true`."""
+    """What follows where a condition holds: `{if: {dimensions: 3},
+    set: {lr: 1.0e-5}}`, or `skip: true`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 

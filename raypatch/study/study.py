@@ -28,15 +28,18 @@ class Study(BaseModel):
     name: Annotated[str, AfterValidator(check_name)] = Field(description="Default name of the run folder.")
     description: str = Field("", description="What the study is for, one sentence.")
     compare: Annotated[tuple[str, ...], BeforeValidator(as_list)] = Field(
-        (), description="The factor, or several, each answered with the others as settings; default the patch size."
+        (),
+        description="The factor, or several, each answered with the others as settings; default the patch size.",
     )
     baseline: dict[str, Any] = Field(
-        default_factory=dict, description="Level that the others are measured against, by factor; default the first."
+        default_factory=dict,
+        description="Level that the others are measured against, by factor; default the first.",
     )
     metric: str | None = Field(None, description="The score that the answer is about; default the task's own.")
     fixed: dict[str, Any] = Field(default_factory=dict, description="TrialConfig fields that every trial shares.")
     grid: dict[str, Axis] = Field(
-        default_factory=dict, description="Fields with a list of values each, or axes of named levels: name -> fields."
+        default_factory=dict,
+        description="Fields with a list of values each, or axes of named levels: name -> fields.",
     )
     when: tuple[WhenRule, ...] = Field((), description="Rules that set fields, such as the recipe of 2D or 3D data.")
     search: SearchSettings | None = Field(None, description="Fields to search at each point of the grid, and how.")
@@ -118,7 +121,9 @@ class Study(BaseModel):
 
     @property
     def compared(self) -> tuple[str, ...]:
-        """The factors: those named, else the patch size, else every axis of two levels that is no hyperparameter."""
+        """The factors: those named, else the patch size,
+        else every axis of two levels that is no hyperparameter.
+        """
         if self.compare:
             return self.compare
         if "patch_size" in {*self.grid, *self.fixed} or (self.search and "patch_size" in self.search.fields):
@@ -132,16 +137,20 @@ class Study(BaseModel):
 
     @property
     def question(self) -> str:
-        """The study in one question: Which patch size? Of a search: Which learning rate for each patch size?"""
+        """The study in one question: Which patch size? Of a search:
+        Which learning rate for each patch size?
+        """
         if self.search is not None:
             return ask_search(list(self.search.fields), self.compared)
         return ask_which([field_label(name) for name in self.compared])
 
     def override(self, values: Mapping[str, Sequence[Any]]) -> "Study":
-        """Return the study with each field of `values` replaced by an axis of these values, whatever set it before.
+        """Return the study with each field of `values` replaced by an axis of these values,
+        whatever set it before.
 
-        The name of an axis of named levels keeps those levels alone. A baseline that is left out gives way. Raises
-        ValueError for a level that there is not, and for a field that named levels set.
+        The name of an axis of named levels keeps those levels alone. A
+        baseline that is left out gives way. Raises ValueError for a
+        level that there is not, and for a field that named levels set.
         """
         fixed = {key: value for key, value in self.fixed.items() if key not in values}
         grid = dict(self.grid)
@@ -162,7 +171,8 @@ class Study(BaseModel):
         return self._changed(fixed=fixed, grid=grid, search=search, baseline=baseline)
 
     def override_compare(self, compare: Sequence[str]) -> "Study":
-        """Return the study with other factors; a baseline of one that is compared no more is dropped.
+        """Return the study with other factors; a baseline of one that
+        is compared no more is dropped.
 
         Raises ValueError for what cannot be compared and for a factor without two levels.
         """
@@ -172,13 +182,18 @@ class Study(BaseModel):
         return changed
 
     def override_search(self, **settings: Any) -> "Study":
-        """Return the study with these settings of its search. Raises ValueError for a study without search."""
+        """Return the study with these settings of its search.
+
+        Raises ValueError for a study without search.
+        """
         if self.search is None:
             raise ValueError(f"the study {self.name!r} has no `search:` section; use --space learning_rate")
         return self._changed(search=self.search.model_dump(by_alias=True, exclude_none=True) | settings)
 
     def search_together(self) -> "Study":
-        """Return the study with its factors searched: each axis becomes one choice within each dataset."""
+        """Return the study with its factors searched:
+        each axis becomes one choice within each dataset.
+        """
         assert self.search is not None
         search = self.search.model_dump(by_alias=True, exclude_none=True)
         fixed, grid = dict(self.fixed), dict(self.grid)
@@ -190,7 +205,9 @@ class Study(BaseModel):
         return self._changed(fixed=fixed, grid=grid, search=search)
 
     def _fill_levels(self, levels: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-        """Return the levels of an axis, each with every field that one of them sets: drawn in turn, none may leak."""
+        """Return the levels of an axis, each with every field that one of them sets:
+        drawn in turn, none may leak.
+        """
         filled: dict[str, dict[str, Any]] = {name: {} for name in levels}
         for field in dict.fromkeys(field for fields in levels.values() for field in fields):
             otherwise = self.fixed.get(field, TrialConfig.model_fields[field].get_default())
@@ -199,7 +216,9 @@ class Study(BaseModel):
         return filled
 
     def add_rules(self, rules: Sequence[WhenRule]) -> "Study":
-        """Return the study with further when-rules; where two set a field, the last one that holds wins."""
+        """Return the study with further when-rules;
+        where two set a field, the last one that holds wins.
+        """
         return self._changed(when=[rule.model_dump(by_alias=True) for rule in (*self.when, *rules)])
 
     def require_comparison(self) -> None:

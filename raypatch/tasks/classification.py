@@ -19,7 +19,10 @@ SMALLEST = float(np.finfo(np.float32).tiny)
 
 
 class Classification:
-    """What all classifications share. A task of one's own may start from OneClass or ManyLabels and change parts."""
+    """What all classifications share.
+
+    A task of one's own may start from OneClass or ManyLabels and change parts.
+    """
 
     name = "classification"
     metrics: tuple[Metric, ...] = (ACCURACY, BALANCED_ACCURACY, AUC)
@@ -29,7 +32,12 @@ class Classification:
         return len(classes)
 
     def score(
-        self, probability: Probability, label: Label, loss: float | None = None, *, final: bool = True
+        self,
+        probability: Probability,
+        label: Label,
+        loss: float | None = None,
+        *,
+        final: bool = True,
     ) -> dict[str, float]:
         task = cast(Task, self)
         scores = {"loss": self.log_loss(probability, label) if loss is None else loss}
@@ -53,7 +61,8 @@ class Classification:
 class OneClass(Classification):
     """Classes that exclude each other; the probabilities of an image sum to one.
 
-    one_question: of two classes the second is the one that is asked for, which is what the AUC is about.
+    one_question: of two classes the second is the one that is asked
+    for, which is what the AUC is about.
     """
 
     kinds: tuple[str, ...] = ("binary", "multiclass", "ordinal")
@@ -140,7 +149,9 @@ class OneClass(Classification):
 
 
 class ManyLabels(Classification):
-    """Labels of which any number may hold; each has a probability of its own, and scores are means over them."""
+    """Labels of which any number may hold; each has a probability of its own,
+    and scores are means over them.
+    """
 
     name = "multilabel"
     kinds: tuple[str, ...] = ("multilabel",)
@@ -201,7 +212,9 @@ class ManyLabels(Classification):
     def class_counts(self, probability: Probability, label: Label) -> ClassCounts:
         matrices = self.confusions(probability, label)
         return ClassCounts(
-            images=matrices[:, 1].sum(axis=1), predicted=matrices[:, :, 1].sum(axis=1), right=matrices[:, 1, 1]
+            images=matrices[:, 1].sum(axis=1),
+            predicted=matrices[:, :, 1].sum(axis=1),
+            right=matrices[:, 1, 1],
         )
 
     def confidences(self, probability: Probability, label: Label) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:

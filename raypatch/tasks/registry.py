@@ -1,4 +1,6 @@
-"""Tasks and metrics by name: shipped, of a module of one's own (module:NAME), or of an installed package."""
+"""Tasks and metrics by name: shipped, of a module of one's own (module:NAME),
+or of an installed package.
+"""
 
 import difflib
 import functools
@@ -27,7 +29,8 @@ SHIPPED_METRICS = (LOSS, ACCURACY, BALANCED_ACCURACY, AUC)
 
 
 def find_task(name: str) -> Task:
-    """Return the task called `name`: binary, multiclass, ordinal, multilabel, module:NAME or of an installed package.
+    """Return the task called `name`: binary, multiclass, ordinal, multilabel,
+    module:NAME or of an installed package.
 
     Raises ValueError for an unknown one and for one that lacks a part of the protocol.
     """
@@ -47,7 +50,9 @@ def installed_metrics() -> tuple[Metric, ...]:
 
 
 def task_metrics(task: Task) -> tuple[Metric, ...]:
-    """The metrics of a task in display order: its own, then those that installed packages add to it."""
+    """The metrics of a task in display order: its own,
+    then those that installed packages add to it.
+    """
     own = {metric.name for metric in task.metrics}
     added = [metric for metric in installed_metrics() if task.name in metric.tasks and metric.name not in own]
     return (*task.metrics, *added)
@@ -60,7 +65,8 @@ def score_names(task: Task) -> tuple[str, ...]:
 
 
 def find_metric(name: str, task: str | None = None) -> Metric:
-    """Return the metric called `name`; `task`: the name of the one it is of, for a metric that only that one has.
+    """Return the metric called `name`; `task`:
+    the name of the one it is of, for a metric that only that one has.
 
     Raises ValueError with near names for an unknown one.
     """

@@ -1,11 +1,20 @@
-"""Metrics on many resamples of the images at once, from how much each image counts in each resample."""
+"""Metrics on many resamples of the images at once,
+from how much each image counts in each resample.
+"""
 
 import warnings
 
 import numpy as np
 from numpy.typing import NDArray
 
-from raypatch.tasks.protocols import Label, Metric, Probability, Task, UndefinedMetricWarning, Weights
+from raypatch.tasks.protocols import (
+    Label,
+    Metric,
+    Probability,
+    Task,
+    UndefinedMetricWarning,
+    Weights,
+)
 
 
 def resample_metric(
@@ -32,7 +41,9 @@ def accuracy(probability: Probability, label: Label, task: Task, weights: Weight
 
 
 def balanced_accuracy(probability: Probability, label: Label, task: Task, weights: Weights) -> NDArray[np.float64]:
-    """Return the mean recall over the classes that occur, then over the labels, in each resample: (B,)."""
+    """Return the mean recall over the classes that occur, then over the labels,
+    in each resample: (B,).
+    """
     truths = label.reshape(len(label), -1)  # (N, K): one question for exclusive classes, else one per label
     predictions = task.predicted(probability).reshape(truths.shape)
     means = []
@@ -57,7 +68,9 @@ def macro_auc(probability: Probability, label: Label, task: Task, weights: Weigh
 
 
 def _weighted_auc(score: NDArray[np.floating], truth: NDArray[np.bool_], weights: Weights) -> NDArray[np.float64]:
-    """Return the share of positive-negative pairs in the right order, (B,), a tie counting half; NaN without pairs."""
+    """Return the share of positive-negative pairs in the right order, (B,), a tie counting half;
+    NaN without pairs.
+    """
     if truth.all() or not truth.any():
         return np.full(weights.shape[1], np.nan)
     values, place = np.unique(score[truth], return_inverse=True)
@@ -77,7 +90,9 @@ def _weighted_auc(score: NDArray[np.floating], truth: NDArray[np.bool_], weights
 
 
 def _sum_rows(rows: NDArray[np.int64], target: NDArray[np.int64], count: int, weights: Weights) -> NDArray[np.float32]:
-    """Add the rows of `weights` into their targets, (count, B): a sparse product, one pass over the memory."""
+    """Add the rows of `weights` into their targets, (count, B):
+    a sparse product, one pass over the memory.
+    """
     from scipy import sparse
 
     picks = sparse.csr_array((np.ones(len(rows), np.float32), (target, rows)), shape=(count, len(weights)))

@@ -1,4 +1,6 @@
-"""last.ckpt and best.safetensors: tensors with a checksum and the progress they belong to; nothing is pickled."""
+"""last.ckpt and best.safetensors: tensors with a checksum and the progress they belong to;
+nothing is pickled.
+"""
 
 import json
 import zlib
@@ -18,7 +20,9 @@ Tensors = dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a trial stands: epochs completed, the best of them (from 1) and that one's selection score."""
+    """Where a trial stands: epochs completed, the best of them (from 1)
+    and that one's selection score.
+    """
 
     epoch: int = 0
     best_epoch: int = 0

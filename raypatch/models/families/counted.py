@@ -14,10 +14,13 @@ from raypatch.results import ModelFacts
 
 
 class CountedFamily:
-    """What most families share. Give `construct`, and `head_name` where the head is not called `head`.
+    """What most families share.
 
-    The model must be able to run on torch's `meta` device. Its weights are random or a file of the model's own
-    state_dict(). An image's values in memory are counted in float32, and bfloat16 takes no more.
+    Give `construct`, and `head_name` where the head is not called `head`.
+
+    The model must be able to run on torch's `meta` device. Its weights
+    are random or a file of the model's own state_dict(). An image's
+    values in memory are counted in float32, and bfloat16 takes no more.
     """
 
     name = "own model"
@@ -64,7 +67,12 @@ class CountedFamily:
         return "" if found == wanted else str(wanted)
 
     def adapt_state(
-        self, native: Mapping[str, Tensor], model: nn.Module, config: TrialConfig, *, dimensions: int
+        self,
+        native: Mapping[str, Tensor],
+        model: nn.Module,
+        config: TrialConfig,
+        *,
+        dimensions: int,
     ) -> Mapping[str, Tensor]:
         return native
 
@@ -89,7 +97,8 @@ class CountedFamily:
         return facts
 
     def activations(self, config: TrialConfig, facts: ModelFacts, precision: Precision) -> Activations:
-        """Return what autograd was seen to keep of an image; a pass that keeps nothing is taken to need no more.
+        """Return what autograd was seen to keep of an image;
+        a pass that keeps nothing is taken to need no more.
 
         facts: as `facts` gave them for this model.
         """
@@ -123,7 +132,9 @@ def _made_images(config: TrialConfig, dimensions: int) -> Tensor:
 
 
 def _kept_bytes(model: nn.Module, images: Tensor) -> int:
-    """Bytes that one image leaves for its backward pass, and twice the largest of them for that pass to work in."""
+    """Bytes that one image leaves for its backward pass,
+    and twice the largest of them for that pass to work in.
+    """
     sizes: list[int] = [0]
 
     def note(tensor: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """timm's plain Vision Transformers over images or volumes at any patch size.
 
-One convolution as patch embedding, learned absolute positions, one head. Pretrained kernel and positions are resampled
-from their native size (see models/resample.py); the rest is loaded as it is.
+One convolution as patch embedding, learned absolute positions, one
+head. Pretrained kernel and positions are resampled from their native
+size (see models/resample.py); the rest is loaded as it is.
 """
 
 import functools
@@ -21,7 +22,12 @@ from raypatch.models import hub
 from raypatch.models.families.plain_vit_cost import count_cost, prefix_positions, vit_activations
 from raypatch.models.families.protocol import Activations, TimmEntry
 from raypatch.models.families.registry import unfit
-from raypatch.models.resample import VolumeEmbed, inflate_kernel, resample_kernel, resample_positions
+from raypatch.models.resample import (
+    VolumeEmbed,
+    inflate_kernel,
+    resample_kernel,
+    resample_positions,
+)
 from raypatch.results import ModelFacts
 
 WORKING_MODULES = ("vision_transformer", "deit")
@@ -54,14 +60,20 @@ class PlainViT:
             raise ValueError(f"model {architecture} has no weights tagged {tag!r}; use one of {', '.join(tagged)}")
 
     def construct(self, config: TrialConfig, *, dimensions: int, outputs: int) -> VisionTransformer:
-        """Construct the architecture; in 2D it is timm's own model, in 3D embedding and positions are of a volume.
+        """Construct the architecture; in 2D it is timm's own model,
+        in 3D embedding and positions are of a volume.
 
         Raises ValueError for a model of timm's that is no plain Vision Transformer.
         """
         size, patch = config.image_size, config.patch_size
         assert patch is not None, "see check_fields"
         model = timm.create_model(
-            config.model, img_size=size, patch_size=patch, num_classes=outputs, in_chans=3, dynamic_img_size=False
+            config.model,
+            img_size=size,
+            patch_size=patch,
+            num_classes=outputs,
+            in_chans=3,
+            dynamic_img_size=False,
         )
         if type(model) is not VisionTransformer or type(model.patch_embed) is not PatchEmbed or model.pos_embed is None:
             raise unfit(config.model)
@@ -85,7 +97,9 @@ class PlainViT:
         init_weights_vit_timm(_as_vit(model).head)
 
     def normalisation(self, config: TrialConfig) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Those of timm's weights under the model's name and tag, also for an own file; 0.5 and 0.5 for random ones."""
+        """Those of timm's weights under the model's name and tag, also for an own file;
+        0.5 and 0.5 for random ones.
+        """
         source = None if config.weights == "random" else get_pretrained_cfg(config.model)
         return (source.mean, source.std) if source else ((0.5,) * 3, (0.5,) * 3)
 
@@ -109,7 +123,12 @@ class PlainViT:
         return "" if found == wanted else str(wanted)
 
     def adapt_state(
-        self, native: Mapping[str, Tensor], model: nn.Module, config: TrialConfig, *, dimensions: int
+        self,
+        native: Mapping[str, Tensor],
+        model: nn.Module,
+        config: TrialConfig,
+        *,
+        dimensions: int,
     ) -> Mapping[str, Tensor]:
         assert config.patch_size is not None, "see check_fields"
         grid = (config.image_size // config.patch_size,) * dimensions

@@ -9,11 +9,13 @@ from raypatch.results import ModelFacts
 
 
 def count_cost(model: VisionTransformer) -> ModelFacts:
-    """Return parameters, tokens and 2 x multiply-accumulates per image, from the shapes of the model's layers.
+    """Return parameters, tokens and 2 x multiply-accumulates per image,
+    from the shapes of the model's layers.
 
-    Counted are the matrix products: patch embedding, every linear layer for every token it sees, and attention's two
-    products of each pair of tokens; norms, activations and additions are not, as in fvcore and most papers. For
-    N tokens of width D in L blocks and P patches of V values that is L(12 N D^2 + 2 N^2 D) + P V D.
+    Counted are the matrix products: patch embedding, every linear layer for every token it sees,
+    and attention's two products of each pair of tokens; norms, activations and additions are not,
+    as in fvcore and most papers. For N tokens of width D in L blocks and P patches of V values that
+    is L(12 N D^2 + 2 N^2 D) + P V D.
     """
     assert model.pos_embed is not None
     patches = model.pos_embed.shape[1] - prefix_positions(model)
@@ -34,18 +36,21 @@ def count_cost(model: VisionTransformer) -> ModelFacts:
 
 
 def prefix_positions(model: VisionTransformer) -> int:
-    """How many learned positions belong to the class token and registers, before those of the patches."""
+    """How many learned positions belong to the class token and registers,
+    before those of the patches.
+    """
     return 0 if model.no_embed_class else model.num_prefix_tokens
 
 
 def vit_activations(facts: ModelFacts, precision: Precision, *, width: int, depth: int) -> Activations:
     """Return what an image leaves in a Vision Transformer with scaled_dot_product_attention.
 
-    Per block, in units of tokens x width: the two norms keep their float32 inputs (2 x 4 bytes); in the products'
-    precision are kept the inputs of the four linear layers (1, 1, 1, 4), of which attention's output is one, query, key
-    and value (3) and the input of GELU (4): 14 elements. Checkpointing keeps one float32 input per block and recomputes
-    one block at a time. The backward pass works in two float32 units and the widest tensor. A pass that keeps nothing
-    has four float32 units, the widest tensor twice.
+    Per block, in units of tokens x width: the two norms keep their float32 inputs (2 x 4 bytes); in
+    the products' precision are kept the inputs of the four linear layers (1, 1, 1, 4), of which
+    attention's output is one, query, key and value (3) and the input of GELU (4): 14 elements.
+    Checkpointing keeps one float32 input per block and recomputes one block at a time. The backward
+    pass works in two float32 units and the widest tensor. A pass that keeps nothing has four
+    float32 units, the widest tensor twice.
     """
     assert facts.tokens is not None
     unit = (facts.tokens + 1) * width
@@ -67,7 +72,9 @@ def _linear_weights(module: nn.Module) -> int:
 
 
 def _products_per_pair(module: nn.Module) -> int:
-    """Multiply-accumulates of an attention layer per pair of tokens, in query x key and in map x value."""
+    """Multiply-accumulates of an attention layer per pair of tokens,
+    in query x key and in map x value.
+    """
     if not hasattr(module, "fused_attn"):
         return 0
     width = int(module.num_heads * module.head_dim)  # type: ignore[operator]

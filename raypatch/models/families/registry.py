@@ -12,7 +12,12 @@ FAMILIES: Registry[Family] = Registry(
     shipped={"plain_vit": "raypatch.models.families.plain_vit:PlainViT"},
 )
 
-EXAMPLES = ("vit_tiny_patch16_224", "vit_small_patch16_224", "vit_base_patch16_224", "deit_small_patch16_224")
+EXAMPLES = (
+    "vit_tiny_patch16_224",
+    "vit_small_patch16_224",
+    "vit_base_patch16_224",
+    "deit_small_patch16_224",
+)
 
 
 def find_family(model: str) -> Family:
