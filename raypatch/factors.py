@@ -166,7 +166,11 @@ def factor_of_field(name: str, values: Iterable[Any], baseline: Any = None) -> F
     return Factor(name=name, levels=levels, baseline=first)
 
 
-def factor_of_axis(name: str, levels: Mapping[str, Mapping[str, Any]], baseline: str | None = None) -> Factor:
+def factor_of_axis(
+    name: str,
+    levels: Mapping[str, Mapping[str, Any]],
+    baseline: str | None = None,
+) -> Factor:
     """Return the factor of a grid axis that names its levels, in the order of the study."""
     known = tuple(Level(name=level, fields=dict(fields)) for level, fields in levels.items())
     return Factor(name=name, levels=known, baseline=baseline or known[0].name)

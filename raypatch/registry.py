@@ -23,7 +23,14 @@ class Registry(Generic[Member]):
     without arguments.
     """
 
-    def __init__(self, kind: str, protocol: type, *, group: str, shipped: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        kind: str,
+        protocol: type,
+        *,
+        group: str,
+        shipped: Mapping[str, str],
+    ) -> None:
         self.kind = kind
         self.protocol = protocol
         self.group = group

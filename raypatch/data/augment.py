@@ -89,7 +89,13 @@ def _resample(images: Tensor, size: int, mode: str) -> Tensor:
     return depth.reshape(batch, channels, size, size, size)
 
 
-def draw_parameters(count: int, shape: Sequence[int], generator: torch.Generator, *, mirror_safe: bool) -> Tensor:
+def draw_parameters(
+    count: int,
+    shape: Sequence[int],
+    generator: torch.Generator,
+    *,
+    mirror_safe: bool,
+) -> Tensor:
     """Draw what happens to each of `count` images of spatial shape (H, W)
     or (D, H, W), square or cubic.
 
@@ -156,7 +162,12 @@ def _draw_crops(area_draws: Tensor, ratio_draws: Tensor, edge: int) -> tuple[Ten
     )
 
 
-def _colour_steps(brightness: Tensor, contrast: Tensor, *, contrast_first: Tensor) -> tuple[Tensor, ...]:
+def _colour_steps(
+    brightness: Tensor,
+    contrast: Tensor,
+    *,
+    contrast_first: Tensor,
+) -> tuple[Tensor, ...]:
     """Two steps `clamp(factor * image + share * mean)`:
     brightness has share 0, contrast has share 1 - factor.
     """
@@ -169,7 +180,13 @@ def _colour_steps(brightness: Tensor, contrast: Tensor, *, contrast_first: Tenso
     )
 
 
-def _draw_symmetries(count: int, edge: int, generator: torch.Generator, *, mirror_safe: bool) -> Tensor:
+def _draw_symmetries(
+    count: int,
+    edge: int,
+    generator: torch.Generator,
+    *,
+    mirror_safe: bool,
+) -> Tensor:
     """Draw from the 48 symmetries of the cube, or from the 24 of them that are rotations.
 
     Returns int64 (count, 4): where a voxel comes from in the

@@ -145,7 +145,11 @@ def _read_said_task(archive: Archive) -> Task | None:
     return cast(Task, said)
 
 
-def _check_columns(archive: Archive, labels: dict[Split, NDArray[np.int64]], said: Task | None) -> None:
+def _check_columns(
+    archive: Archive,
+    labels: dict[Split, NDArray[np.int64]],
+    said: Task | None,
+) -> None:
     """See that several columns are labels that go together, and not one class each."""
     for split in SPLITS:
         if (labels[split] > 1).any():

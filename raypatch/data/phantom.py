@@ -32,7 +32,13 @@ def make_split(info: DatasetInfo, split: Split) -> tuple[NDArray[np.uint8], NDAr
     return np.stack(images), labels.astype(np.int64)
 
 
-def _draw_image(generator: np.random.Generator, info: DatasetInfo, *, large: bool, grainy: bool) -> NDArray[np.uint8]:
+def _draw_image(
+    generator: np.random.Generator,
+    info: DatasetInfo,
+    *,
+    large: bool,
+    grainy: bool,
+) -> NDArray[np.uint8]:
     size, dimensions = info.size, info.dimensions
     radius = _RADIUS[large] * size * generator.uniform(0.9, 1.1)
     middle = generator.uniform(0.38, 0.62, dimensions) * size

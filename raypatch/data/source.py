@@ -44,7 +44,12 @@ def data_folder(data_dir: Path | None = None) -> Path:
     return (data_dir or Path(os.environ["MEDMNIST_ROOT"] or "~/.medmnist")).expanduser()
 
 
-def locate(dataset: str, *, data_dir: Path | None = None, files: Mapping[str, Path] | None = None) -> Path:
+def locate(
+    dataset: str,
+    *,
+    data_dir: Path | None = None,
+    files: Mapping[str, Path] | None = None,
+) -> Path:
     """Return the file of a dataset: by canonical name in the data folder,
     or by file:STEM@DIGEST in `files`.
 
@@ -72,7 +77,12 @@ def locate(dataset: str, *, data_dir: Path | None = None, files: Mapping[str, Pa
     return path
 
 
-def describe(dataset: str, *, data_dir: Path | None = None, files: Mapping[str, Path] | None = None) -> DatasetInfo:
+def describe(
+    dataset: str,
+    *,
+    data_dir: Path | None = None,
+    files: Mapping[str, Path] | None = None,
+) -> DatasetInfo:
     """Return the facts of a dataset: from the catalog for a name (no file needed),
     inspected for an own file.
 

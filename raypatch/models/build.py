@@ -46,7 +46,13 @@ def model_key(config: TrialConfig) -> tuple[object, ...]:
     return tuple(getattr(config, field) for field in MODEL_FIELDS)
 
 
-def build_model(config: TrialConfig, *, dimensions: int, outputs: int, files: Mapping[str, Path]) -> BuiltModel:
+def build_model(
+    config: TrialConfig,
+    *,
+    dimensions: int,
+    outputs: int,
+    files: Mapping[str, Path],
+) -> BuiltModel:
     """Build the model of a trial on the CPU, all of it trainable.
 
     Pretrained weights are brought to size by the family, and the head is drawn anew from the seed,
@@ -72,7 +78,13 @@ def build_model(config: TrialConfig, *, dimensions: int, outputs: int, files: Ma
     return BuiltModel(model, *family.normalisation(config))
 
 
-def check_model(config: TrialConfig, *, dimensions: int, outputs: int, files: Mapping[str, Path]) -> None:
+def check_model(
+    config: TrialConfig,
+    *,
+    dimensions: int,
+    outputs: int,
+    files: Mapping[str, Path],
+) -> None:
     """See that `build_model` will succeed: an own file by its header alone,
     hub weights by having them downloaded.
 

@@ -32,7 +32,13 @@ on older ones about 8 MiB (torch's notes on CUDA).
 """
 
 
-def activation_bytes(config: TrialConfig, facts: ModelFacts, precision: Precision, *, checkpointing: bool) -> int:
+def activation_bytes(
+    config: TrialConfig,
+    facts: ModelFacts,
+    precision: Precision,
+    *,
+    checkpointing: bool,
+) -> int:
     """Bytes that one image's forward pass leaves for its backward pass,
     plus those a backward pass works in.
 
@@ -92,7 +98,12 @@ def peak_bytes(
     return resident + max(training, evaluation)
 
 
-def evaluation_bytes(config: TrialConfig, info: DatasetInfo, facts: ModelFacts, precision: Precision) -> int:
+def evaluation_bytes(
+    config: TrialConfig,
+    info: DatasetInfo,
+    facts: ModelFacts,
+    precision: Precision,
+) -> int:
     """Bytes that the largest batch of an evaluation takes, beside what training holds on to.
 
     First its three channels as float32, again as patches, and in

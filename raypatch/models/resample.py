@@ -82,7 +82,15 @@ class VolumeEmbed(nn.Module):
     core, 10 instead of 26 ms at p=14 and 65 instead of 206 ms at p=28.
     """
 
-    def __init__(self, channels: int, width: int, patch_size: int, *, bias: bool, norm: nn.Module) -> None:
+    def __init__(
+        self,
+        channels: int,
+        width: int,
+        patch_size: int,
+        *,
+        bias: bool,
+        norm: nn.Module,
+    ) -> None:
         super().__init__()
         self.proj = nn.Conv3d(channels, width, kernel_size=patch_size, stride=patch_size, bias=bias)
         self.norm = norm

@@ -80,7 +80,11 @@ def _with_levels(sweep: SweepPaths, trials: Sequence[FinishedTrial]) -> Finished
     return FinishedTrials(tuple(trials), factors, levels)
 
 
-def choose_members(found: FinishedTrials, dataset: str | None, levels: Sequence[str] | None) -> list[FinishedTrial]:
+def choose_members(
+    found: FinishedTrials,
+    dataset: str | None,
+    levels: Sequence[str] | None,
+) -> list[FinishedTrial]:
     """The best trial of each level, or of all, by validation.
 
     dataset: a name, or of an own file the name it has in the trials, file:STEM@CONTENT, or its stem

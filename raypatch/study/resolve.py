@@ -241,7 +241,11 @@ def check_fit(config: TrialConfig, info: DatasetInfo) -> None:
         )
 
 
-def _levels_of(config: TrialConfig, factors: Sequence[Factor], named: Mapping[str, str]) -> tuple[str, ...]:
+def _levels_of(
+    config: TrialConfig,
+    factors: Sequence[Factor],
+    named: Mapping[str, str],
+) -> tuple[str, ...]:
     """The level that a trial has of each factor: of a named axis the one it was made from."""
     levels = []
     for factor in factors:
@@ -251,7 +255,11 @@ def _levels_of(config: TrialConfig, factors: Sequence[Factor], named: Mapping[st
     return tuple(levels)
 
 
-def _with_values(study: Study, settings: SearchSettings, values: Mapping[str, Sequence[Any]]) -> Study:
+def _with_values(
+    study: Study,
+    settings: SearchSettings,
+    values: Mapping[str, Sequence[Any]],
+) -> Study:
     """The study with searched fields at these values;
     a searched set of named levels is an axis of these again.
     """
@@ -267,7 +275,11 @@ def _with_values(study: Study, settings: SearchSettings, values: Mapping[str, Se
     return study.model_copy(update={"grid": grid}).override(lists)
 
 
-def _canonical_choice(settings: SearchSettings, name: str, trials: Sequence[TrialConfig]) -> SearchSettings:
+def _canonical_choice(
+    settings: SearchSettings,
+    name: str,
+    trials: Sequence[TrialConfig],
+) -> SearchSettings:
     """The settings with the choices or levels of a field as a TrialConfig names them. trials:
     one or more of each.
     """

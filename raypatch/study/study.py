@@ -255,7 +255,11 @@ def _fields_of_axis(name: str, axis: Axis) -> set[str]:
     return {field for fields in axis.values() for field in fields}
 
 
-def _narrow_levels(name: str, axis: Mapping[str, dict[str, Any]], wanted: Sequence[Any]) -> dict[str, dict[str, Any]]:
+def _narrow_levels(
+    name: str,
+    axis: Mapping[str, dict[str, Any]],
+    wanted: Sequence[Any],
+) -> dict[str, dict[str, Any]]:
     """Keep some of the named levels of an axis, in the order of the study."""
     unknown = [str(level) for level in wanted if str(level) not in axis]
     if unknown:

@@ -128,7 +128,11 @@ class OneClass(Classification):
         (matrix,) = self.confusions(probability, label)
         return ClassCounts(images=matrix.sum(axis=1), predicted=matrix.sum(axis=0), right=np.diagonal(matrix))
 
-    def confidences(self, probability: Probability, label: Label) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    def confidences(
+        self,
+        probability: Probability,
+        label: Label,
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         return probability.max(axis=1).astype(np.float64), self.predicted(probability) == label
 
     def brier(self, probability: Probability, label: Label) -> float:
@@ -139,7 +143,11 @@ class OneClass(Classification):
         truth = np.eye(probability.shape[1])[label]
         return float(((probability.astype(np.float64) - truth) ** 2).sum(axis=1).mean() / 2)
 
-    def one_versus_rest(self, probability: Probability, label: Label) -> tuple[Probability, NDArray[np.bool_]]:
+    def one_versus_rest(
+        self,
+        probability: Probability,
+        label: Label,
+    ) -> tuple[Probability, NDArray[np.bool_]]:
         truth = label[:, None] == np.arange(probability.shape[1])
         return (probability[:, 1:], truth[:, 1:]) if self.one_question else (probability, truth)
 
@@ -217,7 +225,11 @@ class ManyLabels(Classification):
             right=matrices[:, 1, 1],
         )
 
-    def confidences(self, probability: Probability, label: Label) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    def confidences(
+        self,
+        probability: Probability,
+        label: Label,
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         flat = probability.ravel().astype(np.float64)
         right = self.predicted(probability).ravel() == label.ravel()
         return np.maximum(flat, 1 - flat), right
@@ -226,7 +238,11 @@ class ManyLabels(Classification):
         """Return the mean squared error over images and labels."""
         return float(((probability.astype(np.float64) - label) ** 2).mean())
 
-    def one_versus_rest(self, probability: Probability, label: Label) -> tuple[Probability, NDArray[np.bool_]]:
+    def one_versus_rest(
+        self,
+        probability: Probability,
+        label: Label,
+    ) -> tuple[Probability, NDArray[np.bool_]]:
         return probability, label.astype(bool)
 
     def strata(self, label: Label) -> NDArray[np.int64]:

@@ -148,7 +148,11 @@ class Task(Protocol):
         """Count images by class."""
         ...
 
-    def confidences(self, probability: Probability, label: Label) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    def confidences(
+        self,
+        probability: Probability,
+        label: Label,
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         """Return the probability of each prediction and whether it was right, (K,) both."""
         ...
 
@@ -156,7 +160,11 @@ class Task(Protocol):
         """Return the Brier score, 0 (best) to 1."""
         ...
 
-    def one_versus_rest(self, probability: Probability, label: Label) -> tuple[Probability, NDArray[np.bool_]]:
+    def one_versus_rest(
+        self,
+        probability: Probability,
+        label: Label,
+    ) -> tuple[Probability, NDArray[np.bool_]]:
         """Return scores and truth, (N, K) both, of the K two-class
         questions that the AUC is the mean of.
         """

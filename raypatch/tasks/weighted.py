@@ -32,7 +32,12 @@ def resample_metric(
     return scores
 
 
-def accuracy(probability: Probability, label: Label, task: Task, weights: Weights) -> NDArray[np.float64]:
+def accuracy(
+    probability: Probability,
+    label: Label,
+    task: Task,
+    weights: Weights,
+) -> NDArray[np.float64]:
     """Return the share of right predictions in each resample, (B,)."""
     right = (task.predicted(probability) == label).astype(np.float32)
     share = right.reshape(len(label), -1).mean(axis=1)  # (N,): of an image's labels, where it has several
@@ -40,7 +45,12 @@ def accuracy(probability: Probability, label: Label, task: Task, weights: Weight
     return scores
 
 
-def balanced_accuracy(probability: Probability, label: Label, task: Task, weights: Weights) -> NDArray[np.float64]:
+def balanced_accuracy(
+    probability: Probability,
+    label: Label,
+    task: Task,
+    weights: Weights,
+) -> NDArray[np.float64]:
     """Return the mean recall over the classes that occur, then over the labels,
     in each resample: (B,).
     """
@@ -57,7 +67,12 @@ def balanced_accuracy(probability: Probability, label: Label, task: Task, weight
     return scores
 
 
-def macro_auc(probability: Probability, label: Label, task: Task, weights: Weights) -> NDArray[np.float64]:
+def macro_auc(
+    probability: Probability,
+    label: Label,
+    task: Task,
+    weights: Weights,
+) -> NDArray[np.float64]:
     """Return the mean of the one-versus-rest AUC in each resample, (B,)."""
     scores, truth = task.one_versus_rest(probability, label)
     columns = []
@@ -67,7 +82,11 @@ def macro_auc(probability: Probability, label: Label, task: Task, weights: Weigh
     return means
 
 
-def _weighted_auc(score: NDArray[np.floating], truth: NDArray[np.bool_], weights: Weights) -> NDArray[np.float64]:
+def _weighted_auc(
+    score: NDArray[np.floating],
+    truth: NDArray[np.bool_],
+    weights: Weights,
+) -> NDArray[np.float64]:
     """Return the share of positive-negative pairs in the right order, (B,), a tie counting half;
     NaN without pairs.
     """
@@ -89,7 +108,12 @@ def _weighted_auc(score: NDArray[np.floating], truth: NDArray[np.bool_], weights
     return share
 
 
-def _sum_rows(rows: NDArray[np.int64], target: NDArray[np.int64], count: int, weights: Weights) -> NDArray[np.float32]:
+def _sum_rows(
+    rows: NDArray[np.int64],
+    target: NDArray[np.int64],
+    count: int,
+    weights: Weights,
+) -> NDArray[np.float32]:
     """Add the rows of `weights` into their targets, (count, B):
     a sparse product, one pass over the memory.
     """

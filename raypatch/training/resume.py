@@ -46,7 +46,11 @@ def _rows_until(paths: TrialPaths, progress: Progress) -> list[EpochRow] | None:
     return rows if complete else None
 
 
-def _has_best_weights(paths: TrialPaths, progress: Progress, tensors: dict[str, torch.Tensor]) -> bool:
+def _has_best_weights(
+    paths: TrialPaths,
+    progress: Progress,
+    tensors: dict[str, torch.Tensor],
+) -> bool:
     """Whether the best weights are there; a kill between the two
     writes left them in the checkpoint alone.
     """

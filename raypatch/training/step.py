@@ -57,7 +57,12 @@ class TrainingStep:
         self._warm_up_left = WARM_UP_STEPS if record else -1  # -1: never record
         self._recorded: RecordedStep | None = None
 
-    def __call__(self, images: torch.Tensor, labels: torch.Tensor, parameters: torch.Tensor | None) -> torch.Tensor:
+    def __call__(
+        self,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        parameters: torch.Tensor | None,
+    ) -> torch.Tensor:
         """Take one step on uint8 images (B, C, *spatial); parameters:
         of their augmentation, None for none.
 
@@ -101,7 +106,12 @@ class TrainingStep:
             torch.cuda.empty_cache()
             logger.warning("no memory to record the step as a CUDA graph: going on without")
 
-    def _step(self, images: torch.Tensor, labels: torch.Tensor, parameters: torch.Tensor | None) -> torch.Tensor:
+    def _step(
+        self,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        parameters: torch.Tensor | None,
+    ) -> torch.Tensor:
         inputs = self.prepared.normalize(to_float(images) if parameters is None else augment(images, parameters))
         total = torch.zeros((), device=inputs.device)  # inputs: (B, 3, *spatial)
         rounded = self.prepared.precision == "bfloat16"
@@ -146,7 +156,12 @@ class RecordedStep:
             with torch.cuda.graph(self._graph):
                 self._loss = self._take()
 
-    def __call__(self, images: torch.Tensor, labels: torch.Tensor, parameters: torch.Tensor | None) -> torch.Tensor:
+    def __call__(
+        self,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        parameters: torch.Tensor | None,
+    ) -> torch.Tensor:
         """Copy the batch into the buffers and take the step;
         the loss lies in the same memory every time.
         """

@@ -96,7 +96,12 @@ class CountedFamily:
         self._kept[config.model, config.image_size, facts] = _kept_bytes(bare, images)
         return facts
 
-    def activations(self, config: TrialConfig, facts: ModelFacts, precision: Precision) -> Activations:
+    def activations(
+        self,
+        config: TrialConfig,
+        facts: ModelFacts,
+        precision: Precision,
+    ) -> Activations:
         """Return what autograd was seen to keep of an image;
         a pass that keeps nothing is taken to need no more.
 

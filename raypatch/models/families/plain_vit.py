@@ -141,7 +141,12 @@ class PlainViT:
     def facts(self, model: nn.Module, config: TrialConfig, *, dimensions: int) -> ModelFacts:
         return count_cost(_as_vit(model))
 
-    def activations(self, config: TrialConfig, facts: ModelFacts, precision: Precision) -> Activations:
+    def activations(
+        self,
+        config: TrialConfig,
+        facts: ModelFacts,
+        precision: Precision,
+    ) -> Activations:
         width, depth = _width_and_depth(config.model)
         return vit_activations(facts, precision, width=width, depth=depth)
 

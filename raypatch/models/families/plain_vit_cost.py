@@ -42,7 +42,13 @@ def prefix_positions(model: VisionTransformer) -> int:
     return 0 if model.no_embed_class else model.num_prefix_tokens
 
 
-def vit_activations(facts: ModelFacts, precision: Precision, *, width: int, depth: int) -> Activations:
+def vit_activations(
+    facts: ModelFacts,
+    precision: Precision,
+    *,
+    width: int,
+    depth: int,
+) -> Activations:
     """Return what an image leaves in a Vision Transformer with scaled_dot_product_attention.
 
     Per block, in units of tokens x width: the two norms keep their float32 inputs (2 x 4 bytes); in

@@ -121,7 +121,12 @@ class Family(Protocol):
         """Return what a model costs; it may lie on `meta`."""
         ...
 
-    def activations(self, config: TrialConfig, facts: ModelFacts, precision: Precision) -> Activations:
+    def activations(
+        self,
+        config: TrialConfig,
+        facts: ModelFacts,
+        precision: Precision,
+    ) -> Activations:
         """Return what an image takes in memory while it passes the model."""
         ...
 
