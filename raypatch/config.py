@@ -67,7 +67,10 @@ class TrialConfig(BaseModel):
     image_size: Annotated[int, FieldFacts("factor", "image size", "{} px", "rising", "px")] = Field(
         28, ge=4, le=1024, description="Edge of the image or volume the model sees, pixels."
     )
-    resize: Annotated[Literal["bilinear", "nearest", "pad"], FieldFacts("factor", "resizing")] = Field(
+    resize: Annotated[
+        Literal["bilinear", "nearest", "pad"],
+        FieldFacts("factor", "resizing"),
+    ] = Field(
         "bilinear",
         description="How a file of another size is brought to image_size; pad centres it on zeros.",
     )
@@ -94,12 +97,18 @@ class TrialConfig(BaseModel):
         "timm",
         description="timm (its hub), random, or file:STEM@DIGEST for a local .safetensors or .pth file.",
     )
-    patch_size: Annotated[int | None, FieldFacts("factor", "patch size", "patch size {}", "falling", "px")] = Field(
+    patch_size: Annotated[
+        int | None,
+        FieldFacts("factor", "patch size", "patch size {}", "falling", "px"),
+    ] = Field(
         None,
         ge=1,
         description="Edge of a patch in pixels; must divide image_size. A Vision Transformer needs it.",
     )
-    inflation: Annotated[Literal["repeat", "centre"], FieldFacts("factor", "inflation", "inflation by {}")] = Field(
+    inflation: Annotated[
+        Literal["repeat", "centre"],
+        FieldFacts("factor", "inflation", "inflation by {}"),
+    ] = Field(
         "repeat",
         description="3D only: a pretrained kernel repeated along depth / p, or on the central slice alone.",
     )
@@ -107,21 +116,26 @@ class TrialConfig(BaseModel):
         "finetune",
         description="finetune trains all weights, linear_probe only the head on frozen features; or module:NAME.",
     )
-    epochs: Annotated[int, FieldFacts("hyperparameter", "number of epochs", "{} epochs", "rising")] = Field(
-        100, ge=1, description="Passes over the training images."
-    )
-    batch_size: Annotated[int, FieldFacts("hyperparameter", "batch size", "batch size {}", "rising", "images")] = Field(
-        8, ge=1, description="Images per optimizer step."
-    )
-    optimizer: Annotated[Literal["adamw", "adam", "sgd"], FieldFacts("hyperparameter", "optimizer")] = Field(
-        "adamw", description="Update rule; sgd has momentum 0.9."
-    )
-    lr: Annotated[float, FieldFacts("hyperparameter", "learning rate", "learning rate {}", "falling")] = Field(
-        1e-4, gt=0, description="Learning rate of the first epoch after warm-up."
-    )
-    weight_decay: Annotated[float, FieldFacts("hyperparameter", "weight decay", "weight decay {}", "rising")] = Field(
-        0.05, ge=0, description="Weight decay (decoupled in adamw)."
-    )
+    epochs: Annotated[
+        int,
+        FieldFacts("hyperparameter", "number of epochs", "{} epochs", "rising"),
+    ] = Field(100, ge=1, description="Passes over the training images.")
+    batch_size: Annotated[
+        int,
+        FieldFacts("hyperparameter", "batch size", "batch size {}", "rising", "images"),
+    ] = Field(8, ge=1, description="Images per optimizer step.")
+    optimizer: Annotated[
+        Literal["adamw", "adam", "sgd"],
+        FieldFacts("hyperparameter", "optimizer"),
+    ] = Field("adamw", description="Update rule; sgd has momentum 0.9.")
+    lr: Annotated[
+        float,
+        FieldFacts("hyperparameter", "learning rate", "learning rate {}", "falling"),
+    ] = Field(1e-4, gt=0, description="Learning rate of the first epoch after warm-up.")
+    weight_decay: Annotated[
+        float,
+        FieldFacts("hyperparameter", "weight decay", "weight decay {}", "rising"),
+    ] = Field(0.05, ge=0, description="Weight decay (decoupled in adamw).")
     schedule: Annotated[
         Literal["step", "cosine", "constant"],
         FieldFacts("hyperparameter", "schedule", "{} schedule"),
@@ -129,22 +143,29 @@ class TrialConfig(BaseModel):
         "step",
         description="Learning rate over the epochs: step multiplies by step_gamma every step_epochs.",
     )
-    step_epochs: Annotated[int, FieldFacts("hyperparameter", "step length", "a step per {} epochs", "rising")] = Field(
-        30, ge=1, description="Epochs between two steps of the step schedule."
-    )
-    step_gamma: Annotated[float, FieldFacts("hyperparameter", "step factor", "step factor {}", "rising")] = Field(
-        0.5, gt=0, le=1, description="Factor of each step of the step schedule."
-    )
-    warmup_epochs: Annotated[int, FieldFacts("hyperparameter", "warm-up", "{} warm-up epochs", "rising")] = Field(
-        0, ge=0, description="Epochs over which the learning rate rises linearly to lr."
-    )
-    augmentation: Annotated[Literal["paper", "none"], FieldFacts("factor", "augmentation", "{} augmentation")] = Field(
+    step_epochs: Annotated[
+        int,
+        FieldFacts("hyperparameter", "step length", "a step per {} epochs", "rising"),
+    ] = Field(30, ge=1, description="Epochs between two steps of the step schedule.")
+    step_gamma: Annotated[
+        float,
+        FieldFacts("hyperparameter", "step factor", "step factor {}", "rising"),
+    ] = Field(0.5, gt=0, le=1, description="Factor of each step of the step schedule.")
+    warmup_epochs: Annotated[
+        int,
+        FieldFacts("hyperparameter", "warm-up", "{} warm-up epochs", "rising"),
+    ] = Field(0, ge=0, description="Epochs over which the learning rate rises linearly to lr.")
+    augmentation: Annotated[
+        Literal["paper", "none"],
+        FieldFacts("factor", "augmentation", "{} augmentation"),
+    ] = Field(
         "paper",
         description="paper: crop, flip, rotation and colour in 2D, cube symmetries in 3D; or none.",
     )
-    precision: Annotated[Literal["auto", "bfloat16", "float32"], FieldFacts("factor", "precision")] = Field(
-        "auto", description="auto: bfloat16 autocast where the hardware has it, float32 elsewhere."
-    )
+    precision: Annotated[
+        Literal["auto", "bfloat16", "float32"],
+        FieldFacts("factor", "precision"),
+    ] = Field("auto", description="auto: bfloat16 autocast where the hardware has it, float32 elsewhere.")
     selection: Annotated[str, FieldFacts("hyperparameter", "selection", "selection by {}")] = Field(
         "val_loss",
         pattern=r"^val_[a-z0-9_]+$",
@@ -167,7 +188,9 @@ class TrialConfig(BaseModel):
     @classmethod
     def _known_weights(cls, value: str) -> str:
         if value not in ("timm", "random") and not OWN_FILE.fullmatch(value):
-            raise ValueError(f"weights={value!r} must be timm, random or the path of a .safetensors or .pth file")
+            raise ValueError(
+                f"weights={value!r} must be timm, random or the path of a .safetensors or .pth file",
+            )
         return value
 
     @model_validator(mode="after")
@@ -179,7 +202,9 @@ class TrialConfig(BaseModel):
                 f" use one of {', '.join(map(str, divisors))}"
             )
         if self.warmup_epochs >= self.epochs:
-            raise ValueError(f"warmup_epochs={self.warmup_epochs} must be below epochs={self.epochs}")
+            raise ValueError(
+                f"warmup_epochs={self.warmup_epochs} must be below epochs={self.epochs}",
+            )
         return self
 
     @property
@@ -213,7 +238,10 @@ class RunOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
-    data_dir: Path | None = Field(None, description="Folder of the .npz files; default $MEDMNIST_ROOT or ~/.medmnist.")
+    data_dir: Path | None = Field(
+        None,
+        description="Folder of the .npz files; default $MEDMNIST_ROOT or ~/.medmnist.",
+    )
     files: dict[str, Path] = Field(
         default_factory=dict,
         description="Where the own files that configs name by content (file:STEM@DIGEST) lie.",
@@ -222,7 +250,11 @@ class RunOptions(BaseModel):
         "auto",
         description="Images per forward pass; the optimizer step still sees batch_size images.",
     )
-    threads: int | None = Field(None, ge=1, description="CPU threads of one trial; default all cores.")
+    threads: int | None = Field(
+        None,
+        ge=1,
+        description="CPU threads of one trial; default all cores.",
+    )
 
     @field_validator("data_dir")
     @classmethod

@@ -91,7 +91,9 @@ class Factor(BaseModel):
         for name in self.names:
             if text.strip().lower() in (name.lower(), self.phrase(name).lower()):
                 return name
-        raise ValueError(f"{text.strip()!r} is no {self.label} of this study; it has {', '.join(self.names)}")
+        raise ValueError(
+            f"{text.strip()!r} is no {self.label} of this study; it has {', '.join(self.names)}",
+        )
 
 
 def field_label(name: str) -> str:

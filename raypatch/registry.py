@@ -56,7 +56,9 @@ class Registry(Generic[Member]):
         address = addresses.get(name, name)
         if not ADDRESS.fullmatch(address):
             near = difflib.get_close_matches(name, self.names(), n=3) or self.names()
-            raise ValueError(f"unknown {self.kind} {name!r}: use {', '.join(near)}, or module:NAME for one of your own")
+            raise ValueError(
+                f"unknown {self.kind} {name!r}: use {', '.join(near)}, or module:NAME for one of your own",
+            )
         return self._checked(name, load_address(address, what=self.kind))
 
     def _installed(self) -> dict[str, str]:
@@ -69,7 +71,9 @@ class Registry(Generic[Member]):
             try:
                 member = found()
             except TypeError as error:
-                raise ValueError(f"{name} is no {self.kind}: it must be made without arguments ({error})") from error
+                raise ValueError(
+                    f"{name} is no {self.kind}: it must be made without arguments ({error})",
+                ) from error
         lacking = [part for part in _parts(self.protocol) if not hasattr(member, part)]
         if lacking:
             raise ValueError(

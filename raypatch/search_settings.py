@@ -25,12 +25,27 @@ class SearchedField(BaseModel):
     `{loguniform: [1.0e-6, 1.0e-3]}`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        populate_by_name=True,
+    )
 
     uniform: tuple[float, float] | None = Field(None, description="Low and high, evenly.")
-    loguniform: tuple[float, float] | None = Field(None, description="Low and high, evenly in the logarithm.")
-    integer: tuple[int, int] | None = Field(None, alias="int", description="Low and high, both included.")
-    choice: tuple[bool | int | float | str, ...] | None = Field(None, description="The values, without order.")
+    loguniform: tuple[float, float] | None = Field(
+        None,
+        description="Low and high, evenly in the logarithm.",
+    )
+    integer: tuple[int, int] | None = Field(
+        None,
+        alias="int",
+        description="Low and high, both included.",
+    )
+    choice: tuple[bool | int | float | str, ...] | None = Field(
+        None,
+        description="The values, without order.",
+    )
     levels: dict[str, dict[str, Any]] | None = Field(
         None,
         description="Named levels, each a set of fields; the field's own name is that of the axis.",
@@ -44,15 +59,23 @@ class SearchedField(BaseModel):
             raise ValueError("needs exactly one of uniform, loguniform, int, choice, levels")
         if self.choices is not None:
             if len(set(self.choices)) != len(self.choices) or len(self.choices) < 2:
-                raise ValueError(f"{given[0]} {list(self.choices)} needs at least two values, each once")
+                raise ValueError(
+                    f"{given[0]} {list(self.choices)} needs at least two values, each once",
+                )
             if self.levels is not None and len({frozenset(fields) for fields in self.levels.values()}) > 1:
-                raise ValueError("levels must all set the same fields, or one trial would keep those of another")
+                raise ValueError(
+                    "levels must all set the same fields, or one trial would keep those of another",
+                )
             return self
         low, high = self.ends
         if low >= high:
-            raise ValueError(f"the range from {low} to {high} is empty; the first number must be the lower one")
+            raise ValueError(
+                f"the range from {low} to {high} is empty; the first number must be the lower one",
+            )
         if self.loguniform and low <= 0:
-            raise ValueError(f"loguniform needs numbers above 0, not {low}; use uniform or a higher start")
+            raise ValueError(
+                f"loguniform needs numbers above 0, not {low}; use uniform or a higher start",
+            )
         return self
 
     @property
@@ -114,14 +137,20 @@ class SearchSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    fields: dict[str, SearchedField] = Field(description="TrialConfig fields that are searched, with their range.")
+    fields: dict[str, SearchedField] = Field(
+        description="TrialConfig fields that are searched, with their range.",
+    )
     samples: int = Field(16, ge=1, description="Trials per group.")
     sampler: Literal["tpe", "random"] = Field("tpe", description="What draws them, from Optuna.")
     pruner: Literal["asha", "hyperband", "median", "none"] = Field(
         "asha", description="What stops the bad ones early, from Optuna, within each group."
     )
     grace_epochs: int = Field(2, ge=1, description="Epochs that every trial gets.")
-    reduction: int = Field(4, ge=2, description="asha, hyperband: one trial in so many passes a rung.")
+    reduction: int = Field(
+        4,
+        ge=2,
+        description="asha, hyperband: one trial in so many passes a rung.",
+    )
     budget: float = Field(
         0.4,
         gt=0,
@@ -133,16 +162,22 @@ class SearchSettings(BaseModel):
     @model_validator(mode="after")
     def _searchable_fields(self) -> Self:
         if not self.fields:
-            raise ValueError("fields is empty: name at least one, such as lr: {loguniform: [1.0e-6, 1.0e-3]}")
+            raise ValueError(
+                "fields is empty: name at least one, such as lr: {loguniform: [1.0e-6, 1.0e-3]}",
+            )
         for name, searched in self.fields.items():
             if searched.levels is not None:
                 continue
             if name not in TrialConfig.model_fields:
-                raise ValueError(f"unknown field {name!r}; {did_you_mean(name, TrialConfig.model_fields)}")
+                raise ValueError(
+                    f"unknown field {name!r}; {did_you_mean(name, TrialConfig.model_fields)}",
+                )
             if name in NEVER_SEARCHED:
                 raise ValueError(f"{name} cannot be searched: {NEVER_SEARCHED[name]}")
         if self.samples > (points := math.prod(field.size for field in self.fields.values())):
-            raise ValueError(f"{self.samples} samples of only {points:.0f} different trials; ask for fewer samples")
+            raise ValueError(
+                f"{self.samples} samples of only {points:.0f} different trials; ask for fewer samples",
+            )
         return self
 
     def rungs(self, epochs: int) -> tuple[int, ...]:

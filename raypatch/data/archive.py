@@ -81,7 +81,10 @@ class Archive:
                 shape, by_columns, dtype = _read_header(stream)
                 expected = stream.tell() + int(np.prod(shape, dtype=object)) * dtype.itemsize
         except _BROKEN as error:
-            raise self.error(key, f"cannot be read ({error}); save or copy the file again") from error
+            raise self.error(
+                key,
+                f"cannot be read ({error}); save or copy the file again",
+            ) from error
         if dtype.hasobject:
             way_out = "give all images one shape and a plain dtype"
             if not key.endswith("_images"):
@@ -101,7 +104,10 @@ class Archive:
             with self._zip.open(f"{key}.npy") as stream:
                 values: NDArray[Any] = npy.read_array(stream, allow_pickle=False)
         except _BROKEN as error:
-            raise self.error(key, f"cannot be read ({error}); save or copy the file again") from error
+            raise self.error(
+                key,
+                f"cannot be read ({error}); save or copy the file again",
+            ) from error
         return values
 
     def chunks(self, key: str, rows: int) -> Iterator[NDArray[Any]]:
@@ -121,7 +127,10 @@ class Archive:
                     content = stream.read(count * row_bytes)
                     yield np.frombuffer(content, dtype).reshape(count, *shape[1:])
         except _BROKEN as error:
-            raise self.error(key, f"cannot be read ({error}); save or copy the file again") from error
+            raise self.error(
+                key,
+                f"cannot be read ({error}); save or copy the file again",
+            ) from error
 
 
 def _read_header(stream: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:

@@ -120,7 +120,9 @@ def canonical_name(name: str) -> str:
         return _aliases()[plain]
     near = dict.fromkeys(_aliases()[a] for a in difflib.get_close_matches(plain, _aliases(), n=5, cutoff=0.6))
     hint = f"did you mean {', '.join(near)}?" if near else "`raypatch data list` shows all names."
-    raise ValueError(f"unknown dataset {name!r}: {hint} An own file is given by its path, ending in .npz")
+    raise ValueError(
+        f"unknown dataset {name!r}: {hint} An own file is given by its path, ending in .npz",
+    )
 
 
 def dataset_info(name: str) -> DatasetInfo:

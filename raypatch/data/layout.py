@@ -104,7 +104,10 @@ def read_labels(archive: Archive, split: Split, count: int) -> NDArray[np.int64]
             way_out = "number the classes with numpy.unique(labels, return_inverse=True)"
         raise archive.error(key, f"is {dtype} but must be integer; {way_out}")
     if len(shape) not in (1, 2) or 0 in shape[1:]:
-        raise archive.error(key, f"has shape {shape}, must be (N,), (N, 1) or, for multi-label, (N, L)")
+        raise archive.error(
+            key,
+            f"has shape {shape}, must be (N,), (N, 1) or, for multi-label, (N, L)",
+        )
     if shape[0] != count:
         raise archive.error(key, f"has {shape[0]} rows for {count} images; each image needs one")
     values = archive.array(key).astype(np.int64)
@@ -131,7 +134,10 @@ def read_task(archive: Archive, labels: dict[Split, NDArray[np.int64]]) -> tuple
     if said == "ordinal":
         return "ordinal", count
     if said not in (None, found):
-        raise archive.error("task", f"is {said}, but the labels are class numbers of {count} classes: {found}")
+        raise archive.error(
+            "task",
+            f"is {said}, but the labels are class numbers of {count} classes: {found}",
+        )
     return found, count
 
 
@@ -153,9 +159,15 @@ def _check_columns(
     """See that several columns are labels that go together, and not one class each."""
     for split in SPLITS:
         if (labels[split] > 1).any():
-            raise archive.error(f"{split}_labels", "has several columns, so each must be 0 or 1 (multi-label)")
+            raise archive.error(
+                f"{split}_labels",
+                "has several columns, so each must be 0 or 1 (multi-label)",
+            )
     if said not in (None, "multilabel"):
-        raise archive.error("task", f"is {said}, but the labels have several columns; give class numbers, (N, 1)")
+        raise archive.error(
+            "task",
+            f"is {said}, but the labels have several columns; give class numbers, (N, 1)",
+        )
     one_each = all((values.sum(axis=1) == 1).all() for values in labels.values())
     if one_each and said is None:
         raise archive.error(
@@ -170,7 +182,10 @@ def _count_classes(archive: Archive, labels: dict[Split, NDArray[np.int64]]) -> 
     present = np.unique(labels["train"])
     count = int(present[-1]) + 1
     if len(present) == 1:
-        raise archive.error("train_labels", f"holds only class {present[0]}; at least two classes are needed")
+        raise archive.error(
+            "train_labels",
+            f"holds only class {present[0]}; at least two classes are needed",
+        )
     if len(present) < count:
         absent = int((present != np.arange(len(present))).argmax())
         raise archive.error(
@@ -202,7 +217,10 @@ def read_class_names(archive: Archive, count: int) -> tuple[str, ...]:
         bad = [letter for letter in name if unicodedata.category(letter) in _UNPRINTABLE]
         if bad or not name.strip():
             what = f"the unprintable character {bad[0]!r}" if bad else "nothing to print"
-            raise archive.error("class_names", f"holds {name!r} with {what}; give each class a name of one line")
+            raise archive.error(
+                "class_names",
+                f"holds {name!r} with {what}; give each class a name of one line",
+            )
     name, times = Counter(" ".join(name.split()) for name in names).most_common(1)[0]
     if times > 1:
         raise archive.error(

@@ -66,7 +66,9 @@ def locate(
         raise DataError(f"{info.name} is made in memory: there is no file to fetch or verify")
     path = data_folder(data_dir) / f"{info.name}.npz"
     if not path.exists():
-        raise DataError(f"no {path}: `raypatch data fetch {info.name}` downloads it. {_by_hand(info, path)}")
+        raise DataError(
+            f"no {path}: `raypatch data fetch {info.name}` downloads it. {_by_hand(info, path)}",
+        )
     found = _once(_md5, path)
     if found != info.md5:
         raise DataError(
@@ -122,9 +124,13 @@ def verify(name: str, *, data_dir: Path | None = None) -> Path:
     found = inspect_npz(path)
     for fact in ("counts", "size", "channels", "dimensions"):
         if getattr(found, fact) != getattr(known, fact):
-            raise DataError(f"{path}: {fact} is {getattr(found, fact)}, the catalog says {getattr(known, fact)}")
+            raise DataError(
+                f"{path}: {fact} is {getattr(found, fact)}, the catalog says {getattr(known, fact)}",
+            )
     if len(found.classes) != len(known.classes):
-        raise DataError(f"{path}: has {len(found.classes)} classes, the catalog says {len(known.classes)}")
+        raise DataError(
+            f"{path}: has {len(found.classes)} classes, the catalog says {len(known.classes)}",
+        )
     return path
 
 

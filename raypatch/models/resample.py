@@ -63,7 +63,9 @@ def resample_positions(positions: Tensor, grid: tuple[int, ...], *, prefix: int)
     count = positions.shape[1] - prefix
     edge = math.isqrt(max(count, 0))
     if edge == 0 or edge * edge != count:
-        raise ValueError(f"{positions.shape[1]} positions are no square grid behind {prefix} prefix tokens")
+        raise ValueError(
+            f"{positions.shape[1]} positions are no square grid behind {prefix} prefix tokens",
+        )
     plane = positions[:, prefix:]  # (1, g * g, D)
     if grid[-2:] != (edge, edge):
         image = plane.float().reshape(1, edge, edge, -1).permute(0, 3, 1, 2)  # (1, D, g, g)

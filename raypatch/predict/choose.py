@@ -55,7 +55,9 @@ def find_trials(folder: Path) -> FinishedTrials:
         if result is not None and result.status == "ok" and result.dataset is not None and result.model is not None:
             found.append(FinishedTrial(read_config(paths.config), paths, result, result.dataset, result.model))
     if not found:
-        raise ValueError(f"{folder} has no finished trial; give a folder in which `raypatch run` finished some")
+        raise ValueError(
+            f"{folder} has no finished trial; give a folder in which `raypatch run` finished some",
+        )
     return _with_levels(SweepPaths(folder), found)
 
 
@@ -95,7 +97,9 @@ def choose_members(
     of_dataset = [trial for trial in found.trials if trial.config.dataset == wanted]
     selections = sorted({trial.config.selection for trial in of_dataset})
     if len(selections) > 1:
-        raise ValueError(f"the trials of {wanted} were selected by {' and '.join(selections)}: none is best of all")
+        raise ValueError(
+            f"the trials of {wanted} were selected by {' and '.join(selections)}: none is best of all",
+        )
     if levels is None:
         return [_best(of_dataset)]
     members = []
@@ -103,7 +107,9 @@ def choose_members(
         factor, level = _parse_level(found.factors, text)
         candidates = [trial for trial in found.at_level(factor, level) if trial.config.dataset == wanted]
         if not candidates:
-            raise ValueError(f"no finished trial of {of_dataset[0].config.dataset_label} has {factor.phrase(level)}")
+            raise ValueError(
+                f"no finished trial of {of_dataset[0].config.dataset_label} has {factor.phrase(level)}",
+            )
         members.append(_best(candidates))
     return members
 
@@ -114,9 +120,13 @@ def _choose_dataset(trials: Sequence[FinishedTrial], dataset: str | None) -> str
     asked = dataset if dataset is None or dataset in known else canonical_name(dataset)
     fit = sorted(name for name, label in labels.items() if asked in (None, name, label))
     if not fit:
-        raise ValueError(f"the run has no finished trial of {asked}; it has {', '.join(sorted(labels.values()))}")
+        raise ValueError(
+            f"the run has no finished trial of {asked}; it has {', '.join(sorted(labels.values()))}",
+        )
     if len(fit) > 1:
-        raise ValueError(f"the run has several such datasets; choose one with --dataset: {', '.join(fit)}")
+        raise ValueError(
+            f"the run has several such datasets; choose one with --dataset: {', '.join(fit)}",
+        )
     return fit[0]
 
 

@@ -25,14 +25,18 @@ def export_trial(folder: Path, trial_id: str, out: Path) -> Path:
     """
     trials = {trial.result.trial_id: trial for trial in find_trials(folder).trials}
     if trial_id not in trials:
-        raise ValueError(f"{folder} has no finished trial {trial_id!r}; it has {', '.join(sorted(trials)[:5])} ...")
+        raise ValueError(
+            f"{folder} has no finished trial {trial_id!r}; it has {', '.join(sorted(trials)[:5])} ...",
+        )
     member = trials[trial_id]
     state = load_model(member).state_dict()
     try:
         out.mkdir(parents=True, exist_ok=True)
         save_file(state, out / "model.safetensors")
     except OSError as error:
-        raise ValueError(f"cannot write to {out}: {error.strerror or error}; give another folder with --out") from error
+        raise ValueError(
+            f"cannot write to {out}: {error.strerror or error}; give another folder with --out",
+        ) from error
     write_atomically(out / "config.json", json.dumps(_describe(member), indent=1).encode())
     return out
 

@@ -92,7 +92,9 @@ def read_result(path: Path) -> TrialResult | None:
     try:
         return TrialResult.model_validate(_read_json(path, remedy))
     except ValidationError as error:
-        raise DamagedFileError(f"{path} is damaged ({error.error_count()} wrong fields); {remedy}") from error
+        raise DamagedFileError(
+            f"{path} is damaged ({error.error_count()} wrong fields); {remedy}",
+        ) from error
 
 
 def write_config(path: Path, config: TrialConfig) -> None:
@@ -108,7 +110,9 @@ def read_config(path: Path) -> TrialConfig:
     try:
         return TrialConfig.model_validate(_read_json(path, remedy))
     except ValidationError as error:
-        raise DamagedFileError(f"{path} is damaged ({error.error_count()} wrong fields); {remedy}") from error
+        raise DamagedFileError(
+            f"{path} is damaged ({error.error_count()} wrong fields); {remedy}",
+        ) from error
 
 
 def read_sweep(path: Path) -> SweepRecord:
@@ -117,7 +121,9 @@ def read_sweep(path: Path) -> SweepRecord:
     try:
         return SweepRecord.model_validate(_read_json(path, remedy))
     except ValidationError as error:
-        raise DamagedFileError(f"{path} is damaged ({error.error_count()} wrong fields); {remedy}") from error
+        raise DamagedFileError(
+            f"{path} is damaged ({error.error_count()} wrong fields); {remedy}",
+        ) from error
 
 
 def write_predictions(path: Path, splits: Mapping[Split, Predictions]) -> None:
@@ -141,8 +147,12 @@ def read_predictions(path: Path, split: Split) -> Predictions:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
             found = Predictions(stored[f"{split}_index"], stored[f"{split}_label"], stored[f"{split}_probability"])
     except Exception as error:  # numpy and zipfile raise many kinds for a broken archive; all mean the same here
-        raise DamagedFileError(f"{path} cannot be read ({error}); remove the trial folder to run it again") from error
+        raise DamagedFileError(
+            f"{path} cannot be read ({error}); remove the trial folder to run it again",
+        ) from error
     count = len(found.index)
     if len(found.label) != count or len(found.probability) != count or found.probability.ndim != 2:
-        raise DamagedFileError(f"{path} holds arrays of different length for {split}; remove the trial folder")
+        raise DamagedFileError(
+            f"{path} holds arrays of different length for {split}; remove the trial folder",
+        )
     return found

@@ -40,7 +40,9 @@ def locate_own_file(identity: str, files: Mapping[str, Path], *, option: str) ->
     """
     path = files.get(identity)
     if path is None:
-        raise ValueError(f"it is not known where {identity} lies; give the file's path: {option} FILE")
+        raise ValueError(
+            f"it is not known where {identity} lies; give the file's path: {option} FILE",
+        )
     try:
         state = path.stat()
     except OSError as error:

@@ -87,14 +87,20 @@ def _shipped_study(name: str) -> Path:
             f"{name} is a dataset, not a study; to compare patch sizes on it: raypatch run grid --dataset {name}"
         )
     if Path(name).is_dir():
-        raise ValueError(f"{name} is a folder, not a study; to continue a run: raypatch resume {name}")
+        raise ValueError(
+            f"{name} is a folder, not a study; to continue a run: raypatch resume {name}",
+        )
     near = difflib.get_close_matches(name, shipped, n=3) or list(shipped)
-    raise ValueError(f"unknown search space {name!r}: use {', '.join(near)} or the path of a .yaml file")
+    raise ValueError(
+        f"unknown search space {name!r}: use {', '.join(near)} or the path of a .yaml file",
+    )
 
 
 def _check_study(content: Any, place: str) -> Study:
     if not isinstance(content, Mapping):
-        raise ValueError(f"{place} must hold a mapping with the keys {', '.join(Study.model_fields)}")
+        raise ValueError(
+            f"{place} must hold a mapping with the keys {', '.join(Study.model_fields)}",
+        )
     try:
         study = Study.model_validate(dict(content))
         study.require_comparison()
@@ -116,5 +122,7 @@ def parse_setting(text: str) -> tuple[str, list[Any]]:
     try:
         parsed = yaml.safe_load(value if value.lstrip().startswith("[") else f"[{value}]")
     except yaml.YAMLError as error:
-        raise ValueError(f"--set {text!r} cannot be read: a list is lr=1e-4,1e-3 or lr=[1e-4, 1e-3]") from error
+        raise ValueError(
+            f"--set {text!r} cannot be read: a list is lr=1e-4,1e-3 or lr=[1e-4, 1e-3]",
+        ) from error
     return field.strip(), parsed

@@ -66,7 +66,9 @@ def resolve_trials(study: Study) -> StudyTrials:
         trials[trial_id] = config
         named[trial_id] = names
     if not trials:
-        raise ValueError(f"the search space {study.name!r} skips all of these trials; see its when-rules")
+        raise ValueError(
+            f"the search space {study.name!r} skips all of these trials; see its when-rules",
+        )
     configs = tuple(trials.values())
     factors = tuple(resolver.factor(name, configs) for name in study.compared)
     levels = {trial_id: _levels_of(config, factors, named[trial_id]) for trial_id, config in trials.items()}
@@ -93,9 +95,13 @@ def resolve_search(study: Study) -> StudySearch:
     groups = first.trials
     for group in groups:
         if settings.grace_epochs > group.epochs:
-            raise ValueError(f"grace_epochs={settings.grace_epochs} must be at most epochs={group.epochs}")
+            raise ValueError(
+                f"grace_epochs={settings.grace_epochs} must be at most epochs={group.epochs}",
+            )
     if len(seeds := {group.seed for group in groups}) > 1:
-        raise ValueError(f"a search has one seed, not {', '.join(map(str, sorted(seeds)))}: a lucky one is no recipe")
+        raise ValueError(
+            f"a search has one seed, not {', '.join(map(str, sorted(seeds)))}: a lucky one is no recipe",
+        )
     factors = tuple(searched_factor(factor, settings) for factor in first.factors)
     names = tuple(_group_name(group, factors, settings) for group in groups)
     return StudySearch(Search(settings=settings, groups=groups, names=names), factors, files)
@@ -146,7 +152,9 @@ class _Resolver:
             known = [] if axis is None else [str(level) for level in axis]
             if wanted in known:  # the command line narrowed the study to other levels
                 return factor
-            raise ValueError(f"baseline: {baseline} is no level of {name}; it has {', '.join(factor.names)}")
+            raise ValueError(
+                f"baseline: {baseline} is no level of {name}; it has {', '.join(factor.names)}",
+            )
         return factor.model_copy(update={"baseline": wanted})
 
     def files_of(self, configs: Sequence[TrialConfig]) -> dict[str, Path]:
@@ -165,7 +173,9 @@ class _Resolver:
         """The trial at a point of the grid; None where a rule skips it."""
         values = self._by_content({**self.study.fixed, **axis_values})
         if "dataset" not in values:
-            raise ValueError(f"the search space {self.study.name!r} names no dataset; give --dataset")
+            raise ValueError(
+                f"the search space {self.study.name!r} names no dataset; give --dataset",
+            )
         info = self._describe(str(values["dataset"]))
         values["dataset"] = info.name
         facts = {"dimensions": info.dimensions, "task": info.task, "channels": info.channels}
@@ -194,7 +204,9 @@ class _Resolver:
                 values = [each if OWN_FILE.fullmatch(str(each)) else canonical_name(str(each)) for each in values]
             for each in values:
                 if key in FACTS and each not in FACTS[key]:
-                    raise ValueError(f"when-rule: {key} is one of {', '.join(map(str, FACTS[key]))}, never {each!r}")
+                    raise ValueError(
+                        f"when-rule: {key} is one of {', '.join(map(str, FACTS[key]))}, never {each!r}",
+                    )
             condition[key] = values
         return rule.model_copy(update={"condition": condition})
 
@@ -234,7 +246,9 @@ def check_fit(config: TrialConfig, info: DatasetInfo) -> None:
             f"selection={config.selection} is no score that training computes for {config.dataset_label}: use {known}"
         )
     if info.dimensions == 2 and config.inflation != "repeat":
-        raise ValueError(f"inflation={config.inflation} is for volumes; {info.name} has 2D images: leave it out")
+        raise ValueError(
+            f"inflation={config.inflation} is for volumes; {info.name} has 2D images: leave it out",
+        )
     if config.resize == "pad" and config.image_size < info.size:
         raise ValueError(
             f"resize=pad needs image_size of at least {info.size}, the size of {info.name}, not {config.image_size}"
@@ -290,7 +304,9 @@ def _canonical_choice(
         fields = list(searched.fields(name, searched.ends[0]))
         distinct = list(dict.fromkeys(tuple(getattr(config, field) for field in fields) for config in trials))
         if len(distinct) < len(searched.levels):
-            raise ValueError(f"two levels of {name} are the same trial; give them fields that differ")
+            raise ValueError(
+                f"two levels of {name} are the same trial; give them fields that differ",
+            )
         levels = {}
         for level, values in zip(searched.levels, distinct, strict=True):
             levels[level] = dict(zip(fields, values, strict=True))

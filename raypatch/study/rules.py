@@ -44,7 +44,10 @@ class WhenRule(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
-    condition: dict[str, Any] = Field(alias="if", description="Field or dataset fact -> value or list of values.")
+    condition: dict[str, Any] = Field(
+        alias="if",
+        description="Field or dataset fact -> value or list of values.",
+    )
     values: dict[str, Any] = Field(
         default_factory=dict, alias="set", description="TrialConfig fields that the condition sets."
     )

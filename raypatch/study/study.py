@@ -25,7 +25,9 @@ class Study(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: Annotated[str, AfterValidator(check_name)] = Field(description="Default name of the run folder.")
+    name: Annotated[str, AfterValidator(check_name)] = Field(
+        description="Default name of the run folder.",
+    )
     description: str = Field("", description="What the study is for, one sentence.")
     compare: Annotated[tuple[str, ...], BeforeValidator(as_list)] = Field(
         (),
@@ -35,15 +37,30 @@ class Study(BaseModel):
         default_factory=dict,
         description="Level that the others are measured against, by factor; default the first.",
     )
-    metric: str | None = Field(None, description="The score that the answer is about; default the task's own.")
-    fixed: dict[str, Any] = Field(default_factory=dict, description="TrialConfig fields that every trial shares.")
+    metric: str | None = Field(
+        None,
+        description="The score that the answer is about; default the task's own.",
+    )
+    fixed: dict[str, Any] = Field(
+        default_factory=dict,
+        description="TrialConfig fields that every trial shares.",
+    )
     grid: dict[str, Axis] = Field(
         default_factory=dict,
         description="Fields with a list of values each, or axes of named levels: name -> fields.",
     )
-    when: tuple[WhenRule, ...] = Field((), description="Rules that set fields, such as the recipe of 2D or 3D data.")
-    search: SearchSettings | None = Field(None, description="Fields to search at each point of the grid, and how.")
-    expect: tuple[Expectation, ...] = Field((), description="What publications state, with source and datasets.")
+    when: tuple[WhenRule, ...] = Field(
+        (),
+        description="Rules that set fields, such as the recipe of 2D or 3D data.",
+    )
+    search: SearchSettings | None = Field(
+        None,
+        description="Fields to search at each point of the grid, and how.",
+    )
+    expect: tuple[Expectation, ...] = Field(
+        (),
+        description="What publications state, with source and datasets.",
+    )
 
     @validator(mode="before")
     @classmethod
@@ -67,7 +84,9 @@ class Study(BaseModel):
         _require_known(self.fixed, known)
         for name, axis in self.grid.items():
             if not axis:
-                raise ValueError(f"grid axis {name!r} is empty; give at least one value or remove it")
+                raise ValueError(
+                    f"grid axis {name!r} is empty; give at least one value or remove it",
+                )
             if isinstance(axis, list):
                 _require_known([name], known)
             else:
@@ -78,7 +97,9 @@ class Study(BaseModel):
         searched = set(self.search.fields) if self.search else set()
         asked = {key for rule in self.when for key in rule.condition}
         if both := searched & {*self.fixed, *self.grid, *asked}:
-            raise ValueError(f"{', '.join(sorted(both))}: searched, so it cannot be given or asked for by a when-rule")
+            raise ValueError(
+                f"{', '.join(sorted(both))}: searched, so it cannot be given or asked for by a when-rule",
+            )
         return self
 
     @validator(mode="after")
@@ -110,9 +131,13 @@ class Study(BaseModel):
             _require_known([name], [*TrialConfig.model_fields, *self.grid, *searched], what="compare")
             role = field_facts(name).role if name in TrialConfig.model_fields else "factor"
             if role in ("block", "repeat"):
-                raise ValueError(f"compare: {name} is what the comparison is repeated over; name another field")
+                raise ValueError(
+                    f"compare: {name} is what the comparison is repeated over; name another field",
+                )
             if name in searched and role == "hyperparameter":
-                raise ValueError(f"compare: {name} is searched, so its levels are not compared; keep one of the two")
+                raise ValueError(
+                    f"compare: {name} is searched, so its levels are not compared; keep one of the two",
+                )
         if len(set(self.compare)) < len(self.compare):
             raise ValueError(f"compare: {', '.join(self.compare)} names a factor twice")
         for name in self.baseline:
@@ -187,7 +212,9 @@ class Study(BaseModel):
         Raises ValueError for a study without search.
         """
         if self.search is None:
-            raise ValueError(f"the study {self.name!r} has no `search:` section; use --space learning_rate")
+            raise ValueError(
+                f"the study {self.name!r} has no `search:` section; use --space learning_rate",
+            )
         return self._changed(search=self.search.model_dump(by_alias=True, exclude_none=True) | settings)
 
     def search_together(self) -> "Study":
@@ -200,7 +227,9 @@ class Study(BaseModel):
         for name in self.compared:
             axis = grid.pop(name, None) or [fixed.pop(name, None)]
             if len(axis) < 2:
-                raise ValueError(f"--together needs two levels of {name} at least, not {', '.join(map(str, axis))}")
+                raise ValueError(
+                    f"--together needs two levels of {name} at least, not {', '.join(map(str, axis))}",
+                )
             search["fields"][name] = {"levels": self._fill_levels(axis)} if isinstance(axis, dict) else {"choice": axis}
         return self._changed(fixed=fixed, grid=grid, search=search)
 
@@ -228,10 +257,14 @@ class Study(BaseModel):
             if self.search and name in self.search.fields:
                 continue
             if axis is None:
-                raise ValueError(f"compare: {name} is no axis of the grid; list its levels under grid")
+                raise ValueError(
+                    f"compare: {name} is no axis of the grid; list its levels under grid",
+                )
             distinct = {str(typed_value(name, level)) for level in axis}
             if len(distinct) < 2:
-                raise ValueError(f"compare: {name} has one level, {distinct.pop()}; give two or compare another field")
+                raise ValueError(
+                    f"compare: {name} has one level, {distinct.pop()}; give two or compare another field",
+                )
 
     def _changed(self, **parts: Any) -> "Study":
         try:
@@ -272,4 +305,6 @@ def _require_known(names: Iterable[str], known: Iterable[str], *, what: str = ""
     known = list(known)
     for name in names:
         if name not in known:
-            raise ValueError(f"{what}{': ' if what else ''}unknown field {name!r}; {did_you_mean(name, known)}")
+            raise ValueError(
+                f"{what}{': ' if what else ''}unknown field {name!r}; {did_you_mean(name, known)}",
+            )

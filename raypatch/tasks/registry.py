@@ -44,7 +44,9 @@ def installed_metrics() -> tuple[Metric, ...]:
     for entry in importlib.metadata.entry_points(group=METRIC_GROUP):
         metric = load_address(entry.value.replace(" ", ""), what="metric")
         if not isinstance(metric, Metric):
-            raise ValueError(f"the metric {entry.name} ({entry.value}) must be a raypatch.tasks.Metric")
+            raise ValueError(
+                f"the metric {entry.name} ({entry.value}) must be a raypatch.tasks.Metric",
+            )
         found.append(metric)
     return tuple(found)
 

@@ -84,7 +84,9 @@ def train_epochs(trial: Trial, set_training_mode: Callable[[], None]) -> Progres
         train_seconds = time.perf_counter() - started
         logits = prepared.logits(trial.val.images)
         if not (math.isfinite(train_loss) and logits.isfinite().all()):
-            raise TrialError(f"training diverged in epoch {epoch + 1}: its loss is {train_loss}; lower lr={config.lr}")
+            raise TrialError(
+                f"training diverged in epoch {epoch + 1}: its loss is {train_loss}; lower lr={config.lr}",
+            )
         row = EpochRow(
             epoch=epoch + 1,
             train_loss=train_loss,

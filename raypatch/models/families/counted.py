@@ -35,7 +35,9 @@ class CountedFamily:
     def check_fields(self, config: TrialConfig, *, dimensions: int) -> None:
         """Refuse a patch size: a model without patches has none to vary."""
         if config.patch_size is not None:
-            raise ValueError(f"model {config.model} has no patches: leave patch_size={config.patch_size} out")
+            raise ValueError(
+                f"model {config.model} has no patches: leave patch_size={config.patch_size} out",
+            )
 
     def construct(self, config: TrialConfig, *, dimensions: int, outputs: int) -> nn.Module:
         raise NotImplementedError(f"{type(self).__name__} must construct its model")

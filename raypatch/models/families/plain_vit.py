@@ -57,7 +57,9 @@ class PlainViT:
         architecture, _, tag = config.model.partition(".")
         tagged = timm.list_models(f"{architecture}.*", include_tags=True)
         if tag and config.model not in tagged:
-            raise ValueError(f"model {architecture} has no weights tagged {tag!r}; use one of {', '.join(tagged)}")
+            raise ValueError(
+                f"model {architecture} has no weights tagged {tag!r}; use one of {', '.join(tagged)}",
+            )
 
     def construct(self, config: TrialConfig, *, dimensions: int, outputs: int) -> VisionTransformer:
         """Construct the architecture; in 2D it is timm's own model,
