@@ -32,12 +32,15 @@ def default_run_name(study: Study, original: Study) -> str:
     if study.compared != original.compared:
         parts += ["by", *study.compared]
     for name, axis in study.grid.items():
-        is_recipe = name in TrialConfig.model_fields and field_facts(name).role == "hyperparameter"
-        if is_recipe and axis != original.grid.get(name) and study.search is None:
+        if name not in TrialConfig.model_fields or study.search is not None:
+            continue
+        is_recipe = field_facts(name).role == "hyperparameter"
+        if is_recipe and axis != original.grid.get(name):
             parts.append(f"{name}{'_'.join(map(str, axis))}")
     text = re.sub(r"[^A-Za-z0-9_.-]", "_", "-".join(parts))
     if len(text) <= LONGEST_NAME:
         return text
+    # The end is what tells two long names apart, so a cut one needs something in its place.
     digest = hashlib.sha256(text.encode()).hexdigest()[:6]
     return f"{text[: LONGEST_NAME - 7]}-{digest}"
 
@@ -46,6 +49,7 @@ def _dataset_names(study: Study) -> list[str]:
     given = study.grid.get("dataset") or as_list(study.fixed.get("dataset", []))
     names = set()
     for name in map(str, given):
+        # An own file is known by its stem here: it need not be there yet to name a folder.
         names.add(Path(name).stem if name.endswith(".npz") else canonical_name(name))
     return sorted(names)
 
@@ -82,6 +86,7 @@ def _shipped_study(name: str) -> Path:
     shipped = shipped_studies()
     if name in shipped:
         return shipped[name]
+    # Two slips that a list of near names would not explain.
     if name.endswith(".npz"):
         raise ValueError(
             f"{name} is a dataset, not a study; to compare patch sizes on it: raypatch run grid --dataset {name}"
@@ -103,6 +108,7 @@ def _check_study(content: Any, place: str) -> Study:
         )
     try:
         study = Study.model_validate(dict(content))
+        # Asked of the study as given: one that the command line narrows may keep a single level.
         study.require_comparison()
     except ValidationError as error:
         raise ValueError(f"{place}: {explain_validation(error, Study)}") from error
@@ -119,8 +125,10 @@ def parse_setting(text: str) -> tuple[str, list[Any]]:
     field, separator, value = text.partition("=")
     if not separator or not field.strip() or not value.strip():
         raise ValueError(f"--set {text!r} must be field=value, such as epochs=5 or lr=1e-4,1e-3")
+    # Read as YAML, as a study's own file is: 1 is a number and true a truth value in both.
+    listed = value if value.lstrip().startswith("[") else f"[{value}]"
     try:
-        parsed = yaml.safe_load(value if value.lstrip().startswith("[") else f"[{value}]")
+        parsed = yaml.safe_load(listed)
     except yaml.YAMLError as error:
         raise ValueError(
             f"--set {text!r} cannot be read: a list is lr=1e-4,1e-3 or lr=[1e-4, 1e-3]",

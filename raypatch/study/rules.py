@@ -1,7 +1,7 @@
 """What a study says of fields where a condition holds, and how values that were typed are read."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -26,9 +26,21 @@ def typed_value(field: str, value: Any) -> Any:
         return value
 
 
+def is_among(field: str, value: Any, wanted: Iterable[Any]) -> bool:
+    """Whether `value` is one of those wanted of a field, each read as the field's type."""
+    typed = typed_value(field, value)
+    for each in wanted:
+        if typed_value(field, each) == typed:
+            return True
+    return False
+
+
 @functools.cache
 def _adapter(field: str) -> TypeAdapter[Any]:
-    known: Any = TrialConfig.model_fields[field].annotation if field in TrialConfig.model_fields else Any
+    # A dataset fact, such as dimensions, is no field: it is compared as it was typed.
+    known: Any = Any
+    if field in TrialConfig.model_fields:
+        known = TrialConfig.model_fields[field].annotation
     return TypeAdapter(known)
 
 
@@ -56,7 +68,6 @@ class WhenRule(BaseModel):
     def holds(self, values: Mapping[str, Any]) -> bool:
         """Whether every condition is met by `values`, fields and facts together."""
         for key, want in self.condition.items():
-            wanted = [typed_value(key, each) for each in as_list(want)]
-            if typed_value(key, values.get(key)) not in wanted:
+            if not is_among(key, values.get(key), as_list(want)):
                 return False
         return True
