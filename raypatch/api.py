@@ -58,8 +58,9 @@ def run(
     from raypatch.sweep.run import ExecutorOptions, run_sweep
 
     original = load_study(study)
-    how = {name: settings.pop(name) for name in ExecutorOptions.model_fields if name in settings}
-    where = {name: settings.pop(name) for name in RunOptions.model_fields if name in settings}
+    # What is left of the settings after the options is a change of the study.
+    executor = _take_options(ExecutorOptions, settings)
+    options = _take_options(RunOptions, settings)
     chosen = change_study(original, settings)
     if recipes is not None:
         from raypatch.sweep.tuning.recipes import apply_recipes
@@ -70,8 +71,8 @@ def run(
     outcome = run_sweep(
         chosen,
         Path(folder),
-        _validated(RunOptions, where),
-        _validated(ExecutorOptions, how),
+        options,
+        executor,
         time_limit=time_limit,
         retry_failed=retry_failed,
     )
@@ -131,7 +132,8 @@ def report(
     from raypatch.analysis.report import write_report
 
     factors = None if compare is None else as_list(compare)
-    return write_report(_as_paths(runs), None if out is None else Path(out), formats, compare=factors)
+    target = None if out is None else Path(out)
+    return write_report(_as_paths(runs), target, formats, compare=factors)
 
 
 def tell(outcome: "Outcome") -> None:
@@ -139,6 +141,7 @@ def tell(outcome: "Outcome") -> None:
     failures and the command that continues go to stderr.
     """
     for trial_id, error in list(outcome.errors.items())[:10]:
+        # The last line of a traceback is the error itself; train.log has the rest.
         lines = error.strip().splitlines() or ["unknown"]
         print(f"failed: {trial_id}: {lines[-1]}", file=sys.stderr)
     print(f"{outcome.ok} trials done, {len(outcome.errors)} failed, {outcome.left} left in {outcome.folder}")
@@ -147,7 +150,8 @@ def tell(outcome: "Outcome") -> None:
     if outcome.stopped:
         print(f"stopped ({outcome.stopped}); to continue: {outcome.resume_command}", file=sys.stderr)
         return
-    print(f"{'the plots' if outcome.table else 'the table'}: raypatch report {outcome.folder}")
+    shown_by_report = "the plots" if outcome.table else "the table"
+    print(f"{shown_by_report}: raypatch report {outcome.folder}")
     if outcome.table and not outcome.left:
         print(f"to use what was found: raypatch run grid --recipes {outcome.folder / 'best.yaml'}")
     if outcome.errors or outcome.left:
@@ -160,12 +164,16 @@ def change_study(study: Study, settings: Mapping[str, Any]) -> Study:
 
     Raises ValueError for a name that is neither, with the near ones.
     """
-    values = {name: as_list(value) for name, value in settings.items() if name != "compare"}
     known = [*TrialConfig.model_fields, *study.grid]
-    for name in values:
+    values = {}
+    for name, value in settings.items():
+        if name == "compare":
+            continue
         if name not in known:
             raise ValueError(f"unknown setting {name!r}; {did_you_mean(name, known)}")
+        values[name] = as_list(value)
     changed = study.override(values)
+    # After the fields: a factor needs its levels before it can be compared.
     if settings.get("compare"):
         changed = changed.override_compare(as_list(settings["compare"]))
     return changed
@@ -176,8 +184,12 @@ def _as_paths(runs: Runs) -> list[Path]:
     return [Path(run) for run in given]
 
 
-def _validated(kind: type[Options], values: Mapping[str, Any]) -> Options:
-    """Make options from keywords. Raises ValueError in one line."""
+def _take_options(kind: type[Options], settings: dict[str, Any]) -> Options:
+    """Make options of those settings that are theirs, and take these out. Raises ValueError."""
+    values = {}
+    for name in kind.model_fields:
+        if name in settings:
+            values[name] = settings.pop(name)
     try:
         return kind.model_validate(values)
     except ValidationError as error:

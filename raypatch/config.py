@@ -6,57 +6,22 @@ import difflib
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from dataclasses import field as dataclass_field
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from raypatch.data.catalog import canonical_name
+from raypatch.fields import METHOD_WORDS, FieldFacts, Role
 from raypatch.storage.own_files import OWN_FILE, own_file_stem
-
-Role = Literal["block", "factor", "hyperparameter", "repeat"]
-"""What a field is in a study: the dataset is the block, the seed the repeat;
-factors are compared, hyperparameters tuned (though a study may compare one of those too).
-"""
-
-Order = Literal["rising", "falling", "given"]
-"""How the levels of a field are put in order: by their number, or as the study lists them."""
-
-
-METHOD_WORDS = {
-    "finetune": "fine-tuning",
-    "linear_probe": "linear probe",
-    "knn": "nearest neighbours",
-}
-
-
-@dataclass(frozen=True)
-class FieldFacts:
-    """What a field is and how its values are worded, for every table, plot and sentence.
-
-    label: the field in a sentence ("Which patch size?"). phrase: one of its levels in a sentence,
-    {} being the value.
-    unit: of a number, empty for none. percent: a share, which is shown as a percentage. words: how
-    a sentence says a value whose name is no word.
-    """
-
-    role: Role
-    label: str
-    phrase: str = "{}"
-    order: Order = "given"
-    unit: str = ""
-    percent: bool = False
-    words: Mapping[str, str] = dataclass_field(default_factory=dict)
 
 
 class TrialConfig(BaseModel):
     """Everything that decides the result of one training. Frozen; unknown keys are refused.
 
-    Defaults are part of the schema: a field that is left at its default
-    does not enter the trial's id, so a later version may add fields
-    without renaming old trials, but must never change a default.
+    Defaults are part of the schema: a field that is left at its default does not enter the trial's
+    id, so a later version may add fields without renaming old trials, but must never change a
+    default.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -196,10 +161,10 @@ class TrialConfig(BaseModel):
     @model_validator(mode="after")
     def _fields_fit_each_other(self) -> Self:
         if self.patch_size is not None and self.image_size % self.patch_size:
-            divisors = [p for p in range(1, self.image_size + 1) if self.image_size % p == 0]
+            edges = range(1, self.image_size + 1)
+            divisors = ", ".join(str(edge) for edge in edges if self.image_size % edge == 0)
             raise ValueError(
-                f"patch_size={self.patch_size} must divide image_size={self.image_size};"
-                f" use one of {', '.join(map(str, divisors))}"
+                f"patch_size={self.patch_size} must divide image_size={self.image_size}; use one of {divisors}"
             )
         if self.warmup_epochs >= self.epochs:
             raise ValueError(
@@ -221,15 +186,19 @@ class TrialConfig(BaseModel):
         """The fields that differ from their defaults, sorted, as JSON:
         what the trial's identity hangs on.
         """
-        return json.dumps(self.model_dump(exclude_defaults=True), sort_keys=True, separators=(",", ":"))
+        # Trial ids hash this text: neither the order of the keys nor a space may ever change.
+        changed = self.model_dump(exclude_defaults=True)
+        return json.dumps(changed, sort_keys=True, separators=(",", ":"))
 
     def trial_id(self) -> str:
         """A readable name and a hash of the canonical JSON, the same on every machine:
         `dermamnist-p4-s0-1a2b3c4d`.
         """
         digest = hashlib.sha256(self.canonical_json().encode()).hexdigest()[:8]
-        patch = [] if self.patch_size is None else [f"p{self.patch_size}"]
-        return "-".join([self.dataset_label, *patch, f"s{self.seed}", digest])
+        parts = [self.dataset_label]
+        if self.patch_size is not None:
+            parts.append(f"p{self.patch_size}")
+        return "-".join([*parts, f"s{self.seed}", digest])
 
 
 class RunOptions(BaseModel):
@@ -259,7 +228,8 @@ class RunOptions(BaseModel):
     @field_validator("data_dir")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
-        return value.expanduser().absolute() if value else None  # `resume` may be called from another folder
+        # Absolute: `raypatch resume` may be called from another folder.
+        return value.expanduser().absolute() if value else None
 
     @field_validator("micro_batch")
     @classmethod
@@ -271,9 +241,10 @@ class RunOptions(BaseModel):
 
 def field_facts(name: str) -> FieldFacts:
     """Return what the field `name` of TrialConfig is and how it is worded."""
-    for found in TrialConfig.model_fields[name].metadata:
-        if isinstance(found, FieldFacts):
-            return found
+    # pydantic keeps what stands in Annotated[...] and is no rule of its own as metadata.
+    for facts in TrialConfig.model_fields[name].metadata:
+        if isinstance(facts, FieldFacts):
+            return facts
     raise AssertionError(f"{name} has no FieldFacts: add them in config.py")
 
 
@@ -306,11 +277,14 @@ def explain_validation(error: ValidationError, model: type[BaseModel]) -> str:
     """
     lines = []
     for problem in error.errors(include_url=False):
-        place = ".".join(map(str, problem["loc"]))
+        field = ".".join(map(str, problem["loc"]))
+        # pydantic puts these words before the message of a validator's ValueError.
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
-            message = f"unknown field; {did_you_mean(place, model.model_fields)}"
+            message = f"unknown field; {did_you_mean(field, model.model_fields)}"
+        # Those two say the value themselves, or there is none.
         elif problem["type"] not in ("value_error", "missing"):
             message = f"{message}, not {problem['input']!r}"
-        lines.append(f"{place}: {message}" if place else message)
+        # A rule about several fields has no place: its message names them.
+        lines.append(f"{field}: {message}" if field else message)
     return "; ".join(lines)

@@ -52,17 +52,17 @@ class Registry(Generic[Member]):
         return tuple(dict.fromkeys([*self.shipped, *self._installed()]))
 
     def _load(self, name: str) -> Member:
+        # Asking what is installed reads every package's metadata: not for a shipped member.
         addresses = self.shipped if name in self.shipped else self._installed()
         address = addresses.get(name, name)
         if not ADDRESS.fullmatch(address):
             near = difflib.get_close_matches(name, self.names(), n=3) or self.names()
-            raise ValueError(
-                f"unknown {self.kind} {name!r}: use {', '.join(near)}, or module:NAME for one of your own",
-            )
+            raise ValueError(f"unknown {self.kind} {name!r}: use {', '.join(near)}, or module:NAME for one of your own")
         return self._checked(name, load_address(address, what=self.kind))
 
     def _installed(self) -> dict[str, str]:
         entries = importlib.metadata.entry_points(group=self.group)
+        # An entry point may be written `module : NAME`.
         return {entry.name: entry.value.replace(" ", "") for entry in entries}
 
     def _checked(self, name: str, found: object) -> Member:
@@ -91,7 +91,8 @@ def load_address(address: str, *, what: str) -> Any:
     module_name, _, name = address.partition(":")
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:  # somebody's own module may fail in any way while it is imported
+    # Somebody's own module may fail in any way while it is imported.
+    except Exception as error:
         raise ValueError(
             f"{what} {address}: cannot import {module_name} ({type(error).__name__}: {error});"
             " install it, or name its folder in PYTHONPATH"
@@ -105,9 +106,13 @@ def load_address(address: str, *, what: str) -> Any:
 
 def _parts(protocol: type) -> list[str]:
     """The names of all that a protocol asks for: attributes and methods."""
+    # Attributes stand in the annotations alone, methods in the class's own names. A dict keeps the
+    # order in which the protocol lists them, for the message about what is lacking.
     parts: dict[str, None] = {}
     for each in reversed(protocol.__mro__):
         if each.__module__ in ("builtins", "typing"):
             continue
-        parts |= dict.fromkeys([*inspect.get_annotations(each), *vars(each)])
-    return [part for part in parts if not part.startswith("_")]
+        for part in (*inspect.get_annotations(each), *vars(each)):
+            if not part.startswith("_"):
+                parts[part] = None
+    return list(parts)

@@ -44,7 +44,8 @@ def select_best(scored: Iterable[tuple[TrialConfig, float | None]]) -> TrialConf
     """
     best, best_goodness = None, -math.inf
     for config, score in scored:
-        found = goodness(config.selection, score, config.task)
-        if found > best_goodness:
-            best, best_goodness = config, found
+        this_goodness = goodness(config.selection, score, config.task)
+        # Greater, not at least as great: of equals the first one stays.
+        if this_goodness > best_goodness:
+            best, best_goodness = config, this_goodness
     return best

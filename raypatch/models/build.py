@@ -69,10 +69,13 @@ def build_model(
     else:
         with torch.device("meta"):
             model = construct(config, dimensions=dimensions, outputs=outputs)
+        # The native state is read before memory is taken: a misfit is told at once.
         native = read_native_state(config, family, model, files)
+        # No initialisation for weights that are about to be overwritten: that takes seconds on a CPU.
         model.to_empty(device="cpu")
         with _seeded(config.seed):
             family.draw_head(model)
+        # The head of the file is left out: it was drawn anew above, whatever its size was there.
         state = family.adapt_state(native, model, config, dimensions=dimensions)
         model.load_state_dict({**state, **_head_state(family, model)})
     return BuiltModel(model, *family.normalisation(config))
@@ -114,12 +117,13 @@ def model_head(config: TrialConfig, model: nn.Module) -> nn.Module:
 
 def _head_state(family: Family, model: nn.Module) -> dict[str, torch.Tensor]:
     name = family.head_name(model)
-    return {f"{name}.{key}": value for key, value in model.get_submodule(name).state_dict().items()}
+    return model.get_submodule(name).state_dict(prefix=f"{name}.")
 
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
     """Draw from `seed` inside, and leave the global random state as it was."""
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the GPUs too
+        # torch.manual_seed would reseed the GPUs too.
+        torch.default_generator.manual_seed(seed)
         yield

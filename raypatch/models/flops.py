@@ -40,7 +40,8 @@ def trial_facts(config: TrialConfig, options: RunOptions) -> tuple[DatasetInfo, 
     Raises ValueError as describe and construct.
     """
     info = describe(config.dataset, data_dir=options.data_dir, files=options.files)
-    return info, model_facts(config, dimensions=info.dimensions, outputs=count_outputs(config, info))
+    outputs = count_outputs(config, info)
+    return info, model_facts(config, dimensions=info.dimensions, outputs=outputs)
 
 
 def count_outputs(config: TrialConfig, info: DatasetInfo) -> int:
@@ -64,6 +65,7 @@ def count_with_fvcore(model: nn.Module, image: tuple[int, ...]) -> float:
 
         analysis = FlopCountAnalysis(model, torch.zeros(1, *image))
         analysis.set_op_handle("aten::scaled_dot_product_attention", _count_attention)
+        # It would warn of every operation that it leaves out.
         analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
         counts = analysis.by_operator()
     return 2e-9 * float(counts.total() - counts["layer_norm"])

@@ -30,9 +30,13 @@ def _cached_hub_file(source: PretrainedCfg) -> str | None:
     from huggingface_hub import try_to_load_from_cache
 
     for filename in ("model.safetensors", "pytorch_model.bin"):
-        found = source.hf_hub_id and try_to_load_from_cache(source.hf_hub_id, source.hf_hub_filename or filename)
-        if isinstance(found, str):
-            return found
+        if not source.hf_hub_id:
+            return None
+        wanted = source.hf_hub_filename or filename
+        path = try_to_load_from_cache(source.hf_hub_id, wanted)
+        # None for a file that was never asked for, an object for one that the hub is known to lack.
+        if isinstance(path, str):
+            return path
     return None
 
 
@@ -45,8 +49,10 @@ def read_hub_state(name: str) -> dict[str, Tensor]:
     if not cached and source.hf_hub_id:
         _require_hub(source.hf_hub_id)
     try:
+        # timm first draws random weights: the caller's random numbers must not move by that.
         with torch.random.fork_rng(devices=[]):
-            model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"file": cached} if cached else {})
+            overlay = {"file": cached} if cached else {}
+            model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay)
     except (OSError, RuntimeError, SafetensorError) as error:
         raise ValueError(f"cannot get timm's weights for {name}: {error}; {WAY_OUT}") from error
     return dict(model.state_dict())
@@ -62,8 +68,10 @@ def _require_hub(repository: str) -> None:
     try:
         get_hf_file_metadata(hf_hub_url(repository, "model.safetensors"), timeout=10)
     except HfHubHTTPError:
-        return  # it answered: what is wrong with this file is for the download to say
-    except Exception as error:  # the client's HTTP library, and so its errors, differ by version
+        # It answered: what is wrong with this file is for the download to say.
+        return
+    # The client's HTTP library, and so its errors, differ by version.
+    except Exception as error:
         raise ValueError(
             f"no network, and the weights {repository} were never downloaded here ({error}); {WAY_OUT}"
         ) from error

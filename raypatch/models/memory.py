@@ -68,7 +68,9 @@ def training_bytes(
     """
     trained = facts.parameters if find_method(config.method).trains_backbone else 0
     activations = activation_bytes(config, facts, precision, checkpointing=checkpointing)
-    passing = min(micro_batch, config.batch_size) * activations + (2 * trained if precision == "bfloat16" else 0)
+    cast_weights = 2 * trained if precision == "bfloat16" else 0
+    passing = min(micro_batch, config.batch_size) * activations + cast_weights
+    # One pass: its activations have gone by the time that all gradients are there.
     peak = max(passing, 4 * trained)
     if micro_batch < config.batch_size:
         largest = min(
@@ -92,9 +94,11 @@ def peak_bytes(
     its images, one byte a pixel, and training or evaluation.
     """
     train, val, test = info.counts
-    resident = int((train * config.train_fraction + val + test) * info.channels * config.image_size**info.dimensions)
+    images = train * config.train_fraction + val + test
+    resident = int(images * info.channels * config.image_size**info.dimensions)
     training = training_bytes(config, facts, precision, micro_batch=micro_batch, checkpointing=checkpointing)
-    evaluation = _with_margin(_held_bytes(config, facts) + evaluation_bytes(config, info, facts, precision))
+    batch = evaluation_bytes(config, info, facts, precision)
+    evaluation = _with_margin(_held_bytes(config, facts) + batch)
     return resident + max(training, evaluation)
 
 
@@ -119,6 +123,7 @@ def _held_bytes(config: TrialConfig, facts: ModelFacts) -> int:
     """Weights and the optimizer's moments, which are always there."""
     if not find_method(config.method).trains_backbone:
         return 4 * facts.parameters
+    # SGD keeps a momentum, AdamW and Adam two moments, in float32 each.
     moments = 4 if config.optimizer == "sgd" else 8
     return (4 + moments) * facts.parameters
 
@@ -132,6 +137,7 @@ def available_bytes(device: torch.device) -> int:
     so that a resumed trial divides its batches alike.
     """
     if device.type == "cuda":
+        # What other processes hold on the card is not free.
         return torch.cuda.mem_get_info(device)[0]
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
@@ -145,10 +151,11 @@ def choose_micro_batch(
     Checkpointing comes in only where not even one image fits without
     it; one image with it is the last resort.
     """
-    can_checkpoint = find_family(config.model).activations(config, facts, precision).checkpointed is not None
-    choices = (False, True) if can_checkpoint else (False,)
+    activations = find_family(config.model).activations(config, facts, precision)
+    choices = (False,) if activations.checkpointed is None else (False, True)
     for checkpointing in choices:
         micro_batch = config.batch_size
+        # Halved, not fitted: the same few sizes on every machine, and their kernels are fast.
         while micro_batch:
             need = training_bytes(config, facts, precision, micro_batch=micro_batch, checkpointing=checkpointing)
             if need <= USABLE_SHARE * available:

@@ -17,6 +17,7 @@ from raypatch.models.families import Family, find_family
 from raypatch.models.flops import count_outputs, model_facts
 from raypatch.results import ModelFacts
 
+# As much as fills a large GPU, and still fits into a small one's memory.
 TOKENS_PER_BATCH = 16_384
 PIXELS_PER_BATCH = 2**22
 
@@ -28,6 +29,7 @@ def evaluation_batch(tokens: int | None, pixels: int) -> int:
     same bits every time.
     """
     by_pixels = PIXELS_PER_BATCH // pixels
+    # The class token is one more; at a small patch size the tokens, not the pixels, decide.
     by_tokens = by_pixels if tokens is None else TOKENS_PER_BATCH // (tokens + 1)
     return max(1, min(by_tokens, by_pixels))
 
@@ -62,11 +64,14 @@ class PreparedModel:
         """
         self.model.eval()
         logits = []
-        for batch in images.split(evaluation_batch(self.facts.tokens, math.prod(images.shape[2:]))):
+        size = evaluation_batch(self.facts.tokens, math.prod(images.shape[2:]))
+        for batch in images.split(size):
             inputs = self.normalize(to_float(batch.to(self.device, non_blocking=True)))
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            cast = self.precision == "bfloat16"
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=cast):
                 logits.append(self.model(inputs).float())
-            del inputs  # or they would lie beside the next batch's
+            # Or they would lie in memory beside the next batch's.
+            del inputs
         return torch.cat(logits)
 
 

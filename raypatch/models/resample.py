@@ -22,7 +22,9 @@ def resample_kernel(kernel: Tensor, size: int) -> Tensor:
     height, width = kernel.shape[-2:]
     if (height, width) == (size, size):
         return kernel
-    rows, columns = (torch.linalg.pinv(_resize_matrix(edge, size)) for edge in (height, width))
+    rows = torch.linalg.pinv(_resize_matrix(height, size))
+    columns = torch.linalg.pinv(_resize_matrix(width, size))
+    # On the CPU: some GPUs do float64 slowly, and the same bits should come out everywhere.
     resampled = torch.einsum("dchw,hi,wj->dcij", kernel.to("cpu", torch.float64), rows, columns)
     return resampled.to(kernel)
 
@@ -31,7 +33,8 @@ def _resize_matrix(old: int, new: int) -> Tensor:
     """The (new, old) float64 matrix that resizes a line of `old` pixels to `new`:
     the resized unit vectors.
     """
-    unit = torch.eye(old, dtype=torch.float64)[None, None]  # (1, 1, old, old): row i is unit vector i
+    # (1, 1, old, old): row i is unit vector i, so that only the width is to be resized.
+    unit = torch.eye(old, dtype=torch.float64)[None, None]
     resized = F.interpolate(unit, size=(old, new), mode="bicubic", antialias=True, align_corners=False)
     return resized[0, 0].T
 
@@ -67,6 +70,7 @@ def resample_positions(positions: Tensor, grid: tuple[int, ...], *, prefix: int)
             f"{positions.shape[1]} positions are no square grid behind {prefix} prefix tokens",
         )
     plane = positions[:, prefix:]  # (1, g * g, D)
+    # Left alone at the native size: even an identical resize would round.
     if grid[-2:] != (edge, edge):
         image = plane.float().reshape(1, edge, edge, -1).permute(0, 3, 1, 2)  # (1, D, g, g)
         image = F.interpolate(image, size=grid[-2:], mode="bicubic", antialias=True, align_corners=False)
@@ -108,6 +112,8 @@ def cut_cubes(volume: Tensor, edge: int) -> Tensor:
     every side divisible by `edge`.
     """
     batch, channels, *sides = volume.shape
-    split = [part for side in sides for part in (side // edge, edge)]
+    split: list[int] = []
+    for side in sides:
+        split += [side // edge, edge]
     cubes = volume.reshape(batch, channels, *split)  # (B, C, d, p, h, p, w, p)
     return cubes.permute(0, 2, 4, 6, 1, 3, 5, 7).reshape(batch, -1, channels * edge**3)

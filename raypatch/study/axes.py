@@ -23,7 +23,10 @@ def fields_of_axis(name: str, axis: Axis) -> set[str]:
     """The fields of a trial that a grid axis sets."""
     if isinstance(axis, list):
         return {name}
-    return set().union(*axis.values())
+    fields: set[str] = set()
+    for level in axis.values():
+        fields |= level.keys()
+    return fields
 
 
 def narrow_levels(

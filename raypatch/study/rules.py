@@ -29,10 +29,7 @@ def typed_value(field: str, value: Any) -> Any:
 def is_among(field: str, value: Any, wanted: Iterable[Any]) -> bool:
     """Whether `value` is one of those wanted of a field, each read as the field's type."""
     typed = typed_value(field, value)
-    for each in wanted:
-        if typed_value(field, each) == typed:
-            return True
-    return False
+    return any(typed_value(field, each) == typed for each in wanted)
 
 
 @functools.cache
@@ -68,6 +65,7 @@ class WhenRule(BaseModel):
     def holds(self, values: Mapping[str, Any]) -> bool:
         """Whether every condition is met by `values`, fields and facts together."""
         for key, want in self.condition.items():
-            if not is_among(key, values.get(key), as_list(want)):
+            value = values.get(key)
+            if not is_among(key, value, as_list(want)):
                 return False
         return True

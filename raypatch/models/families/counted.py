@@ -81,10 +81,12 @@ class CountedFamily:
     def facts(self, model: nn.Module, config: TrialConfig, *, dimensions: int) -> ModelFacts:
         """Count as torch does: convolutions and matrix products, 2 x multiply-accumulates, 1e9."""
         images = _made_images(config, dimensions)
+        # A tensor on `meta` has a shape and no memory: the pass costs nothing, whatever the size.
         bare = model.to("meta")
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             bare.eval()(images)
         total = counter.get_total_flops() / len(images)
+        # Told apart, as attention alone grows with the square of the number of places.
         attention = 0.0
         for operation, flops in counter.get_flop_counts().get("Global", {}).items():
             if "attention" in str(operation):
@@ -95,6 +97,7 @@ class CountedFamily:
             gflops=1e-9 * total,
             gflops_without_attention=1e-9 * (total - attention),
         )
+        # Kept for `activations`, which is asked later and has no model to run.
         self._kept[config.model, config.image_size, facts] = _kept_bytes(bare, images)
         return facts
 
@@ -119,6 +122,7 @@ class CountedFamily:
         """Return what the head is given."""
         given: list[Tensor] = []
         head = model.get_submodule(self.head_name(model))
+        # Whatever the model does before its head, that head's input is what it pooled.
         hook = head.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
         try:
             model(images)
@@ -145,6 +149,7 @@ def _kept_bytes(model: nn.Module, images: Tensor) -> int:
     sizes: list[int] = [0]
 
     def note(tensor: Tensor) -> Tensor:
+        # Parameters are saved for the backward pass too, but lie in memory once for all images.
         if not isinstance(tensor, nn.Parameter):
             sizes.append(tensor.numel() * tensor.element_size())
         return tensor

@@ -43,16 +43,17 @@ class PlainViT:
 
     def takes(self, model: str) -> bool:
         architecture = model.partition(".")[0]
-        return architecture in timm.list_models() and is_model_in_modules(architecture, WORKING_MODULES)
+        known = architecture in timm.list_models()
+        return known and is_model_in_modules(architecture, WORKING_MODULES)
 
     def check_fields(self, config: TrialConfig, *, dimensions: int) -> None:
         """Raise ValueError without a patch size, and for a tag that timm does not know."""
         if config.patch_size is None:
             edge = config.image_size
-            fitting = [str(size) for size in range(edge, 0, -1) if edge % size == 0]
+            fitting = ", ".join(str(size) for size in range(edge, 0, -1) if edge % size == 0)
             raise ValueError(
-                f"model {config.model} is a Vision Transformer and needs a patch_size; image_size={edge} allows"
-                f" {', '.join(fitting)}"
+                f"model {config.model} is a Vision Transformer and needs a patch_size;"
+                f" image_size={edge} allows {fitting}"
             )
         architecture, _, tag = config.model.partition(".")
         tagged = timm.list_models(f"{architecture}.*", include_tags=True)
@@ -77,17 +78,21 @@ class PlainViT:
             in_chans=3,
             dynamic_img_size=False,
         )
-        if type(model) is not VisionTransformer or type(model.patch_embed) is not PatchEmbed or model.pos_embed is None:
+        # By type, not isinstance: a subclass such as a distilled one has parts that are not handled.
+        is_plain = type(model) is VisionTransformer and type(model.patch_embed) is PatchEmbed
+        if not is_plain or model.pos_embed is None:
             raise unfit(config.model)
         for module in model.modules():
-            # scaled_dot_product_attention always, whatever $TIMM_FUSED_ATTN says
+            # scaled_dot_product_attention always, whatever $TIMM_FUSED_ATTN says: memory counts on it.
             if hasattr(module, "fused_attn"):
                 module.fused_attn = True  # type: ignore[assignment]
         if dimensions == 3:
             flat = model.patch_embed
-            model.patch_embed = VolumeEmbed(3, model.embed_dim, patch, bias=flat.proj.bias is not None, norm=flat.norm)
+            has_bias = flat.proj.bias is not None
+            model.patch_embed = VolumeEmbed(3, model.embed_dim, patch, bias=has_bias, norm=flat.norm)
             tokens = prefix_positions(model) + (size // patch) ** 3
             model.pos_embed = nn.Parameter(torch.empty(1, tokens, model.embed_dim))
+            # As timm draws those of images.
             nn.init.trunc_normal_(model.pos_embed, std=0.02)
         return model
 
@@ -103,7 +108,9 @@ class PlainViT:
         0.5 and 0.5 for random ones.
         """
         source = None if config.weights == "random" else get_pretrained_cfg(config.model)
-        return (source.mean, source.std) if source else ((0.5,) * 3, (0.5,) * 3)
+        if source is None:
+            return (0.5,) * 3, (0.5,) * 3
+        return source.mean, source.std
 
     def fetch_weights(self, config: TrialConfig) -> None:
         hub.fetch_hub_state(config.model)
@@ -119,6 +126,7 @@ class PlainViT:
             return "" if fits else f"({wanted[0]}, {wanted[1]}, any, any)"
         if name == POSITIONS:
             prefix = prefix_positions(_as_vit(model))
+            # Only a square grid can be told from its count: 196 positions are 14 x 14.
             patches = found[1] - prefix if len(found) == 3 else 0
             fits = patches > 0 and math.isqrt(patches) ** 2 == patches and found[::2] == wanted[::2]
             return "" if fits else f"(1, {prefix} + a square, {wanted[2]})"
@@ -137,7 +145,8 @@ class PlainViT:
         kernel = resample_kernel(native[KERNEL], config.patch_size)
         if dimensions == 3:
             kernel = inflate_kernel(kernel, config.inflation)
-        positions = resample_positions(native[POSITIONS], grid, prefix=prefix_positions(_as_vit(model)))
+        prefix = prefix_positions(_as_vit(model))
+        positions = resample_positions(native[POSITIONS], grid, prefix=prefix)
         return {**native, KERNEL: kernel, POSITIONS: positions}
 
     def facts(self, model: nn.Module, config: TrialConfig, *, dimensions: int) -> ModelFacts:

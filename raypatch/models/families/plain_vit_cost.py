@@ -20,12 +20,16 @@ def count_cost(model: VisionTransformer) -> ModelFacts:
     assert model.pos_embed is not None
     patches = model.pos_embed.shape[1] - prefix_positions(model)
     tokens = patches + model.num_prefix_tokens
+    # A convolution whose stride is its size multiplies each of its weights once per patch.
     products = patches * model.patch_embed.proj.weight.numel() + _linear_weights(model.head)
     products += tokens * _linear_weights(model.blocks)
     attention = tokens**2 * sum(_products_per_pair(module) for module in model.blocks.modules())
     if model.attn_pool is not None:
-        pool, pooled = model.attn_pool, tokens if model.pool_include_prefix else patches
-        products += pool.latent_len * _linear_weights(pool) + (pooled - pool.latent_len) * pool.kv.weight.numel()
+        pool = model.attn_pool
+        pooled = tokens if model.pool_include_prefix else patches
+        # All its layers see the latent token; keys and values are made of every pooled token.
+        products += pool.latent_len * _linear_weights(pool)
+        products += (pooled - pool.latent_len) * pool.kv.weight.numel()
         attention += pool.latent_len * pooled * _products_per_pair(pool)
     return ModelFacts(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
@@ -59,6 +63,7 @@ def vit_activations(
     float32 units, the widest tensor twice.
     """
     assert facts.tokens is not None
+    # The class token is one more.
     unit = (facts.tokens + 1) * width
     element = 2 if precision == "bfloat16" else 4
     block = unit * (2 * 4 + 14 * element)
