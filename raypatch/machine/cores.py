@@ -45,7 +45,8 @@ def cpu_quota(groups: Path = CGROUPS, own_groups: Path = OWN_GROUPS) -> float | 
         _, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
         if controllers == "":
-            roots = [groups, groups / "unified"]  # version 2, alone or beside version 1
+            # Version 2, alone or beside version 1.
+            roots = [groups, groups / "unified"]
         elif "cpu" in controllers.split(","):
             roots = [groups / "cpu", groups / controllers]
         else:
@@ -81,7 +82,9 @@ def _read_quota(group: Path) -> float | None:
         else:
             quota = (group / "cpu.cfs_quota_us").read_text("ascii").strip()
             period = (group / "cpu.cfs_period_us").read_text("ascii").strip()
-        cores = float(quota) / float(period)  # "max" is no number: no limit
+        # "max" is no number: no limit.
+        cores = float(quota) / float(period)
     except (OSError, ValueError, ZeroDivisionError):
         return None
-    return cores if cores > 0 else None  # version 1 writes -1 for no limit
+    # Version 1 writes -1 for no limit.
+    return cores if cores > 0 else None

@@ -26,8 +26,10 @@ def prepare_environment() -> None:
     os.environ.update(OWN_ENVIRONMENT)
     cores = available_cores()
     if cores < (os.cpu_count() or 1):
-        os.environ.setdefault("OMP_NUM_THREADS", str(cores))  # torch counts the machine's cores, whatever the quota
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # where it keeps its fonts is no news
+        # torch counts the machine's cores, whatever the quota.
+        os.environ.setdefault("OMP_NUM_THREADS", str(cores))
+    # Where it keeps its fonts is no news.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
 
 
 @contextlib.contextmanager
@@ -50,7 +52,9 @@ def changed_environment(changes: Mapping[str, str]) -> Iterator[None]:
 def import_path() -> str:
     """Where this process imports from, as a PYTHONPATH that lets another one import the same."""
     folders = [os.path.abspath(entry) for entry in sys.path]  # noqa: PTH100  an empty entry is the working folder
-    return os.pathsep.join(dict.fromkeys(folder for folder in folders if os.pathsep not in folder))
+    # A folder whose name holds the separator cannot be named in PYTHONPATH.
+    nameable = dict.fromkeys(folder for folder in folders if os.pathsep not in folder)
+    return os.pathsep.join(nameable)
 
 
 def home() -> Path:

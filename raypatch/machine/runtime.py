@@ -79,6 +79,7 @@ def generator(seed: int, epoch: int, purpose: Purpose) -> torch.Generator:
     """A CPU generator fixed by (seed, epoch, purpose):
     no draw depends on what ran before, so resuming is exact.
     """
+    # SeedSequence mixes well: neighbouring seeds and epochs give draws that have nothing in common.
     words = np.random.SeedSequence([seed, epoch, *purpose.encode()]).generate_state(2, np.uint32)
     return torch.Generator().manual_seed(int(words[0]) << 31 ^ int(words[1]))
 
@@ -92,6 +93,7 @@ def reset_peak_memory(device: torch.device) -> None:
         torch.cuda.reset_peak_memory_stats(device)
         return
     with contextlib.suppress(OSError):
+        # 5 resets the peak of the resident memory (man 5 proc).
         Path("/proc/self/clear_refs").write_text("5")
 
 
@@ -105,6 +107,7 @@ def peak_memory(device: torch.device) -> int:
         found = re.search(r"^VmHWM:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
         if found:
             return int(found[1]) * 1024
+    # Without /proc, in bytes on a Mac and in kB elsewhere; it cannot be reset there.
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
@@ -128,7 +131,8 @@ def provenance() -> dict[str, str]:
     if torch.cuda.is_available():
         found["gpu"] = torch.cuda.get_device_name()
         found["cuda"] = str(torch.version.cuda)
-    if commit := _git_commit():
+    commit = _git_commit()
+    if commit:
         found["commit"] = commit
     return found
 
@@ -136,8 +140,15 @@ def provenance() -> dict[str, str]:
 @functools.cache
 def _cpu_info() -> dict[str, str]:
     info = Path("/proc/cpuinfo")
-    lines = info.read_text("utf-8").split("\n\n", 1)[0].splitlines() if info.exists() else []
-    return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    if not info.exists():
+        return {}
+    # One paragraph per core, and all alike: the first will do.
+    first_core, _, _ = info.read_text("utf-8").partition("\n\n")
+    facts = {}
+    for line in first_core.splitlines():
+        key, _, value = line.partition(":")
+        facts[key.strip()] = value.strip()
+    return facts
 
 
 def _cpu_flags() -> set[str]:

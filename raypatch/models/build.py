@@ -71,7 +71,7 @@ def build_model(
             model = construct(config, dimensions=dimensions, outputs=outputs)
         # The native state is read before memory is taken: a misfit is told at once.
         native = read_native_state(config, family, model, files)
-        # No initialisation for weights that are about to be overwritten: that takes seconds on a CPU.
+        # Left as it comes: every weight is overwritten below, and initialising all takes seconds.
         model.to_empty(device="cpu")
         with _seeded(config.seed):
             family.draw_head(model)

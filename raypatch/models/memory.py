@@ -73,6 +73,7 @@ def training_bytes(
     # One pass: its activations have gone by the time that all gradients are there.
     peak = max(passing, 4 * trained)
     if micro_batch < config.batch_size:
+        # Several passes: the last one still has its activations when it adds to all gradients.
         largest = min(
             trained,
             find_family(config.model).activations(config, facts, precision).largest_gradient,
@@ -155,7 +156,7 @@ def choose_micro_batch(
     choices = (False,) if activations.checkpointed is None else (False, True)
     for checkpointing in choices:
         micro_batch = config.batch_size
-        # Halved, not fitted: the same few sizes on every machine, and their kernels are fast.
+        # Halved, not fitted to the byte: the estimate is not as exact as that.
         while micro_batch:
             need = training_bytes(config, facts, precision, micro_batch=micro_batch, checkpointing=checkpointing)
             if need <= USABLE_SHARE * available:

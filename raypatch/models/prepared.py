@@ -17,7 +17,7 @@ from raypatch.models.families import Family, find_family
 from raypatch.models.flops import count_outputs, model_facts
 from raypatch.results import ModelFacts
 
-# As much as fills a large GPU, and still fits into a small one's memory.
+# Enough to fill a device; more would only take memory.
 TOKENS_PER_BATCH = 16_384
 PIXELS_PER_BATCH = 2**22
 

@@ -23,11 +23,12 @@ def export_trial(folder: Path, trial_id: str, out: Path) -> Path:
     sizes, classes and the normalisation (mean, std of 0..1). Raises ValueError when there is no
     such finished trial.
     """
-    trials = {trial.result.trial_id: trial for trial in find_trials(folder).trials}
+    trials = {}
+    for trial in find_trials(folder).trials:
+        trials[trial.result.trial_id] = trial
     if trial_id not in trials:
-        raise ValueError(
-            f"{folder} has no finished trial {trial_id!r}; it has {', '.join(sorted(trials)[:5])} ...",
-        )
+        some = ", ".join(sorted(trials)[:5])
+        raise ValueError(f"{folder} has no finished trial {trial_id!r}; it has {some} ...")
     member = trials[trial_id]
     state = load_model(member).state_dict()
     try:
@@ -37,6 +38,7 @@ def export_trial(folder: Path, trial_id: str, out: Path) -> Path:
         raise ValueError(
             f"cannot write to {out}: {error.strerror or error}; give another folder with --out",
         ) from error
+    # Last, so that a folder with a config.json holds weights too.
     write_atomically(out / "config.json", json.dumps(_describe(member), indent=1).encode())
     return out
 
@@ -49,6 +51,7 @@ def _describe(member: FinishedTrial) -> dict[str, object]:
     outputs = find_task(facts.task).outputs(facts.classes)
     for_timm = family.timm_entry(config)
     return {
+        # timm wants the name without the tag of its weights, for these are others.
         "architecture": config.model.partition(".")[0],
         "num_classes": outputs,
         "model_args": for_timm.arguments,

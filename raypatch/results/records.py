@@ -21,6 +21,7 @@ from raypatch.search_settings import Search
 
 SCHEMA_VERSION = 2
 
+# JSON has no NaN.
 Number = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
 """A float that may be undefined: NaN in memory, null in JSON."""
 
@@ -66,14 +67,20 @@ class EpochRow(_Record):
         """Schema 1 had a column per validation score."""
         if not isinstance(values, dict) or "val" in values:
             return values
-        scores = {name.removeprefix("val_"): score for name, score in values.items() if name.startswith("val_")}
-        rest = {name: value for name, value in values.items() if not name.startswith("val_")}
+        scores = {}
+        rest = {}
+        for name, value in values.items():
+            if name.startswith("val_"):
+                scores[name.removeprefix("val_")] = value
+            else:
+                rest[name] = value
         return rest | {"val": scores}
 
     def flat(self) -> dict[str, float]:
         """All numbers under one name each, scores as val_loss, val_auc:
         for charts, trackers and data frames.
         """
+        # A chart has one flat list of names; val_ keeps a score apart from a field of the row.
         numbers = self.model_dump(exclude={"val"})
         return numbers | {f"val_{name}": score for name, score in self.val.items()}
 
@@ -125,6 +132,7 @@ class TrialResult(_Record):
     peak_memory_bytes: int = 0
     precision: str = ""
     device: str = ""
+    # pydantic copies a default for each instance, so this dict is not shared.
     provenance: dict[str, str] = {}
     error: str | None = None
 
@@ -176,6 +184,7 @@ class SweepRecord(BaseModel):
     options: dict[str, Any] = {}
     executor: dict[str, Any] = {}
     search: Search | None = None
+    # Schema 1 had none of the following: each has a default.
     factors: tuple[Factor, ...] = ()
     levels: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     metric: str | None = None
@@ -187,6 +196,7 @@ class SweepRecord(BaseModel):
     def _read_schema_1(cls, values: Any) -> Any:
         """Schema 1 named the study `space`; its question, the patch size, is found from the trials."""
         if isinstance(values, dict) and "space" in values:
-            rest = {name: value for name, value in values.items() if name != "space"}
-            return rest | {"study": values["space"]}
+            # A copy: what was given must not change.
+            values = dict(values)
+            values["study"] = values.pop("space")
         return values

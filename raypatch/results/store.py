@@ -45,12 +45,14 @@ def read_epochs(path: Path) -> list[EpochRow]:
     """
     if not path.exists():
         return []
+    # A kill may also cut a letter of several bytes in two: replaced, its line fails as JSON.
     lines = path.read_text("utf-8", errors="replace").splitlines()
     rows: list[EpochRow] = []
     for number, line in enumerate(lines, start=1):
         try:
             rows.append(EpochRow.model_validate_json(line))
         except ValidationError as error:
+            # The line that a kill cut off: its epoch is trained again.
             if number == len(lines):
                 break
             raise DamagedFileError(
@@ -61,7 +63,8 @@ def read_epochs(path: Path) -> list[EpochRow]:
 
 def write_epochs(path: Path, rows: list[EpochRow]) -> None:
     """Replace epochs.jsonl by `rows`."""
-    write_atomically(path, "".join(row.model_dump_json() + "\n" for row in rows).encode())
+    lines = "".join(row.model_dump_json() + "\n" for row in rows)
+    write_atomically(path, lines.encode())
 
 
 def write_json(path: Path, record: BaseModel) -> None:
@@ -76,6 +79,7 @@ def _read_json(path: Path, remedy: str) -> dict[str, Any]:
         raise DamagedFileError(f"{path} is damaged ({error}); {remedy}") from error
     if not isinstance(content, dict):
         raise DamagedFileError(f"{path} is damaged (not a JSON object); {remedy}")
+    # Before anything else is read: what a newer version means by a field is not known here.
     version = content.get("schema_version", SCHEMA_VERSION)
     if not isinstance(version, int) or version > SCHEMA_VERSION:
         raise NewerSchemaError(
@@ -133,6 +137,7 @@ def write_predictions(path: Path, splits: Mapping[Split, Predictions]) -> None:
         arrays[f"{split}_index"] = predictions.index
         arrays[f"{split}_label"] = predictions.label
         arrays[f"{split}_probability"] = predictions.probability
+    # By way of memory: numpy would write into the file itself, and a kill leave half of it.
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
     write_atomically(path, buffer.getbuffer())
@@ -146,11 +151,13 @@ def read_predictions(path: Path, split: Split) -> Predictions:
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
             found = Predictions(stored[f"{split}_index"], stored[f"{split}_label"], stored[f"{split}_probability"])
-    except Exception as error:  # numpy and zipfile raise many kinds for a broken archive; all mean the same here
+    # numpy and zipfile raise many kinds for a broken archive; all mean the same here.
+    except Exception as error:
         raise DamagedFileError(
             f"{path} cannot be read ({error}); remove the trial folder to run it again",
         ) from error
     count = len(found.index)
+    # A file may be whole as an archive and yet not as predictions.
     if len(found.label) != count or len(found.probability) != count or found.probability.ndim != 2:
         raise DamagedFileError(
             f"{path} holds arrays of different length for {split}; remove the trial folder",

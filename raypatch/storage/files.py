@@ -22,11 +22,13 @@ def write_atomically(path: Path, content: bytes | memoryview) -> None:
     A reader sees the old file or the new one; on any error the old
     one stays and nothing is left behind.
     """
+    # In the same folder: only within a file system is replacing one step.
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with aside.open("wb") as stream:
             stream.write(content)
             stream.flush()
+            # Or a power cut could leave the new name with no content.
             os.fsync(stream.fileno())
         aside.replace(path)
     except BaseException:
@@ -68,6 +70,7 @@ def hold_lock(path: Path, *, wait: bool = False) -> Iterator[None]:
             os.pwrite(descriptor, f"process {os.getpid()} on {os.uname().nodename}".encode(), 0)
             yield
         finally:
+            # While the lock is still held, so that nobody else's file is removed.
             path.unlink(missing_ok=True)
             os.close(descriptor)
 
@@ -82,7 +85,8 @@ def _lock_by_kernel(path: Path, *, wait: bool) -> int:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError as error:
-            holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "another process"
+            content = os.pread(descriptor, 200, 0).decode(errors="replace")
+            holder = content.strip() or "another process"
             os.close(descriptor)
             raise LockedError(f"{path.parent} is in use by {holder}") from error
         except BaseException:
@@ -91,7 +95,8 @@ def _lock_by_kernel(path: Path, *, wait: bool) -> int:
         with contextlib.suppress(OSError):
             if os.fstat(descriptor).st_ino == path.stat().st_ino:
                 return descriptor
-        os.close(descriptor)  # the last holder removed the file between our open and our lock: try again
+        # The last holder removed the file between our open and our lock: try again.
+        os.close(descriptor)
 
 
 @contextlib.contextmanager
@@ -112,6 +117,11 @@ def lock_holder(path: Path) -> str | None:
     except OSError:
         return None
     match = re.fullmatch(r"process (\d+) on (.+)", holder)
-    if match and match[2] == os.uname().nodename and not Path("/proc", match[1]).exists() and Path("/proc").exists():
+    if match and match[2] == os.uname().nodename and _has_died(match[1]):
         return None
     return holder or None
+
+
+def _has_died(process: str) -> bool:
+    """Whether a process of this machine has ended; False without /proc, where none can be seen."""
+    return Path("/proc").exists() and not Path("/proc", process).exists()

@@ -28,6 +28,7 @@ def explain_impostor(path: Path) -> str | None:
         )
     if start.startswith(MAC_FORK):
         return f"{path} is what a Mac hides beside the real file; give the one without `._` before its name"
+    # Behind a byte order mark and blank lines, which may stand before a page.
     text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if text.startswith((b"<!doctype html", b"<html", b"<?xml", b"<head")):
         return f"{path} is a web page of {size} bytes, not the file itself; the download failed: open it to see why"

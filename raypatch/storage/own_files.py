@@ -50,6 +50,7 @@ def locate_own_file(identity: str, files: Mapping[str, Path], *, option: str) ->
             f"cannot read {path}, which was {identity}: {error.strerror};"
             f" bring it back or give its new path: {option} FILE"
         ) from error
+    # Size and time tell a file that has changed, without reading gigabytes for every trial.
     found = _id_of_state(path, state.st_size, state.st_mtime_ns)
     if found.rpartition("@")[2] != identity.rpartition("@")[2]:
         raise ValueError(

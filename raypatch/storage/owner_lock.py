@@ -65,6 +65,7 @@ def _try_to_claim(path: Path, claim: str) -> str | None:
     """
     for _ in range(3):
         try:
+            # O_EXCL: of several that try at once only one makes the file, over a network too.
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
         except FileExistsError:
             owner = _living_owner(path)
@@ -85,10 +86,12 @@ def _living_owner(path: Path) -> str | None:
         return None
     if _is_alive(path, found):
         return found.partition(" started ")[0] or "another process"
+    # Moved before it is removed: a name of our own, so that no other claim can be hit.
     grave = path.with_name(f"{path.name}.{secrets.token_hex(8)}.tmp")
     with contextlib.suppress(OSError):
         path.rename(grave)
-        if grave.read_text("utf-8") != found:  # somebody was faster and had claimed it anew: give it back
+        # Somebody was faster and had claimed it anew: give it back.
+        if grave.read_text("utf-8") != found:
             os.link(grave, path)
         grave.unlink()
     return None
@@ -123,7 +126,9 @@ def _describe_process(process: int) -> str:
     no other process is described by it, not even by a reused number.
     """
     try:
-        started = Path("/proc", str(process), "stat").read_text("utf-8").rpartition(")")[2].split()[19]
+        # The name of the program comes in parentheses and may hold spaces; field 22 is the start.
+        stat = Path("/proc", str(process), "stat").read_text("utf-8")
+        started = stat.rpartition(")")[2].split()[19]
     except (OSError, IndexError):
         started = "unknown"
     return f"process {process} on {os.uname().nodename} started {started} in {_pid_namespace()}"

@@ -89,6 +89,7 @@ class OneClass(Classification):
 
     def predicted(self, probability: Probability) -> NDArray[np.int64]:
         """Return the most probable class, (N,), the lowest of equals."""
+        # numpy's argmax gives the first, so equal probabilities are no matter of chance.
         most_probable: NDArray[np.int64] = np.argmax(probability, axis=1)
         return most_probable
 
@@ -102,6 +103,7 @@ class OneClass(Classification):
 
     def votes(self, probability: NDArray[np.floating]) -> NDArray[np.float64]:
         chosen = np.stack([self.predicted(member) for member in probability])
+        # Row c of the unit matrix is a vote for class c.
         ballots: NDArray[np.float64] = np.eye(probability.shape[2])[chosen]
         return ballots
 

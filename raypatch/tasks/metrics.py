@@ -20,6 +20,7 @@ def accuracy(probability: Probability, label: Label, task: Task) -> float:
     matrices = task.confusions(probability, label)
     if not len(matrices):
         return math.nan
+    # Each matrix is a question, and the questions count alike.
     right = np.trace(matrices, axis1=1, axis2=2)
     return float(np.mean(right / matrices.sum(axis=(1, 2))))
 
@@ -30,6 +31,7 @@ def recalls(matrices: NDArray[np.int64]) -> NDArray[np.float64]:
     """
     images = matrices.sum(axis=2)
     right = np.diagonal(matrices, axis1=1, axis2=2)
+    # Divided only where there are images: 0 / 0 would warn.
     out = np.full(right.shape, np.nan)
     np.divide(right, images, out=out, where=images > 0)
     return out

@@ -56,7 +56,11 @@ def task_metrics(task: Task) -> tuple[Metric, ...]:
     then those that installed packages add to it.
     """
     own = {metric.name for metric in task.metrics}
-    added = [metric for metric in installed_metrics() if task.name in metric.tasks and metric.name not in own]
+    added = []
+    for metric in installed_metrics():
+        # A task's own metric of that name wins: it was made for the task.
+        if task.name in metric.tasks and metric.name not in own:
+            added.append(metric)
     return (*task.metrics, *added)
 
 
@@ -73,9 +77,11 @@ def find_metric(name: str, task: str | None = None) -> Metric:
     Raises ValueError with near names for an unknown one.
     """
     known = {metric.name: metric for metric in (*SHIPPED_METRICS, *installed_metrics())}
+    # Only now: a task of one's own is imported for it.
     if name not in known and task is not None:
         known |= {metric.name: metric for metric in find_task(task).metrics}
     if name not in known:
+        # Far from all of them: then show all.
         near = difflib.get_close_matches(name, known, n=3) or known
         raise ValueError(f"unknown metric {name!r}: use {', '.join(near)}")
     return known[name]

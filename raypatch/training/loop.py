@@ -79,14 +79,13 @@ def train_epochs(trial: Trial, set_training_mode: Callable[[], None]) -> Progres
         started = time.perf_counter()
         lr = learning_rate(config, epoch)
         set_learning_rate(optimizer, lr)
+        # Every epoch, because predicting the validation images switches it off.
         set_training_mode()
         train_loss = take_steps(trial, step, epoch)
         train_seconds = time.perf_counter() - started
         logits = prepared.logits(trial.val.images)
         if not (math.isfinite(train_loss) and logits.isfinite().all()):
-            raise TrialError(
-                f"training diverged in epoch {epoch + 1}: its loss is {train_loss}; lower lr={config.lr}",
-            )
+            raise TrialError(f"training diverged in epoch {epoch + 1}: its loss is {train_loss}; lower lr={config.lr}")
         row = EpochRow(
             epoch=epoch + 1,
             train_loss=train_loss,
@@ -97,9 +96,11 @@ def train_epochs(trial: Trial, set_training_mode: Callable[[], None]) -> Progres
             peak_memory_bytes=peak_memory(prepared.device),
         )
         progress = advance(progress, row, config)
+        # Before the checkpoint, which must never be ahead of the rows: resume drops later ones.
         append_epoch(paths.epochs, row)
         save_tensors(paths.checkpoint, training_state(model, optimizer), progress)
-        if progress.best_epoch == row.epoch:  # after the checkpoint, which can restore it: see resume
+        # After the checkpoint, which can restore the best weights: see resume.
+        if progress.best_epoch == row.epoch:
             save_tensors(paths.best_weights, model.state_dict(), progress)
         trial.on_epoch(row)
     best = load_tensors(paths.best_weights)
@@ -117,6 +118,7 @@ def take_steps(trial: Trial, step: TrainingStep, epoch: int) -> float:
     order = torch.randperm(len(train), generator=generator(trial.config.seed, epoch, "order"))
     order = order.to(train.images.device)
     augmentation = draw_augmentation(trial, epoch)
+    # Summed on the device: reading a loss at every step would make the CPU wait for it.
     loss_sum = torch.zeros((), device=trial.prepared.device)
     for start in range(0, len(train), batch_size):
         if trial.should_stop():
@@ -134,6 +136,7 @@ def draw_augmentation(trial: Trial, epoch: int) -> torch.Tensor | None:
     """
     if trial.config.augmentation != "paper":
         return None
+    # For the whole epoch at once, so that no draw hangs on how batches are divided.
     random = generator(trial.config.seed, epoch, "augmentation")
     shape = trial.train.images.shape[2:]
     drawn = draw_parameters(len(trial.train), shape, random, mirror_safe=trial.info.mirror_safe)

@@ -17,6 +17,7 @@ def make_optimizer(model: nn.Module, config: TrialConfig) -> torch.optim.Optimiz
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     device = parameters[0].device
+    # A recorded step would keep a Python number for ever, but reads a tensor anew.
     lr = torch.tensor(config.lr, device=device) if device.type == "cuda" else config.lr
     if config.optimizer == "sgd":
         return torch.optim.SGD(parameters, lr=lr, momentum=0.9, weight_decay=config.weight_decay, fused=True)

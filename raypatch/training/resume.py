@@ -31,6 +31,7 @@ def resume(paths: TrialPaths, model: nn.Module, optimizer: torch.optim.Optimizer
             return progress
     if paths.checkpoint.exists():
         logger.warning("%s cannot be continued: its files are damaged; starting again", paths.folder.name)
+    # What is left of a damaged trial would be mixed with the new one's files.
     for leftover in (paths.checkpoint, paths.best_weights, paths.epochs, paths.predictions):
         leftover.unlink(missing_ok=True)
     return Progress()
@@ -59,5 +60,6 @@ def _has_best_weights(
         return True
     if progress.best_epoch != progress.epoch:
         return False
+    # The last epoch was the best one, so that its weights are the checkpoint's.
     save_tensors(paths.best_weights, model_weights(tensors), progress)
     return True

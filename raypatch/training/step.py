@@ -54,7 +54,8 @@ class TrainingStep:
         self.batch_size = batch_size
         self.micro_batch = micro_batch
         record = prepared.device.type == "cuda" if fixed_buffers is None else fixed_buffers
-        self._warm_up_left = WARM_UP_STEPS if record else -1  # -1: never record
+        # -1: never record.
+        self._warm_up_left = WARM_UP_STEPS if record else -1
         self._recorded: RecordedStep | None = None
 
     def __call__(
@@ -78,6 +79,7 @@ class TrainingStep:
             try:
                 return self._step(images, labels, parameters)
             except torch.OutOfMemoryError:
+                # Gradients of the passes that went through would count twice in the next try.
                 self.optimizer.zero_grad(set_to_none=True)
                 if self.micro_batch == 1:
                     raise
@@ -116,6 +118,7 @@ class TrainingStep:
         total = torch.zeros((), device=inputs.device)  # inputs: (B, 3, *spatial)
         rounded = self.prepared.precision == "bfloat16"
         cast = rounded and self._casting_pays(inputs)
+        # Around the backward pass too: its products are rounded alike.
         with rounded_products() if rounded and not cast else contextlib.nullcontext():
             parts = zip(
                 torch.split(inputs, self.micro_batch),
@@ -152,7 +155,7 @@ class RecordedStep:
         if images.is_cuda:
             torch.cuda.synchronize(images.device)
             self._graph = torch.cuda.CUDAGraph()
-            # Recording runs nothing: weights and optimizer state stay as they are
+            # Recording runs nothing: weights and optimizer state stay as they are.
             with torch.cuda.graph(self._graph):
                 self._loss = self._take()
 
