@@ -83,13 +83,15 @@ def run(
 def resume(
     folder: str | Path,
     *,
+    moved: Sequence[str | Path] = (),
     time_limit: float | None = None,
     retry_failed: bool = False,
     **changes: Any,
 ) -> "Outcome":
-    """Continue the last run of a folder. changes:
-    options to have otherwise than last time, such as device="cpu".
+    """Continue the last run of a folder.
 
+    changes: options to have otherwise than last time, such as device="cpu".
+    moved: new paths of own data or weights that lie elsewhere now; their content says which they are.
     Raises ValueError for wrong input and LockedError for a folder in use, before anything starts.
     """
     from raypatch.sweep.run import ExecutorOptions, resume_sweep
@@ -98,7 +100,13 @@ def resume(
     for name in changes:
         if name not in known:
             raise ValueError(f"unknown option {name!r}; {did_you_mean(name, known)}")
-    outcome = resume_sweep(Path(folder), changes, time_limit=time_limit, retry_failed=retry_failed)
+    outcome = resume_sweep(
+        Path(folder),
+        changes,
+        moved=_as_paths(moved),
+        time_limit=time_limit,
+        retry_failed=retry_failed,
+    )
     tell(outcome)
     return outcome
 
@@ -152,8 +160,10 @@ def tell(outcome: "Outcome") -> None:
         return
     shown_by_report = "the plots" if outcome.table else "the table"
     print(f"{shown_by_report}: raypatch report {outcome.folder}")
-    if outcome.table and not outcome.left:
-        print(f"to use what was found: raypatch run grid --recipes {outcome.folder / 'best.yaml'}")
+    if outcome.recipes is not None:
+        print(f"to use what was found: raypatch run grid --recipes {outcome.recipes}")
+    elif outcome.table and not outcome.left:
+        print("nothing was found: no trial that ran through has a score to be chosen by", file=sys.stderr)
     if outcome.errors or outcome.left:
         print("failed trials run again with --retry-failed", file=sys.stderr)
 

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 NEVER_SEARCHED = {
     "dataset": "scores of different data cannot be compared",
-    "epochs": "it is what the search saves; give --max-epochs",
-    "selection": "it is the score that the search judges by; give --metric",
+    "epochs": "it is what the search saves; `raypatch tune` takes --max-epochs",
+    "selection": "it is the score that the search judges by; `raypatch tune` takes --metric",
     "seed": "a lucky seed is no better recipe",
 }
 """Fields of TrialConfig that a search must not vary, and why."""

@@ -63,6 +63,7 @@ def catalog() -> dict[str, DatasetInfo]:
     known = {}
     for stem, entry in facts.items():
         for size, md5 in entry["md5"].items():
+            # As MedMNIST names its files: 28 pixels are not said.
             name = stem if size == "28" else f"{stem}_{size}"
             known[name] = DatasetInfo(
                 name=name,
@@ -72,6 +73,7 @@ def catalog() -> dict[str, DatasetInfo]:
                 dimensions=entry["dimensions"],
                 size=int(size),
                 counts=tuple(entry["counts"]),
+                # The labels of the organ sets tell a left kidney from a right one.
                 mirror_safe=not stem.startswith("organ"),
                 licence=entry["licence"],
                 md5=md5,
@@ -102,6 +104,7 @@ def _aliases() -> dict[str, str]:
         aliases[plain] = name
         short = plain.replace("mnist", "")
         aliases.setdefault(short, name)
+        # nodule for nodulemnist3d: short, where no 2D set has that name.
         if "mnist3d" in plain and short.replace("3d", "") + "mnist" not in catalog():
             aliases.setdefault(short.replace("3d", "", 1), name)
     # The only 3D set whose short name is no 2D name either, yet would be guessed as one of three.
@@ -118,8 +121,10 @@ def canonical_name(name: str) -> str:
     plain = re.sub(r"[^a-z0-9]", "", name.lower())
     if plain in _aliases():
         return _aliases()[plain]
-    near = dict.fromkeys(_aliases()[a] for a in difflib.get_close_matches(plain, _aliases(), n=5, cutoff=0.6))
-    hint = f"did you mean {', '.join(near)}?" if near else "`raypatch data list` shows all names."
+    # Several aliases may be near and stand for one dataset: it is named once.
+    near_aliases = difflib.get_close_matches(plain, _aliases(), n=5, cutoff=0.6)
+    near = ", ".join(dict.fromkeys(map(_aliases().__getitem__, near_aliases)))
+    hint = f"did you mean {near}?" if near else "`raypatch data list` shows all names."
     raise ValueError(
         f"unknown dataset {name!r}: {hint} An own file is given by its path, ending in .npz",
     )

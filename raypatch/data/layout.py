@@ -30,10 +30,13 @@ def check_images(archive: Archive, key: str) -> tuple[int, ...]:
         raise archive.error(key, f"has shape {shape}; {_explain_layout(shape)}")
     if shape[0] == 0:
         raise archive.error(key, "is empty; each of train, val and test needs images")
+    # (N, H, W, 3); a volume of 3 slices is no cube that anybody has.
     in_colour = len(shape) == 4 and shape[-1] == 3
     edges = shape[1:-1] if in_colour else shape[1:]
     if len(set(edges)) > 1:
-        if explanation := _explain_channels(shape):
+        # Edges that differ are more often an axis of channels in the wrong place.
+        explanation = _explain_channels(shape)
+        if explanation:
             raise archive.error(key, f"has shape {shape}; {explanation}")
         raise archive.error(
             key,
@@ -43,7 +46,8 @@ def check_images(archive: Archive, key: str) -> tuple[int, ...]:
 
 
 def _explain_layout(shape: tuple[int, ...]) -> str:
-    if explanation := _explain_channels(shape):
+    explanation = _explain_channels(shape)
+    if explanation:
         return explanation
     return "images must be (N, H, W) grey, (N, H, W, 3) RGB or (N, D, H, W) volumes"
 
@@ -58,7 +62,8 @@ def _explain_channels(shape: tuple[int, ...]) -> str | None:
             return "drop the last axis with images[..., 0]"
         if shape[1] == 1:
             return "grey volumes have no axis of channels: drop axis 1 with images[:, 0]"
-        return colour_volumes if 3 in (shape[1], shape[-1]) or 4 in (shape[1], shape[-1]) else None
+        has_colours = bool({3, 4} & {shape[1], shape[-1]})
+        return colour_volumes if has_colours else None
     if len(shape) != 4:
         return None
     if shape[-1] == 1:
@@ -88,7 +93,9 @@ def _explain_conversion(values: NDArray[Any], dtype: np.dtype[Any]) -> str:
     low, high = values.min(initial=0), values.max(initial=0)
     if dtype.kind != "f" and low >= 0 and high <= 255:
         return f"its values lie in {low:g}..{high:g}: convert with images.astype('uint8')"
-    scaled = "images * 255" if low >= 0 and high <= 1 else "(images - images.min()) / np.ptp(images) * 255"
+    scaled = "(images - images.min()) / np.ptp(images) * 255"
+    if low >= 0 and high <= 1:
+        scaled = "images * 255"
     return (
         f"its values lie in {low:g}..{high:g}: convert with ({scaled}).round().astype('uint8'), the same for all splits"
     )
@@ -145,7 +152,9 @@ def _read_said_task(archive: Archive) -> Task | None:
     if "task" not in archive:
         return None
     shape, dtype = archive.header("task")
-    said = str(archive.array("task")) if dtype.kind == "U" and shape == () else f"{dtype} of shape {shape}"
+    said = f"{dtype} of shape {shape}"
+    if dtype.kind == "U" and shape == ():
+        said = str(archive.array("task"))
     if said not in get_args(Task):
         raise archive.error("task", f"is {said}, must be one of {', '.join(get_args(Task))}")
     return cast(Task, said)
@@ -168,6 +177,7 @@ def _check_columns(
             "task",
             f"is {said}, but the labels have several columns; give class numbers, (N, 1)",
         )
+    # Columns of which one holds in every row: the classes of a single question, most likely.
     one_each = all((values.sum(axis=1) == 1).all() for values in labels.values())
     if one_each and said is None:
         raise archive.error(
@@ -179,6 +189,7 @@ def _check_columns(
 
 
 def _count_classes(archive: Archive, labels: dict[Split, NDArray[np.int64]]) -> int:
+    # Train must have them all: what was never seen cannot be predicted.
     present = np.unique(labels["train"])
     count = int(present[-1]) + 1
     if len(present) == 1:
@@ -196,7 +207,8 @@ def _count_classes(archive: Archive, labels: dict[Split, NDArray[np.int64]]) -> 
         if labels[split].max() >= count:
             raise archive.error(
                 f"{split}_labels",
-                f"holds class {labels[split].max()}, out of range: train_labels has classes 0 to {count - 1};"
+                f"holds class {labels[split].max()}, out of range:"
+                f" train_labels has classes 0 to {count - 1};"
                 " move an image of that class to train or remove the class",
             )
     return count
@@ -213,6 +225,7 @@ def read_class_names(archive: Archive, count: int) -> tuple[str, ...]:
     if dtype.kind != "U" or shape != (count,):
         raise archive.error("class_names", f"is {dtype} of shape {shape}, must be {count} strings")
     names = tuple(map(str, archive.array("class_names")))
+    # Names go into tables, CSV files and web pages, where a line end or a control character breaks.
     for name in names:
         bad = [letter for letter in name if unicodedata.category(letter) in _UNPRINTABLE]
         if bad or not name.strip():
@@ -221,6 +234,7 @@ def read_class_names(archive: Archive, count: int) -> tuple[str, ...]:
                 "class_names",
                 f"holds {name!r} with {what}; give each class a name of one line",
             )
+    # Names that differ in their spaces alone look the same to a reader.
     name, times = Counter(" ".join(name.split()) for name in names).most_common(1)[0]
     if times > 1:
         raise archive.error(

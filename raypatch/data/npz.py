@@ -63,7 +63,9 @@ def read_split(path: Path, split: Split) -> tuple[NDArray[np.uint8], NDArray[np.
     """
     with Archive(path) as archive:
         count = check_images(archive, f"{split}_images")[0]
-        return np.ascontiguousarray(archive.array(f"{split}_images")), read_labels(archive, split, count)
+        # Contiguous: torch takes no array in Fortran's order as it lies.
+        images = np.ascontiguousarray(archive.array(f"{split}_images"))
+        return images, read_labels(archive, split, count)
 
 
 def read_new_images(path: Path, split: Split) -> tuple[str, NDArray[np.uint8]]:
@@ -83,7 +85,9 @@ def read_new_images(path: Path, split: Split) -> tuple[str, NDArray[np.uint8]]:
             key, name = keys[0], "images"
         else:
             others = [other for other in SPLITS if f"{other}_images" in keys]
-            way_out = f"it has those of {', '.join(others)}: choose with --split" if others else "name them so"
+            way_out = "name them so"
+            if others:
+                way_out = f"it has those of {', '.join(others)}: choose with --split"
             raise DataError(f"{path} holds no {split}_images and no images; {way_out}")
         check_images(archive, key)
         return name, np.ascontiguousarray(archive.array(key))

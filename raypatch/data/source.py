@@ -16,7 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raypatch.data import phantom
-from raypatch.data.catalog import DatasetInfo, Split, dataset_info
+from raypatch.data.archive import Archive
+from raypatch.data.catalog import SPLITS, DatasetInfo, Split, dataset_info
+from raypatch.data.layout import read_labels
 from raypatch.data.npz import DataError, inspect_npz, read_split
 from raypatch.machine.environment import home
 from raypatch.storage.files import hold_lock
@@ -69,12 +71,13 @@ def locate(
         raise DataError(
             f"no {path}: `raypatch data fetch {info.name}` downloads it. {_by_hand(info, path)}",
         )
+    # Seconds for a large file, and every trial asks.
     found = _once(_md5, path)
     if found != info.md5:
         raise DataError(
             f"{path} is not the official {info.name}: its MD5 is {found}, not {info.md5}. To have the official file,"
             f" rename or remove this one and run `raypatch data fetch {info.name}`; to use a changed file on purpose,"
-            f" give its path as your own data: --dataset {path}"
+            f" give its path as your own data: `raypatch run` and --dataset {path}"
         )
     return path
 
@@ -113,6 +116,20 @@ def load_split(
     return Images(*read_split(locate(dataset, data_dir=data_dir, files=files), split))
 
 
+def load_labels(
+    dataset: str, split: Split, *, data_dir: Path | None = None, files: Mapping[str, Path] | None = None
+) -> NDArray[np.int64]:
+    """Load the labels of one split without its images: (N,) class numbers or (N, L) of 0 and 1.
+
+    Raises DataError as load_split.
+    """
+    info = describe(dataset, data_dir=data_dir, files=files)
+    if info.made_up:
+        return phantom.make_split(info, split)[1]
+    with Archive(locate(dataset, data_dir=data_dir, files=files)) as archive:
+        return read_labels(archive, split, info.counts[SPLITS.index(split)])
+
+
 def verify(name: str, *, data_dir: Path | None = None) -> Path:
     """Check the official file of `name`: MD5, then shape,
     classes and counts against the catalog; return its path.
@@ -124,9 +141,7 @@ def verify(name: str, *, data_dir: Path | None = None) -> Path:
     found = inspect_npz(path)
     for fact in ("counts", "size", "channels", "dimensions"):
         if getattr(found, fact) != getattr(known, fact):
-            raise DataError(
-                f"{path}: {fact} is {getattr(found, fact)}, the catalog says {getattr(known, fact)}",
-            )
+            raise DataError(f"{path}: {fact} is {getattr(found, fact)}, the catalog says {getattr(known, fact)}")
     if len(found.classes) != len(known.classes):
         raise DataError(
             f"{path}: has {len(found.classes)} classes, the catalog says {len(known.classes)}",
@@ -149,6 +164,7 @@ def fetch(name: str, *, data_dir: Path | None = None, progress: bool = True) -> 
             return locate(info.name, data_dir=data_dir)
         path.parent.mkdir(parents=True, exist_ok=True)
         with hold_lock(path.with_name(f".{path.name}.lock"), wait=True):
+            # Another process may have downloaded it while this one waited for the lock.
             if not path.exists():
                 _download(info, path, progress=progress)
     except (
@@ -157,6 +173,7 @@ def fetch(name: str, *, data_dir: Path | None = None, progress: bool = True) -> 
         ConnectionError,
         TimeoutError,
     ) as error:
+        # An URLError keeps what happened as its reason.
         reason = getattr(error, "reason", None) or error
         raise DataError(
             f"cannot download {info.name} ({reason}); `raypatch data fetch {info.name}` tries again."
@@ -178,8 +195,14 @@ def stratified_subset(labels: NDArray[np.int64], fraction: float, seed: int) -> 
     """
     generator = np.random.Generator(np.random.PCG64(seed))
     everything = np.arange(len(labels))
-    groups = [everything] if labels.ndim == 2 else [everything[labels == label] for label in np.unique(labels)]
-    chosen = [generator.permutation(group)[: max(1, round(fraction * len(group)))] for group in groups]
+    groups = [everything]
+    if labels.ndim == 1:
+        groups = [everything[labels == label] for label in np.unique(labels)]
+    chosen = []
+    for group in groups:
+        size = max(1, round(fraction * len(group)))
+        # The beginning of one permutation: a larger share of the same seed begins alike.
+        chosen.append(generator.permutation(group)[:size])
     return np.sort(np.concatenate(chosen))
 
 
@@ -227,7 +250,8 @@ def _download(info: DatasetInfo, path: Path, *, progress: bool) -> None:
     flag, _, size = info.name.partition("_")
     url = medmnist.INFO[flag][f"url_{size}" if size else "url"]
     aside = path.with_name(f".{path.name}.download")
-    shutil.rmtree(aside, ignore_errors=True)  # what a killed download left
+    # What a killed download left.
+    shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir()
     try:
         download_url_to_file(url, str(aside / path.name), progress=progress)

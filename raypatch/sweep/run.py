@@ -3,7 +3,7 @@
 import contextlib
 import shlex
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import yaml
 from raypatch.config import RunOptions
 from raypatch.results import SweepPaths, SweepRecord, read_sweep, write_json
 from raypatch.storage.files import hold_lock, write_atomically
+from raypatch.storage.own_files import move_own_files
 from raypatch.study import Study
 from raypatch.sweep.executors.executor import Executor, open_executor
 from raypatch.sweep.executors.preflight import check_address, check_monitoring, check_space
@@ -31,7 +32,8 @@ __all__ = ["ExecutorOptions", "Outcome", "resume_sweep", "run_sweep"]
 class Outcome:
     """How a sweep ended, recounted from the files.
 
-    ok: trials that are over and did not fail. left: trials to run. errors: of the failed trials, by trial id.
+    recipes: of a search, its best.yaml; None where no trial has a score or some are left. ok: trials that are over and
+    did not fail. left: trials to run. errors: of the failed trials, by trial id.
     stopped: why it ended early, None when it ran through. resume_command: continues it. table: of a search, what it
     found.
     """
@@ -43,6 +45,7 @@ class Outcome:
     stopped: str | None
     resume_command: str
     table: str | None = None
+    recipes: Path | None = None
 
 
 def run_sweep(
@@ -64,19 +67,28 @@ def run_sweep(
 
 
 def resume_sweep(
-    folder: Path, changes: Mapping[str, Any], *, time_limit: float | None = None, retry_failed: bool = False
+    folder: Path,
+    changes: Mapping[str, Any],
+    *,
+    moved: Sequence[Path] = (),
+    time_limit: float | None = None,
+    retry_failed: bool = False,
 ) -> Outcome:
     """Continue the last command of a run folder, wherever the folder now lies.
 
     changes: fields of RunOptions and ExecutorOptions that are to be different from last time; None leaves a field as
-    it was. Raises as run_sweep.
+    it was. moved: new paths of own data and weights; those that are missing are also looked for, by their content, in
+    a new data_dir and where they lay as seen from the run folder. Raises as run_sweep.
     """
     record = complete_record(read_sweep(SweepPaths(folder).record))
     options, execution = dict(record.options), dict(record.executor)
     for name, value in changes.items():
         if value is not None:
             (options if name in RunOptions.model_fields else execution)[name] = value
-    options = RunOptions.model_validate(options).model_dump(mode="json")
+    where = RunOptions.model_validate(options)
+    folders = [changes["data_dir"]] if changes.get("data_dir") else []
+    files = move_own_files(where.files, moved, [*map(Path, folders), folder.parent, folder.parent.parent])
+    options = where.model_copy(update={"files": files}).model_dump(mode="json")
     record = record.model_copy(update={"options": options, "executor": execution})
     session = _start_session(record, folder, time_limit=time_limit, retry_failed=retry_failed)
     return _run(record, session, study=None)
@@ -139,12 +151,13 @@ def _count(source: TrialSource, session: Session) -> Outcome:
     paths, record = session.paths, source.record
     after = plan_sweep(record.trials, paths, session.planning_options)
     left = len(after.todo) + len(source.undrawn)
-    table = None
+    table, recipes = None, None
     if record.search is not None:
         groups = summarize_search(record, paths)
         table = describe_search(record, groups)
-        if not left:
+        if not left and any(group.best is not None for group in groups):
             write_recipes(paths.recipes, record, groups)
+            recipes = paths.recipes
     errors = {}
     for trial_id, result in after.results.items():
         if result.status == "failed":
@@ -158,4 +171,5 @@ def _count(source: TrialSource, session: Session) -> Outcome:
         resume_command=f"raypatch resume {shlex.quote(str(paths.folder))}"
         + (" --retry-failed" if session.retry_failed else ""),
         table=table,
+        recipes=recipes,
     )

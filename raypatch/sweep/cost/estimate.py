@@ -219,8 +219,8 @@ def _aligned(table: Sequence[Sequence[str]], *, left: int) -> list[str]:
     return lines
 
 
-def as_json(rows: Sequence[PlanRow]) -> str:
-    """Rows and sums as JSON."""
+def as_json(rows: Sequence[PlanRow], **more: object) -> str:
+    """Rows and sums as JSON, and what else is to stand beside them."""
     listed: list[dict[str, Any]] = []
     for row in rows:
         content = row.model_dump()
@@ -228,7 +228,7 @@ def as_json(rows: Sequence[PlanRow]) -> str:
         cost["seconds_per_trial"] = cost.pop("seconds")
         listed.append(content | cost)
     total = {"trials": sum(row.trials for row in rows), "hours": sum(row.seconds for row in rows) / 3600}
-    return json.dumps({"rows": listed, **total}, indent=1)
+    return json.dumps({"rows": listed, **total, **more}, indent=1)
 
 
 def known_seconds(config: TrialConfig, options: RunOptions) -> float | None:
