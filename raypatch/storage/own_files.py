@@ -14,7 +14,8 @@ MOST_FILES = 200
 
 
 def own_file_id(path: Path) -> str:
-    """Return file:STEM@DIGEST of an own file, its digest the first 12 hex digits of SHA-256 over the content.
+    """Return file:STEM@DIGEST of an own file, its digest the first 12
+    hex digits of SHA-256 over the content.
 
     Raises ValueError when the file cannot be read.
     """
@@ -34,14 +35,17 @@ def own_file_stem(identity: str) -> str | None:
 
 
 def locate_own_file(identity: str, files: Mapping[str, Path], *, option: str) -> Path:
-    """Return where the own file named file:STEM@DIGEST lies by `files`; its content is read once per process and state.
+    """Return where the own file named file:STEM@DIGEST lies by `files`;
+    its content is read once per process and state.
 
-    option: what the user gives it by, for the messages, such as `--weights`. Raises ValueError when it is not in
-    `files`, absent or changed.
+    option: what the user gives it by, for the messages, such as `--weights`. Raises ValueError when
+    it is not in `files`, absent or changed.
     """
     path = files.get(identity)
     if path is None:
-        raise ValueError(f"it is not known where {identity} lies; give the file's path: {option} FILE")
+        raise ValueError(
+            f"it is not known where {identity} lies; give the file's path: {option} FILE",
+        )
     try:
         found = _id_of(path)
     except OSError as error:
