@@ -56,7 +56,12 @@ def _allowed_values(schema: Mapping[str, Any]) -> str:
     if schema["type"] == "string":
         return "text"
     words = "a whole number" if schema["type"] == "integer" else "a number"
-    bounds = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "to", "exclusiveMaximum": "below"}
+    bounds = {
+        "minimum": "from",
+        "exclusiveMinimum": "above",
+        "maximum": "to",
+        "exclusiveMaximum": "below",
+    }
     limits = [f"{word} {schema[key]:g}" for key, word in bounds.items() if key in schema and schema[key] < 2**31]
     return " ".join([words, *limits])
 
@@ -76,10 +81,10 @@ def list_fields(fields: Sequence[FieldDescription]) -> str:
 class StudyDescription:
     """What a study would run.
 
-    factors: each with its levels and the fields that these set, and its baseline. settings: other axes that vary and
-    their values. recipe: fields that all trials share and that differ from their defaults. rules: in words. search:
-    what is searched, with samples per group. trials: id, level of each factor and fields of each; of a search its
-    groups.
+    factors: each with its levels and the fields that these set, and its baseline. settings: other
+    axes that vary and their values. recipe: fields that all trials share and that differ from
+    their defaults. rules: in words. search: what is searched, with samples per group. trials: id,
+    level of each factor and fields of each; of a search its groups.
     """
 
     name: str
@@ -137,7 +142,12 @@ def describe_study(study: Study) -> StudyDescription:
 
 def _describe_factor(factor: Factor) -> dict[str, Any]:
     levels = [level.model_dump(mode="json") for level in factor.levels]
-    return {"name": factor.name, "label": factor.label, "baseline": factor.baseline, "levels": levels}
+    return {
+        "name": factor.name,
+        "label": factor.label,
+        "baseline": factor.baseline,
+        "levels": levels,
+    }
 
 
 def _other_axes(study: Study, trials: Sequence[TrialConfig]) -> dict[str, list[str]]:

@@ -31,14 +31,15 @@ def _show_version(asked: bool) -> None:
 @app.callback()
 def about(
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
     """Which patch size, model or method suits small medical images, what does it cost, and is the difference real?
 
-    To begin: `raypatch spaces` lists the studies, `raypatch study NAME` shows one, `raypatch run NAME` runs it,
-    `raypatch report runs/NAME` answers. Completion of commands, studies, datasets and fields in your shell:
-    `raypatch --install-completion`.
+    To begin: `raypatch spaces` lists the studies, `raypatch study NAME` shows one, `raypatch run
+    NAME` runs it, `raypatch report runs/NAME` answers. Completion of commands, studies, datasets
+    and fields in your shell: `raypatch --install-completion`.
     """
 
 

@@ -47,7 +47,8 @@ def complete_settings(incomplete: str) -> list[str]:
 Space = Annotated[
     str,
     typer.Argument(
-        help="Name of a shipped study (`raypatch spaces`) or a .yaml file.", autocompletion=complete_studies
+        help="Name of a shipped study (`raypatch spaces`) or a .yaml file.",
+        autocompletion=complete_studies,
     ),
 ]
 RunFolder = Annotated[Path, typer.Argument(help="A run folder, as `raypatch run` made it.")]
@@ -72,7 +73,10 @@ class Narrowing:
 
     dataset: Annotated[
         str | None,
-        typer.Option(help="Datasets: names or .npz paths, separated by commas.", autocompletion=complete_datasets),
+        typer.Option(
+            help="Datasets: names or .npz paths, separated by commas.",
+            autocompletion=complete_datasets,
+        ),
     ] = None
     patch_size: Annotated[str | None, typer.Option(help="Patch sizes in pixels, separated by commas.")] = None
     seed: Annotated[str | None, typer.Option(help="Seeds, separated by commas; 0-4 is a range.")] = None
@@ -125,7 +129,12 @@ class Execution:
     gpus: Annotated[int, typer.Option(min=1, help="Physical GPUs the whole sweep may use.")] = 1
     gpu_share: Annotated[
         float | None,
-        typer.Option(min=0.01, max=1, help="Share of a GPU per trial; default by memory and load.", show_default=False),
+        typer.Option(
+            min=0.01,
+            max=1,
+            help="Share of a GPU per trial; default by memory and load.",
+            show_default=False,
+        ),
     ] = None
     cpus_per_trial: Annotated[int | None, typer.Option(min=1, help="Cores per trial.", show_default=False)] = None
     retries: Annotated[int, typer.Option(min=0, help="Further tries of a crashed trial.")] = 2
@@ -196,7 +205,10 @@ def with_groups(command: Callable[..., None]) -> Callable[..., None]:
         types = get_type_hints(kind, include_extras=True)
         for field in dataclasses.fields(kind):
             option = inspect.Parameter(
-                field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=types[field.name]
+                field.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=field.default,
+                annotation=types[field.name],
             )
             parameters.append(option)
 

@@ -44,7 +44,8 @@ def compare(
     first: Annotated[Path, typer.Argument(help="A run folder.")],
     second: Annotated[Path, typer.Argument(help="Another; differences are second minus first.")],
     metric: Annotated[
-        str | None, typer.Option(help="Score to compare, such as accuracy or auc; default the run's own.")
+        str | None,
+        typer.Option(help="Score to compare, such as accuracy or auc; default the run's own."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Where to write; default in the first run's report.")] = None,
 ) -> None:
@@ -59,7 +60,10 @@ def compare(
 @app.command()
 def predict(
     folder: cli_options.RunFolder,
-    input_: Annotated[Path, typer.Option("--input", help="An .npz, a folder of pictures or .nii.gz volumes, or one.")],
+    input_: Annotated[
+        Path,
+        typer.Option("--input", help="An .npz, a folder of pictures or .nii.gz volumes, or one."),
+    ],
     dataset: Annotated[str | None, typer.Option(help="Trained on this dataset, where the run has several.")] = None,
     level: Annotated[
         str | None,
@@ -113,10 +117,19 @@ def model(
     from raypatch.models.flops import count_with_fvcore, model_facts
 
     dimensions, dataset = (3, "phantom3d") if volumes else (2, "phantom2d")
-    print(f"{'patch':>5} {'tokens':>7} {'parameters':>12} {'GFLOPs':>10} {'without attention':>18}", end="")
+    print(
+        f"{'patch':>5} {'tokens':>7} {'parameters':>12} {'GFLOPs':>10} {'without attention':>18}",
+        end="",
+    )
     print(f" {'by fvcore':>10}" if count else "")
     for patch in patch_size.split(","):
-        fields = {"patch_size": patch, "model": name, "image_size": image_size, "dataset": dataset, "weights": "random"}
+        fields = {
+            "patch_size": patch,
+            "model": name,
+            "image_size": image_size,
+            "dataset": dataset,
+            "weights": "random",
+        }
         config = make_config(fields)
         facts = model_facts(config, dimensions=dimensions, outputs=classes)
         tokens = facts.tokens or 0

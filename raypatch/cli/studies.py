@@ -15,7 +15,8 @@ app = typer.Typer()
 @app.command()
 def spaces(
     name: Annotated[
-        str | None, typer.Argument(help="Show this one's file whole.", autocompletion=cli_options.complete_studies)
+        str | None,
+        typer.Argument(help="Show this one's file whole.", autocompletion=cli_options.complete_studies),
     ] = None,
 ) -> None:
     """List the studies that come with raypatch, each with the question that it asks."""
@@ -44,7 +45,8 @@ def study(space: cli_options.Space, narrowing: Narrowing, json_: cli_options.Jso
 @app.command()
 def fields(
     name: Annotated[
-        str | None, typer.Argument(help="Explain this one.", autocompletion=cli_options.complete_fields)
+        str | None,
+        typer.Argument(help="Explain this one.", autocompletion=cli_options.complete_fields),
     ] = None,
     json_: cli_options.Json = False,
 ) -> None:

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from raypatch.cli import options as cli_options
-from raypatch.cli.options import Changes, Execution, Narrowing, Place, Session, StudyCommand, with_groups
+from raypatch.cli.options import (
+    Changes,
+    Execution,
+    Narrowing,
+    Place,
+    Session,
+    StudyCommand,
+    with_groups,
+)
 from raypatch.cli.pipes import outlive_readers
 
 if TYPE_CHECKING:
@@ -75,7 +83,8 @@ def tune(
     space: Annotated[
         str,
         typer.Option(
-            help="A study with a `search:` section, or a .yaml file.", autocompletion=cli_options.complete_studies
+            help="A study with a `search:` section, or a .yaml file.",
+            autocompletion=cli_options.complete_studies,
         ),
     ] = "learning_rate",
     samples: Annotated[int | None, typer.Option(min=1, help="Trials per dataset and level.")] = None,
@@ -83,7 +92,8 @@ def tune(
     grace_epochs: Annotated[int | None, typer.Option(min=1, help="Epochs that every trial gets.")] = None,
     metric: Annotated[str | None, typer.Option(help="Validation score to judge by, such as val_auc.")] = None,
     together: Annotated[
-        bool, typer.Option("--together", help="Search the factors too, such as the patch size: one best trial.")
+        bool,
+        typer.Option("--together", help="Search the factors too, such as the patch size: one best trial."),
     ] = False,
 ) -> None:
     """Search the best learning rate, or what the study says, for each dataset and level; bad trials stop early."""

@@ -105,8 +105,9 @@ def _state(record: SweepRecord, paths: SweepPaths) -> str:
 def find_removable(folder: Path) -> Removable:
     """Return what a run can do without: event files, and weights of finished trials but the best of each level.
 
-    The best is by validation, among trials of the same dataset, levels and other factors: seeds and recipes compete.
-    Trials that are not over keep everything. Raises ValueError for a folder that is no run folder.
+    The best is by validation, among trials of the same dataset, levels and other factors: seeds
+    and recipes compete. Trials that are not over keep everything. Raises ValueError for a folder
+    that is no run folder.
     """
     paths = SweepPaths(folder)
     record = read_sweep(paths.record)

@@ -47,8 +47,9 @@ def run_guarded(
 ) -> TrialResult:
     """Run a trial unless somebody finished it meanwhile; waits for a dying holder of its folder.
 
-    A failure that no retry can mend is written as the result; any other goes to the trial's log and is raised.
-    on_epoch may raise Pruned. Raises Interrupted when asked to stop, SweepHaltedError when the disk is full.
+    A failure that no retry can mend is written as the result; any other goes to the trial's log
+    and is raised. on_epoch may raise Pruned. Raises Interrupted when asked to stop,
+    SweepHaltedError when the disk is full.
     """
     paths = sweep.trial(config.trial_id())
     with _halt_on_full_disk(paths), hold_lock(paths.lock, wait=True), log_to(paths):
@@ -102,7 +103,8 @@ def record_failure(config: TrialConfig, paths: TrialPaths, error: BaseException 
 def record_pruned(config: TrialConfig, paths: TrialPaths) -> TrialResult:
     """Write a `pruned` result, with the validation scores of the best epoch, and drop weights nobody will use.
 
-    Nobody else may write to the folder now: the caller holds its lock, or its holder waits in a report.
+    Nobody else may write to the folder now: the caller holds its lock, or its holder waits in a
+    report.
     """
     rows = read_epochs(paths.epochs)
     best = functools.reduce(lambda progress, row: advance(progress, row, config), rows, Progress()).best_epoch

@@ -5,7 +5,13 @@ from dataclasses import dataclass
 
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.models.flops import trial_facts
-from raypatch.results import DamagedFileError, NewerSchemaError, SweepPaths, TrialResult, read_result
+from raypatch.results import (
+    DamagedFileError,
+    NewerSchemaError,
+    SweepPaths,
+    TrialResult,
+    read_result,
+)
 from raypatch.sweep.cost.estimate import known_seconds
 
 STEP_SECONDS = 0.02
@@ -22,12 +28,16 @@ class Plan:
 
 
 def plan_sweep(
-    trials: Sequence[TrialConfig], paths: SweepPaths, options: RunOptions, *, retry_failed: bool = False
+    trials: Sequence[TrialConfig],
+    paths: SweepPaths,
+    options: RunOptions,
+    *,
+    retry_failed: bool = False,
 ) -> Plan:
     """Compare the planned trials with what is on disk.
 
-    A trial is over when its result.json can be read; a damaged one counts as not run. retry_failed: run failed
-    trials again.
+    A trial is over when its result.json can be read; a damaged one counts as not run.
+    retry_failed: run failed trials again.
     """
     results: dict[str, TrialResult] = {}
     todo = []

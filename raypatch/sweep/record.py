@@ -28,7 +28,10 @@ def make_record(study: Study, name: str, options: RunOptions, execution: Executo
     )
     resolved = resolve_trials(study) if study.search is None else resolve_search(study)
     located = options.model_copy(update={"files": resolved.files})
-    found: dict[str, Any] = {"factors": resolved.factors, "options": located.model_dump(mode="json")}
+    found: dict[str, Any] = {
+        "factors": resolved.factors,
+        "options": located.model_dump(mode="json"),
+    }
     if isinstance(resolved, StudySearch):
         found["search"] = resolved.search
     else:

@@ -31,9 +31,9 @@ __all__ = ["ExecutorOptions", "Outcome", "resume_sweep", "run_sweep"]
 class Outcome:
     """How a sweep ended, recounted from the files.
 
-    ok: trials that are over and did not fail. left: trials to run. errors: of the failed trials, by trial id.
-    stopped: why it ended early, None when it ran through. resume_command: continues it. table: of a search, what it
-    found.
+    ok: trials that are over and did not fail. left: trials to run. errors: of the failed trials,
+    by trial id. stopped: why it ended early, None when it ran through. resume_command: continues
+    it. table: of a search, what it found.
     """
 
     folder: Path
@@ -64,12 +64,16 @@ def run_sweep(
 
 
 def resume_sweep(
-    folder: Path, changes: Mapping[str, Any], *, time_limit: float | None = None, retry_failed: bool = False
+    folder: Path,
+    changes: Mapping[str, Any],
+    *,
+    time_limit: float | None = None,
+    retry_failed: bool = False,
 ) -> Outcome:
     """Continue the last command of a run folder, wherever the folder now lies.
 
-    changes: fields of RunOptions and ExecutorOptions that are to be different from last time; None leaves a field as
-    it was. Raises as run_sweep.
+    changes: fields of RunOptions and ExecutorOptions that are to be different from last time;
+    None leaves a field as it was. Raises as run_sweep.
     """
     record = complete_record(read_sweep(SweepPaths(folder).record))
     options, execution = dict(record.options), dict(record.executor)

@@ -22,7 +22,10 @@ class ExecutorOptions(BaseModel):
     address: str = Field("local", description="local: a Ray of its own here; else of a cluster: HOST:PORT or auto.")
     gpus: int = Field(1, ge=1, description="Physical GPUs that the whole sweep may use.")
     gpu_share: float | None = Field(
-        None, gt=0, le=1, description="Share of a GPU per trial; default by each trial's memory and load."
+        None,
+        gt=0,
+        le=1,
+        description="Share of a GPU per trial; default by each trial's memory and load.",
     )
     cpus_per_trial: int | None = Field(None, ge=1, description="Cores of one trial; default all, or 1 beside a GPU.")
     reuse_actors: bool = Field(True, description="Keep worker processes between trials.")
@@ -45,8 +48,9 @@ def print_line(text: str) -> None:
 class Session:
     """One command at work on a run folder.
 
-    options: of the trials, as the user gave them. execution: how trials are executed. stop: asks all of it to stop.
-    time_limit: seconds. retry_failed: whether failed trials run again. say: tells the user what is going on.
+    options: of the trials, as the user gave them. execution: how trials are executed. stop: asks
+    all of it to stop. time_limit: seconds. retry_failed: whether failed trials run again. say:
+    tells the user what is going on.
     """
 
     paths: SweepPaths
@@ -95,10 +99,10 @@ class Judge(Protocol):
 class Work:
     """What an executor is to run.
 
-    trials: in order; those of a search are drawn one by one, when there is room. placement: what each trial asks for
-    and how many run at once. listener: is told of each trial. judge: gives trials up; None where all run through.
-    running: the counts of the sweep, for gauges. levels: by trial id its level of each factor, for gauges too; a search
-    adds to it as it draws.
+    trials: in order; those of a search are drawn one by one, when there is room. placement: what
+    each trial asks for and how many run at once. listener: is told of each trial. judge: gives
+    trials up; None where all run through. running: the counts of the sweep, for gauges. levels:
+    by trial id its level of each factor, for gauges too; a search adds to it as it draws.
     """
 
     trials: Iterable[TrialConfig]

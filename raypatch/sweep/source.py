@@ -35,7 +35,10 @@ class ListedTrials:
     def __init__(self, record: SweepRecord, session: Session) -> None:
         self.record = record
         self.plan = plan_sweep(
-            record.trials, session.paths, session.planning_options, retry_failed=session.retry_failed
+            record.trials,
+            session.paths,
+            session.planning_options,
+            retry_failed=session.retry_failed,
         )
         self.undrawn: list[TrialConfig] = []
 

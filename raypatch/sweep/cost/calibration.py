@@ -61,11 +61,16 @@ class Calibration(BaseModel):
 
 
 def calibrate(
-    trials: Sequence[TrialConfig], options: RunOptions, say: Callable[[str], object], *, again: bool = False
+    trials: Sequence[TrialConfig],
+    options: RunOptions,
+    say: Callable[[str], object],
+    *,
+    again: bool = False,
 ) -> Calibration:
     """Time a few steps on made images for each kind of trial that is not yet known, cheapest first; keep the result.
 
-    again: also for those that are known. say: told what is timed, and when other work on the machine falsifies it.
+    again: also for those that are known. say: told what is timed, and when other work on the
+    machine falsifies it.
     """
     path, machine = _cache(options)
     kinds = {step_kind(config, options): config for config in trials}
@@ -163,7 +168,12 @@ def step_kind(config: TrialConfig, options: RunOptions) -> str:
     info = describe(config.dataset, data_dir=options.data_dir, files=options.files)
     patch = "no patches" if config.patch_size is None else f"p{config.patch_size}"
     parts: list[Any] = [config.model, f"{info.dimensions}D", config.image_size, patch]
-    parts += [f"batch {config.batch_size}", f"micro {options.micro_batch}", config.method, config.optimizer]
+    parts += [
+        f"batch {config.batch_size}",
+        f"micro {options.micro_batch}",
+        config.method,
+        config.optimizer,
+    ]
     parts += [config.precision, config.augmentation]
     if config.task is not None:
         parts.append(config.task)
@@ -179,7 +189,12 @@ def _cache(options: RunOptions) -> tuple[Path, dict[str, str]]:
 def _cache_of(device: str, threads: int) -> tuple[Path, dict[str, str]]:
     resolved = resolve_device(device)
     found = provenance()
-    names = ["raypatch", "torch", "timm", *(["gpu", "cuda"] if resolved.type == "cuda" else ["cpu"])]
+    names = [
+        "raypatch",
+        "torch",
+        "timm",
+        *(["gpu", "cuda"] if resolved.type == "cuda" else ["cpu"]),
+    ]
     machine = {name: found[name] for name in names} | {"device": resolved.type}
     if resolved.type == "cpu":
         machine["threads"] = str(threads)

@@ -21,7 +21,8 @@ from raypatch.sweep.cost.calibration import Calibration, calibrate, known_calibr
 class TrialCost(BaseModel):
     """What one trial costs.
 
-    tokens: per image, None for a model without. memory_bytes: peak on the device. seconds: of the whole trial.
+    tokens: per image, None for a model without. memory_bytes: peak on the device. seconds: of the
+    whole trial.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -38,8 +39,8 @@ class TrialCost(BaseModel):
 class PlanRow(BaseModel):
     """Trials of one dataset and one level of each factor that cost the same.
 
-    levels: by factor. settings: by field what else tells the cost of the trials apart. cost: of each trial, whose
-    seconds `seconds` sums up.
+    levels: by factor. settings: by field what else tells the cost of the trials apart. cost: of
+    each trial, whose seconds `seconds` sums up.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -71,9 +72,10 @@ def plan_cost(
 ) -> list[PlanRow]:
     """Cost of a resolved study per dataset and level, calibrating what is not yet known. say: told what is timed.
 
-    Trials of one dataset and level that cost differently have a row each kind, which shows the fields that tell them
-    apart. A search counts all its samples, in at most the share of their epochs that its budget allows.
-    recalibrate: time what is known, too. Starts no training. Raises ValueError for wrong input.
+    Trials of one dataset and level that cost differently have a row each kind, which shows the
+    fields that tell them apart. A search counts all its samples, in at most the share of their
+    epochs that its budget allows. recalibrate: time what is known, too. Starts no training.
+    Raises ValueError for wrong input.
     """
     planned = _planned_samples(study) if isinstance(study, StudySearch) else _planned_trials(study)
     options = options.model_copy(update={"files": {**options.files, **study.files}})
@@ -102,7 +104,8 @@ def _planned_trials(study: StudyTrials) -> list[_Planned]:
 def _planned_samples(study: StudySearch) -> list[_Planned]:
     """The samples of a search: spread evenly over the levels where these are searched too.
 
-    Any other searched field that changes the cost, such as the batch size, counts with the first of its values.
+    Any other searched field that changes the cost, such as the batch size, counts with the first
+    of its values.
     """
     settings = study.search.settings
     share = 1.0 if settings.pruner == "none" else settings.budget
@@ -167,7 +170,11 @@ def _settings_of(members: Sequence[_Planned], fields: Sequence[str]) -> dict[str
 
 
 def _plan_row(
-    dataset: str, levels: dict[str, str], settings: dict[str, str], cost: TrialCost, members: Sequence[_Planned]
+    dataset: str,
+    levels: dict[str, str],
+    settings: dict[str, str],
+    cost: TrialCost,
+    members: Sequence[_Planned],
 ) -> PlanRow:
     return PlanRow(
         dataset=dataset,
@@ -227,7 +234,10 @@ def as_json(rows: Sequence[PlanRow]) -> str:
         cost = content.pop("cost")
         cost["seconds_per_trial"] = cost.pop("seconds")
         listed.append(content | cost)
-    total = {"trials": sum(row.trials for row in rows), "hours": sum(row.seconds for row in rows) / 3600}
+    total = {
+        "trials": sum(row.trials for row in rows),
+        "hours": sum(row.seconds for row in rows) / 3600,
+    }
     return json.dumps({"rows": listed, **total}, indent=1)
 
 

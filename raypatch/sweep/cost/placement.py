@@ -32,8 +32,8 @@ CONTEXT_BYTES = 600 << 20
 class Placement:
     """What each trial asks for.
 
-    cpus: whole cores. gpu_share: of one GPU, 0 on a machine without; shares: by trial id, where it differs. slots: how
-    many trials run at once at most.
+    cpus: whole cores. gpu_share: of one GPU, 0 on a machine without; shares: by trial id, where
+    it differs. slots: how many trials run at once at most.
     """
 
     cpus: int
@@ -51,8 +51,8 @@ class Placement:
 class Room:
     """What trials may have of one machine.
 
-    cores, gpus: to give out. card_bytes: memory of one of its GPUs, None to run on the cores. cpus, gpu_share: of one
-    trial, where the user forces them; None lets the trials decide.
+    cores, gpus: to give out. card_bytes: memory of one of its GPUs, None to run on the cores.
+    cpus, gpu_share: of one trial, where the user forces them; None lets the trials decide.
     """
 
     cores: int

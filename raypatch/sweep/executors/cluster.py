@@ -48,8 +48,9 @@ class Node:
 class ClusterExecutor:
     """Runs trials on the cluster that is connected.
 
-    nodes: those that trials can run on, and node_options: the options as trials there take them; both once `check`
-    knows the device. versions: what every node must have. actor: as in RayExecutor.
+    nodes: those that trials can run on, and node_options: the options as trials there take them;
+    both once `check` knows the device. versions: what every node must have. actor: as in
+    RayExecutor.
     """
 
     actor: type = RaypatchTrial
@@ -109,7 +110,11 @@ class ClusterExecutor:
         if not self.nodes:
             raise ValueError("no node of the cluster gives out CPUs to trials; start one with `ray start --address`")
         execution = self.session.execution
-        check_cores(execution.cpus_per_trial, max(node.cpus for node in self.nodes), "the cluster's largest node")
+        check_cores(
+            execution.cpus_per_trial,
+            max(node.cpus for node in self.nodes),
+            "the cluster's largest node",
+        )
         if device == "cuda":
             check_gpus(execution.gpus, sum(node.gpus for node in self.nodes), "the cluster")
 
@@ -122,7 +127,10 @@ class ClusterExecutor:
         with _probe(folder) as probe:
             questions: dict[Node, Question] = {}
             for node in self.nodes:
-                questions[node] = (_look, (self.versions, node.id, str(folder), probe, configs, options))
+                questions[node] = (
+                    _look,
+                    (self.versions, node.id, str(folder), probe, configs, options),
+                )
             answers = self._ask(questions)
             for node, answer in answers.items():
                 found = list(answer["problems"])
@@ -220,7 +228,12 @@ def _look_by_value() -> Callable[..., dict[str, Any]]:
     """The question of the check, as a function inside one: those travel whole, to nodes without raypatch too."""
 
     def look(
-        versions: dict[str, str], node_id: str, folder: str, probe: str, trials: list[Any], options: dict[str, Any]
+        versions: dict[str, str],
+        node_id: str,
+        folder: str,
+        probe: str,
+        trials: list[Any],
+        options: dict[str, Any],
     ) -> dict[str, Any]:
         try:
             from raypatch.sweep.executors.node import examine, identify
@@ -240,4 +253,8 @@ _look = _look_by_value()
 
 def _place_on_node(trials: Sequence[TrialConfig], options: RunOptions, room: Room) -> dict[str, Any]:
     said: list[str] = []
-    return {"placement": place_trials(trials, options, room, said.append), "said": said, "problems": []}
+    return {
+        "placement": place_trials(trials, options, room, said.append),
+        "said": said,
+        "problems": [],
+    }

@@ -71,4 +71,10 @@ class LocalExecutor:
             if work.judge is not None and work.judge.is_hopeless(trial_id, row):
                 raise Pruned
 
-        return run_guarded(config, self.session.paths, options, on_epoch=on_epoch, should_stop=self.session.stop.is_set)
+        return run_guarded(
+            config,
+            self.session.paths,
+            options,
+            on_epoch=on_epoch,
+            should_stop=self.session.stop.is_set,
+        )

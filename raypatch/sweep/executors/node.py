@@ -31,7 +31,8 @@ def source_digest() -> str:
 def identify() -> dict[str, str]:
     """What must be the same on all nodes: versions, and a digest of the code.
 
-    Of a version the part behind the + is left out: torch for CPUs and torch for GPUs differ in that alone.
+    Of a version the part behind the + is left out: torch for CPUs and torch for GPUs differ in
+    that alone.
     """
     here = provenance()
     versions = {name: here[name].partition("+")[0] for name in SAME_EVERYWHERE}
@@ -50,12 +51,17 @@ def describe_difference(here: Mapping[str, str], there: Mapping[str, str]) -> st
 
 
 def examine(
-    folder: str, probe: str, node_id: str, trials: Sequence[Mapping[str, Any]], options: Mapping[str, Any]
+    folder: str,
+    probe: str,
+    node_id: str,
+    trials: Sequence[Mapping[str, Any]],
+    options: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Check on this node all that the trials need, fetching missing MedMNIST files.
 
-    folder: the run folder, into which the driver put the file `probe`; this node answers with a copy of it whose name
-    ends in its id. Returns problems (texts), and card_bytes, the memory of the GPU that this process sees, or None.
+    folder: the run folder, into which the driver put the file `probe`; this node answers with a
+    copy of it whose name ends in its id. Returns problems (texts), and card_bytes, the memory of
+    the GPU that this process sees, or None.
     """
     problems = []
     marker = Path(folder) / probe
@@ -69,7 +75,10 @@ def examine(
     card_bytes = None
     try:
         check_before_start(
-            [TrialConfig.model_validate(each) for each in trials], where, executor="ray", say=_say_nothing
+            [TrialConfig.model_validate(each) for each in trials],
+            where,
+            executor="ray",
+            say=_say_nothing,
         )
         device = resolve_device(where.device)
         card_bytes = total_memory(device) if device.type == "cuda" else None

@@ -17,7 +17,11 @@ from raypatch.storage.own_files import OWN_FILE
 
 
 def check_before_start(
-    trials: Sequence[TrialConfig], options: RunOptions, *, executor: str, say: Callable[[str], object]
+    trials: Sequence[TrialConfig],
+    options: RunOptions,
+    *,
+    executor: str,
+    say: Callable[[str], object],
 ) -> None:
     """Check all that a sweep needs, fetching missing MedMNIST files. Raises ValueError; nothing has started then."""
     index = resolve_device(options.device).index
@@ -99,7 +103,8 @@ def check_folder(folder: Path) -> SweepPaths:
 def needed_bytes(todo: Sequence[TrialConfig], options: RunOptions, *, side_by_side: int) -> int:
     """Disk space that trials will take: best weights and predictions of each, checkpoints of those that run at once.
 
-    Weights, gradients' two moments and a copy while it is replaced: six times the weights per running trial.
+    Weights, gradients' two moments and a copy while it is replaced: six times the weights per
+    running trial.
     """
     when_finished, weights = 0, []
     for config in todo:

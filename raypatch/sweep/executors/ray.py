@@ -14,7 +14,8 @@ from raypatch.sweep.session import Session, Work
 class RayExecutor:
     """Runs trials side by side in worker processes of this machine.
 
-    actor: the class of the process that runs a trial; a subclass may put another in its place, as benchmarks do.
+    actor: the class of the process that runs a trial; a subclass may put another in its place, as
+    benchmarks do.
     """
 
     actor: type = RaypatchTrial

@@ -18,10 +18,10 @@ WAIT_SECONDS = 300.0
 def place_under_cap(placement: Placement, gpus: int) -> tuple[dict[str, Any], int | None]:
     """Return what each trial asks of the connected Ray and how many may run at once, so that `gpus` cards are used.
 
-    The bundle is the largest trial's. Where Ray has more cards than that, trials stay on one node, which fills a card
-    before it takes the next; whole cards may be spread over nodes. Returns the arguments of a PlacementGroupFactory,
-    and None for no limit.
-    Raises ValueError when Ray does not have what one trial asks for, which it would wait for without end.
+    The bundle is the largest trial's. Where Ray has more cards than that, trials stay on one
+    node, which fills a card before it takes the next; whole cards may be spread over nodes.
+    Returns the arguments of a PlacementGroupFactory, and None for no limit. Raises ValueError
+    when Ray does not have what one trial asks for, which it would wait for without end.
     """
     bundle = placement.as_bundle()
     nodes = [node for node in ray.nodes() if node["Alive"]]
@@ -39,7 +39,10 @@ def place_under_cap(placement: Placement, gpus: int) -> tuple[dict[str, Any], in
     enough = [node for node, count in cards.items() if count >= gpus]
     if enough:
         node = min(enough, key=lambda node: (cards[node], node))
-        return {"bundles": [bundle], "bundle_label_selector": [{"ray.io/node-id": node}]}, placement.slots
+        return {
+            "bundles": [bundle],
+            "bundle_label_selector": [{"ray.io/node-id": node}],
+        }, placement.slots
     if placement.gpu_share < 1:
         raise ValueError(f"no node has {gpus} GPUs to share; use --gpu-share 1 to spread whole GPUs over nodes")
     return {"bundles": [bundle]}, gpus
@@ -53,8 +56,8 @@ def _has_room(node: dict[str, Any], bundle: dict[str, float]) -> bool:
 def room_watcher(bundle: dict[str, float], request: dict[str, Any]) -> Callable[[], str | None]:
     """Return a cheap question: why can no trial start any more? None while one can.
 
-    A sweep that the cap holds on one node ends with that node; any other waits WAIT_SECONDS for a new one. Looks at
-    most every LOOK_SECONDS.
+    A sweep that the cap holds on one node ends with that node; any other waits WAIT_SECONDS for a
+    new one. Looks at most every LOOK_SECONDS.
     """
     (pinned,) = [selector["ray.io/node-id"] for selector in request.get("bundle_label_selector", ())] or [None]
     state = {"next": 0.0, "seen": time.monotonic()}

@@ -11,7 +11,15 @@ from raypatch.sweep import ray_setup  # noqa: F401 - makes the settings that ray
 
 # isort: split
 from ray import tune
-from ray.tune import Callback, FailureConfig, PlacementGroupFactory, RunConfig, Stopper, TuneConfig, Tuner
+from ray.tune import (
+    Callback,
+    FailureConfig,
+    PlacementGroupFactory,
+    RunConfig,
+    Stopper,
+    TuneConfig,
+    Tuner,
+)
 from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
@@ -208,9 +216,9 @@ def run_on_ray(
 ) -> None:
     """Run the trials on the Ray that is connected, in order as far as room allows, until done or asked to stop.
 
-    storage: for Ray Tune's own bookkeeping, seen by all nodes. versions: what a node must have (see node.identify),
-    where nodes may come and go. actor: the class of the process that runs a trial.
-    Raises ValueError when no node has what a trial asks for.
+    storage: for Ray Tune's own bookkeeping, seen by all nodes. versions: what a node must have
+    (see node.identify), where nodes may come and go. actor: the class of the process that runs a
+    trial. Raises ValueError when no node has what a trial asks for.
     """
     placement, execution = work.placement, session.execution
     request, at_once = place_under_cap(placement, execution.gpus)
@@ -277,8 +285,8 @@ def _specs(
 def _pending(placement: Placement) -> int:
     """How many trials may wait for their worker at once: all slots fill at a time.
 
-    With one, a worker at hand would take the trial of one that is still starting. But only where trials ask for the
-    same: of several that wait, a small one would overtake.
+    With one, a worker at hand would take the trial of one that is still starting. But only where
+    trials ask for the same: of several that wait, a small one would overtake.
     """
     return placement.slots if len(set(placement.shares.values())) < 2 else 1
 

@@ -31,13 +31,18 @@ class _Entry:
 class SearchGroup:
     """The trials of one group, in the order of drawing, and the Optuna study that knows their scores.
 
-    A trial's score after an epoch is its best selection score so far: the one its kept weights have. base: a trial of
-    the group, in which the searched fields are still open. label: the group's name; its draws hang on it.
-    best: the trial with the best score among those that ran through, and that score.
+    A trial's score after an epoch is its best selection score so far: the one its kept weights
+    have. base: a trial of the group, in which the searched fields are still open. label: the
+    group's name; its draws hang on it. best: the trial with the best score among those that ran
+    through, and that score.
     """
 
     def __init__(
-        self, base: TrialConfig, label: str, settings: SearchSettings, storage: optuna.storages.BaseStorage | None
+        self,
+        base: TrialConfig,
+        label: str,
+        settings: SearchSettings,
+        storage: optuna.storages.BaseStorage | None,
     ) -> None:
         self.base, self.label, self.settings = base, label, settings
         self.entries: dict[str, _Entry] = {}
@@ -88,8 +93,8 @@ class SearchGroup:
     def report(self, trial_id: str, row: EpochRow) -> bool:
         """Take a trial's epoch; say whether to give the trial up.
 
-        An epoch that is repeated after a crash was judged before and is not judged again. The last epoch is never a
-        reason to give up: there is nothing left to save.
+        An epoch that is repeated after a crash was judged before and is not judged again. The
+        last epoch is never a reason to give up: there is nothing left to save.
         """
         entry = self.entries[trial_id]
         if row.epoch <= entry.progress.epoch:
@@ -127,7 +132,8 @@ class SearchGroup:
     def _may_pass(self, entry: _Entry, epoch: int) -> bool:
         """Whether the budget lets a trial go on after `epoch`: at a rung, only if the way to the next one fits in.
 
-        What the other trials are still allowed to run counts as spent, so the budget holds whoever is faster.
+        What the other trials are still allowed to run counts as spent, so the budget holds
+        whoever is faster.
         """
         if epoch < entry.goal or self.settings.pruner == "none":
             return True
@@ -149,9 +155,10 @@ class SearchGroup:
 
 
 def make_pruner(settings: SearchSettings, epochs: int) -> optuna.pruners.BasePruner:
-    """What gives trials up. asha: asynchronous successive halving (Li et al., MLSys 2020), rungs at grace_epochs x
-    reduction^k; hyperband: several of those with longer and longer grace (Li et al., JMLR 2018); median: worse than
-    the median of the others at the same epoch (Golovin et al., KDD 2017).
+    """What gives trials up. asha: asynchronous successive halving (Li et al., MLSys 2020), rungs
+    at grace_epochs x reduction^k; hyperband: several of those with longer and longer grace (Li et
+    al., JMLR 2018); median: worse than the median of the others at the same epoch (Golovin et
+    al., KDD 2017).
     """
     grace, reduction = settings.grace_epochs, settings.reduction
     if settings.pruner == "asha":

@@ -23,8 +23,9 @@ from raypatch.study.resolve import resolve_trials
 class GroupOutcome:
     """How a group's search stands.
 
-    best, score: the trial with the best selection score on validation among those that ran through; None before there
-    is one. counts: trials by status. epochs: spent; full_epochs: what as many full trainings would have cost.
+    best, score: the trial with the best selection score on validation among those that ran
+    through; None before there is one. counts: trials by status. epochs: spent; full_epochs: what
+    as many full trainings would have cost.
     """
 
     label: str
@@ -90,7 +91,16 @@ def describe_search(record: SweepRecord, outcomes: Sequence[GroupOutcome]) -> st
         score = f"{outcome.score:.4f}" if outcome.score is not None else ""
         trials = ", ".join(f"{count} {status}" for status, count in sorted(outcome.counts.items()))
         spent = f"{outcome.epochs}/{outcome.full_epochs}"
-        rows.append((outcome.label, best, score, trials, spent, f"{outcome.epochs / outcome.full_epochs:.0%}"))
+        rows.append(
+            (
+                outcome.label,
+                best,
+                score,
+                trials,
+                spent,
+                f"{outcome.epochs / outcome.full_epochs:.0%}",
+            )
+        )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
@@ -100,8 +110,8 @@ def describe_search(record: SweepRecord, outcomes: Sequence[GroupOutcome]) -> st
 def write_recipes(path: Path, record: SweepRecord, outcomes: Sequence[GroupOutcome]) -> None:
     """Write best.yaml: a when-rule for each group that has a best trial.
 
-    The rule's `if` names the dataset, the model and the fields of the levels, its `set` what was searched beside. Of
-    levels that were searched together the rule is for the best one.
+    The rule's `if` names the dataset, the model and the fields of the levels, its `set` what was
+    searched beside. Of levels that were searched together the rule is for the best one.
     """
     assert record.search is not None
     named = _naming_fields(record)

@@ -7,7 +7,14 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from raypatch.config import TrialConfig
-from raypatch.results import DamagedFileError, SweepPaths, SweepRecord, read_config, read_epochs, read_sweep
+from raypatch.results import (
+    DamagedFileError,
+    SweepPaths,
+    SweepRecord,
+    read_config,
+    read_epochs,
+    read_sweep,
+)
 from raypatch.search_settings import Search
 from raypatch.storage.files import hold_lock
 from raypatch.sweep.guard import record_pruned
@@ -20,7 +27,8 @@ from raypatch.sweep.tuning.state import SearchState
 def restore_search(record: SweepRecord, session: Session) -> tuple[SearchState, list[TrialConfig]]:
     """Return a search as it stands on disk, and the trials that were drawn and are still to run, in order.
 
-    The caller holds the run folder's lock. Samples beyond those that are asked for now are left out.
+    The caller holds the run folder's lock. Samples beyond those that are asked for now are left
+    out.
     """
     assert record.search is not None
     known = known_trials(record.search, session.paths)

@@ -11,7 +11,8 @@ from raypatch.sweep.tuning.group import SearchGroup
 class SearchState:
     """What the parts of a running search share.
 
-    groups: in the order of sweep.json. levels: by trial id its level of each factor, of the trials drawn so far.
+    groups: in the order of sweep.json. levels: by trial id its level of each factor, of the
+    trials drawn so far.
     """
 
     def __init__(self, record: SweepRecord, groups: Sequence[SearchGroup]) -> None:

@@ -24,7 +24,10 @@ class LineDisplay(RunningSweep):
         done, total = self.already_done + len(self.results), self.total
         eta = self.eta_seconds()
         tail = f", about {duration(eta)} left" if eta and done < total else ""
-        print(f"[{done}/{total}] {describe_result(self.configs[result.trial_id], result)}{tail}", flush=True)
+        print(
+            f"[{done}/{total}] {describe_result(self.configs[result.trial_id], result)}{tail}",
+            flush=True,
+        )
 
     def note(self, topic: str, text: str) -> None:
         super().note(topic, text)
@@ -41,11 +44,18 @@ class LiveDisplay(RunningSweep):
     """Counts, ETA and each running trial, redrawn in place twice a second."""
 
     def __init__(
-        self, todo: Sequence[TrialConfig], seconds: Mapping[str, float], *, done: int, side_by_side: int
+        self,
+        todo: Sequence[TrialConfig],
+        seconds: Mapping[str, float],
+        *,
+        done: int,
+        side_by_side: int,
     ) -> None:
         super().__init__(todo, seconds, done=done, side_by_side=side_by_side)
         self._live = Live(
-            get_renderable=self.render, refresh_per_second=2, console=Console(highlight=False, markup=False)
+            get_renderable=self.render,
+            refresh_per_second=2,
+            console=Console(highlight=False, markup=False),
         )
 
     def finished(self, result: TrialResult) -> None:

@@ -10,12 +10,18 @@ from raypatch.results import EpochRow, TrialResult
 class RunningSweep:
     """Counts and times of a running sweep; the Listener that every display draws from.
 
-    seconds: expected seconds of each trial that is left, corrected by what was measured (see eta_seconds).
-    to_draw: of a search, the expected seconds of each trial that is not drawn yet. notes: what else to show, by topic.
+    seconds: expected seconds of each trial that is left, corrected by what was measured (see
+    eta_seconds). to_draw: of a search, the expected seconds of each trial that is not drawn yet.
+    notes: what else to show, by topic.
     """
 
     def __init__(
-        self, todo: Sequence[TrialConfig], seconds: Mapping[str, float], *, done: int, side_by_side: int
+        self,
+        todo: Sequence[TrialConfig],
+        seconds: Mapping[str, float],
+        *,
+        done: int,
+        side_by_side: int,
     ) -> None:
         self.configs = {config.trial_id(): config for config in todo}
         self.seconds = dict(seconds)
@@ -72,7 +78,12 @@ class RunningSweep:
     def counts(self) -> dict[str, int]:
         """How many trials are in each state; together, all of them. Trials that failed earlier count as done."""
         over = self.already_done + len(self.results)
-        return {"done": over - self.failed, "failed": self.failed, "running": len(self.running), "left": self.left}
+        return {
+            "done": over - self.failed,
+            "failed": self.failed,
+            "running": len(self.running),
+            "left": self.left,
+        }
 
     def eta_seconds(self) -> float | None:
         """Seconds until the end: the expected ones, times measured / expected so far. None before the first epoch.

@@ -29,8 +29,9 @@ _WORTH_SAYING: tuple[State, ...] = ("failed", "damaged", "running", "stopped", "
 class TrialStatus:
     """One planned trial.
 
-    state: `stopped` was begun, and nobody works on it now. epoch: completed. seconds: spent so far. val: validation
-    scores of the last epoch, None for undefined ones. selection: the score that chooses its weights.
+    state: `stopped` was begun, and nobody works on it now. epoch: completed. seconds: spent so
+    far. val: validation scores of the last epoch, None for undefined ones. selection: the score
+    that chooses its weights.
     """
 
     trial_id: str

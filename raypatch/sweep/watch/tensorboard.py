@@ -13,8 +13,8 @@ logger = logging.getLogger(__name__)
 class EventFile:
     """Writes each epoch to the event file of a trial; on resume, the epochs that stand are written anew.
 
-    Any write happens in the caller's thread. tensorboardX's SummaryWriter would leave it to a thread that ends on a
-    full disk, after which training waits for ever for a place in its queue.
+    Any write happens in the caller's thread. tensorboardX's SummaryWriter would leave it to a
+    thread that ends on a full disk, after which training waits for ever for a place in its queue.
     """
 
     def __init__(self, paths: TrialPaths) -> None:

@@ -35,8 +35,8 @@ class _Trial:
 class Tracker(Callback):
     """Tells an experiment tracker of every trial and epoch, through Ray's callback for it.
 
-    A trial that goes on is told from its first epoch, as a run of its own. A tracker that fails later is left alone:
-    the sweep goes on. Ray pickles callbacks; the copy keeps nothing.
+    A trial that goes on is told from its first epoch, as a run of its own. A tracker that fails
+    later is left alone: the sweep goes on. Ray pickles callbacks; the copy keeps nothing.
     """
 
     def __init__(self, name: str, inner: Any, paths: SweepPaths) -> None:
