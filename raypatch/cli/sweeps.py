@@ -54,6 +54,13 @@ def plan(
         bool,
         typer.Option("--recalibrate", help="Time again what an earlier plan timed."),
     ] = False,
+    detect: Annotated[
+        float | None, typer.Option(min=0.1, max=50, help="Also how many seeds show a difference of so many points.")
+    ] = None,
+    score: Annotated[float, typer.Option(min=1, max=99, help="With --detect: about what all levels score, %.")] = 80,
+    seed_spread: Annotated[
+        float, typer.Option(min=0.1, max=30, help="With --detect: standard deviation over seeds, points.")
+    ] = 4,
     json_: cli_options.Json = False,
 ) -> None:
     """Say what a sweep would cost on this device: tokens, GFLOPs, memory, hours.
@@ -62,7 +69,7 @@ def plan(
     """
     from raypatch.config import RunOptions
     from raypatch.study import load_study
-    from raypatch.study.resolve import resolve_search, resolve_trials
+    from raypatch.study.resolve import StudyTrials, resolve_search, resolve_trials
     from raypatch.sweep.cost.estimate import as_json, as_table, plan_cost
 
     chosen = narrowing.apply(load_study(space))
@@ -71,7 +78,17 @@ def plan(
     # stdout holds the table or the JSON alone, so that a script can read it.
     say = functools.partial(print, file=sys.stderr, flush=True)
     rows = plan_cost(resolved, options, say, recalibrate=recalibrate)
-    print(as_json(rows) if json_ else as_table(rows))
+    if detect is None:
+        print(as_json(rows) if json_ else as_table(rows))
+        return
+    from raypatch.cli import detect as power
+
+    trials = resolved.trials if isinstance(resolved, StudyTrials) else resolved.search.groups
+    found = power.plan_detection(trials, options, detect, score, seed_spread)
+    if json_:
+        print(as_json(rows, detect=power.as_data(found)))
+    else:
+        print(as_table(rows), power.as_lines(found, detect, score, seed_spread), sep="\n\n")
 
 
 @app.command(cls=StudyCommand)
@@ -139,7 +156,8 @@ def finish(outcome: "Outcome") -> None:
     # A stopped sweep has trials left, too: that it was asked to stop says more.
     if outcome.stopped:
         raise typer.Exit(INTERRUPTED)
-    if outcome.errors or outcome.left:
+    nothing_found = outcome.table is not None and outcome.recipes is None
+    if outcome.errors or outcome.left or nothing_found:
         raise typer.Exit(SOME_FAILED)
 
 
@@ -148,15 +166,19 @@ def finish(outcome: "Outcome") -> None:
 def resume(
     folder: cli_options.RunFolder,
     changes: Changes,
+    dataset: Annotated[str | None, typer.Option(help="New paths of own .npz files that were moved, by commas.")] = None,
+    weights: Annotated[str | None, typer.Option(help="New paths of own weights that were moved, by commas.")] = None,
     retry_failed: cli_options.RetryFailed = False,
     time_limit: cli_options.TimeLimit = None,
 ) -> None:
     """Continue the last command of a run folder, as if it were typed again."""
     from raypatch.api import resume as resume_study
 
+    moved = [*cli_options.split_commas(dataset or ""), *cli_options.split_commas(weights or "")]
     seconds = cli_options.seconds_of(time_limit)
+    settings = changes.settings()
     with outlive_readers():
-        outcome = resume_study(folder, time_limit=seconds, retry_failed=retry_failed, **changes.settings())
+        outcome = resume_study(folder, moved=moved, time_limit=seconds, retry_failed=retry_failed, **settings)
     finish(outcome)
 
 

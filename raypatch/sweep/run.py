@@ -2,7 +2,7 @@
 
 import shlex
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import yaml
 from raypatch.config import RunOptions
 from raypatch.results import SweepPaths, SweepRecord, read_sweep, write_json
 from raypatch.storage.files import hold_lock, write_atomically
+from raypatch.storage.own_files import move_own_files
 from raypatch.study import Study
 from raypatch.sweep.executors.executor import Executor, open_executor
 from raypatch.sweep.executors.preflight import check_address, check_monitoring, check_space
@@ -32,7 +33,8 @@ class Outcome:
 
     ok: trials that are over and did not fail. left: trials to run. errors: of the failed trials,
     by trial id. stopped: why it ended early, None when it ran through. resume_command: continues
-    it. table: of a search, what it found.
+    it. table: of a search, what it found. recipes: of a search, its best.yaml; None where no trial
+    has a score or some are left.
     """
 
     folder: Path
@@ -42,6 +44,7 @@ class Outcome:
     stopped: str | None
     resume_command: str
     table: str | None = None
+    recipes: Path | None = None
 
 
 def run_sweep(
@@ -66,13 +69,16 @@ def resume_sweep(
     folder: Path,
     changes: Mapping[str, Any],
     *,
+    moved: Sequence[Path] = (),
     time_limit: float | None = None,
     retry_failed: bool = False,
 ) -> Outcome:
     """Continue the last command of a run folder, wherever the folder now lies.
 
     changes: fields of RunOptions and ExecutorOptions that are to be different from last time;
-    None leaves a field as it was. Raises as run_sweep.
+    None leaves a field as it was. moved: new paths of own data and weights; those that are missing
+    are also looked for, by their content, in a new data_dir and where they lay as seen from the run
+    folder. Raises as run_sweep.
     """
     record = complete_record(read_sweep(SweepPaths(folder).record))
     options, execution = dict(record.options), dict(record.executor)
@@ -81,8 +87,13 @@ def resume_sweep(
             continue
         changed = options if name in RunOptions.model_fields else execution
         changed[name] = value
+    where = RunOptions.model_validate(options)
+    likely_folders = [folder.parent, folder.parent.parent]
+    if changes.get("data_dir"):
+        likely_folders.insert(0, Path(changes["data_dir"]))
+    files = move_own_files(where.files, moved, likely_folders)
     # Changes may come as paths, and JSON as text: both are brought to one form.
-    options = RunOptions.model_validate(options).model_dump(mode="json")
+    options = where.model_copy(update={"files": files}).model_dump(mode="json")
     record = record.model_copy(update={"options": options, "executor": execution})
     session = _start_session(record, folder, time_limit=time_limit, retry_failed=retry_failed)
     return _run(record, session, study=None)
@@ -156,13 +167,14 @@ def _count(source: TrialSource, session: Session) -> Outcome:
     # From the folders, not from what the executor told: a worker may have died after its last word.
     after = plan_sweep(record.trials, paths, session.planning_options)
     left = len(after.todo) + len(source.undrawn)
-    table = None
+    table, recipes = None, None
     if record.search is not None:
         groups = summarize_search(record, paths)
         table = describe_search(record, groups)
         # Before the end the best ones may still change.
-        if not left:
+        if not left and any(group.best is not None for group in groups):
             write_recipes(paths.recipes, record, groups)
+            recipes = paths.recipes
     errors = {}
     for trial_id, result in after.results.items():
         if result.status == "failed":
@@ -178,4 +190,5 @@ def _count(source: TrialSource, session: Session) -> Outcome:
         stopped=session.stop.reason,
         resume_command=resume_command,
         table=table,
+        recipes=recipes,
     )

@@ -221,8 +221,8 @@ def _aligned(table: Sequence[Sequence[str]], *, left: int) -> list[str]:
     return lines
 
 
-def as_json(rows: Sequence[PlanRow]) -> str:
-    """Rows and sums as JSON."""
+def as_json(rows: Sequence[PlanRow], **more: object) -> str:
+    """Rows and sums as JSON, and what else is to stand beside them."""
     listed: list[dict[str, Any]] = []
     for row in rows:
         content = row.model_dump()
@@ -230,7 +230,7 @@ def as_json(rows: Sequence[PlanRow]) -> str:
         cost["seconds_per_trial"] = cost.pop("seconds")
         listed.append(content | cost)
     trials, hours = _total(rows)
-    return json.dumps({"rows": listed, "trials": trials, "hours": hours}, indent=1)
+    return json.dumps({"rows": listed, "trials": trials, "hours": hours, **more}, indent=1)
 
 
 def known_seconds(config: TrialConfig, options: RunOptions) -> float | None:

@@ -73,7 +73,9 @@ def examine(
     try:
         marker.with_name(f"{probe}.{node_id}").write_bytes(marker.read_bytes())
     except FileNotFoundError:
-        problems.append(f"does not see the run folder {folder}; put it, by --runs-dir, where all nodes see it")
+        problems.append(
+            f"does not see the run folder {folder}; put it where all nodes see it, with `raypatch run` by --runs-dir"
+        )
     except OSError as error:
         problems.append(f"cannot write to the run folder {folder}: {error.strerror}; make it writable there")
     # Options and trials came as plain data: pydantic's objects need raypatch to be unpickled.

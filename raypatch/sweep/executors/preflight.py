@@ -4,19 +4,29 @@ A failure is a ValueError with the way out.
 """
 
 import importlib.util
+import math
 import os
 import shutil
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
 from raypatch.config import RunOptions, TrialConfig
-from raypatch.data.source import data_folder, describe, fetch, verify
+from raypatch.data.catalog import DatasetInfo
+from raypatch.data.source import data_folder, describe, fetch, load_labels, verify
 from raypatch.machine.runtime import resolve_device
 from raypatch.models.build import check_model, model_key
 from raypatch.models.flops import count_outputs, trial_facts
 from raypatch.results import SweepPaths, read_sweep
 from raypatch.storage.own_files import OWN_FILE
+from raypatch.tasks import find_task
+from raypatch.tasks.metrics import LOSS
+from raypatch.tasks.protocols import UndefinedMetricWarning
 
 
 def check_before_start(
@@ -42,15 +52,45 @@ def check_before_start(
         check_data(dataset, options, say=say)
     for config in models:
         info = describe(config.dataset, data_dir=options.data_dir, files=options.files)
+        check_selection(config, info, options)
         outputs = count_outputs(config, info)
         check_model(config, dimensions=info.dimensions, outputs=outputs, files=options.files)
+
+
+def check_selection(config: TrialConfig, info: DatasetInfo, options: RunOptions) -> None:
+    """See that the score by which trials are chosen exists on this validation split. Raises ValueError.
+
+    Whatever a model says, an AUC is undefined where a class has no image: all trials would be equal, and none best.
+    """
+    if info.made_up or config.selection_metric == LOSS.name:
+        return
+    labels = load_labels(config.dataset, "val", data_dir=options.data_dir, files=options.files)
+    task = find_task(config.task or info.task)
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(len(labels), task.outputs(info.classes), generator=generator)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UndefinedMetricWarning)
+        scores = task.score(task.probabilities(logits).numpy(), labels, final=False)
+    if math.isnan(scores.get(config.selection_metric, 0.0)):
+        raise ValueError(
+            f"{config.selection} is undefined on {config.dataset_label}: {_describe_labels(labels)}. Choose by another"
+            " score, such as selection=val_loss, or move images of each class to val"
+        )
+
+
+def _describe_labels(labels: NDArray[np.int64]) -> str:
+    if labels.ndim == 1:
+        present = np.unique(labels).tolist()
+        return f"its val has only class {', '.join(map(str, present))}"
+    lacking = np.flatnonzero((labels.sum(axis=0) == 0) | labels.all(axis=0)).tolist()
+    return f"in its val each image has, or none has, label {', '.join(map(str, lacking))}"
 
 
 def one_per_model(trials: Sequence[TrialConfig]) -> list[TrialConfig]:
     """Return the first trial of each model on each dataset: if these are fit, all are."""
     first: dict[tuple[Any, ...], TrialConfig] = {}
     for config in trials:
-        first.setdefault((config.dataset, config.task, *model_key(config)), config)
+        first.setdefault((config.dataset, config.task, config.selection, *model_key(config)), config)
     return list(first.values())
 
 
@@ -112,7 +152,8 @@ def check_folder(folder: Path) -> SweepPaths:
         probe.unlink()
     except OSError as error:
         raise ValueError(
-            f"cannot write to the run folder {folder}: {error.strerror}; give another with --runs-dir"
+            f"cannot write to the run folder {folder}: {error.strerror}; make it writable, or begin elsewhere with"
+            " `raypatch run` and --runs-dir"
         ) from error
     if paths.record.exists():
         read_sweep(paths.record)
@@ -148,5 +189,6 @@ def check_space(todo: Sequence[TrialConfig], paths: SweepPaths, options: RunOpti
         raise ValueError(
             f"{paths.folder} has {free / 1e9:.1f} GB free"
             f" and the {len(todo)} trials left need {needed / 1e9:.1f} GB;"
-            " make space or give another folder with --runs-dir"
+            " make space, move the run folder and resume it there,"
+            " or begin elsewhere: `raypatch run` and --runs-dir"
         )
