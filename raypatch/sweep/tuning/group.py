@@ -3,7 +3,7 @@
 import hashlib
 import itertools
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import optuna
 from optuna.trial import TrialState
@@ -54,7 +54,9 @@ class SearchGroup:
         self._distributions = {}
         for name, searched in settings.fields.items():
             self._distributions[name] = searched.to_optuna()
-        direction = "minimize" if lower_is_better(base.selection) else "maximize"
+        direction: Literal["minimize", "maximize"] = "maximize"
+        if lower_is_better(base.selection):
+            direction = "minimize"
         self._study = optuna.create_study(
             storage=storage,
             study_name=label,
