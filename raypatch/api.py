@@ -129,19 +129,21 @@ def report(
     out: str | Path | None = None,
     formats: Sequence[str] = ("html", "md", "latex"),
     compare: Sequence[str] | str | None = None,
+    without_twins: bool = False,
 ) -> "Written":
     """Write the page, tables, statistics and plots of one run or several;
     return what was written and its text.
 
     out: a folder; default report/ in the first run. formats: some of html, md, latex. compare: the
-    factors, instead of those that the study named. Raises ValueError for a folder that is no run
-    folder and for runs without any finished trial.
+    factors, instead of those that the study named. without_twins: leave out test images that repeat
+    one of train or val. Raises ValueError for a folder that is no run folder and for runs without
+    any finished trial.
     """
     from raypatch.analysis.report import write_report
 
     factors = None if compare is None else as_list(compare)
-    target = None if out is None else Path(out)
-    return write_report(_as_paths(runs), target, formats, compare=factors)
+    folder = None if out is None else Path(out)
+    return write_report(_as_paths(runs), folder, formats, compare=factors, without_twins=without_twins)
 
 
 def tell(outcome: "Outcome") -> None:

@@ -58,17 +58,17 @@ def main() -> None:
     prepare_environment()
     try:
         app()
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader went away, as `head` does. Else Python complains when it flushes both at exit.
-        for stream in (sys.stdout, sys.stderr):
-            to_nowhere(stream)
     except (ValueError, LookupError, OSError, RuntimeError) as error:
         message = _explain_place(error) if isinstance(error, OSError) else str(error)
         if message and isinstance(error, (*_user_errors(), OSError)):
             print(f"raypatch: {message}", file=sys.stderr)
             sys.exit(WRONG_INPUT)
         raise
+    finally:
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:  # who read it has gone, as `head` does
+            to_nowhere(sys.stdout)
 
 
 def _explain_place(error: OSError) -> str | None:

@@ -38,12 +38,17 @@ def report(
         typer.Option("--format", help="Some of html, md, latex, by commas."),
     ] = "html,md,latex",
     compare: cli_options.Compare = None,
+    without_twins: Annotated[
+        bool, typer.Option("--without-twins", help="Leave out test images that repeat one of train or val.")
+    ] = False,
 ) -> None:
     """Print the answer and write tables, ensembles, statistics, plots and a page; also while it runs."""
     from raypatch.api import report as write_report
 
     factors = None if compare is None else cli_options.split_commas(compare)
-    written = write_report(runs, out=out, formats=cli_options.split_commas(formats), compare=factors)
+    written = write_report(
+        runs, out=out, formats=cli_options.split_commas(formats), compare=factors, without_twins=without_twins
+    )
     print(written.text)
     # The first ones are those to open; the rest are plots.
     names = ", ".join(path.name for path in written.files[:6])

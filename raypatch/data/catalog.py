@@ -78,11 +78,8 @@ def catalog() -> dict[str, DatasetInfo]:
                 licence=entry["licence"],
                 md5=md5,
             )
-    for name, channels, dimensions in (
-        ("phantom2d", 1, 2),
-        ("phantom2d_rgb", 3, 2),
-        ("phantom3d", 1, 3),
-    ):
+    phantoms = (("phantom2d", 1, 2), ("phantom2d_rgb", 3, 2), ("phantom3d", 1, 3))
+    for name, channels, dimensions in phantoms:
         known[name] = DatasetInfo(
             name=name,
             task="multiclass",

@@ -75,8 +75,9 @@ def locate(
     found = _once(_md5, path)
     if found != info.md5:
         raise DataError(
-            f"{path} is not the official {info.name}: its MD5 is {found}, not {info.md5}. To have the official file,"
-            f" rename or remove this one and run `raypatch data fetch {info.name}`; to use a changed file on purpose,"
+            f"{path} is not the official {info.name}: its MD5 is {found}, not {info.md5}."
+            " To have the official file, rename or remove this one and run"
+            f" `raypatch data fetch {info.name}`; to use a changed file on purpose,"
             f" give its path as your own data: `raypatch run` and --dataset {path}"
         )
     return path

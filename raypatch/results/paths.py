@@ -63,6 +63,11 @@ class SweepPaths:
         return self.folder / "sweep.json"
 
     @property
+    def twins(self) -> Path:
+        """Which test images repeat an image of train or val."""
+        return self.folder / "twins.json"
+
+    @property
     def trials(self) -> Path:
         return self.folder / "trials"
 

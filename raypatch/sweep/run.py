@@ -22,6 +22,7 @@ from raypatch.sweep.session import ExecutorOptions, Session
 from raypatch.sweep.source import TrialSource, open_source
 from raypatch.sweep.stop import StopRequest
 from raypatch.sweep.tuning.recipes import describe_search, summarize_search, write_recipes
+from raypatch.sweep.twins import note_twins
 from raypatch.sweep.watch.choose import make_display
 
 __all__ = ["ExecutorOptions", "Outcome", "resume_sweep", "run_sweep"]
@@ -88,10 +89,9 @@ def resume_sweep(
         changed = options if name in RunOptions.model_fields else execution
         changed[name] = value
     where = RunOptions.model_validate(options)
-    likely_folders = [folder.parent, folder.parent.parent]
-    if changes.get("data_dir"):
-        likely_folders.insert(0, Path(changes["data_dir"]))
-    files = move_own_files(where.files, moved, likely_folders)
+    folders = [Path(changes["data_dir"])] if changes.get("data_dir") else []
+    beside = [folder.absolute().parent, folder.absolute().parent.parent]
+    files = move_own_files(where.files, moved, folders, beside)
     # Changes may come as paths, and JSON as text: both are brought to one form.
     options = where.model_copy(update={"files": files}).model_dump(mode="json")
     record = record.model_copy(update={"options": options, "executor": execution})
@@ -149,6 +149,10 @@ def _execute(source: TrialSource, executor: Executor, session: Session, study: S
         # Only what can run is written down: until here a mistake leaves the last sweep.json.
         _write_record(source.record, session.paths, study)
         session.say(f"{counts}, in {session.paths.folder}")
+        # Not for a cluster: this machine may not have the data that lie there.
+        if not session.execution.on_cluster:
+            datasets = dict.fromkeys(config.dataset for config in (*source.record.trials, *upcoming))
+            note_twins(datasets, session.paths, options)
         seconds = {config.trial_id(): rough_seconds(config, options) for config in plan.todo}
         with make_display(plan.todo, seconds, done=done, side_by_side=placement.slots) as display:
             executor.run(source.make_work(placement, display))

@@ -199,8 +199,8 @@ def apply_recipes(study: Study, path: Path) -> Study:
         missing = "; ".join(without[:5])
         known = "; ".join(_describe_condition(rule.condition) for rule in rules)
         raise ValueError(
-            f"{path} has no recipe for {missing}; it has {known}."
-            " Narrow the run with --dataset and --set, or search the others too"
+            f"{path} has no recipe for {missing}; it has {known}. Narrow it (`raypatch run` with --dataset and --set),"
+            " or search the others too"
         )
     return study.add_rules(rules)
 
