@@ -24,6 +24,7 @@ LAYERS = (
         "raypatch.storage",
         "raypatch.registry",
         "raypatch.words",
+        "raypatch.fields",
         "raypatch",
     ),
     ("raypatch.config", "raypatch.search_settings", "raypatch.factors"),
