@@ -1,7 +1,12 @@
 """The command line's options, once each, in groups that commands share, and how their text is read."""
 
 from raypatch.cli.options.commands import StudyCommand, with_groups
-from raypatch.cli.options.complete import complete_fields, complete_studies
+from raypatch.cli.options.complete import (
+    complete_datasets,
+    complete_fields,
+    complete_settings,
+    complete_studies,
+)
 from raypatch.cli.options.groups import (
     Changes,
     Compare,
@@ -36,7 +41,9 @@ __all__ = [
     "Space",
     "StudyCommand",
     "TimeLimit",
+    "complete_datasets",
     "complete_fields",
+    "complete_settings",
     "complete_studies",
     "metric_of",
     "micro_batch_of",
