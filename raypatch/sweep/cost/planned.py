@@ -21,7 +21,11 @@ class Planned:
 
 def planned_trials(study: StudyTrials) -> list[Planned]:
     """Return each trial of a study, once and in full."""
-    return [Planned(config, study.levels[config.trial_id()]) for config in study.trials]
+    planned = []
+    for config in study.trials:
+        levels = study.levels[config.trial_id()]
+        planned.append(Planned(config, levels))
+    return planned
 
 
 def planned_samples(study: StudySearch) -> list[Planned]:
@@ -31,6 +35,7 @@ def planned_samples(study: StudySearch) -> list[Planned]:
     of its values.
     """
     settings = study.search.settings
+    # Without a pruner no trial is given up: all run through.
     share = 1.0 if settings.pruner == "none" else settings.budget
     planned = []
     for group in study.search.groups:
