@@ -35,14 +35,14 @@ def plan_detection(
         own = [config for config in trials if config.dataset == dataset]
         planned = len({config.seed for config in own})
         images, exact = _count_images(dataset, options)
-        assumed = {"score": score / 100, "seed_deviation": seed_spread / 100}
-        least = least_difference(images, planned, **assumed)
+        level, spread = score / 100, seed_spread / 100
+        least = least_difference(images, planned, score=level, seed_deviation=spread)
         found.append(
             Detection(
                 dataset=own[0].dataset_label,
                 images=images,
                 exact=exact,
-                seeds=plan_seeds(images, points / 100, **assumed),
+                seeds=plan_seeds(images, points / 100, score=level, seed_deviation=spread),
                 planned=planned,
                 least=None if least is None else round(100 * least, 1),
             )
