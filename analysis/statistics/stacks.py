@@ -20,11 +20,13 @@ class Stack:
     """Predictions of M trials on the same N images.
 
     index: (N,), ascending. label: (N,) or (N, C). probability: (M, N, C), members in the order of the trials.
+    group: (N,), who is on each image, where the trials' data says so.
     """
 
     index: NDArray[np.int64]
     label: NDArray[np.int64]
     probability: NDArray[np.float32]
+    group: NDArray[np.int64] | None = None
 
 
 def require_same_images(first: Stack, second: Stack) -> None:
@@ -51,7 +53,8 @@ def load_stack(trials: pd.DataFrame, split: Split) -> Stack:
     for trial_id, folder, images in trials[["trial_id", "folder", f"{split}_images"]].itertuples(index=False):
         found = _read_split(TrialPaths(Path(folder)), split, int(images))
         order = np.argsort(found.index, kind="stable")
-        found = Predictions(found.index[order], found.label[order], found.probability[order])
+        group = None if found.group is None else found.group[order]
+        found = Predictions(found.index[order], found.label[order], found.probability[order], group)
         first = first or found
         same = (
             np.array_equal(found.index, first.index)
@@ -65,7 +68,7 @@ def load_stack(trials: pd.DataFrame, split: Split) -> Stack:
             )
         members.append(found.probability)
     assert first is not None
-    return Stack(first.index, first.label, np.stack(members))
+    return Stack(first.index, first.label, np.stack(members), first.group)
 
 
 def _read_split(paths: TrialPaths, split: Split, images: int | None) -> Predictions:

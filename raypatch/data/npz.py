@@ -1,7 +1,7 @@
 """Reads .npz files in MedMNIST's layout, and says what is wrong with one that is not.
 
-Keys {train,val,test}_{images,labels}; optional in an own file: `class_names` (strings), `mirror_safe` (one bool) and
-`task` (one string).
+Keys {train,val,test}_{images,labels}; optional in an own file: `class_names` (strings), `mirror_safe` (one bool),
+`task` (one string) and {train,val,test}_groups (who is on each image).
 """
 
 from pathlib import Path
@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from raypatch.data.archive import Archive, DataError
 from raypatch.data.catalog import SPLITS, DatasetInfo, Split
-from raypatch.data.layout import check_images, read_class_names, read_labels, read_mirror_safe, read_task
+from raypatch.data.layout import check_images, read_class_names, read_groups, read_labels, read_mirror_safe, read_task
 
-__all__ = ["DataError", "inspect_npz", "read_new_images", "read_split"]
+__all__ = ["DataError", "inspect_npz", "read_new_images", "read_split", "read_split_groups"]
 
 
 def inspect_npz(path: Path) -> DatasetInfo:
@@ -29,6 +29,7 @@ def inspect_npz(path: Path) -> DatasetInfo:
         shapes = {split: check_images(archive, f"{split}_images") for split in SPLITS}
         labels = {split: read_labels(archive, split, shapes[split][0]) for split in SPLITS}
         for split in SPLITS[1:]:
+            read_groups(archive, split, shapes[split][0])
             if shapes[split][1:] != shapes["train"][1:]:
                 raise archive.error(
                     f"{split}_images", f"has images of {shapes[split][1:]}, train_images of {shapes['train'][1:]}"
@@ -55,6 +56,12 @@ def read_split(path: Path, split: Split) -> tuple[NDArray[np.uint8], NDArray[np.
     with Archive(path) as archive:
         count = check_images(archive, f"{split}_images")[0]
         return np.ascontiguousarray(archive.array(f"{split}_images")), read_labels(archive, split, count)
+
+
+def read_split_groups(path: Path, split: Split) -> NDArray[np.int64] | None:
+    """Read who is on each image of one split, (N,), None where the file does not say. Raises DataError."""
+    with Archive(path) as archive:
+        return read_groups(archive, split, check_images(archive, f"{split}_images")[0])
 
 
 def read_new_images(path: Path, split: Split) -> tuple[str, NDArray[np.uint8]]:
