@@ -5,7 +5,7 @@ Light: needs pandas, neither ray nor torch.
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pandas as pd
 from raypatch.analysis.columns import EPOCH_KEYS, MISSING_COLUMNS, trial_columns
 from raypatch.analysis.question import RunContent, factors_of_runs, levels_of
 from raypatch.analysis.trial_rows import Problem, Reading, read_trial
+from raypatch.analysis.without_twins import LEFT_OUT, leave_out_twins
 from raypatch.config import TrialConfig
 from raypatch.factors import Factor
 from raypatch.results import (
@@ -25,6 +26,7 @@ from raypatch.results import (
     read_epochs,
     read_sweep,
 )
+from raypatch.results.repeated import read_repeated
 
 
 class UnusableResultWarning(UserWarning):
@@ -40,7 +42,8 @@ class Results:
     result, columns as in MISSING_COLUMNS; state is `not started`, `unfinished`, `failed` or `damaged`. factors: what is
     compared. metric: the score that the study asks about, None for the task's own. expect: what publications state of
     the first factor. records: sweep.json of each run that has a readable one. provenance: one row per distinct
-    provenance of trials.
+    provenance of trials. repeated: by dataset the test images that repeat one of train or val, as far as the runs
+    know; without_twins: whether these are left out of all test scores.
     """
 
     trials: pd.DataFrame
@@ -52,21 +55,28 @@ class Results:
     expect: tuple[Expectation, ...]
     records: dict[str, SweepRecord]
     provenance: pd.DataFrame
+    repeated: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    without_twins: bool = False
 
 
-def load_study(*runs: Path | str, compare: Sequence[str] | None = None) -> Results:
+def load_study(*runs: Path | str, compare: Sequence[str] | None = None, without_twins: bool = False) -> Results:
     """Read run folders, finished or not. A trial that is in several of them counts once, a finished one first.
 
     Trials of earlier commands in a folder count as results too, though sweep.json no longer plans them. compare:
-    factors to ask about instead of those of the study. Damaged and newer files, and trials that have no level of a
+    factors to ask about instead of those of the study. without_twins: leave out test images that repeat one of train or
+    val. Damaged and newer files, and trials that have no level of a
     factor, are reported as problems. Raises ValueError for a folder that is no run folder, for runs that compare
     different things, and for a factor that cannot be compared.
     """
     if not runs:
         raise ValueError("no run folder given; give one that `raypatch run` made")
     reading = Reading()
+    repeated: dict[str, tuple[int, ...]] = {}
     for name, folder in _run_names([Path(run) for run in runs]).items():
         _read_run(name, SweepPaths(folder), reading)
+        repeated |= read_repeated(SweepPaths(folder).twins)
+    if without_twins:
+        leave_out_twins(reading, repeated)
     contents = [_content_of(run, reading) for run in reading.runs]
     factors = factors_of_runs(contents, compare)
     trials, levels = _trial_frames(reading, contents, factors)
@@ -82,6 +92,8 @@ def load_study(*runs: Path | str, compare: Sequence[str] | None = None) -> Resul
         expect=_expectations(records, factors),
         records=records,
         provenance=pd.DataFrame(reading.provenance).fillna("").value_counts().rename("trials").reset_index(),
+        repeated=repeated,
+        without_twins=without_twins,
     )
 
 
@@ -168,11 +180,11 @@ def _trial_frames(
             continue
         kept.append(row | {"level": own[0], "level_rank": factors[0].rank(own[0]), "kind": "single"})
         levels.append(own)
-    columns = list(trial_columns(reading.metrics))
+    columns = [*trial_columns(reading.metrics), *([LEFT_OUT] if any(LEFT_OUT in row for row in kept) else [])]
     trials = pd.DataFrame(kept, columns=columns)
-    for field in _fields_of_numbers():  # a field that some trials lack must not turn the others' numbers into floats
-        if trials[field].isna().any() and trials[field].notna().any():
-            trials[field] = trials[field].astype("Int64")
+    for name in _fields_of_numbers():  # a field that some trials lack must not turn the others' numbers into floats
+        if trials[name].isna().any() and trials[name].notna().any():
+            trials[name] = trials[name].astype("Int64")
     clashing = trials.groupby("dataset_label")["dataset"].transform("nunique") > 1
     trials["dataset_label"] = trials["dataset_label"].mask(clashing, trials["dataset"])
     order = trials.sort_values(["dataset", "level_rank", "seed", "trial_id"]).index

@@ -24,6 +24,7 @@ def list_notes(findings: Sequence[Findings]) -> list[str]:
     made_up = sorted(label for label in labels.unique() if label.startswith("phantom"))
     if made_up:
         notes.append(f"{', '.join(made_up)}: made-up images. They show that the tool works and nothing about medicine.")
+    notes += _notes_on_twins(results)
     if len(results.missing):
         states = results.missing["state"].value_counts()
         shown = ", ".join(f"{count} {state}" for state, count in states.items())
@@ -43,6 +44,21 @@ def list_notes(findings: Sequence[Findings]) -> list[str]:
     left_out = [str(problem) for one in findings for problem in one.problems]
     notes += [f"Left out: {problem}" for problem in dict.fromkeys(left_out)]
     return list(dict.fromkeys(notes))
+
+
+def _notes_on_twins(results: Results) -> list[str]:
+    notes = []
+    finished = results.trials[results.trials["status"] == "ok"]
+    for (dataset, label), trials in finished.groupby(["dataset", "dataset_label"], sort=False):
+        repeated = len(results.repeated.get(dataset, ()))
+        if repeated and results.without_twins:
+            notes.append(f"{label}: {repeated} test images that repeat an image of train or val are left out.")
+        elif repeated:
+            notes.append(
+                f"{label}: {repeated} of {int(trials['test_images'].max())} test images repeat an image of train or"
+                " val, so that its scores may be too high; `raypatch report --without-twins` leaves them out."
+            )
+    return notes
 
 
 def _notes_on_question(question: Question) -> list[str]:

@@ -3,7 +3,7 @@
 import functools
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 OWN_FILE = re.compile(r"file:(?P<stem>[A-Za-z0-9_.-]{1,64})@(?P<digest>[0-9a-f]{12})")
@@ -14,7 +14,8 @@ MOST_FILES = 200
 
 
 def own_file_id(path: Path) -> str:
-    """Return file:STEM@DIGEST of an own file, its digest the first 12 hex digits of SHA-256 over the content.
+    """Return file:STEM@DIGEST of an own file, its digest the first 12
+    hex digits of SHA-256 over the content.
 
     Raises ValueError when the file cannot be read.
     """
@@ -34,14 +35,17 @@ def own_file_stem(identity: str) -> str | None:
 
 
 def locate_own_file(identity: str, files: Mapping[str, Path], *, option: str) -> Path:
-    """Return where the own file named file:STEM@DIGEST lies by `files`; its content is read once per process and state.
+    """Return where the own file named file:STEM@DIGEST lies by `files`;
+    its content is read once per process and state.
 
-    option: what the user gives it by, for the messages, such as `--weights`. Raises ValueError when it is not in
-    `files`, absent or changed.
+    option: what the user gives it by, for the messages, such as `--weights`. Raises ValueError when
+    it is not in `files`, absent or changed.
     """
     path = files.get(identity)
     if path is None:
-        raise ValueError(f"it is not known where {identity} lies; give the file's path: {option} FILE")
+        raise ValueError(
+            f"it is not known where {identity} lies; give the file's path: {option} FILE",
+        )
     try:
         found = _id_of(path)
     except OSError as error:
@@ -58,11 +62,14 @@ def locate_own_file(identity: str, files: Mapping[str, Path], *, option: str) ->
     return path
 
 
-def move_own_files(files: Mapping[str, Path], given: Iterable[Path], folders: Iterable[Path]) -> dict[str, Path]:
+def move_own_files(
+    files: Mapping[str, Path], given: Iterable[Path], folders: Sequence[Path], beside: Sequence[Path] = ()
+) -> dict[str, Path]:
     """Return where own files lie now: `files` with what was given, or found by its content, in place of what was.
 
-    given: new paths, each of one of the files; folders: where those that are missing are looked for, whatever their
-    name is now. Raises ValueError for a given file that is none of them.
+    given: new paths, each of one of the files. folders: where those that are missing are looked for, whatever their
+    name is now; beside: where under their old name, as when data and runs were moved together. Raises ValueError for a
+    given file that is none of them.
     """
     moved = dict(files)
     for path in given:
@@ -76,8 +83,9 @@ def move_own_files(files: Mapping[str, Path], given: Iterable[Path], folders: It
         moved |= dict.fromkeys(identities, path.absolute())
     for identity, path in moved.items():
         if not path.exists():
-            for folder in folders:
-                found = _find_content(identity, _readable_files(folder, path.suffix))
+            same_name = [folder / path.name for folder in beside]
+            for candidates in (same_name, *(_readable_files(folder, path.suffix) for folder in folders)):
+                found = _find_content(identity, candidates)
                 if found is not None:
                     moved[identity] = found.absolute()
     return moved
