@@ -179,7 +179,7 @@ def _test_cells(
             task = find_task(parts[0]["task"].iloc[0])
             try:
                 require_same_images(other, one)
-                draws = Draws(task.strata(one.label), resamples)
+                draws = Draws(task.strata(one.label), resamples, groups=one.group)
                 scores = [measure_level(stack, task, metric, draws) for stack in (other, one)]
                 gap = difference_interval(*scores)
                 row = {"low": gap.low, "high": gap.high, "p": gap.p}

@@ -18,8 +18,7 @@ def without(predictions: Predictions, indices: Sequence[int]) -> Predictions:
     """Return the predictions of all images but those of `indices`."""
     if not len(indices):
         return predictions
-    kept = ~np.isin(predictions.index, indices)
-    return Predictions(predictions.index[kept], predictions.label[kept], predictions.probability[kept])
+    return predictions.take(~np.isin(predictions.index, indices))
 
 
 def leave_out_twins(reading: Reading, repeated: Mapping[str, Sequence[int]]) -> None:

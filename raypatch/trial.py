@@ -4,12 +4,14 @@ import math
 import statistics
 from collections.abc import Callable
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.data.catalog import Split
 from raypatch.data.resident import ResidentSplit, load_resident
-from raypatch.data.source import describe
+from raypatch.data.source import describe, load_groups
 from raypatch.machine.runtime import peak_memory, provenance, reset_peak_memory
 from raypatch.methods import find_method
 from raypatch.models.prepared import prepare_model
@@ -82,6 +84,12 @@ def prepare_trial(
     )
 
 
+def _groups(trial: Trial, name: Split, split: ResidentSplit) -> NDArray[np.int64] | None:
+    """Who is on each image, for intervals; None where the data does not say."""
+    groups = load_groups(trial.config.dataset, name, data_dir=trial.options.data_dir, files=trial.options.files)
+    return None if groups is None else groups[split.index.numpy()]
+
+
 def finish_trial(trial: Trial, progress: Progress) -> TrialResult:
     """Predict val and, for the only time, test with the fitted model; write result.json last."""
     prepared = trial.prepared
@@ -97,6 +105,7 @@ def finish_trial(trial: Trial, progress: Progress) -> TrialResult:
             index=split.index.numpy(),
             label=split.labels.cpu().numpy(),
             probability=trial.task.probabilities(logits).cpu().numpy(),
+            group=_groups(trial, name, split),
         )
     write_predictions(trial.paths.predictions, predictions)
     rows = read_epochs(trial.paths.epochs)

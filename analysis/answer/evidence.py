@@ -133,7 +133,7 @@ def _measure(
 ) -> dict[str, dict[str, LevelScores]]:
     """Measure every level's metrics on the same draws of the images."""
     first = next(iter(stacks.values()))
-    draws = Draws(task.strata(first.label), resamples)
+    draws = Draws(task.strata(first.label), resamples, groups=first.group)
     found: dict[str, dict[str, LevelScores]] = {}
     for level, stack in stacks.items():
         found[level] = {metric.name: measure_level(stack, task, metric, draws) for metric in metrics}

@@ -35,18 +35,18 @@ def plan_detection(
     by_dataset: dict[str, list[TrialConfig]] = {}
     for config in trials:
         by_dataset.setdefault(config.dataset, []).append(config)
-    assumed = {"score": score / 100, "seed_deviation": seed_spread / 100}
+    level, spread = score / 100, seed_spread / 100
     found = []
     for dataset, own in by_dataset.items():
         planned = len({config.seed for config in own})
         images, exact = _count_images(dataset, options)
-        least = least_difference(images, planned, **assumed)
+        least = least_difference(images, planned, score=level, seed_deviation=spread)
         found.append(
             Detection(
                 dataset=own[0].dataset_label,
                 images=images,
                 exact=exact,
-                seeds=plan_seeds(images, points / 100, **assumed),
+                seeds=plan_seeds(images, points / 100, score=level, seed_deviation=spread),
                 planned=planned,
                 least=None if least is None else round(100 * least, 1),
             )

@@ -244,6 +244,19 @@ def read_class_names(archive: Archive, count: int) -> tuple[str, ...]:
     return names
 
 
+def read_groups(archive: Archive, split: Split, count: int) -> NDArray[np.int64] | None:
+    """A number for each of `count` images, equal where one patient is on them: from `<split>_groups`, else None."""
+    key = f"{split}_groups"
+    if key not in archive:
+        return None
+    shape, dtype = archive.header(key)
+    if dtype.kind not in "iuUS" or shape != (count,):
+        raise archive.error(
+            key, f"is {dtype} of shape {shape}, must be {count} whole numbers or strings: who is on each"
+        )
+    return np.unique(archive.array(key), return_inverse=True)[1].astype(np.int64)
+
+
 def read_mirror_safe(archive: Archive) -> bool:
     """Whether the file says that a mirror image keeps its label;
     nothing in the images tells, so the default is no.

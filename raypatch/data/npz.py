@@ -1,7 +1,7 @@
 """Reads .npz files in MedMNIST's layout, and says what is wrong with one that is not.
 
 Keys {train,val,test}_{images,labels}; optional in an own file: `class_names` (strings),
-`mirror_safe` (one bool) and `task` (one string).
+`mirror_safe` (one bool), `task` (one string) and {train,val,test}_groups (who is on each image).
 """
 
 from pathlib import Path
@@ -14,12 +14,13 @@ from raypatch.data.catalog import SPLITS, DatasetInfo, Split
 from raypatch.data.layout import (
     check_images,
     read_class_names,
+    read_groups,
     read_labels,
     read_mirror_safe,
     read_task,
 )
 
-__all__ = ["DataError", "inspect_npz", "read_new_images", "read_split"]
+__all__ = ["DataError", "inspect_npz", "read_new_images", "read_split", "read_split_groups"]
 
 
 def inspect_npz(path: Path) -> DatasetInfo:
@@ -37,6 +38,7 @@ def inspect_npz(path: Path) -> DatasetInfo:
         shapes = {split: check_images(archive, f"{split}_images") for split in SPLITS}
         labels = {split: read_labels(archive, split, shapes[split][0]) for split in SPLITS}
         for split in SPLITS[1:]:
+            read_groups(archive, split, shapes[split][0])
             if shapes[split][1:] != shapes["train"][1:]:
                 raise archive.error(
                     f"{split}_images",
@@ -66,6 +68,12 @@ def read_split(path: Path, split: Split) -> tuple[NDArray[np.uint8], NDArray[np.
         # Contiguous: torch takes no array in Fortran's order as it lies.
         images = np.ascontiguousarray(archive.array(f"{split}_images"))
         return images, read_labels(archive, split, count)
+
+
+def read_split_groups(path: Path, split: Split) -> NDArray[np.int64] | None:
+    """Read who is on each image of one split, (N,), None where the file does not say. Raises DataError."""
+    with Archive(path) as archive:
+        return read_groups(archive, split, check_images(archive, f"{split}_images")[0])
 
 
 def read_new_images(path: Path, split: Split) -> tuple[str, NDArray[np.uint8]]:

@@ -19,7 +19,7 @@ from raypatch.data import phantom
 from raypatch.data.archive import Archive
 from raypatch.data.catalog import SPLITS, DatasetInfo, Split, dataset_info
 from raypatch.data.layout import read_labels
-from raypatch.data.npz import DataError, inspect_npz, read_split
+from raypatch.data.npz import DataError, inspect_npz, read_split, read_split_groups
 from raypatch.machine.environment import home
 from raypatch.storage.files import hold_lock
 from raypatch.storage.own_files import OWN_FILE, locate_own_file
@@ -129,6 +129,18 @@ def load_labels(
         return phantom.make_split(info, split)[1]
     with Archive(locate(dataset, data_dir=data_dir, files=files)) as archive:
         return read_labels(archive, split, info.counts[SPLITS.index(split)])
+
+
+def load_groups(
+    dataset: str, split: Split, *, data_dir: Path | None = None, files: Mapping[str, Path] | None = None
+) -> NDArray[np.int64] | None:
+    """Load who is on each image of one split, equal numbers for one patient; None where the data does not say.
+
+    Raises DataError as `load_split`.
+    """
+    if not OWN_FILE.fullmatch(dataset):  # the catalog's files do not say
+        return None
+    return read_split_groups(locate(dataset, data_dir=data_dir, files=files), split)
 
 
 def verify(name: str, *, data_dir: Path | None = None) -> Path:

@@ -131,12 +131,14 @@ def read_sweep(path: Path) -> SweepRecord:
 
 
 def write_predictions(path: Path, splits: Mapping[Split, Predictions]) -> None:
-    """Write predictions.npz: `<split>_index`, `<split>_label`, `<split>_probability` per split."""
+    """Write predictions.npz: `<split>_index`, `<split>_label`, `<split>_probability`, if known `<split>_group`."""
     arrays: dict[str, Any] = {}
     for split, predictions in splits.items():
         arrays[f"{split}_index"] = predictions.index
         arrays[f"{split}_label"] = predictions.label
         arrays[f"{split}_probability"] = predictions.probability
+        if predictions.group is not None:
+            arrays[f"{split}_group"] = predictions.group
     # By way of memory: numpy would write into the file itself, and a kill leave half of it.
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
@@ -150,15 +152,20 @@ def read_predictions(path: Path, split: Split) -> Predictions:
     """
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
-            found = Predictions(stored[f"{split}_index"], stored[f"{split}_label"], stored[f"{split}_probability"])
+            group = stored.get(f"{split}_group")
+            parts = [stored[f"{split}_{name}"] for name in ("index", "label", "probability")]
+            found = Predictions(*parts, group)
     # numpy and zipfile raise many kinds for a broken archive; all mean the same here.
     except Exception as error:
         raise DamagedFileError(
             f"{path} cannot be read ({error}); remove the trial folder to run it again",
         ) from error
     count = len(found.index)
+    lengths = {len(found.label), len(found.probability)}
+    if found.group is not None:
+        lengths.add(len(found.group))
     # A file may be whole as an archive and yet not as predictions.
-    if len(found.label) != count or len(found.probability) != count or found.probability.ndim != 2:
+    if lengths != {count} or found.probability.ndim != 2:
         raise DamagedFileError(
             f"{path} holds arrays of different length for {split}; remove the trial folder",
         )
