@@ -69,6 +69,11 @@ def times(value: float) -> str:
     return UNDEFINED if pd.isna(value) else f"{significant(float(f'{value:.3g}'))} times"
 
 
+def capitalize(label: str) -> str:
+    """Return a label at the start of a sentence; unlike str.capitalize, which would make AUC into Auc."""
+    return label[:1].upper() + label[1:]
+
+
 def plural(label: str) -> str:
     """Return a label in the plural where its last word takes an s: patch sizes; else levels of it."""
     plain = label.isascii() and " of " not in label and not label.endswith(("s", "ing", "ion", "data"))
@@ -83,7 +88,7 @@ def list_names(names: Sequence[str]) -> str:
 def start_sentence(factor: Factor, level: str) -> str:
     """Return a level at the start of a sentence: with a capital, unless it is a name that is written as it is."""
     phrase = factor.phrase(level)
-    return phrase if phrase == level else phrase[:1].upper() + phrase[1:]
+    return phrase if phrase == level else capitalize(phrase)
 
 
 def shorten(name: str, length: int = 12) -> str:

@@ -41,6 +41,11 @@ class Question:
         return [setting.name for setting in self.settings]
 
     @property
+    def setting_headings(self) -> list[str]:
+        """What stands above the columns that name a setting."""
+        return [setting.heading for setting in self.settings]
+
+    @property
     def series(self) -> list[str]:
         """The columns that name a series."""
         return [*DATASET_KEYS, *self.setting_keys]

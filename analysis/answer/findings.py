@@ -58,6 +58,11 @@ class Findings:
         return self.question.factor
 
     @property
+    def metric_headings(self) -> list[str]:
+        """What stands above the columns of the scores."""
+        return [metric.heading for metric in self.metrics]
+
+    @property
     def gains(self) -> pd.DataFrame:
         """The gains of all settings, one row per series."""
         return pd.concat([conclusion.gains for conclusion in self.conclusions], ignore_index=True)
