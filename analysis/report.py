@@ -27,7 +27,8 @@ def prepare_report(
     """
     results = load_study(*runs, compare=compare)
     _require_results(results, runs)
-    return compose_report([conclude(results, factor, resamples) for factor in results.factors])
+    findings = [conclude(results, factor, resamples) for factor in results.factors]
+    return compose_report(findings)
 
 
 def write_report(
@@ -66,10 +67,13 @@ def _require_results(results: Results, runs: Sequence[Path | str]) -> None:
     trials, missing = results.trials, results.missing
     if (trials["status"] == "ok").any():
         return
-    reasons = [f"{len(missing)} planned trials have no result"] if len(missing) else []
-    reasons += [str(problem) for problem in results.problems]
-    failed = trials.loc[trials["status"] == "failed", "error"]
-    reasons += [f"{count} failed: {error}" for error, count in failed.value_counts().items()]
+    reasons = []
+    if len(missing):
+        reasons.append(f"{len(missing)} planned trials have no result")
+    reasons += map(str, results.problems)
+    errors = trials.loc[trials["status"] == "failed", "error"]
+    for error, count in errors.value_counts().items():
+        reasons.append(f"{count} failed: {error}")
     raise ValueError(
         f"nothing to report: no finished trial in {', '.join(map(str, runs))};"
         f" continue it with `raypatch resume`. {'; '.join(reasons)}"
@@ -82,13 +86,18 @@ def _write(folder: Path, texts: dict[str, str], report: Report) -> list[Path]:
     for part in ("tables", "figures"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
-        files.append(folder / name)
-        write_atomically(files[-1], text.encode())
+        path = folder / name
+        write_atomically(path, text.encode())
+        files.append(path)
     for table in report.tables:
-        files.append(folder / "tables" / f"{table.name}.csv")
-        write_csv(table, files[-1])
-    plots = [plot for section in report.sections for plot in section.plots]
-    panels = sum(len(plot.panels) for plot in plots)
-    for written in on_all_cores(save_plot, [(plot, folder / "figures") for plot in plots], panels=panels):
+        path = folder / "tables" / f"{table.name}.csv"
+        write_csv(table, path)
+        files.append(path)
+    calls = []
+    panels = 0
+    for plot in report.plots:
+        calls.append((plot, folder / "figures"))
+        panels += len(plot.panels)
+    for written in on_all_cores(save_plot, calls, panels=panels):
         files += written
     return files

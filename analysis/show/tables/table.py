@@ -72,6 +72,11 @@ def to_markdown(table: Table) -> str:
     return f"**{table.title}**\n\n{lines}\n{note}"
 
 
+def list_items(sentences: Iterable[str]) -> list[str]:
+    """Return each sentence as an item of a Markdown list."""
+    return [f"- {sentence}" for sentence in sentences]
+
+
 def _escape_bar(text: str) -> str:
     return text.replace("|", "\\|")
 
