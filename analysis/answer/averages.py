@@ -26,12 +26,14 @@ def common_settings(cells: pd.DataFrame, question: Question) -> pd.DataFrame:
         datasets = whole.columns[whole.all(axis=0)]
         if len(datasets):
             kept = cells[cells["dataset"].isin(datasets)]
-            return kept[pd.MultiIndex.from_frame(kept[keys]).isin(_as_multi(whole.index, keys))]
+            settings = pd.MultiIndex.from_frame(kept[keys])
+            return kept[settings.isin(_as_multi(whole.index, keys))]
         whole = whole.drop(whole.index[int(whole.sum(axis=1).argmin())])
     return cells.iloc[:0]
 
 
 def _as_multi(index: pd.Index, keys: Sequence[str]) -> pd.MultiIndex:
+    """The index as one of tuples, which pandas makes of several columns only."""
     if isinstance(index, pd.MultiIndex):
         return index
     return pd.MultiIndex.from_arrays([index], names=list(keys))
@@ -49,18 +51,16 @@ def average_differences(cells: pd.DataFrame, question: Question, measured: Measu
     The images of a dataset are the same in all settings and drawn once for all; the seeds are trainings of their own.
     A dataset of which a cell has no stored predictions is left out.
     """
-    parts: dict[tuple[object, ...], dict[str, list[LevelScores | None]]] = {}
-    for row in cells.to_dict("records"):
-        dataset = tuple(row[name] for name in DATASET_KEYS)
-        series = tuple(row[name] for name in question.series)
-        by_level = parts.setdefault(dataset, {})
-        by_level.setdefault(row["level"], []).append(measured.get((*series, row["level"])))
     rows: list[tuple[object, ...]] = []
-    for dataset, by_level in parts.items():
+    for dataset, block in cells.groupby(DATASET_KEYS, sort=False):
         whole = {}
-        for level, found in by_level.items():
-            known = [one for one in found if one is not None]
+        for level, own in block.groupby("level", sort=False):
+            keys = own[question.cell].itertuples(index=False, name=None)
+            found = [measured.get(key) for key in keys]
+            # A mean over fewer settings than another level's would not be of the same.
+            known = [scores for scores in found if scores is not None]
             if len(known) == len(found):
-                whole[level] = known
-        rows += [(*dataset, *row) for row in compare_levels(whole)]
+                whole[str(level)] = known
+        for row in compare_levels(whole):
+            rows.append((*dataset, *row))
     return pd.DataFrame(rows, columns=[*DATASET_KEYS, *EVIDENCE_COLUMNS["differences"]])

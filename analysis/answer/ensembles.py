@@ -3,7 +3,7 @@
 Members of one ensemble share a series and a seed; weights and members come from the validation split alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from raypatch.analysis.answer.cells import Question
 from raypatch.analysis.answer.summary import summarize
 from raypatch.analysis.columns import score_column
-from raypatch.analysis.statistics.ensembles import Rule, combine, fit_combination
-from raypatch.analysis.statistics.stacks import load_stack
+from raypatch.analysis.statistics.ensembles import Combination, Rule, combine, fit_combination
+from raypatch.analysis.statistics.stacks import Stack, load_stack
 from raypatch.config import TrialConfig, field_facts
 from raypatch.factors import Factor
-from raypatch.tasks import Metric, find_task
+from raypatch.tasks import Metric, Task, find_task
 
 MOST_MEMBERS = 3
 
@@ -65,22 +65,31 @@ def score_ensembles(
         if len(group) < minimum:
             continue
         task = find_task(group["task"].iloc[0])
-        val, test = load_stack(group, "val"), load_stack(group, "test")
+        stacks = {"val": load_stack(group, "val"), "test": load_stack(group, "test")}
+        own = dict(zip(by, key, strict=True))
         for rule in rules:
-            combination = fit_combination(rule, val, task)
-            row = {"rule": rule} | _members(group, combination.weights) | dict(zip(by, key, strict=True))
-            for split, stack in (("val", val), ("test", test)):
-                together = combine(combination, stack.probability, task)
-                for name, score in task.score(together, stack.label).items():
-                    row[score_column(split, name)] = score
-            rows.append(row)
+            combination = fit_combination(rule, stacks["val"], task)
+            members = _members(group, combination.weights)
+            # The keys last: where `by` names the level, it is that, and not the members' levels.
+            rows.append({"rule": rule} | members | _score(combination, stacks, task) | own)
     return pd.DataFrame(rows)
 
 
+def _score(combination: Combination, stacks: Mapping[str, Stack], task: Task) -> dict[str, object]:
+    """The scores of an ensemble on both splits, by column."""
+    scores: dict[str, object] = {}
+    for split, stack in stacks.items():
+        together = combine(combination, stack.probability, task)
+        for name, score in task.score(together, stack.label).items():
+            scores[score_column(split, name)] = score
+    return scores
+
+
 def _members(group: pd.DataFrame, weights: NDArray[np.float64]) -> dict[str, object]:
+    # A member without weight need not run, so that it costs nothing and is not named.
     used = group[weights > 0]
     return {
-        "level": join_levels(list(dict.fromkeys(used["level"]))),
+        "level": join_levels(list(used["level"].unique())),
         "member_ids": tuple(used["trial_id"]),
         "member_weights": tuple(weights[weights > 0]),
         "gflops": used["gflops"].sum(),
@@ -104,8 +113,15 @@ def level_ensembles(
             continue
         members = sort_members(series[series["level"].isin(names)], question.factor)
         found.append(score_ensembles(members, [*question.series, "seed"], rules, minimum=len(names)))
-    filled = [one for one in found if len(one)]
-    return pd.concat(filled, ignore_index=True) if filled else pd.DataFrame()
+    return _join(found)
+
+
+def _join(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    # pandas warns of frames without rows, whose columns have no type.
+    filled = [frame for frame in frames if len(frame)]
+    if not filled:
+        return pd.DataFrame()
+    return pd.concat(filled, ignore_index=True)
 
 
 def all_ensembles(
@@ -126,7 +142,7 @@ def all_ensembles(
     preferred = usable.merge(chosen[[*question.series, "chosen"]], on=question.series)
     preferred = preferred[preferred["level"] == preferred["chosen"]]
     parts.append(score_ensembles(preferred, question.cell, minimum=2).assign(rule="seeds"))
-    filled = [part for part in parts if len(part)]
-    if not filled:
-        return pd.DataFrame()
-    return summarize(pd.concat(filled, ignore_index=True), [*question.series, "rule", "level"], metrics)
+    ensembles = _join(parts)
+    if ensembles.empty:
+        return ensembles
+    return summarize(ensembles, [*question.series, "rule", "level"], metrics)
