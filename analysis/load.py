@@ -6,7 +6,7 @@ Light: needs pandas, neither ray nor torch.
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import pandas as pd
 from raypatch.analysis.columns import EPOCH_KEYS, MISSING_COLUMNS, trial_columns
 from raypatch.analysis.question import RunContent, factors_of_runs, levels_of
 from raypatch.analysis.trial_rows import Problem, Reading, read_trial
+from raypatch.analysis.without_twins import LEFT_OUT, leave_out_twins
 from raypatch.config import TrialConfig
 from raypatch.factors import Factor
 from raypatch.results import (
@@ -26,6 +27,7 @@ from raypatch.results import (
     read_epochs,
     read_sweep,
 )
+from raypatch.results.repeated import read_repeated
 
 
 class UnusableResultWarning(UserWarning):
@@ -41,7 +43,8 @@ class Results:
     result, columns as in MISSING_COLUMNS; state is `not started`, `unfinished`, `failed` or `damaged`. factors: what is
     compared. metric: the score that the study asks about, None for the task's own. expect: what publications state of
     the first factor. records: sweep.json of each run that has a readable one. provenance: one row per distinct
-    provenance of trials.
+    provenance of trials. repeated: by dataset the test images that repeat one of train or val, as far as the runs
+    know; without_twins: whether these are left out of all test scores.
     """
 
     trials: pd.DataFrame
@@ -53,21 +56,29 @@ class Results:
     expect: tuple[Expectation, ...]
     records: dict[str, SweepRecord]
     provenance: pd.DataFrame
+    repeated: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    without_twins: bool = False
 
 
-def load_study(*runs: Path | str, compare: Sequence[str] | None = None) -> Results:
+def load_study(*runs: Path | str, compare: Sequence[str] | None = None, without_twins: bool = False) -> Results:
     """Read run folders, finished or not. A trial that is in several of them counts once, a finished one first.
 
     Trials of earlier commands in a folder count as results too, though sweep.json no longer plans them. compare:
-    factors to ask about instead of those of the study. Damaged and newer files, and trials that have no level of a
-    factor, are reported as problems. Raises ValueError for a folder that is no run folder, for runs that compare
-    different things, and for a factor that cannot be compared.
+    factors to ask about instead of those of the study. without_twins: leave out test images that repeat one of train or
+    val. Damaged and newer files, and trials that have no level of a factor, are reported as problems. Raises ValueError
+    for a folder that is no run folder, for runs that compare different things, and for a factor that cannot be
+    compared.
     """
     if not runs:
         raise ValueError("no run folder given; give one that `raypatch run` made")
     reading = Reading()
+    repeated: dict[str, tuple[int, ...]] = {}
     for name, folder in _run_names(runs).items():
-        _read_run(name, SweepPaths(folder), reading)
+        paths = SweepPaths(folder)
+        _read_run(name, paths, reading)
+        repeated |= read_repeated(paths.twins)
+    if without_twins:
+        leave_out_twins(reading, repeated)
     contents = _run_contents(reading)
     factors = factors_of_runs(list(contents.values()), compare)
     trials, levels = _trial_frames(reading, contents, factors)
@@ -87,6 +98,8 @@ def load_study(*runs: Path | str, compare: Sequence[str] | None = None) -> Resul
         expect=_expectations(records, factors),
         records=records,
         provenance=provenance.value_counts().rename("trials").reset_index(),
+        repeated=repeated,
+        without_twins=without_twins,
     )
 
 
@@ -188,8 +201,10 @@ def _trial_frames(
         first = {"level": own[0], "level_rank": factors[0].rank(own[0]), "kind": "single"}
         rows.append(row | first)
         levels.append(own)
-    trials = pd.DataFrame(rows, columns=list(trial_columns(reading.metrics)))
-    trials = _name_apart(_keep_integers(trials))
+    columns = list(trial_columns(reading.metrics))
+    if any(LEFT_OUT in row for row in rows):
+        columns.append(LEFT_OUT)
+    trials = _name_apart(_keep_integers(pd.DataFrame(rows, columns=columns)))
     named = pd.DataFrame(levels, columns=[factor.name for factor in factors])
     order = trials.sort_values(["dataset", "level_rank", "seed", "trial_id"]).index
     return trials.loc[order].reset_index(drop=True), named.loc[order].reset_index(drop=True)

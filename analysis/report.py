@@ -18,14 +18,18 @@ FORMATS = ("html", "md", "latex")
 
 
 def prepare_report(
-    runs: Sequence[Path | str], resamples: int = RESAMPLES, *, compare: Sequence[str] | None = None
+    runs: Sequence[Path | str],
+    resamples: int = RESAMPLES,
+    *,
+    compare: Sequence[str] | None = None,
+    without_twins: bool = False,
 ) -> Report:
     """Return the report of one or several runs, finished or not; compare: factors to ask about instead of the study's.
 
     Raises ValueError for a folder that is no run folder, for runs without any finished trial, for runs that compare
     different things, and for a factor that cannot be compared.
     """
-    results = load_study(*runs, compare=compare)
+    results = load_study(*runs, compare=compare, without_twins=without_twins)
     _require_results(results, runs)
     findings = [conclude(results, factor, resamples) for factor in results.factors]
     return compose_report(findings)
@@ -37,17 +41,19 @@ def write_report(
     formats: Sequence[str] = FORMATS,
     *,
     compare: Sequence[str] | None = None,
+    without_twins: bool = False,
 ) -> Written:
     """Write the report of one or several runs, finished or not, to `out` (default: report/ in the first run).
 
     Always written: tables/*.csv and figures/*.{csv,svg,pdf,png}. html: report.html. md: report.md. latex: tables.tex.
-    compare: factors to ask about instead of the study's. Raises ValueError for an unknown format, a folder that cannot
+    compare: factors to ask about instead of the study's. without_twins: leave out test images that repeat one of train
+    or val. Raises ValueError for an unknown format, a folder that cannot
     be written, and what `prepare_report` raises it for.
     """
     unknown = sorted(set(formats) - set(FORMATS))
     if unknown or not formats:
         raise ValueError(f"unknown format {', '.join(unknown)!r}; use some of {', '.join(FORMATS)}")
-    report = prepare_report(runs, compare=compare)
+    report = prepare_report(runs, compare=compare, without_twins=without_twins)
     texts = {}
     if "html" in formats:
         texts["report.html"] = render_page(report)

@@ -36,10 +36,7 @@ def _row(epoch: int, auc: float = 0.5) -> EpochRow:
     return EpochRow(
         epoch=epoch,
         train_loss=1.0,
-        val_loss=1.0,
-        val_accuracy=0.5,
-        val_balanced_accuracy=0.5,
-        val_auc=auc,
+        val={"loss": 1.0, "accuracy": 0.5, "balanced_accuracy": 0.5, "auc": auc},
         lr=1e-4,
         seconds=1.0,
         images_per_second=10.0,
@@ -56,7 +53,7 @@ def test_epochs_come_back_with_undefined_figures(tmp_path: Path) -> None:
     append_epoch(path, _row(2, auc=math.nan))
     rows = read_epochs(path)
     assert [row.epoch for row in rows] == [1, 2]
-    assert math.isnan(rows[1].val_auc)
+    assert math.isnan(rows[1].val["auc"])
     assert "NaN" not in path.read_text()
 
 
@@ -94,7 +91,7 @@ def test_damaged_result_is_named(tmp_path: Path, content: bytes) -> None:
 def test_newer_schema_is_refused_with_the_way_out(tmp_path: Path) -> None:
     path = tmp_path / "sweep.json"
     path.write_text(f'{{"schema_version": {SCHEMA_VERSION + 1}, "a_new_field": 1}}')
-    with pytest.raises(NewerSchemaError, match=r"schema version 2.*install a newer raypatch"):
+    with pytest.raises(NewerSchemaError, match=r"schema version 3.*install a newer raypatch"):
         read_sweep(path)
 
 

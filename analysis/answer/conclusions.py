@@ -92,20 +92,22 @@ def compare_with_baseline(
     baseline), best and best_gain (the best level on the test split: not a choice one could have made, but what papers
     report).
     """
-    score, choice = f"test_{metric.name}_mean", f"val_{metric.name}_mean"
+    validation, test = f"val_{metric.name}_mean", f"test_{metric.name}_mean"
     rows = []
     for key, block in cells.groupby(list(keys), sort=False, dropna=False):
         levels = block.set_index("level")
-        first = levels.loc[baseline_of(factor, list(levels.index))]
-        chosen = levels.loc[prefer(levels[choice], levels["gflops_mean"], metric)]
-        best = levels.loc[prefer(levels[score], levels["gflops_mean"], metric)]
+        baseline = levels.loc[baseline_of(factor, list(levels.index))]
+        chosen = levels.loc[prefer(levels[validation], levels["gflops_mean"], metric)]
+        best = levels.loc[prefer(levels[test], levels["gflops_mean"], metric)]
         row: dict[str, object] = dict(zip(keys, key, strict=True))
-        row |= {"baseline": first.name, "baseline_score": first[score]}
-        row |= {"chosen": chosen.name, "chosen_score": chosen[score], "gain": chosen[score] - first[score]}
-        row |= {"cost": chosen["gflops_mean"] / first["gflops_mean"]}
-        row |= {"seconds": chosen["train_seconds_mean"] / first["train_seconds_mean"]}
-        row |= {"best": best.name, "best_gain": best[score] - first[score]}
+        row["baseline"], row["baseline_score"] = baseline.name, baseline[test]
+        row["chosen"], row["chosen_score"] = chosen.name, chosen[test]
+        row["gain"] = chosen[test] - baseline[test]
+        row["cost"] = chosen["gflops_mean"] / baseline["gflops_mean"]
+        row["seconds"] = chosen["train_seconds_mean"] / baseline["train_seconds_mean"]
+        row["best"], row["best_gain"] = best.name, best[test] - baseline[test]
         rows.append(row)
+    # A left join: a series whose predictions could not be used has a gain all the same, and no test.
     tested = differences.rename(columns={"level": "chosen"}).drop(columns="estimate")
     gains = pd.DataFrame(rows).merge(tested, how="left", on=[*keys, "chosen", "baseline"])
     return gains.assign(p_holm=correct_holm(gains["p"]))
@@ -114,8 +116,9 @@ def compare_with_baseline(
 def rank_levels(cells: pd.DataFrame, factor: Factor, metric: Metric) -> RankTest | None:
     """Return the tests across datasets; None for too few datasets or levels, which the report says."""
     scores = _by_level(cells, f"test_{metric.name}_mean", factor)
+    good = -scores if metric.lower_is_better else scores
     try:
-        return compare_ranks(-scores if metric.lower_is_better else scores)
+        return compare_ranks(good)
     except ValueError:
         return None
 
@@ -135,19 +138,23 @@ def find_answer(cells: pd.DataFrame, differences: pd.DataFrame, factor: Factor, 
     def common(column: str) -> pd.DataFrame:
         return _by_level(cells, column, factor).loc[complete.index, complete.columns]
 
-    test, gflops, seconds = common(f"test_{metric.name}_mean"), common("gflops_mean"), common("train_seconds_mean")
-    cost = gflops.mean()
+    test = common(f"test_{metric.name}_mean")
+    seconds = common("train_seconds_mean")
+    cost = common("gflops_mean").mean()
     baseline = baseline_of(factor, list(complete.columns))
     chosen = prefer(complete.mean(), cost, metric)
+    # Levels of one model, such as learning rates, cost the same GFLOPs: time tells them apart.
     spent = cost if cost.nunique() > 1 else seconds.sum()
     frugal = _cheapest_near(complete.mean(), spent, chosen, metric)
     gain = test[chosen] - test[baseline]
     tests = differences[(differences["level"] == chosen) & (differences["baseline"] == baseline)]
     tests = tests[tests["dataset_label"].isin(complete.index)]
+    # Where nothing was tested p is NaN, which is not below any threshold.
     is_clear = correct_holm(tests["p"]) < ALPHA
     clear = tests["estimate"][is_clear]
     if metric.lower_is_better:
         clear = -clear
+    unclear = tests.loc[~is_clear, ["dataset_label", "seeds", "needed"]]
     return Answer(
         datasets=tuple(complete.index),
         levels=tuple(complete.columns),
@@ -159,7 +166,7 @@ def find_answer(cells: pd.DataFrame, differences: pd.DataFrame, factor: Factor, 
         better=int((clear > 0).sum()),
         worse=int((clear < 0).sum()),
         tested=int(tests["p"].notna().sum()),
-        unclear=tuple(tests.loc[~is_clear, ["dataset_label", "seeds", "needed"]].itertuples(index=False, name=None)),
+        unclear=tuple(unclear.itertuples(index=False, name=None)),
         cost=float(cost[chosen] / cost[baseline]),
         seconds=float(seconds[chosen].sum() / seconds[baseline].sum()),
         frugal_gain=float((test[frugal] - test[baseline]).mean()),
@@ -170,17 +177,19 @@ def find_answer(cells: pd.DataFrame, differences: pd.DataFrame, factor: Factor, 
 
 def _cheapest_near(score: pd.Series, cost: pd.Series, chosen: str, metric: Metric) -> str:
     """The cheapest level within a point of the chosen one on validation."""
-    near = score <= score[chosen] + NEAR if metric.lower_is_better else score >= score[chosen] - NEAR
-    cheapest = cost[near].dropna()
-    return str(cheapest.idxmin()) if len(cheapest) else chosen
+    least, most = score[chosen] - NEAR, score[chosen] + NEAR
+    is_near = score <= most if metric.lower_is_better else score >= least
+    known = cost[is_near].dropna()
+    return str(known.idxmin()) if len(known) else chosen
 
 
 def _left_out(validation: pd.DataFrame, complete: pd.DataFrame, factor: Factor) -> tuple[str, ...]:
     """Say which datasets and which levels the answer is not about."""
     said = []
     for dataset in validation.index.difference(complete.index, sort=False):
-        lacking = [factor.phrase(level) for level in validation.columns if pd.isna(validation.loc[dataset, level])]
-        said.append(f"{dataset} (no result for {', '.join(lacking)})")
+        scores = validation.loc[dataset]
+        lacking = ", ".join(map(factor.phrase, scores.index[scores.isna()]))
+        said.append(f"{dataset} (no result for {lacking})")
     for level in validation.columns.difference(complete.columns, sort=False):
         said.append(f"{factor.phrase(level)} (not in all datasets)")
     return tuple(said)
@@ -189,5 +198,5 @@ def _left_out(validation: pd.DataFrame, complete: pd.DataFrame, factor: Factor) 
 def _by_level(cells: pd.DataFrame, column: str, factor: Factor) -> pd.DataFrame:
     """A column of the cells by dataset (rows, sorted by name) and level (columns, in order)."""
     wide = cells.pivot(index="dataset_label", columns="level", values=column)
-    ordered = sorted([str(name) for name in wide.columns], key=factor.rank)
+    ordered = sorted(map(str, wide.columns), key=factor.rank)
     return wide[ordered]

@@ -23,6 +23,7 @@ def list_notes(findings: Sequence[Findings]) -> list[str]:
     first = findings[0]
     notes = [
         *_note_on_made_up_data(first.trials),
+        *_notes_on_twins(first.results),
         *_notes_on_missing(first.results),
         *_note_on_seeds(first.trials),
     ]
@@ -65,6 +66,22 @@ def _note_on_seeds(trials: pd.DataFrame) -> list[str]:
         return []
     few = ", ".join(seeds.index[seeds == 1])
     return [f"One seed only: {few}. Intervals there speak of other test images, not of other seeds; nothing is tested."]
+
+
+def _notes_on_twins(results: Results) -> list[str]:
+    """How many test images repeat one of train or val, and whether they count."""
+    notes = []
+    finished = results.trials[results.trials["status"] == "ok"]
+    for (dataset, label), trials in finished.groupby(["dataset", "dataset_label"], sort=False):
+        repeated = len(results.repeated.get(dataset, ()))
+        if repeated and results.without_twins:
+            notes.append(f"{label}: {repeated} test images that repeat an image of train or val are left out.")
+        elif repeated:
+            notes.append(
+                f"{label}: {repeated} of {int(trials['test_images'].max())} test images repeat an image of train or"
+                " val, so that its scores may be too high; `raypatch report --without-twins` leaves them out."
+            )
+    return notes
 
 
 def _notes_on_question(question: Question) -> list[str]:

@@ -48,16 +48,40 @@ def plan_seeds(
     deviation of the scores of seeds. alike: within and between levels, see `WITHIN`. Scores are 0 to 1. None where no
     number of seeds does it, because the test images are too few.
     """
+    return _least_seeds(difference, assumed_variances(images, score, seed_deviation, alike), power)
+
+
+def least_difference(
+    images: Sequence[int],
+    seeds: int,
+    *,
+    score: float,
+    seed_deviation: float,
+    alike: tuple[float, float] = (WITHIN, BETWEEN),
+    power: float = POWER,
+) -> float | None:
+    """Return the smallest difference that `seeds` seeds of each level show, see `plan_seeds`; None where none does."""
+    if seeds < 2:
+        return None
+    variances = assumed_variances(images, score, seed_deviation, alike)
+    low, high = 0.0, 1.0
+    if _power(high, variances, seeds) < power:
+        return None
+    while high - low > 1e-4:
+        middle = (low + high) / 2
+        low, high = (low, middle) if _power(middle, variances, seeds) >= power else (middle, high)
+    return high
+
+
+def assumed_variances(
+    images: Sequence[int], score: float, seed_deviation: float, alike: tuple[float, float]
+) -> Variances:
+    """Return the variances of a difference of two levels that are alike, each with two seeds."""
     within, between = alike
     of_images = score * (1 - score) / count_behind(np.array(images, float))
     own = of_images * (1 - within)
-    spread = max(seed_deviation**2, own)
+    spread = max(seed_deviation**2, own)  # seeds differ at least by the images that each errs on
     shared = 2 * of_images * max(within - between, 0.0)
-    return _least_seeds(difference, assumed_variances(shared, spread, own), power)
-
-
-def assumed_variances(shared: float, spread: float, own: float) -> Variances:
-    """Return the variances of a difference of two levels that are alike, each with two seeds."""
     return Variances(shared, shared, np.full(2, spread), np.full(2, own), np.full(2, 2))
 
 

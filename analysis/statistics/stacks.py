@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from raypatch.analysis.without_twins import LEFT_OUT, without
 from raypatch.data.catalog import Split
 from raypatch.results import DamagedFileError, Predictions, SweepPaths, TrialPaths, read_predictions
 
@@ -48,8 +49,10 @@ def load_stack(trials: pd.DataFrame, split: Split) -> Stack:
         raise ValueError("no trial to take predictions of")
     first: Predictions | None = None
     members = []
-    for trial_id, folder, images in trials[["trial_id", "folder", f"{split}_images"]].itertuples(index=False):
-        found = _read_split(TrialPaths(Path(folder)), split, int(images))
+    for row in trials.to_dict("records"):
+        trial_id, left_out = row["trial_id"], (row.get(LEFT_OUT) or ()) if split == "test" else ()
+        found = _read_split(TrialPaths(Path(row["folder"])), split, int(row[f"{split}_images"]) + len(left_out))
+        found = without(found, left_out)
         order = np.argsort(found.index, kind="stable")
         found = Predictions(found.index[order], found.label[order], found.probability[order])
         first = first or found

@@ -1,15 +1,12 @@
 """The command line's options, once each, in groups that commands share, and how their text is read."""
 
 import dataclasses
-import functools
-import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from typer.core import TyperCommand
 
 if TYPE_CHECKING:
     from raypatch.study import Study
@@ -41,24 +38,32 @@ def complete_fields(incomplete: str) -> list[str]:
 
 def complete_settings(incomplete: str) -> list[str]:
     """`field=` for --set, for the shell."""
+    # With the =, so that the shell goes on at the value.
     return [f"{name}=" for name in complete_fields(incomplete)]
 
 
 Space = Annotated[
     str,
     typer.Argument(
-        help="Name of a shipped study (`raypatch spaces`) or a .yaml file.", autocompletion=complete_studies
+        help="Name of a shipped study (`raypatch spaces`) or a .yaml file.",
+        autocompletion=complete_studies,
     ),
 ]
 RunFolder = Annotated[Path, typer.Argument(help="A run folder, as `raypatch run` made it.")]
 RunsDir = Annotated[Path, typer.Option(help="Where run folders lie.")]
 DataDir = Annotated[
     Path | None,
-    typer.Option(help="Folder of the .npz files; default $MEDMNIST_ROOT or ~/.medmnist.", show_default=False),
+    typer.Option(
+        help="Folder of the .npz files; default $MEDMNIST_ROOT or ~/.medmnist.",
+        show_default=False,
+    ),
 ]
 MicroBatch = Annotated[str, typer.Option(help="Images per forward pass: auto or a number.")]
 RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Run failed trials again.")]
-TimeLimit = Annotated[str | None, typer.Option(help="Stop after this time, such as 8h or 30m.", show_default=False)]
+TimeLimit = Annotated[
+    str | None,
+    typer.Option(help="Stop after this time, such as 8h or 30m.", show_default=False),
+]
 Json = Annotated[bool, typer.Option("--json", help="As JSON, for scripts.")]
 Compare = Annotated[
     str | None,
@@ -72,12 +77,28 @@ class Narrowing:
 
     dataset: Annotated[
         str | None,
-        typer.Option(help="Datasets: names or .npz paths, separated by commas.", autocompletion=complete_datasets),
+        typer.Option(
+            help="Datasets: names or .npz paths, separated by commas.",
+            autocompletion=complete_datasets,
+        ),
     ] = None
-    patch_size: Annotated[str | None, typer.Option(help="Patch sizes in pixels, separated by commas.")] = None
-    seed: Annotated[str | None, typer.Option(help="Seeds, separated by commas; 0-4 is a range.")] = None
-    model: Annotated[str | None, typer.Option(help="timm names of models, separated by commas.")] = None
-    weights: Annotated[str | None, typer.Option(help="timm, random, or a .safetensors or .pth file.")] = None
+    patch_size: Annotated[
+        str | None,
+        typer.Option(help="Patch sizes in pixels, separated by commas."),
+    ] = None
+    seed: Annotated[
+        str | None,
+        typer.Option(help="Seeds, separated by commas; 0-4 is a range."),
+    ] = None
+    model: Annotated[
+        str | None,
+        typer.Option(help="timm names of models, separated by commas."),
+    ] = None
+    weights: Annotated[
+        str | None,
+        typer.Option(help="timm, random, or a .safetensors or .pth file."),
+    ] = None
+    # `set` is Python's own: the option has its name beside it.
     set_: Annotated[
         list[str] | None,
         typer.Option(
@@ -92,7 +113,11 @@ class Narrowing:
         """Return the study with these options in place of what its file says."""
         from raypatch.study import parse_setting
 
-        values: dict[str, Sequence[Any]] = dict(parse_setting(text) for text in self.set_ or [])
+        values: dict[str, Sequence[Any]] = {}
+        for setting in self.set_ or []:
+            name, chosen = parse_setting(setting)
+            values[name] = chosen
+        # An option of its own wins over --set.
         for field in ("dataset", "patch_size", "model", "weights"):
             text = getattr(self, field)
             if text is not None:
@@ -100,7 +125,10 @@ class Narrowing:
         if self.seed is not None:
             values["seed"] = read_seeds(self.seed)
         narrowed = study.override(values)
-        return narrowed if self.compare is None else narrowed.override_compare(split_commas(self.compare))
+        # The factors last: an axis may have come only by these options.
+        if self.compare is None:
+            return narrowed
+        return narrowed.override_compare(split_commas(self.compare))
 
 
 @dataclass(frozen=True)
@@ -125,7 +153,12 @@ class Execution:
     gpus: Annotated[int, typer.Option(min=1, help="Physical GPUs the whole sweep may use.")] = 1
     gpu_share: Annotated[
         float | None,
-        typer.Option(min=0.01, max=1, help="Share of a GPU per trial; default by memory and load.", show_default=False),
+        typer.Option(
+            min=0.01,
+            max=1,
+            help="Share of a GPU per trial; default by memory and load.",
+            show_default=False,
+        ),
     ] = None
     cpus_per_trial: Annotated[int | None, typer.Option(min=1, help="Cores per trial.", show_default=False)] = None
     retries: Annotated[int, typer.Option(min=0, help="Further tries of a crashed trial.")] = 2
@@ -180,80 +213,19 @@ class Changes:
         return dataclasses.asdict(self)
 
 
-def with_groups(command: Callable[..., None]) -> Callable[..., None]:
-    """Let a command take groups of options: each field of such a parameter becomes an option of its own."""
-    hints = get_type_hints(command, include_extras=True)
-    parameters: list[inspect.Parameter] = []
-    groups: dict[str, Any] = {}
-    for parameter in inspect.signature(command).parameters.values():
-        kind = hints[parameter.name]
-        if not dataclasses.is_dataclass(kind):
-            parameters.append(
-                parameter.replace(annotation=kind, kind=inspect.Parameter.KEYWORD_ONLY),
-            )
-            continue
-        groups[parameter.name] = kind
-        types = get_type_hints(kind, include_extras=True)
-        for field in dataclasses.fields(kind):
-            option = inspect.Parameter(
-                field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=types[field.name]
-            )
-            parameters.append(option)
-
-    @functools.wraps(command)
-    def call(**given: Any) -> None:
-        for name, kind in groups.items():
-            own = {field.name: given.pop(field.name) for field in dataclasses.fields(kind)}
-            given[name] = kind(**own)
-        command(**given)
-
-    call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return call
-
-
-class StudyCommand(TyperCommand):
-    """A command that takes a study: a field that is written as an option is answered with --set."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        words = list(args)
-        try:
-            return super().parse_args(ctx, args)
-        except Exception as error:
-            option = getattr(error, "option_name", None)  # of click's NoSuchOption, which typer may carry its own of
-            if isinstance(option, str):
-                _point_to_set(error, option, words)
-            raise
-
-
-def _point_to_set(error: Any, option: str, words: Sequence[str]) -> None:
-    """Make the message of an unknown option say how the field of that name is set."""
-    from raypatch.config import TrialConfig
-
-    field = option.lstrip("-").replace("-", "_")
-    if field not in TrialConfig.model_fields:
-        return
-    value = "VALUE"
-    for place, word in enumerate(words):
-        if word.startswith(f"{option}="):
-            value = word.partition("=")[2]
-        elif word == option and place + 1 < len(words):
-            value = words[place + 1]
-    error.message = f"No such option: {option}. {field} is a field of a trial: --set {field}={value}"
-    error.possibilities = []
-
-
 def split_commas(text: str) -> list[str]:
     """Return the parts of a list by commas, without empty ones."""
-    return [part.strip() for part in text.split(",") if part.strip()]
+    parts = map(str.strip, text.split(","))
+    return [part for part in parts if part]
 
 
 def read_seeds(text: str) -> list[Any]:
     """Return the seeds of `0,3,7` or `0-4`. Raises ValueError for a range that runs backwards."""
     seeds: list[Any] = []
     for part in split_commas(text):
-        first, dash, last = part.partition("-")
-        if not (dash and first.isdecimal() and last.isdecimal()):
+        first, _, last = part.partition("-")
+        if not (first.isdecimal() and last.isdecimal()):
+            # A single seed. What is no number at all is refused with the other fields.
             seeds.append(part)
             continue
         if int(first) > int(last):
@@ -265,7 +237,8 @@ def read_seeds(text: str) -> list[Any]:
 def metric_of(text: str) -> str:
     """Read --metric. Raises ValueError for a score of the test split."""
     if not text.startswith("val_"):
-        raise ValueError(f"--metric {text!r} must be val_loss or val_ and a metric; the test set never chooses")
+        rule = "must be val_loss or val_ and a metric; the test set never chooses"
+        raise ValueError(f"--metric {text!r} {rule}")
     return text
 
 
@@ -283,11 +256,14 @@ def seconds_of(text: str | None) -> float | None:
     if text is None:
         return None
     units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-    number, unit = (text[:-1], text[-1]) if text[-1:] in units else (text, "s")
+    factor = units.get(text[-1:])
+    number = text if factor is None else text[:-1]
     try:
-        seconds = float(number) * units[unit]
+        seconds = float(number) * (factor or 1)
     except ValueError:
+        # No number: refused below, with the times that are not positive.
         seconds = -1.0
+    # float reads inf and nan too.
     if not 0 < seconds < float("inf"):
         raise ValueError(f"--time-limit {text!r} must be a positive time such as 90s, 30m or 8h")
     return seconds

@@ -40,6 +40,7 @@ class TrialPaths:
 
     def event_files(self) -> list[Path]:
         """TensorBoard's: one at most, named by when and where it was begun."""
+        # Sorted, as everywhere: a file system lists in an order of its own.
         return sorted(self.folder.glob("events.out.tfevents.*"))
 
     @property
@@ -62,12 +63,19 @@ class SweepPaths:
         return self.folder / "sweep.json"
 
     @property
+    def twins(self) -> Path:
+        """Which test images repeat an image of train or val."""
+        return self.folder / "twins.json"
+
+    @property
     def trials(self) -> Path:
         return self.folder / "trials"
 
     @property
     def studies(self) -> Path:
-        """Of a search: Optuna's view of it, for optuna-dashboard, made anew from the trial folders at every start."""
+        """Of a search: Optuna's view of it, for optuna-dashboard,
+        made anew from the trial folders at every start.
+        """
         return self.folder / "optuna.journal"
 
     @property
@@ -103,6 +111,7 @@ class SweepPaths:
 
     def trial_folders(self) -> list[TrialPaths]:
         """The trial folders that exist, sorted by name."""
+        # A run that was stopped before its first trial has no such folder.
         if not self.trials.is_dir():
             return []
         return [TrialPaths(entry) for entry in sorted(self.trials.iterdir()) if entry.is_dir()]

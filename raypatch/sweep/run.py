@@ -1,9 +1,8 @@
 """A sweep from its study to its finished trials: resolve, check, plan, execute, count."""
 
-import contextlib
 import shlex
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import yaml
 from raypatch.config import RunOptions
 from raypatch.results import SweepPaths, SweepRecord, read_sweep, write_json
 from raypatch.storage.files import hold_lock, write_atomically
+from raypatch.storage.own_files import move_own_files
 from raypatch.study import Study
 from raypatch.sweep.executors.executor import Executor, open_executor
 from raypatch.sweep.executors.preflight import check_address, check_monitoring, check_space
@@ -22,6 +22,7 @@ from raypatch.sweep.session import ExecutorOptions, Session
 from raypatch.sweep.source import TrialSource, open_source
 from raypatch.sweep.stop import StopRequest
 from raypatch.sweep.tuning.recipes import describe_search, summarize_search, write_recipes
+from raypatch.sweep.twins import note_twins
 from raypatch.sweep.watch.choose import make_display
 
 __all__ = ["ExecutorOptions", "Outcome", "resume_sweep", "run_sweep"]
@@ -31,9 +32,10 @@ __all__ = ["ExecutorOptions", "Outcome", "resume_sweep", "run_sweep"]
 class Outcome:
     """How a sweep ended, recounted from the files.
 
-    ok: trials that are over and did not fail. left: trials to run. errors: of the failed trials, by trial id.
-    stopped: why it ended early, None when it ran through. resume_command: continues it. table: of a search, what it
-    found.
+    ok: trials that are over and did not fail. left: trials to run. errors: of the failed trials,
+    by trial id. stopped: why it ended early, None when it ran through. resume_command: continues
+    it. table: of a search, what it found. recipes: of a search, its best.yaml; None where no trial
+    has a score or some are left.
     """
 
     folder: Path
@@ -43,6 +45,7 @@ class Outcome:
     stopped: str | None
     resume_command: str
     table: str | None = None
+    recipes: Path | None = None
 
 
 def run_sweep(
@@ -64,25 +67,40 @@ def run_sweep(
 
 
 def resume_sweep(
-    folder: Path, changes: Mapping[str, Any], *, time_limit: float | None = None, retry_failed: bool = False
+    folder: Path,
+    changes: Mapping[str, Any],
+    *,
+    moved: Sequence[Path] = (),
+    time_limit: float | None = None,
+    retry_failed: bool = False,
 ) -> Outcome:
     """Continue the last command of a run folder, wherever the folder now lies.
 
-    changes: fields of RunOptions and ExecutorOptions that are to be different from last time; None leaves a field as
-    it was. Raises as run_sweep.
+    changes: fields of RunOptions and ExecutorOptions that are to be different from last time;
+    None leaves a field as it was. moved: new paths of own data and weights; those that are missing
+    are also looked for, by their content, in a new data_dir and where they lay as seen from the run
+    folder. Raises as run_sweep.
     """
     record = complete_record(read_sweep(SweepPaths(folder).record))
     options, execution = dict(record.options), dict(record.executor)
     for name, value in changes.items():
-        if value is not None:
-            (options if name in RunOptions.model_fields else execution)[name] = value
-    options = RunOptions.model_validate(options).model_dump(mode="json")
+        if value is None:
+            continue
+        changed = options if name in RunOptions.model_fields else execution
+        changed[name] = value
+    where = RunOptions.model_validate(options)
+    folders = [Path(changes["data_dir"])] if changes.get("data_dir") else []
+    beside = [folder.absolute().parent, folder.absolute().parent.parent]
+    files = move_own_files(where.files, moved, folders, beside)
+    # Changes may come as paths, and JSON as text: both are brought to one form.
+    options = where.model_copy(update={"files": files}).model_dump(mode="json")
     record = record.model_copy(update={"options": options, "executor": execution})
     session = _start_session(record, folder, time_limit=time_limit, retry_failed=retry_failed)
     return _run(record, session, study=None)
 
 
 def _start_session(record: SweepRecord, folder: Path, *, time_limit: float | None, retry_failed: bool) -> Session:
+    # Absolute, because workers have a current folder of their own.
     paths = SweepPaths(folder.absolute())
     return Session(
         paths,
@@ -95,14 +113,19 @@ def _start_session(record: SweepRecord, folder: Path, *, time_limit: float | Non
 
 
 def _run(record: SweepRecord, session: Session, study: Study | None) -> Outcome:
-    """Check, plan, execute, count. study: written to the run folder beside the record; None where it stands there."""
+    """Check, plan, execute, count.
+
+    study: is written to the run folder beside the record; None where it stands there.
+    """
     execution = session.execution
     check_monitoring(execution.executor, dashboard=execution.dashboard, track=execution.track)
     check_address(execution.address, execution.executor, dashboard=execution.dashboard)
     with open_executor(session) as executor:
+        # A search has no trials yet: those at the ends of what is searched stand for them.
         executor.check(record.search.extremes if record.search else record.trials)
         with hold_lock(session.paths.lock):
-            shutil.rmtree(session.paths.bookkeeping, ignore_errors=True)  # what a killed session left
+            # A killed session may have left these.
+            shutil.rmtree(session.paths.bookkeeping, ignore_errors=True)
             source = open_source(record, session)
             _execute(source, executor, session, study)
             return _count(source, session)
@@ -112,18 +135,26 @@ def _execute(source: TrialSource, executor: Executor, session: Session, study: S
     """Place what is left to run, say what comes, and run it."""
     plan = source.plan
     upcoming = [*plan.todo, *source.undrawn]
-    with session.stop.listening(session.time_limit) if upcoming else contextlib.nullcontext():
-        placement = executor.place(upcoming) if upcoming else None
-        if placement is not None:
-            check_space(upcoming, session.paths, session.planning_options, side_by_side=placement.slots)
+    done = len(plan.results)
+    counts = f"{done} of {done + len(upcoming)} trials are over, {len(upcoming)} to run"
+    if not upcoming:
         _write_record(source.record, session.paths, study)
-        total = len(plan.results) + len(upcoming)
-        over = f"{len(plan.results)} of {total} trials are over"
-        session.say(f"{over}, {len(upcoming)} to run, in {session.paths.folder}")
-        if placement is None:
-            return
-        seconds = {config.trial_id(): rough_seconds(config, session.planning_options) for config in plan.todo}
-        with make_display(plan.todo, seconds, done=len(plan.results), side_by_side=placement.slots) as display:
+        session.say(f"{counts}, in {session.paths.folder}")
+        return
+    # Placing may measure for a while: it can be stopped like the trials.
+    with session.stop.listening(session.time_limit):
+        placement = executor.place(upcoming)
+        options = session.planning_options
+        check_space(upcoming, session.paths, options, side_by_side=placement.slots)
+        # Only what can run is written down: until here a mistake leaves the last sweep.json.
+        _write_record(source.record, session.paths, study)
+        session.say(f"{counts}, in {session.paths.folder}")
+        # Not for a cluster: this machine may not have the data that lie there.
+        if not session.execution.on_cluster:
+            datasets = dict.fromkeys(config.dataset for config in (*source.record.trials, *upcoming))
+            note_twins(datasets, session.paths, options)
+        seconds = {config.trial_id(): rough_seconds(config, options) for config in plan.todo}
+        with make_display(plan.todo, seconds, done=done, side_by_side=placement.slots) as display:
             executor.run(source.make_work(placement, display))
 
 
@@ -137,25 +168,31 @@ def _write_record(record: SweepRecord, paths: SweepPaths, study: Study | None) -
 def _count(source: TrialSource, session: Session) -> Outcome:
     """Recount the trials from their folders; of a search, also say and write down what it found."""
     paths, record = session.paths, source.record
+    # From the folders, not from what the executor told: a worker may have died after its last word.
     after = plan_sweep(record.trials, paths, session.planning_options)
     left = len(after.todo) + len(source.undrawn)
-    table = None
+    table, recipes = None, None
     if record.search is not None:
         groups = summarize_search(record, paths)
         table = describe_search(record, groups)
-        if not left:
+        # Before the end the best ones may still change.
+        if not left and any(group.best is not None for group in groups):
             write_recipes(paths.recipes, record, groups)
+            recipes = paths.recipes
     errors = {}
     for trial_id, result in after.results.items():
         if result.status == "failed":
             errors[trial_id] = result.error or ""
+    resume_command = f"raypatch resume {shlex.quote(str(paths.folder))}"
+    if session.retry_failed:
+        resume_command += " --retry-failed"
     return Outcome(
         folder=paths.folder,
         ok=len(after.results) - len(errors),
         left=left,
         errors=errors,
         stopped=session.stop.reason,
-        resume_command=f"raypatch resume {shlex.quote(str(paths.folder))}"
-        + (" --retry-failed" if session.retry_failed else ""),
+        resume_command=resume_command,
         table=table,
+        recipes=recipes,
     )

@@ -1,49 +1,104 @@
-"""Checks before anything starts: data, weights, models, device, folder. A failure is a ValueError with the way out."""
+"""Checks before anything starts: data, weights, models, device, folder.
+
+A failure is a ValueError with the way out.
+"""
 
 import importlib.util
+import math
 import os
 import shutil
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
 from raypatch.config import RunOptions, TrialConfig
-from raypatch.data.source import data_folder, describe, fetch, verify
+from raypatch.data.catalog import DatasetInfo
+from raypatch.data.source import data_folder, describe, fetch, load_labels, verify
 from raypatch.machine.runtime import resolve_device
 from raypatch.models.build import check_model, model_key
 from raypatch.models.flops import count_outputs, trial_facts
 from raypatch.results import SweepPaths, read_sweep
 from raypatch.storage.own_files import OWN_FILE
+from raypatch.tasks import find_task
+from raypatch.tasks.metrics import LOSS
+from raypatch.tasks.protocols import UndefinedMetricWarning
 
 
 def check_before_start(
-    trials: Sequence[TrialConfig], options: RunOptions, *, executor: str, say: Callable[[str], object]
+    trials: Sequence[TrialConfig],
+    options: RunOptions,
+    *,
+    executor: str,
+    say: Callable[[str], object],
 ) -> None:
-    """Check all that a sweep needs, fetching missing MedMNIST files. Raises ValueError; nothing has started then."""
+    """Check all that a sweep needs, fetching missing MedMNIST files.
+
+    Raises ValueError; nothing has started then.
+    """
     index = resolve_device(options.device).index
     if index and executor == "ray":
         raise ValueError(
             f"--device {options.device}: Ray gives each trial its card; set CUDA_VISIBLE_DEVICES={index} and leave"
             " --device out, or use --executor local"
         )
-    for dataset in dict.fromkeys(config.dataset for config in trials):
+    models = one_per_model(trials)
+    datasets = {config.dataset: None for config in models}
+    for dataset in datasets:
         check_data(dataset, options, say=say)
-    for config in one_per_model(trials):
+    for config in models:
         info = describe(config.dataset, data_dir=options.data_dir, files=options.files)
+        check_selection(config, info, options)
         outputs = count_outputs(config, info)
         check_model(config, dimensions=info.dimensions, outputs=outputs, files=options.files)
 
 
+def check_selection(config: TrialConfig, info: DatasetInfo, options: RunOptions) -> None:
+    """See that the score by which trials are chosen exists on this validation split. Raises ValueError.
+
+    Whatever a model says, an AUC is undefined where a class has no image: all trials would be equal, and none best.
+    """
+    if info.made_up or config.selection_metric == LOSS.name:
+        return
+    labels = load_labels(config.dataset, "val", data_dir=options.data_dir, files=options.files)
+    task = find_task(config.task or info.task)
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(len(labels), task.outputs(info.classes), generator=generator)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UndefinedMetricWarning)
+        scores = task.score(task.probabilities(logits).numpy(), labels, final=False)
+    if math.isnan(scores.get(config.selection_metric, 0.0)):
+        raise ValueError(
+            f"{config.selection} is undefined on {config.dataset_label}: {_describe_labels(labels)}. Choose by another"
+            " score, such as selection=val_loss, or move images of each class to val"
+        )
+
+
+def _describe_labels(labels: NDArray[np.int64]) -> str:
+    if labels.ndim == 1:
+        present = np.unique(labels).tolist()
+        return f"its val has only class {', '.join(map(str, present))}"
+    lacking = np.flatnonzero((labels.sum(axis=0) == 0) | labels.all(axis=0)).tolist()
+    return f"in its val each image has, or none has, label {', '.join(map(str, lacking))}"
+
+
 def one_per_model(trials: Sequence[TrialConfig]) -> list[TrialConfig]:
-    """Return the first trial of each model on each dataset: what is fit for these is fit for all."""
+    """Return the first trial of each model on each dataset: if these are fit, all are."""
     first: dict[tuple[Any, ...], TrialConfig] = {}
     for config in trials:
-        first.setdefault((config.dataset, config.task, *model_key(config)), config)
+        first.setdefault((config.dataset, config.task, config.selection, *model_key(config)), config)
     return list(first.values())
 
 
 def check_monitoring(executor: str, *, dashboard: bool, track: str) -> None:
-    """See that the dashboard and the tracker, where they are wanted, can watch the sweep. Raises ValueError."""
+    """See that the dashboard and the tracker can watch the sweep where they are wanted.
+
+    Raises ValueError.
+    """
     if executor != "ray":
         way_out = f"goes with --executor ray, not {executor}; use that, or"
         if dashboard:
@@ -51,7 +106,8 @@ def check_monitoring(executor: str, *, dashboard: bool, track: str) -> None:
         if track != "none":
             raise ValueError(f"--track {way_out} --track none")
     if track != "none" and importlib.util.find_spec(track) is None:
-        raise ValueError(f"--track {track} needs the package {track}; install it: pip install 'raypatch[{track}]'")
+        install = f"pip install 'raypatch[{track}]'"
+        raise ValueError(f"--track {track} needs the package {track}; install it: {install}")
 
 
 def check_address(address: str, executor: str, *, dashboard: bool) -> None:
@@ -68,7 +124,10 @@ def check_address(address: str, executor: str, *, dashboard: bool) -> None:
 
 
 def check_data(dataset: str, options: RunOptions, *, say: Callable[[str], object]) -> None:
-    """Have one dataset in place and intact: an official file fetched if missing and verified, an own one inspected."""
+    """Have one dataset in place and intact. Raises ValueError.
+
+    An official file is fetched if it is missing, and verified; an own one is inspected.
+    """
     info = describe(dataset, data_dir=options.data_dir, files=options.files)
     if OWN_FILE.fullmatch(dataset) or info.made_up:
         return
@@ -80,16 +139,21 @@ def check_data(dataset: str, options: RunOptions, *, say: Callable[[str], object
 
 
 def check_folder(folder: Path) -> SweepPaths:
-    """Make the run folder and see that files can be written to it. Raises ValueError, also for a newer schema."""
+    """Make the run folder and see that files can be written to it.
+
+    Raises ValueError, also for a folder that a newer raypatch wrote.
+    """
     paths = SweepPaths(folder)
     try:
         paths.trials.mkdir(parents=True, exist_ok=True)
+        # Permissions do not tell whether a network file system takes a file: it is tried.
         probe = folder / f".probe.{os.getpid()}.tmp"
         probe.write_bytes(b"raypatch")
         probe.unlink()
     except OSError as error:
         raise ValueError(
-            f"cannot write to the run folder {folder}: {error.strerror}; give another with --runs-dir"
+            f"cannot write to the run folder {folder}: {error.strerror}; make it writable, or begin elsewhere with"
+            " `raypatch run` and --runs-dir"
         ) from error
     if paths.record.exists():
         read_sweep(paths.record)
@@ -97,25 +161,34 @@ def check_folder(folder: Path) -> SweepPaths:
 
 
 def needed_bytes(todo: Sequence[TrialConfig], options: RunOptions, *, side_by_side: int) -> int:
-    """Disk space that trials will take: best weights and predictions of each, checkpoints of those that run at once.
+    """Return the disk space that trials will take, in bytes.
 
-    Weights, gradients' two moments and a copy while it is replaced: six times the weights per running trial.
+    Each leaves its best weights and its predictions. Those that run at once have a checkpoint
+    too: weights, the gradients' two moments and a copy while it is replaced are six times the
+    weights.
     """
     when_finished, weights = 0, []
     for config in todo:
         info, facts = trial_facts(config, options)
-        weights.append(4 * facts.parameters)
-        predictions = (info.counts[1] + info.counts[2]) * (4 * len(info.classes) + 16)
-        when_finished += 4 * facts.parameters + predictions
-    return when_finished + 6 * sum(sorted(weights)[-side_by_side:])
+        weight_bytes = 4 * facts.parameters
+        # A prediction is a float32 per class, beside an index and a label of 8 bytes each.
+        predicted_images = info.counts[1] + info.counts[2]
+        predictions = predicted_images * (4 * len(info.classes) + 16)
+        weights.append(weight_bytes)
+        when_finished += weight_bytes + predictions
+    # At the worst the largest ones run at the same time.
+    largest = sorted(weights)[-side_by_side:]
+    return when_finished + 6 * sum(largest)
 
 
 def check_space(todo: Sequence[TrialConfig], paths: SweepPaths, options: RunOptions, *, side_by_side: int) -> None:
-    """Raise ValueError when the disk of the run folder has less room than the rest of the sweep will take."""
+    """Raise ValueError when the disk of the run folder has too little room for the rest of the sweep."""
     needed = needed_bytes(todo, options, side_by_side=side_by_side)
     free = shutil.disk_usage(paths.folder).free
     if needed > free:
         raise ValueError(
-            f"{paths.folder} has {free / 1e9:.1f} GB free and the {len(todo)} trials left need {needed / 1e9:.1f} GB;"
-            " make space or give another folder with --runs-dir"
+            f"{paths.folder} has {free / 1e9:.1f} GB free"
+            f" and the {len(todo)} trials left need {needed / 1e9:.1f} GB;"
+            " make space, move the run folder and resume it there,"
+            " or begin elsewhere: `raypatch run` and --runs-dir"
         )

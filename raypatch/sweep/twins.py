@@ -1,0 +1,25 @@
+"""At the start of a sweep: note for its reports which test images are no new ones."""
+
+from collections.abc import Iterable
+
+from raypatch.config import RunOptions
+from raypatch.data.catalog import canonical_name, catalog
+from raypatch.data.source import locate
+from raypatch.data.twins import find_twins
+from raypatch.results import SweepPaths
+from raypatch.results.repeated import read_repeated, write_repeated
+from raypatch.storage.own_files import OWN_FILE
+
+
+def note_twins(datasets: Iterable[str], paths: SweepPaths, options: RunOptions) -> None:
+    """Find the twins of each dataset that twins.json does not know yet; made images have none to speak of."""
+    known = read_repeated(paths.twins)
+    found = {}
+    for dataset in datasets:
+        made_up = not OWN_FILE.fullmatch(dataset) and catalog()[canonical_name(dataset)].made_up
+        if dataset in known or made_up:
+            continue
+        twins = find_twins(locate(dataset, data_dir=options.data_dir, files=options.files))
+        found[dataset] = tuple(sorted({twin.index for twin in twins if twin.split == "test"}))
+    if found:
+        write_repeated(paths.twins, known | found)
