@@ -47,8 +47,9 @@ def compare_runs(
 ) -> Written:
     """Compare two runs cell by cell on the test split and write compare.md, compare.csv, compare.tex to `out`.
 
-    out: default compare-SECOND/ in the first run's report folder. metric: default the first run's. Raises ValueError
-    for an unknown metric, a folder that is no run folder, or runs without a finished trial in a common cell.
+    out: default compare-SECOND/ in the first run's report folder. metric: default the first run's.
+    Raises ValueError for an unknown metric, a folder that is no run folder, or runs without a
+    finished trial in a common cell.
     """
     paths = [Path(first), Path(second)]
     results = [load_study(path) for path in paths]
@@ -95,7 +96,7 @@ def cell_factors(results: Sequence[Results]) -> list[Factor]:
                 names.append(setting.name)
     compared: Counter[str] = Counter()
     for one in results:
-        compared.update(factor.name for factor in one.factors)
+        compared.update(_names(one.factors))
     for one in results:
         for factor in one.factors:
             in_all_runs = compared[factor.name] == len(results)
@@ -105,6 +106,10 @@ def cell_factors(results: Sequence[Results]) -> list[Factor]:
                 names += sorted(factor.fields)
     # Both runs name most of them: each once, in the order in which it comes first.
     return [_common_factor(name, results) for name in dict.fromkeys(names)]
+
+
+def _names(factors: Sequence[Factor]) -> list[str]:
+    return [factor.name for factor in factors]
 
 
 def _common_factor(name: str, results: Sequence[Results]) -> Factor:
@@ -144,7 +149,7 @@ def compare_sides(
 
     The difference is second - first. Raises ValueError where there is no common cell.
     """
-    keys = [*DATASET_KEYS, *(factor.name for factor in factors)]
+    keys = [*DATASET_KEYS, *_names(factors)]
     shown = [*keys, "seeds", f"test_{metric.name}_mean", f"test_{metric.name}_std"]
     cells = [summarize(side.trials, keys, [metric.name])[shown] for side in sides]
     both = cells[0].merge(cells[1], on=keys, suffixes=("_first", "_second"))
@@ -188,7 +193,7 @@ def _nothing_in_common(sides: Sequence[Side], factors: Sequence[Factor]) -> str:
     both = f"{names} have {', '.join(labels)} in common"
     if said:
         return f"{both}, but nothing to compare there: {'; '.join(said)}. Compare runs that share a value of each"
-    combined = " and ".join(field_label(factor.name) for factor in factors)
+    combined = " and ".join(map(field_label, _names(factors)))
     return f"{both}, but no combination of {combined}: nothing to compare"
 
 
@@ -250,7 +255,7 @@ def _listed_values(column: pd.Series) -> str:
 
 
 def _table(both: pd.DataFrame, factors: Sequence[Factor], names: Sequence[str], metric: Metric) -> Table:
-    labels = ["dataset_label", *(factor.name for factor in factors)]
+    labels = ["dataset_label", *_names(factors)]
     mean, spread = f"test_{metric.name}_mean", f"test_{metric.name}_std"
     rows: list[Row] = []
     for row in both.to_dict("records"):

@@ -4,7 +4,7 @@ Light: needs pandas, neither ray nor torch.
 """
 
 import warnings
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,13 +38,14 @@ class UnusableResultWarning(UserWarning):
 class Results:
     """All that one or several run folders hold.
 
-    trials: one row per trial that is over, columns as in `trial_columns`; level is that of the first factor. levels:
-    of each of these trials its level of every factor, a column per factor. missing: planned trials without a usable
-    result, columns as in MISSING_COLUMNS; state is `not started`, `unfinished`, `failed` or `damaged`. factors: what is
-    compared. metric: the score that the study asks about, None for the task's own. expect: what publications state of
-    the first factor. records: sweep.json of each run that has a readable one. provenance: one row per distinct
-    provenance of trials. repeated: by dataset the test images that repeat one of train or val, as far as the runs
-    know; without_twins: whether these are left out of all test scores.
+    trials: one row per trial that is over, columns as in `trial_columns`; level is that of the
+    first factor. levels: of each of these trials its level of every factor, a column per factor.
+    missing: planned trials without a usable result, columns as in MISSING_COLUMNS; state is `not
+    started`, `unfinished`, `failed` or `damaged`. factors: what is compared. metric: the score that
+    the study asks about, None for the task's own. expect: what publications state of the first
+    factor. records: sweep.json of each run that has a readable one. provenance: one row per
+    distinct provenance of trials. repeated: by dataset the test images that repeat one of train or
+    val, as far as the runs know; without_twins: whether these are left out of all test scores.
     """
 
     trials: pd.DataFrame
@@ -63,11 +64,11 @@ class Results:
 def load_study(*runs: Path | str, compare: Sequence[str] | None = None, without_twins: bool = False) -> Results:
     """Read run folders, finished or not. A trial that is in several of them counts once, a finished one first.
 
-    Trials of earlier commands in a folder count as results too, though sweep.json no longer plans them. compare:
-    factors to ask about instead of those of the study. without_twins: leave out test images that repeat one of train or
-    val. Damaged and newer files, and trials that have no level of a factor, are reported as problems. Raises ValueError
-    for a folder that is no run folder, for runs that compare different things, and for a factor that cannot be
-    compared.
+    Trials of earlier commands in a folder count as results too, though sweep.json no longer plans
+    them. compare: factors to ask about instead of those of the study. without_twins: leave out test
+    images that repeat one of train or val. Damaged and newer files, and trials that have no level
+    of a factor, are reported as problems. Raises ValueError for a folder that is no run folder, for
+    runs that compare different things, and for a factor that cannot be compared.
     """
     if not runs:
         raise ValueError("no run folder given; give one that `raypatch run` made")
@@ -106,8 +107,8 @@ def load_study(*runs: Path | str, compare: Sequence[str] | None = None, without_
 def load_trials(*runs: Path | str) -> pd.DataFrame:
     """Return one row per trial that is over, columns as in `trial_columns`; a warning for each that is left out.
 
-    level, level_rank and kind say which level of the (first) factor a trial has. Raises ValueError for a folder that
-    is no run folder.
+    level, level_rank and kind say which level of the (first) factor a trial has. Raises ValueError
+    for a folder that is no run folder.
     """
     results = load_study(*runs)
     for problem in results.problems:
@@ -123,8 +124,8 @@ def missing_trials(*runs: Path | str) -> pd.DataFrame:
 def load_epochs(trials: pd.DataFrame) -> pd.DataFrame:
     """Return one row per epoch of each of the `trials`: run, trial_id, dataset, level, seed and EpochRow's numbers.
 
-    Losses in nats per image, other scores 0 to 1, seconds per epoch, images per second in training. A trial whose
-    epochs.jsonl is damaged is left out with an UnusableResultWarning.
+    Losses in nats per image, other scores 0 to 1, seconds per epoch, images per second in training.
+    A trial whose epochs.jsonl is damaged is left out with an UnusableResultWarning.
     """
     rows: list[dict[str, Any]] = []
     for trial in trials.to_dict("records"):
@@ -177,7 +178,7 @@ def _read_run(run: str, paths: SweepPaths, reading: Reading) -> None:
 
 def _run_contents(reading: Reading) -> dict[str, RunContent]:
     """The runs by name, each with the trials that it has and, behind these, those that it plans."""
-    configs: dict[str, list[TrialConfig]] = {run: [] for run in reading.runs}
+    configs: defaultdict[str, list[TrialConfig]] = defaultdict(list)
     for row, config in zip(reading.rows, reading.configs, strict=True):
         configs[row["run"]].append(config)
     contents = {}

@@ -25,7 +25,8 @@ class RunContent:
 def factors_of_runs(runs: Sequence[RunContent], compare: Sequence[str] | None = None) -> tuple[Factor, ...]:
     """Return the factors that the runs compare, with the levels of all of them; compare: others to ask instead.
 
-    Raises ValueError for runs that compare different things, and for a factor that cannot be compared.
+    Raises ValueError for runs that compare different things, and for a factor that cannot be
+    compared.
     """
     if compare is not None:
         return tuple(_asked_factor(name, runs) for name in dict.fromkeys(compare))
@@ -75,7 +76,7 @@ def levels_of(config: TrialConfig, trial_id: str, factors: Sequence[Factor], run
     planned = _planned_levels(trial_id, run)
     found = []
     for factor in factors:
-        # Of named levels two may set the same fields: which was meant, only the plan knows.
+        # A trial may fit two named levels: which was meant, only the plan knows.
         level = planned.get(factor.name)
         if level not in factor.names:
             level = factor.level_of(config)
@@ -90,7 +91,6 @@ def _planned_levels(trial_id: str, run: RunContent) -> Mapping[str, str]:
     planned: dict[str, str] = {}
     if run.record is None or trial_id not in run.record.levels:
         return planned
-    # Not strict: a record of version 1 names no factors.
     for factor, level in zip(run.record.factors, run.record.levels[trial_id], strict=False):
         if factor.name not in TrialConfig.model_fields:
             planned[factor.name] = level

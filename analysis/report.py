@@ -26,8 +26,8 @@ def prepare_report(
 ) -> Report:
     """Return the report of one or several runs, finished or not; compare: factors to ask about instead of the study's.
 
-    Raises ValueError for a folder that is no run folder, for runs without any finished trial, for runs that compare
-    different things, and for a factor that cannot be compared.
+    Raises ValueError for a folder that is no run folder, for runs without any finished trial, for
+    runs that compare different things, and for a factor that cannot be compared.
     """
     results = load_study(*runs, compare=compare, without_twins=without_twins)
     _require_results(results, runs)
@@ -45,10 +45,10 @@ def write_report(
 ) -> Written:
     """Write the report of one or several runs, finished or not, to `out` (default: report/ in the first run).
 
-    Always written: tables/*.csv and figures/*.{csv,svg,pdf,png}. html: report.html. md: report.md. latex: tables.tex.
-    compare: factors to ask about instead of the study's. without_twins: leave out test images that repeat one of train
-    or val. Raises ValueError for an unknown format, a folder that cannot
-    be written, and what `prepare_report` raises it for.
+    Always written: tables/*.csv and figures/*.{csv,svg,pdf,png}. html: report.html. md: report.md.
+    latex: tables.tex. compare: factors to ask about instead of the study's. without_twins: leave
+    out test images that repeat one of train or val. Raises ValueError for an unknown format, a
+    folder that cannot be written, and what `prepare_report` raises it for.
     """
     unknown = sorted(set(formats) - set(FORMATS))
     if unknown or not formats:

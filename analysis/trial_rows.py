@@ -25,8 +25,9 @@ class Problem:
 class Reading:
     """What is gathered while folders are read.
 
-    rows, configs: of the same trials. missing: run, config and state of planned trials without a result. metrics: the
-    names of all scores that were found, in the order of the files. places: by trial id its row.
+    rows, configs: of the same trials. missing: run, config and state of planned trials without a
+    result. metrics: the names of all scores that were found, in the order of the files. places: by
+    trial id its row.
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)

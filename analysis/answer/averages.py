@@ -15,8 +15,8 @@ MeasuredLevels = Mapping[tuple[object, ...], LevelScores]
 def common_settings(cells: pd.DataFrame, question: Question) -> pd.DataFrame:
     """Return the cells of the settings in which every dataset that is left has every level; empty where there is none.
 
-    cells: of single models and one dimensionality. A setting that has all levels for the fewest datasets is dropped
-    first, until some dataset has all levels in all settings that are left.
+    cells: of single models and one dimensionality. A setting that has all levels for the fewest
+    datasets is dropped first, until some dataset has all levels in all settings that are left.
     """
     keys = question.setting_keys
     levels = cells["level"].nunique()
@@ -48,8 +48,8 @@ def average_cells(cells: pd.DataFrame) -> pd.DataFrame:
 def average_differences(cells: pd.DataFrame, question: Question, measured: MeasuredLevels) -> pd.DataFrame:
     """Return the differences of the means over the settings: columns of EVIDENCE_COLUMNS, and the dataset's.
 
-    The images of a dataset are the same in all settings and drawn once for all; the seeds are trainings of their own.
-    A dataset of which a cell has no stored predictions is left out.
+    The images of a dataset are the same in all settings and drawn once for all; the seeds are
+    trainings of their own. A dataset of which a cell has no stored predictions is left out.
     """
     rows: list[tuple[object, ...]] = []
     for dataset, block in cells.groupby(DATASET_KEYS, sort=False):

@@ -1,8 +1,9 @@
 """One factor asked of trials: which of these may be averaged, and which may be compared.
 
-A cell is what only the seed varies in: a dataset at one level, under one setting, with one recipe. Trials of different
-recipes are never averaged. A series is what is compared over the levels: a dataset under one setting. Settings are
-what the other factors, and all else that varies and is no hyperparameter, are at; hyperparameters validation chooses.
+A cell is what only the seed varies in: a dataset at one level, under one setting, with one recipe.
+Trials of different recipes are never averaged. A series is what is compared over the levels: a
+dataset under one setting. Settings are what the other factors, and all else that varies and is no
+hyperparameter, are at; hyperparameters validation chooses.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,9 +26,10 @@ SINGLE, ENSEMBLE = "single", "ensemble"
 class Question:
     """One factor asked of finished trials.
 
-    settings: what else varies, one factor each; in `trials` a column of its name holds the level, as text. tuned: the
-    hyperparameters that differ within a cell's trials. trials: finished, with level, level_rank and kind of `factor`;
-    ordered by dataset, setting, level and seed, so that groups in order of appearance are in the right order.
+    settings: what else varies, one factor each; in `trials` a column of its name holds the level,
+    as text. tuned: the hyperparameters that differ within a cell's trials. trials: finished, with
+    level, level_rank and kind of `factor`; ordered by dataset, setting, level and seed, so that
+    groups in order of appearance are in the right order.
     """
 
     factor: Factor
@@ -128,9 +130,9 @@ def varied_fields(trials: pd.DataFrame, cell: Sequence[str]) -> list[str]:
 def select_recipes(question: Question) -> pd.DataFrame:
     """Return the trials of one recipe per series and level: the one that validation prefers.
 
-    Among the recipes with the most seeds, the best mean over seeds of the score that the first trial's `selection`
-    names: a recipe that was run with one lucky seed does not win over one that was run with three. Test scores are
-    not looked at.
+    Among the recipes with the most seeds, the best mean over seeds of the score that the first
+    trial's `selection` names: a recipe that was run with one lucky seed does not win over one that
+    was run with three. Test scores are not looked at.
     """
     trials = question.trials
     if not question.tuned:

@@ -20,13 +20,14 @@ NEAR = 0.01
 class Answer:
     """One level for all `datasets`, which have all of `levels`.
 
-    left_out: datasets and levels that lack one another, in words. baseline: the factor's, or the first of `levels`.
-    chosen: the best mean validation score. frugal: the cheapest within a point of that. gain: mean, least and largest
-    difference of chosen and baseline over the datasets, headline metric on the test split. better, worse: datasets
-    where it is clearly so, with p < 0.05 after Holm's correction over the `tested`. unclear: the other datasets that
-    have a difference, with their seeds and how many would be needed to see it, NaN where that is not known. cost,
-    seconds: GFLOPs and training time of chosen as multiples of baseline's. frugal_gain, frugal_cost, frugal_seconds:
-    of frugal.
+    left_out: datasets and levels that lack one another, in words. baseline: the factor's, or the
+    first of `levels`. chosen: the best mean validation score. frugal: the cheapest within a point
+    of that. gain: mean, least and largest difference of chosen and baseline over the datasets,
+    headline metric on the test split. better, worse: datasets where it is clearly so, with p < 0.05
+    after Holm's correction over the `tested`. unclear: the other datasets that have a difference,
+    with their seeds and how many would be needed to see it, NaN where that is not known. cost,
+    seconds: GFLOPs and training time of chosen as multiples of baseline's. frugal_gain,
+    frugal_cost, frugal_seconds: of frugal.
     """
 
     datasets: tuple[str, ...]
@@ -51,11 +52,12 @@ class Answer:
 class Conclusion:
     """What holds for datasets that are answered together: of the same dimensions, under one setting or over several.
 
-    label: for people, `2D` or `3D, linear probe`. dimensions: 2 or 3. setting: what the columns of the setting hold,
-    empty over several. averaged: the settings in words whose mean this is about. cells: means by dataset and level.
-    gains: as `compare_with_baseline`, one row per dataset, with p_holm. answer: one level for all datasets, None where
-    they have no two levels in common. ranks: tests across datasets, None where there are not two datasets with every
-    level, or not two levels.
+    label: for people, `2D` or `3D, linear probe`. dimensions: 2 or 3. setting: what the columns of
+    the setting hold, empty over several. averaged: the settings in words whose mean this is about.
+    cells: means by dataset and level. gains: as `compare_with_baseline`, one row per dataset, with
+    p_holm. answer: one level for all datasets, None where they have no two levels in common. ranks:
+    tests across datasets, None where there are not two datasets with every level, or not two
+    levels.
     """
 
     label: str
@@ -87,10 +89,10 @@ def compare_with_baseline(
 ) -> pd.DataFrame:
     """Return one row per series: its baseline against the level that validation prefers, headline metric.
 
-    cells: of single models. Columns: `keys`, baseline, baseline_score, chosen, chosen_score, gain, low, high, p (of the
-    gain), seeds (of the level with fewer), needed (to see the gain), cost and seconds (chosen as a multiple of
-    baseline), best and best_gain (the best level on the test split: not a choice one could have made, but what papers
-    report).
+    cells: of single models. Columns: `keys`, baseline, baseline_score, chosen, chosen_score, gain,
+    low, high, p (of the gain), seeds (of the level with fewer), needed (to see the gain), cost and
+    seconds (chosen as a multiple of baseline), best and best_gain (the best level on the test
+    split: not a choice one could have made, but what papers report).
     """
     validation, test = f"val_{metric.name}_mean", f"test_{metric.name}_mean"
     rows = []
@@ -126,7 +128,8 @@ def rank_levels(cells: pd.DataFrame, factor: Factor, metric: Metric) -> RankTest
 def find_answer(cells: pd.DataFrame, differences: pd.DataFrame, factor: Factor, metric: Metric) -> Answer | None:
     """Choose one level by its mean validation score over the datasets that have every level.
 
-    Where no dataset has every level: among the levels that all datasets have. None where these are not two.
+    Where no dataset has every level: among the levels that all datasets have. None where these are
+    not two.
     """
     validation = _by_level(cells, f"val_{metric.name}_mean", factor)
     complete = validation.dropna()

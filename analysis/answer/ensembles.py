@@ -1,6 +1,7 @@
 """Ensembles of finished trials: which are members, and what they score and cost together.
 
-Members of one ensemble share a series and a seed; weights and members come from the validation split alone.
+Members of one ensemble share a series and a seed; weights and members come from the validation
+split alone.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,9 +25,10 @@ MOST_MEMBERS = 3
 def default_members(factor: Factor, validation: pd.Series, *, lower: bool = False) -> tuple[str, ...]:
     """Return the levels whose models make the default ensemble; none where there are fewer than two.
 
-    validation: mean validation score by level of one series; only its levels can be members. Of an ordered factor they
-    are the last three, which are the patch sizes 1, 2 and 4 of arXiv 2602.18614 where the study has these. Of another
-    factor they are all levels, of more than three the three best on validation. lower: a lower score is better.
+    validation: mean validation score by level of one series; only its levels can be members. Of an
+    ordered factor they are the last three, which are the patch sizes 1, 2 and 4 of arXiv 2602.18614
+    where the study has these. Of another factor they are all levels, of more than three the three
+    best on validation. lower: a lower score is better.
     """
     known = [name for name in factor.names if name in validation.index]
     if len(known) < 2:
@@ -55,10 +57,11 @@ def score_ensembles(
 ) -> pd.DataFrame:
     """Return one row per group of `trials` that agree in the columns `by`, and per rule; members are all of a group.
 
-    Filter `trials` first to choose the members, and put them in order: by level with `by` naming the seed, by seed
-    with `by` naming the level. Columns: `by`, rule, level (of the members, `1+2+4`), member_ids, member_weights,
-    gflops and gflops_without_attention (sum over the members with weight), val_ and test_ scores. Groups of fewer than
-    `minimum` members are left out. Raises what `load_stack` raises.
+    Filter `trials` first to choose the members, and put them in order: by level with `by` naming
+    the seed, by seed with `by` naming the level. Columns: `by`, rule, level (of the members,
+    `1+2+4`), member_ids, member_weights, gflops and gflops_without_attention (sum over the members
+    with weight), val_ and test_ scores. Groups of fewer than `minimum` members are left out. Raises
+    what `load_stack` raises.
     """
     rows = []
     for key, group in trials.groupby(list(by), sort=False, dropna=False):
@@ -102,8 +105,8 @@ def level_ensembles(
 ) -> pd.DataFrame:
     """Return `score_ensembles` over the default members of each series, by seed.
 
-    trials: of `question`, one recipe per series and level, see `select_recipes`. metric: by which validation chooses
-    members where it has to. A seed that lacks one of them gives no ensemble.
+    trials: of `question`, one recipe per series and level, see `select_recipes`. metric: by which
+    validation chooses members where it has to. A seed that lacks one of them gives no ensemble.
     """
     found = []
     for _, series in trials.groupby(question.series, sort=False, dropna=False):
@@ -129,9 +132,9 @@ def all_ensembles(
 ) -> pd.DataFrame:
     """Return `summarize` of every kind of ensemble, by series, rule and level.
 
-    The default members by mean and by vote; all levels, weights or members by validation; and the seeds of the level
-    that validation prefers (rule `seeds`). usable: trials with predictions. chosen: the columns of the series and
-    `chosen`, a level.
+    The default members by mean and by vote; all levels, weights or members by validation; and the
+    seeds of the level that validation prefers (rule `seeds`). usable: trials with predictions.
+    chosen: the columns of the series and `chosen`, a level.
     """
     if usable.empty:
         return pd.DataFrame()

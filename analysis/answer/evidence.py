@@ -25,12 +25,13 @@ from raypatch.tasks import Metric, Probability, Task, find_task, task_metrics
 class Evidence:
     """Frames of one or several series; where of several, each with the series' keys as further columns.
 
-    intervals: 95 % bounds of each level and metric. differences: headline metric of each level against each other one,
-    `baseline`, with 95 % bounds, p (NaN where one of them has one seed), seeds (of the level with fewer) and with how
-    many of each level it would be seen (`needed`, NaN where no number would do or is known). calibration: expected
-    calibration error and Brier score of each seed. classes: `class_scores` of each seed. confusions: images by true
-    and predicted class, mean over seeds. reliability: `reliability` of the predictions of all seeds. level_scores: the
-    headline metric by series' keys and level.
+    intervals: 95 % bounds of each level and metric. differences: headline metric of each level
+    against each other one, `baseline`, with 95 % bounds, p (NaN where one of them has one seed),
+    seeds (of the level with fewer) and with how many of each level it would be seen (`needed`, NaN
+    where no number would do or is known). calibration: expected calibration error and Brier score
+    of each seed. classes: `class_scores` of each seed. confusions: images by true and predicted
+    class, mean over seeds. reliability: `reliability` of the predictions of all seeds.
+    level_scores: the headline metric by series' keys and level.
     """
 
     intervals: pd.DataFrame
@@ -103,7 +104,8 @@ def examine_series(
 ) -> Evidence:
     """Examine the test predictions of the trials of one series: one recipe per level, any seeds.
 
-    metric: the one that differences are of. metrics: those that get intervals. Raises what `load_stack` raises.
+    metric: the one that differences are of. metrics: those that get intervals. Raises what
+    `load_stack` raises.
     """
     task = find_task(trials["task"].iloc[0])
     names: tuple[str, ...] = trials["classes"].iloc[0]

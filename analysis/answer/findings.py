@@ -32,11 +32,12 @@ from raypatch.tasks import Metric
 class Findings:
     """All that a report shows of one factor.
 
-    trials: finished, one recipe per series and level. metrics: those that tables show, `metric` (of the answer) among
-    them. cells: `summarize_cells` with test_<metric>_low and _high, the default ensemble beneath. recipes: the same of
-    every recipe, where hyperparameters were tuned, else empty. ensembles: `all_ensembles`. evidence: of all series,
-    with their keys as columns. conclusions: one per setting. overall: over the settings, where there are several.
-    problems: what could not be used.
+    trials: finished, one recipe per series and level. metrics: those that tables show, `metric` (of
+    the answer) among them. cells: `summarize_cells` with test_<metric>_low and _high, the default
+    ensemble beneath. recipes: the same of every recipe, where hyperparameters were tuned, else
+    empty. ensembles: `all_ensembles`. evidence: of all series, with their keys as columns.
+    conclusions: one per setting. overall: over the settings, where there are several. problems:
+    what could not be used.
     """
 
     results: Results
@@ -65,7 +66,11 @@ class Findings:
     @property
     def gains(self) -> pd.DataFrame:
         """The gains of all settings, one row per series."""
-        return pd.concat([conclusion.gains for conclusion in self.conclusions], ignore_index=True)
+        return _join_gains(self.conclusions)
+
+
+def _join_gains(conclusions: Sequence[Conclusion]) -> pd.DataFrame:
+    return pd.concat([conclusion.gains for conclusion in conclusions], ignore_index=True)
 
 
 def conclude(results: Results, factor: Factor | None = None, resamples: int = RESAMPLES) -> Findings:
@@ -77,14 +82,14 @@ def conclude(results: Results, factor: Factor | None = None, resamples: int = RE
     metric = headline_metric(trials, results.metric)
     metrics = shown_metrics(trials, metric)
     names = [each.name for each in metrics]
-    # Predictions are wanted for intervals, tests and ensembles alone: scores count without them.
+    # Scores count without stored predictions; intervals, tests and ensembles need them.
     usable, problems = usable_predictions(trials)
     evidence = _examine(usable, question, metric, metrics, resamples)
     ensembles = level_ensembles(question, usable, metric)
     cells = summarize_cells(question, trials, names, ensembles=ensembles)
     cells = _add_intervals(cells, evidence.intervals, question.cell, names)
     conclusions = tuple(_conclude_settings(cells, evidence, question, metric))
-    chosen = pd.concat([conclusion.gains for conclusion in conclusions], ignore_index=True)
+    chosen = _join_gains(conclusions)
     recipes = summarize_cells(question, question.trials, names, recipe=question.tuned)
     return Findings(
         results=results,

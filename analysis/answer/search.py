@@ -18,9 +18,9 @@ LEAST_TRIALS = 8
 def search_trials(results: Results) -> pd.DataFrame:
     """Return the trials of the runs' searches that have a score, in the order in which each group drew them.
 
-    Columns: those of `results.trials`, and group; number, from 1 within the group; drawn, value by searched field;
-    metric; score, the metric of the best epoch on validation; best, the best score of the trials up to here that ran
-    through, NaN before there is one.
+    Columns: those of `results.trials`, and group; number, from 1 within the group; drawn, value by
+    searched field; metric; score, the metric of the best epoch on validation; best, the best score
+    of the trials up to here that ran through, NaN before there is one.
     """
     parts = []
     for run, record in results.records.items():
@@ -54,6 +54,7 @@ def field_importance(trials: pd.DataFrame, search: Search) -> dict[str, float]:
 
     Trials that were stopped early count with the score they had. Empty for one field or few trials.
     """
+    # Here, because it takes half a second, and most reports have no search.
     import optuna
 
     fields = search.settings.fields

@@ -26,8 +26,8 @@ def measures_of(frame: pd.DataFrame, metrics: Sequence[str]) -> list[str]:
 def summarize(trials: pd.DataFrame, keys: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:
     """Return one row per distinct `keys`: seeds (count), `<measure>_mean` and `<measure>_std` of each measure.
 
-    The standard deviation is the sample's (n - 1), NaN for one seed. A score that is undefined for one seed is
-    undefined for the group, rather than averaged over fewer seeds in silence.
+    The standard deviation is the sample's (n - 1), NaN for one seed. A score that is undefined for
+    one seed is undefined for the group, rather than averaged over fewer seeds in silence.
     """
     measures = measures_of(trials, metrics)
     groups = trials.groupby(list(keys), sort=False, dropna=False)
@@ -51,8 +51,9 @@ def summarize_cells(
 ) -> pd.DataFrame:
     """Return `summarize` of each cell of `trials`, with level, level_rank and kind.
 
-    recipe: hyperparameters that tell cells apart. ensembles: rows as `score_ensembles` gives them, beneath the series
-    of their members; their level names the members, their rank comes after all levels.
+    recipe: hyperparameters that tell cells apart. ensembles: rows as `score_ensembles` gives them,
+    beneath the series of their members; their level names the members, their rank comes after all
+    levels.
     """
     own = [*recipe, "level", "level_rank", "kind"]
     cells = summarize(trials.assign(kind=SINGLE), [*question.series, *own], metrics)

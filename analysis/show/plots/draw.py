@@ -143,6 +143,7 @@ def _name_classes(axes: Axes, names: Sequence[str]) -> None:
 
 def draw_ranks(axes: Axes, data: pd.DataFrame) -> None:
     """Critical-difference diagram. Columns: first, second (levels), label, rank_first, p: every ordered pair."""
+    # Here, because it takes seconds to load.
     from scikit_posthocs import critical_difference_diagram
 
     known = data.drop_duplicates("first").set_index("first")

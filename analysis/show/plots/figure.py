@@ -63,7 +63,8 @@ STYLE: dict[Any, Any] = {
 class Plot:
     """A plot: `data` with a column `panel`, drawn panel by panel. caption: what is shown, for people and readers.
 
-    lines: label, colour and marker of each line, for a legend. columns: panels side by side in print.
+    lines: label, colour and marker of each line, for a legend. columns: panels side by side in
+    print.
     """
 
     name: str

@@ -134,7 +134,7 @@ def plot_costs(findings: Findings) -> Plot:
             part[["level", "level_rank"]] = block[["level", "level_rank"]]
             part["value"] = block[f"{name}_mean"]
             part["unit"] = unit
-            # The axis is logarithmic: 0, as of a trial whose memory was not measured, has no place on it.
+            # The axis is logarithmic: 0 and what was not measured have no place on it.
             parts.append(part[part["value"] > 0])
     lines_or_points = "A line" if factor.ordered else "Points"
     return Plot(

@@ -53,7 +53,7 @@ def _mean_costs(cells: pd.DataFrame, settings: Sequence[str]) -> pd.DataFrame:
 
 def _cost_row(row: dict[Hashable, Any], setting_keys: Sequence[str]) -> Row:
     names = [f"{row['dimensions']:.0f}D", *(row[key] for key in setting_keys), row["level"]]
-    # Only Vision Transformers have tokens; with other models alone there is no such column.
+    # Only some models have tokens.
     tokens = row.get("tokens", float("nan"))
     parameters = row["parameters"] / 1e6
     costs = [

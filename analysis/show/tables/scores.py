@@ -70,8 +70,8 @@ def _long_table(name: str, title: str, findings: Findings, cells: pd.DataFrame, 
 def metric_table(findings: Findings, cells: pd.DataFrame, metric: Metric) -> Table:
     """Return one metric of one dimensionality: a row per series, a column per level, the GFLOPs beneath.
 
-    The GFLOPs are the mean over the datasets, which differ by the classification head alone; they are left out where
-    all levels cost the same.
+    The GFLOPs are the mean over the datasets, which differ by the classification head alone; they
+    are left out where all levels cost the same.
     """
     question = findings.question
     cells = cells.assign(column=_column_names(cells))

@@ -25,8 +25,9 @@ Row = tuple[Cell, ...]
 class Table:
     """A table as it is shown, and the numbers behind it.
 
-    name: stem of its files. columns: headings. blocks: rows in groups, a rule between two groups in print.
-    labels: how many leading columns are names, set left; the rest are numbers, set right. data: the full numbers.
+    name: stem of its files. columns: headings. blocks: rows in groups, a rule between two groups in
+    print. labels: how many leading columns are names, set left; the rest are numbers, set right.
+    data: the full numbers.
     """
 
     name: str
