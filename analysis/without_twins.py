@@ -18,14 +18,14 @@ def without(predictions: Predictions, indices: Sequence[int]) -> Predictions:
     """Return the predictions of all images but those of `indices`."""
     if not len(indices):
         return predictions
-    kept = ~np.isin(predictions.index, indices)
-    return Predictions(predictions.index[kept], predictions.label[kept], predictions.probability[kept])
+    return predictions.take(~np.isin(predictions.index, indices))
 
 
 def leave_out_twins(reading: Reading, repeated: Mapping[str, Sequence[int]]) -> None:
     """Score each finished trial anew on the test images that repeat none of train or val.
 
-    repeated: by dataset the indices of the others. Raises ValueError for a dataset of which that is not known.
+    repeated: by dataset the indices of the others. Raises ValueError for a dataset of which that is
+    not known.
     """
     for row, config in zip(reading.rows, reading.configs, strict=True):
         if row["status"] != "ok" or config.dataset.startswith("phantom"):

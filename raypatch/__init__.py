@@ -1,4 +1,5 @@
-"""raypatch: which patch size, model or method suits small medical images, what does it cost, is the difference real?
+"""raypatch: which patch size, model or method suits small medical images, what does it cost,
+is the difference real?
 
 In Python as on the command line: `raypatch.run`, `resume`, `load`, `report`; see raypatch.api.
 """

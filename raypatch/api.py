@@ -36,26 +36,31 @@ def run(
     retry_failed: bool = False,
     **settings: Any,
 ) -> "Outcome":
-    """Run a study, or continue it: the same call again does what is left. Says how it goes and how it ended.
+    """Run a study, or continue it: the same call again does what is left.
 
-    study: the name of a shipped study, the path of a .yaml file, or its content. folder: the run folder; default
-    runs/ and the study's name, with datasets and recipe where these were changed. recipes: best.yaml of a search.
+    Says how it goes and how it ended.
+
+    study: the name of a shipped study, the path of a .yaml file, or its content. folder: the run
+    folder; default runs/ and the study's name, with datasets and recipe where these were changed.
+    recipes: best.yaml of a search.
     time_limit: seconds. retry_failed: run failed trials again.
 
-    settings: a field of a trial or an axis of the study, with one value or several, in place of what the study says
-    (`patch_size=[14, 7]`, `epochs=5`); `compare`, one factor or several; or how to run: `executor="local"`,
+    settings: a field of a trial or an axis of the study, with one value or
+    several, in place of what the study says (`patch_size=[14, 7]`, `epochs=5`);
+    `compare`, one factor or several; or how to run: `executor="local"`,
     `device="cpu"` and the other fields of RunOptions and ExecutorOptions.
 
-    An interrupt (Ctrl-C, or the square button of a notebook) stops after the running step: all files are whole, and
-    `Outcome.stopped` and `Outcome.resume_command` say why and how to continue.
+    An interrupt (Ctrl-C, or the square button of a notebook) stops after the running step: all
+    files are whole, and `Outcome.stopped` and `Outcome.resume_command` say why and how to continue.
 
     Raises ValueError for wrong input and LockedError for a folder in use, before anything starts.
     """
     from raypatch.sweep.run import ExecutorOptions, run_sweep
 
     original = load_study(study)
-    how = {name: settings.pop(name) for name in ExecutorOptions.model_fields if name in settings}
-    where = {name: settings.pop(name) for name in RunOptions.model_fields if name in settings}
+    # What is left of the settings after the options is a change of the study.
+    executor = _take_options(ExecutorOptions, settings)
+    options = _take_options(RunOptions, settings)
     chosen = change_study(original, settings)
     if recipes is not None:
         from raypatch.sweep.tuning.recipes import apply_recipes
@@ -66,8 +71,8 @@ def run(
     outcome = run_sweep(
         chosen,
         Path(folder),
-        _validated(RunOptions, where),
-        _validated(ExecutorOptions, how),
+        options,
+        executor,
         time_limit=time_limit,
         retry_failed=retry_failed,
     )
@@ -83,10 +88,12 @@ def resume(
     retry_failed: bool = False,
     **changes: Any,
 ) -> "Outcome":
-    """Continue the last run of a folder. changes: options to have otherwise than last time, such as device="cpu".
+    """Continue the last run of a folder.
 
-    moved: new paths of own data or weights that lie elsewhere now; their content says which they are.
-    Raises ValueError for wrong input and LockedError for a folder in use, before anything starts.
+    changes: options to have otherwise than last time, such as device="cpu".
+    moved: new paths of own data or weights that lie elsewhere now;
+    their content says which they are. Raises ValueError for wrong
+    input and LockedError for a folder in use, before anything starts.
     """
     from raypatch.sweep.run import ExecutorOptions, resume_sweep
 
@@ -95,17 +102,22 @@ def resume(
         if name not in known:
             raise ValueError(f"unknown option {name!r}; {did_you_mean(name, known)}")
     outcome = resume_sweep(
-        Path(folder), changes, moved=_as_paths(moved), time_limit=time_limit, retry_failed=retry_failed
+        Path(folder),
+        changes,
+        moved=_as_paths(moved),
+        time_limit=time_limit,
+        retry_failed=retry_failed,
     )
     tell(outcome)
     return outcome
 
 
 def load(runs: Runs) -> "pd.DataFrame":
-    """Return one row per trial that is over: its fields, level, scores (0 to 1), cost and time; unfinished runs too.
+    """Return one row per trial that is over: its fields, level, scores (0 to 1), cost and time;
+    unfinished runs too.
 
-    runs: one run folder or several. Columns: `raypatch.analysis.columns.describe_columns`. Raises ValueError for a
-    folder that is no run folder.
+    runs: one run folder or several. Columns: `raypatch.analysis.columns.describe_columns`. Raises
+    ValueError for a folder that is no run folder.
     """
     from raypatch.analysis.load import load_trials
 
@@ -120,11 +132,13 @@ def report(
     compare: Sequence[str] | str | None = None,
     without_twins: bool = False,
 ) -> "Written":
-    """Write the page, tables, statistics and plots of one run or several; return what was written and its text.
+    """Write the page, tables, statistics and plots of one run or several;
+    return what was written and its text.
 
-    out: a folder; default report/ in the first run. formats: some of html, md, latex. compare: the factors, instead of
-    those that the study named. without_twins: leave out test images that repeat one of train or val. Raises ValueError
-    for a folder that is no run folder and for runs without any finished trial.
+    out: a folder; default report/ in the first run. formats: some of html, md, latex. compare: the
+    factors, instead of those that the study named. without_twins: leave out test images that repeat
+    one of train or val. Raises ValueError for a folder that is no run folder and for runs without
+    any finished trial.
     """
     from raypatch.analysis.report import write_report
 
@@ -134,8 +148,11 @@ def report(
 
 
 def tell(outcome: "Outcome") -> None:
-    """Print how a sweep ended and what to do next; failures and the command that continues go to stderr."""
+    """Print how a sweep ended and what to do next;
+    failures and the command that continues go to stderr.
+    """
     for trial_id, error in list(outcome.errors.items())[:10]:
+        # The last line of a traceback is the error itself; train.log has the rest.
         lines = error.strip().splitlines() or ["unknown"]
         print(f"failed: {trial_id}: {lines[-1]}", file=sys.stderr)
     print(f"{outcome.ok} trials done, {len(outcome.errors)} failed, {outcome.left} left in {outcome.folder}")
@@ -144,7 +161,8 @@ def tell(outcome: "Outcome") -> None:
     if outcome.stopped:
         print(f"stopped ({outcome.stopped}); to continue: {outcome.resume_command}", file=sys.stderr)
         return
-    print(f"{'the plots' if outcome.table else 'the table'}: raypatch report {outcome.folder}")
+    shown_by_report = "the plots" if outcome.table else "the table"
+    print(f"{shown_by_report}: raypatch report {outcome.folder}")
     if outcome.recipes is not None:
         print(f"to use what was found: raypatch run grid --recipes {outcome.recipes}")
     elif outcome.table and not outcome.left:
@@ -154,16 +172,21 @@ def tell(outcome: "Outcome") -> None:
 
 
 def change_study(study: Study, settings: Mapping[str, Any]) -> Study:
-    """Return the study with other values of fields or axes, and other factors if `compare` is among the settings.
+    """Return the study with other values of fields or axes,
+    and other factors if `compare` is among the settings.
 
     Raises ValueError for a name that is neither, with the near ones.
     """
-    values = {name: as_list(value) for name, value in settings.items() if name != "compare"}
     known = [*TrialConfig.model_fields, *study.grid]
-    for name in values:
+    values = {}
+    for name, value in settings.items():
+        if name == "compare":
+            continue
         if name not in known:
             raise ValueError(f"unknown setting {name!r}; {did_you_mean(name, known)}")
+        values[name] = as_list(value)
     changed = study.override(values)
+    # After the fields: a factor needs its levels before it can be compared.
     if settings.get("compare"):
         changed = changed.override_compare(as_list(settings["compare"]))
     return changed
@@ -174,8 +197,12 @@ def _as_paths(runs: Runs) -> list[Path]:
     return [Path(run) for run in given]
 
 
-def _validated(kind: type[Options], values: Mapping[str, Any]) -> Options:
-    """Make options from keywords. Raises ValueError in one line."""
+def _take_options(kind: type[Options], settings: dict[str, Any]) -> Options:
+    """Make options of those settings that are theirs, and take these out. Raises ValueError."""
+    values = {}
+    for name in kind.model_fields:
+        if name in settings:
+            values[name] = settings.pop(name)
     try:
         return kind.model_validate(values)
     except ValidationError as error:

@@ -1,53 +1,27 @@
-"""What decides a trial's result (TrialConfig, and with it the trial's identity) and what does not (RunOptions)."""
+"""What decides a trial's result (TrialConfig, and with it the trial's identity)
+and what does not (RunOptions).
+"""
 
 import difflib
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from dataclasses import field as dataclass_field
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from raypatch.data.catalog import canonical_name
+from raypatch.fields import METHOD_WORDS, FieldFacts, Role
 from raypatch.storage.own_files import OWN_FILE, own_file_stem
-
-Role = Literal["block", "factor", "hyperparameter", "repeat"]
-"""What a field is in a study: the dataset is the block, the seed the repeat; factors are compared, hyperparameters
-tuned (though a study may compare one of those too)."""
-
-Order = Literal["rising", "falling", "given"]
-"""How the levels of a field are put in order: by their number, or as the study lists them."""
-
-
-METHOD_WORDS = {"finetune": "fine-tuning", "linear_probe": "linear probe", "knn": "nearest neighbours"}
-
-
-@dataclass(frozen=True)
-class FieldFacts:
-    """What a field is and how its values are worded, for every table, plot and sentence.
-
-    label: the field in a sentence ("Which patch size?"). phrase: one of its levels in a sentence, {} being the value.
-    unit: of a number, empty for none. percent: a share, which is shown as a percentage. words: how a sentence says
-    a value whose name is no word.
-    """
-
-    role: Role
-    label: str
-    phrase: str = "{}"
-    order: Order = "given"
-    unit: str = ""
-    percent: bool = False
-    words: Mapping[str, str] = dataclass_field(default_factory=dict)
 
 
 class TrialConfig(BaseModel):
     """Everything that decides the result of one training. Frozen; unknown keys are refused.
 
-    Defaults are part of the schema: a field that is left at its default does not enter the trial's id, so a later
-    version may add fields without renaming old trials, but must never change a default.
+    Defaults are part of the schema: a field that is left at its default does not enter the trial's
+    id, so a later version may add fields without renaming old trials, but must never change a
+    default.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -58,62 +32,105 @@ class TrialConfig(BaseModel):
     image_size: Annotated[int, FieldFacts("factor", "image size", "{} px", "rising", "px")] = Field(
         28, ge=4, le=1024, description="Edge of the image or volume the model sees, pixels."
     )
-    resize: Annotated[Literal["bilinear", "nearest", "pad"], FieldFacts("factor", "resizing")] = Field(
-        "bilinear", description="How a file of another size is brought to image_size; pad centres it on zeros."
+    resize: Annotated[
+        Literal["bilinear", "nearest", "pad"],
+        FieldFacts("factor", "resizing"),
+    ] = Field(
+        "bilinear",
+        description="How a file of another size is brought to image_size; pad centres it on zeros.",
     )
     train_fraction: Annotated[
-        float, FieldFacts("factor", "share of the training images", "{} of the training images", "rising", percent=True)
-    ] = Field(1.0, gt=0, le=1, description="Share of the training images used, drawn per class with the seed.")
+        float,
+        FieldFacts(
+            "factor",
+            "share of the training images",
+            "{} of the training images",
+            "rising",
+            percent=True,
+        ),
+    ] = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="Share of the training images used, drawn per class with the seed.",
+    )
     model: Annotated[str, FieldFacts("factor", "model")] = Field(
         "vit_small_patch16_224",
         description="Name of a timm VisionTransformer, tag allowed, or module:NAME of an own family.",
     )
     weights: Annotated[str, FieldFacts("factor", "initial weights", "{} weights")] = Field(
-        "timm", description="timm (its hub), random, or file:STEM@DIGEST for a local .safetensors or .pth file."
+        "timm",
+        description="timm (its hub), random, or file:STEM@DIGEST for a local .safetensors or .pth file.",
     )
-    patch_size: Annotated[int | None, FieldFacts("factor", "patch size", "patch size {}", "falling", "px")] = Field(
-        None, ge=1, description="Edge of a patch in pixels; must divide image_size. A Vision Transformer needs it."
+    patch_size: Annotated[
+        int | None,
+        FieldFacts("factor", "patch size", "patch size {}", "falling", "px"),
+    ] = Field(
+        None,
+        ge=1,
+        description="Edge of a patch in pixels; must divide image_size. A Vision Transformer needs it.",
     )
-    inflation: Annotated[Literal["repeat", "centre"], FieldFacts("factor", "inflation", "inflation by {}")] = Field(
-        "repeat", description="3D only: a pretrained kernel repeated along depth / p, or on the central slice alone."
+    inflation: Annotated[
+        Literal["repeat", "centre"],
+        FieldFacts("factor", "inflation", "inflation by {}"),
+    ] = Field(
+        "repeat",
+        description="3D only: a pretrained kernel repeated along depth / p, or on the central slice alone.",
     )
     method: Annotated[str, FieldFacts("factor", "training method", words=METHOD_WORDS)] = Field(
         "finetune",
         description="finetune trains all weights, linear_probe only the head on frozen features; or module:NAME.",
     )
-    epochs: Annotated[int, FieldFacts("hyperparameter", "number of epochs", "{} epochs", "rising")] = Field(
-        100, ge=1, description="Passes over the training images."
-    )
-    batch_size: Annotated[int, FieldFacts("hyperparameter", "batch size", "batch size {}", "rising", "images")] = Field(
-        8, ge=1, description="Images per optimizer step."
-    )
-    optimizer: Annotated[Literal["adamw", "adam", "sgd"], FieldFacts("hyperparameter", "optimizer")] = Field(
-        "adamw", description="Update rule; sgd has momentum 0.9."
-    )
-    lr: Annotated[float, FieldFacts("hyperparameter", "learning rate", "learning rate {}", "falling")] = Field(
-        1e-4, gt=0, description="Learning rate of the first epoch after warm-up."
-    )
-    weight_decay: Annotated[float, FieldFacts("hyperparameter", "weight decay", "weight decay {}", "rising")] = Field(
-        0.05, ge=0, description="Weight decay (decoupled in adamw)."
-    )
+    epochs: Annotated[
+        int,
+        FieldFacts("hyperparameter", "number of epochs", "{} epochs", "rising"),
+    ] = Field(100, ge=1, description="Passes over the training images.")
+    batch_size: Annotated[
+        int,
+        FieldFacts("hyperparameter", "batch size", "batch size {}", "rising", "images"),
+    ] = Field(8, ge=1, description="Images per optimizer step.")
+    optimizer: Annotated[
+        Literal["adamw", "adam", "sgd"],
+        FieldFacts("hyperparameter", "optimizer"),
+    ] = Field("adamw", description="Update rule; sgd has momentum 0.9.")
+    lr: Annotated[
+        float,
+        FieldFacts("hyperparameter", "learning rate", "learning rate {}", "falling"),
+    ] = Field(1e-4, gt=0, description="Learning rate of the first epoch after warm-up.")
+    weight_decay: Annotated[
+        float,
+        FieldFacts("hyperparameter", "weight decay", "weight decay {}", "rising"),
+    ] = Field(0.05, ge=0, description="Weight decay (decoupled in adamw).")
     schedule: Annotated[
-        Literal["step", "cosine", "constant"], FieldFacts("hyperparameter", "schedule", "{} schedule")
-    ] = Field("step", description="Learning rate over the epochs: step multiplies by step_gamma every step_epochs.")
-    step_epochs: Annotated[int, FieldFacts("hyperparameter", "step length", "a step per {} epochs", "rising")] = Field(
-        30, ge=1, description="Epochs between two steps of the step schedule."
+        Literal["step", "cosine", "constant"],
+        FieldFacts("hyperparameter", "schedule", "{} schedule"),
+    ] = Field(
+        "step",
+        description="Learning rate over the epochs: step multiplies by step_gamma every step_epochs.",
     )
-    step_gamma: Annotated[float, FieldFacts("hyperparameter", "step factor", "step factor {}", "rising")] = Field(
-        0.5, gt=0, le=1, description="Factor of each step of the step schedule."
+    step_epochs: Annotated[
+        int,
+        FieldFacts("hyperparameter", "step length", "a step per {} epochs", "rising"),
+    ] = Field(30, ge=1, description="Epochs between two steps of the step schedule.")
+    step_gamma: Annotated[
+        float,
+        FieldFacts("hyperparameter", "step factor", "step factor {}", "rising"),
+    ] = Field(0.5, gt=0, le=1, description="Factor of each step of the step schedule.")
+    warmup_epochs: Annotated[
+        int,
+        FieldFacts("hyperparameter", "warm-up", "{} warm-up epochs", "rising"),
+    ] = Field(0, ge=0, description="Epochs over which the learning rate rises linearly to lr.")
+    augmentation: Annotated[
+        Literal["paper", "none"],
+        FieldFacts("factor", "augmentation", "{} augmentation"),
+    ] = Field(
+        "paper",
+        description="paper: crop, flip, rotation and colour in 2D, cube symmetries in 3D; or none.",
     )
-    warmup_epochs: Annotated[int, FieldFacts("hyperparameter", "warm-up", "{} warm-up epochs", "rising")] = Field(
-        0, ge=0, description="Epochs over which the learning rate rises linearly to lr."
-    )
-    augmentation: Annotated[Literal["paper", "none"], FieldFacts("factor", "augmentation", "{} augmentation")] = Field(
-        "paper", description="paper: crop, flip, rotation and colour in 2D, cube symmetries in 3D; or none."
-    )
-    precision: Annotated[Literal["auto", "bfloat16", "float32"], FieldFacts("factor", "precision")] = Field(
-        "auto", description="auto: bfloat16 autocast where the hardware has it, float32 elsewhere."
-    )
+    precision: Annotated[
+        Literal["auto", "bfloat16", "float32"],
+        FieldFacts("factor", "precision"),
+    ] = Field("auto", description="auto: bfloat16 autocast where the hardware has it, float32 elsewhere.")
     selection: Annotated[str, FieldFacts("hyperparameter", "selection", "selection by {}")] = Field(
         "val_loss",
         pattern=r"^val_[a-z0-9_]+$",
@@ -123,7 +140,8 @@ class TrialConfig(BaseModel):
         0, ge=0, lt=2**31, description="Seed of initialisation, order, augmentation and subset."
     )
     task: Annotated[str | None, FieldFacts("factor", "task")] = Field(
-        None, description="What is learned: by default what the dataset's labels say; or module:NAME of an own task."
+        None,
+        description="What is learned: by default what the dataset's labels say; or module:NAME of an own task.",
     )
 
     @field_validator("dataset")
@@ -135,19 +153,23 @@ class TrialConfig(BaseModel):
     @classmethod
     def _known_weights(cls, value: str) -> str:
         if value not in ("timm", "random") and not OWN_FILE.fullmatch(value):
-            raise ValueError(f"weights={value!r} must be timm, random or the path of a .safetensors or .pth file")
+            raise ValueError(
+                f"weights={value!r} must be timm, random or the path of a .safetensors or .pth file",
+            )
         return value
 
     @model_validator(mode="after")
     def _fields_fit_each_other(self) -> Self:
         if self.patch_size is not None and self.image_size % self.patch_size:
-            divisors = [p for p in range(1, self.image_size + 1) if self.image_size % p == 0]
+            edges = range(1, self.image_size + 1)
+            divisors = ", ".join(str(edge) for edge in edges if self.image_size % edge == 0)
             raise ValueError(
-                f"patch_size={self.patch_size} must divide image_size={self.image_size};"
-                f" use one of {', '.join(map(str, divisors))}"
+                f"patch_size={self.patch_size} must divide image_size={self.image_size}; use one of {divisors}"
             )
         if self.warmup_epochs >= self.epochs:
-            raise ValueError(f"warmup_epochs={self.warmup_epochs} must be below epochs={self.epochs}")
+            raise ValueError(
+                f"warmup_epochs={self.warmup_epochs} must be below epochs={self.epochs}",
+            )
         return self
 
     @property
@@ -161,14 +183,22 @@ class TrialConfig(BaseModel):
         return self.selection.removeprefix("val_")
 
     def canonical_json(self) -> str:
-        """The fields that differ from their defaults, sorted, as JSON: what the trial's identity hangs on."""
-        return json.dumps(self.model_dump(exclude_defaults=True), sort_keys=True, separators=(",", ":"))
+        """The fields that differ from their defaults, sorted, as JSON:
+        what the trial's identity hangs on.
+        """
+        # Trial ids hash this text: neither the order of the keys nor a space may ever change.
+        changed = self.model_dump(exclude_defaults=True)
+        return json.dumps(changed, sort_keys=True, separators=(",", ":"))
 
     def trial_id(self) -> str:
-        """A readable name and a hash of the canonical JSON, the same on every machine: `dermamnist-p4-s0-1a2b3c4d`."""
+        """A readable name and a hash of the canonical JSON, the same on every machine:
+        `dermamnist-p4-s0-1a2b3c4d`.
+        """
         digest = hashlib.sha256(self.canonical_json().encode()).hexdigest()[:8]
-        patch = [] if self.patch_size is None else [f"p{self.patch_size}"]
-        return "-".join([self.dataset_label, *patch, f"s{self.seed}", digest])
+        parts = [self.dataset_label]
+        if self.patch_size is not None:
+            parts.append(f"p{self.patch_size}")
+        return "-".join([*parts, f"s{self.seed}", digest])
 
 
 class RunOptions(BaseModel):
@@ -177,19 +207,29 @@ class RunOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
-    data_dir: Path | None = Field(None, description="Folder of the .npz files; default $MEDMNIST_ROOT or ~/.medmnist.")
+    data_dir: Path | None = Field(
+        None,
+        description="Folder of the .npz files; default $MEDMNIST_ROOT or ~/.medmnist.",
+    )
     files: dict[str, Path] = Field(
-        default_factory=dict, description="Where the own files that configs name by content (file:STEM@DIGEST) lie."
+        default_factory=dict,
+        description="Where the own files that configs name by content (file:STEM@DIGEST) lie.",
     )
     micro_batch: int | Literal["auto"] = Field(
-        "auto", description="Images per forward pass; the optimizer step still sees batch_size images."
+        "auto",
+        description="Images per forward pass; the optimizer step still sees batch_size images.",
     )
-    threads: int | None = Field(None, ge=1, description="CPU threads of one trial; default all cores.")
+    threads: int | None = Field(
+        None,
+        ge=1,
+        description="CPU threads of one trial; default all cores.",
+    )
 
     @field_validator("data_dir")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
-        return value.expanduser().absolute() if value else None  # `resume` may be called from another folder
+        # Absolute: `raypatch resume` may be called from another folder.
+        return value.expanduser().absolute() if value else None
 
     @field_validator("micro_batch")
     @classmethod
@@ -201,9 +241,10 @@ class RunOptions(BaseModel):
 
 def field_facts(name: str) -> FieldFacts:
     """Return what the field `name` of TrialConfig is and how it is worded."""
-    for found in TrialConfig.model_fields[name].metadata:
-        if isinstance(found, FieldFacts):
-            return found
+    # pydantic keeps what stands in Annotated[...] and is no rule of its own as metadata.
+    for facts in TrialConfig.model_fields[name].metadata:
+        if isinstance(facts, FieldFacts):
+            return facts
     raise AssertionError(f"{name} has no FieldFacts: add them in config.py")
 
 
@@ -213,7 +254,10 @@ def fields_of_role(role: Role) -> frozenset[str]:
 
 
 def make_config(values: Mapping[str, Any]) -> TrialConfig:
-    """Return the TrialConfig of `values`. Raises ValueError in one line, with near names for a wrong field."""
+    """Return the TrialConfig of `values`.
+
+    Raises ValueError in one line, with near names for a wrong field.
+    """
     try:
         return TrialConfig.model_validate(values)
     except ValidationError as error:
@@ -228,14 +272,19 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def explain_validation(error: ValidationError, model: type[BaseModel]) -> str:
-    """One line for a ValidationError of `model`: field, rule, value of each problem; near names for a wrong field."""
+    """One line for a ValidationError of `model`: field, rule, value of each problem;
+    near names for a wrong field.
+    """
     lines = []
     for problem in error.errors(include_url=False):
-        place = ".".join(map(str, problem["loc"]))
+        field = ".".join(map(str, problem["loc"]))
+        # pydantic puts these words before the message of a validator's ValueError.
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
-            message = f"unknown field; {did_you_mean(place, model.model_fields)}"
+            message = f"unknown field; {did_you_mean(field, model.model_fields)}"
+        # Those two say the value themselves, or there is none.
         elif problem["type"] not in ("value_error", "missing"):
             message = f"{message}, not {problem['input']!r}"
-        lines.append(f"{place}: {message}" if place else message)
+        # A rule about several fields has no place: its message names them.
+        lines.append(f"{field}: {message}" if field else message)
     return "; ".join(lines)

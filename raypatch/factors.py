@@ -10,7 +10,11 @@ from raypatch.storage.own_files import own_file_stem
 
 
 class Level(BaseModel):
-    """One value of a factor. name: as tables and plots show it, unique in its factor. fields: what it sets."""
+    """One value of a factor.
+
+    name: as tables and plots show it, unique in its factor. fields: the fields of a trial that it
+    sets.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -25,7 +29,8 @@ class Level(BaseModel):
 class Factor(BaseModel):
     """What is compared.
 
-    name: a field of TrialConfig, or a grid axis of named levels. levels: in the order in which they are shown.
+    name: a field of TrialConfig, or a grid axis of named levels.
+    levels: in the order in which they are shown.
     baseline: the name of the level that the others are measured against.
     """
 
@@ -58,7 +63,10 @@ class Factor(BaseModel):
     @property
     def fields(self) -> frozenset[str]:
         """The fields of a trial that the levels set."""
-        return frozenset(field for level in self.levels for field in level.fields)
+        fields: set[str] = set()
+        for level in self.levels:
+            fields |= level.fields.keys()
+        return frozenset(fields)
 
     def rank(self, name: str) -> int:
         """Return the place of a level, from 0."""
@@ -72,18 +80,26 @@ class Factor(BaseModel):
         return facts.phrase.format(facts.words.get(name, name))
 
     def level_of(self, config: TrialConfig) -> str | None:
-        """Return the name of the level that a trial has: of several that fit the one that sets most; None for none."""
+        """Return the name of the level that a trial has:
+        of several that fit the one that sets most; None for none.
+        """
         fitting = [level for level in self.levels if level.holds(config)]
         if not fitting:
             return None
         return max(fitting, key=lambda level: len(level.fields)).name
 
     def parse(self, text: str) -> str:
-        """Return the name of the level that a user means by `text`. Raises ValueError with the levels there are."""
+        """Return the name of the level that a user means by `text`.
+
+        Raises ValueError with the levels there are.
+        """
+        # Both as a table shows it and as a sentence says it: 4, or patch size 4.
         for name in self.names:
             if text.strip().lower() in (name.lower(), self.phrase(name).lower()):
                 return name
-        raise ValueError(f"{text.strip()!r} is no {self.label} of this study; it has {', '.join(self.names)}")
+        raise ValueError(
+            f"{text.strip()!r} is no {self.label} of this study; it has {', '.join(self.names)}",
+        )
 
 
 def field_label(name: str) -> str:
@@ -94,25 +110,37 @@ def field_label(name: str) -> str:
 
 
 def ask_which(labels: Sequence[str]) -> str:
-    """Return the question about these factors, given as in a sentence: Which patch size, and which model?"""
+    """Return the question about these factors, given as in a sentence:
+    Which patch size, and which model?
+    """
     text = ", and ".join(f"which {label}" for label in labels)
+    # Not capitalize(), which would make small letters of AUC and RGB.
     return f"{text[:1].upper()}{text[1:]}?"
 
 
 def field_heading(name: str) -> str:
-    """Return how a field, or a grid axis of named levels, is headed above a column or along an axis, with its unit."""
+    """Return how a field, or a grid axis of named levels,
+    is headed above a column or along an axis, with its unit.
+    """
     label = field_label(name)
     unit = field_facts(name).unit if name in TrialConfig.model_fields else ""
-    shown = label[:1].upper() + label[1:]
-    return f"{shown} ({unit})" if unit and name != "patch_size" else shown
+    heading = label[:1].upper() + label[1:]
+    # Everybody gives a patch size in pixels; the paper that this follows names no unit either.
+    if not unit or name == "patch_size":
+        return heading
+    return f"{heading} ({unit})"
 
 
 def ask_search(searched: Sequence[str], compared: Sequence[str]) -> str:
-    """Return the question of a search, from names of fields or axes: Which learning rate for each patch size?"""
-    *first, last = [field_label(name) for name in searched]
-    text = f"{', '.join(first)} and {last}" if first else last
+    """Return the question of a search, from names of fields or axes:
+    Which learning rate for each patch size?
+    """
+    *first, last = map(field_label, searched)
+    asked = f"{', '.join(first)} and {last}" if first else last
     apart = [field_label(name) for name in compared if name not in searched]
-    return ask_which([f"{text} for each {' and '.join(apart)}" if apart else text])
+    if apart:
+        asked = f"{asked} for each {' and '.join(apart)}"
+    return ask_which([asked])
 
 
 def word_value(field: str, value: Any) -> str:
@@ -132,33 +160,46 @@ def word_value(field: str, value: Any) -> str:
 def factor_of_field(name: str, values: Iterable[Any], baseline: Any = None) -> Factor:
     """Return the factor of a field of TrialConfig that has these values.
 
-    The levels come in the field's natural order, else as given; the baseline is the first unless one is given.
+    The levels come in the field's natural order, else as given; the
+    baseline is the first unless one is given.
     """
     distinct = list(dict.fromkeys(values))
     order = field_facts(name).order
     if order != "given":
-        # A value that is absent has no place on the scale: it comes first.
-        numbers = sorted((value for value in distinct if value is not None), reverse=order == "falling")
-        distinct = [value for value in distinct if value is None] + numbers
+        distinct = _sort_values(distinct, falling=order == "falling")
     names = [word_value(name, value) for value in distinct]
-    if len(set(names)) < len(names):  # own files of one stem
-        names = [str(value) for value in distinct]
-    levels = tuple(Level(name=text, fields={name: value}) for text, value in zip(names, distinct, strict=True))
-    first = levels[0].name
-    for level in levels:
-        if baseline is not None and level.fields[name] == baseline:
-            first = level.name
-    return Factor(name=name, levels=levels, baseline=first)
+    # Own files of one stem read alike: then the names must tell their contents apart.
+    if len(set(names)) < len(names):
+        names = list(map(str, distinct))
+    levels = []
+    first = names[0]
+    for text, value in zip(names, distinct, strict=True):
+        levels.append(Level(name=text, fields={name: value}))
+        if baseline is not None and value == baseline:
+            first = text
+    return Factor(name=name, levels=tuple(levels), baseline=first)
 
 
-def factor_of_axis(name: str, levels: Mapping[str, Mapping[str, Any]], baseline: str | None = None) -> Factor:
+def _sort_values(values: Sequence[Any], *, falling: bool) -> list[Any]:
+    """Sort by number; a value that is absent has no place on the scale and comes first."""
+    numbers = [value for value in values if value is not None]
+    absent = [None] * (len(values) - len(numbers))
+    return absent + sorted(numbers, reverse=falling)
+
+
+def factor_of_axis(
+    name: str,
+    levels: Mapping[str, Mapping[str, Any]],
+    baseline: str | None = None,
+) -> Factor:
     """Return the factor of a grid axis that names its levels, in the order of the study."""
     known = tuple(Level(name=level, fields=dict(fields)) for level, fields in levels.items())
     return Factor(name=name, levels=known, baseline=baseline or known[0].name)
 
 
 def widen(factor: Factor, configs: Sequence[TrialConfig]) -> Factor:
-    """Return the factor with the further values that trials have: those of earlier commands in the same run folder.
+    """Return the factor with the further values that trials have:
+    those of earlier commands in the same run folder.
 
     A factor whose levels are named knows no others and stays as it is.
     """
@@ -169,7 +210,8 @@ def widen(factor: Factor, configs: Sequence[TrialConfig]) -> Factor:
     if set(found) <= set(values):
         return factor
     widened = factor_of_field(factor.name, [*values, *found])
-    # A study that named another level than its first as the baseline keeps it; else the first of all is the first.
+    # A baseline that is not the first level was named by the study: it stays. One that is the first
+    # was taken for want of a name, and gives way to the first of all levels.
     if factor.baseline != factor.names[0]:
         return widened.model_copy(update={"baseline": factor.baseline})
     return widened

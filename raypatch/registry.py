@@ -17,12 +17,21 @@ ADDRESS = re.compile(r"(?P<module>[A-Za-z_][\w.]*):(?P<name>[A-Za-z_]\w*)")
 class Registry(Generic[Member]):
     """The members of one seam.
 
-    kind: what one is called in messages (task, method). protocol: the class that says what each must have. group: the
-    entry points by which installed packages add members. shipped: name -> module:NAME, loaded when it is asked for.
+    kind: what one is called in messages (task, method).
+    protocol: the class that says what each must have.
+    group: the entry points by which installed packages add members.
+    shipped: name -> module:NAME, loaded when it is asked for.
     A member is an instance, or a class that is made without arguments.
     """
 
-    def __init__(self, kind: str, protocol: type, *, group: str, shipped: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        kind: str,
+        protocol: type,
+        *,
+        group: str,
+        shipped: Mapping[str, str],
+    ) -> None:
         self.kind = kind
         self.protocol = protocol
         self.group = group
@@ -32,8 +41,8 @@ class Registry(Generic[Member]):
     def find(self, name: str) -> Member:
         """Return the member called `name`: shipped, module:NAME, or of an installed package.
 
-        Raises ValueError with near names for an unknown one, for a module that cannot be imported, and for a member
-        that lacks a part of the protocol, which is named.
+        Raises ValueError with near names for an unknown one, for a module that cannot be imported,
+        and for a member that lacks a part of the protocol, which is named.
         """
         if name not in self._found:
             self._found[name] = self._load(name)
@@ -44,6 +53,7 @@ class Registry(Generic[Member]):
         return tuple(dict.fromkeys([*self.shipped, *self._installed()]))
 
     def _load(self, name: str) -> Member:
+        # Asking what is installed reads every package's metadata: not for a shipped member.
         addresses = self.shipped if name in self.shipped else self._installed()
         address = addresses.get(name, name)
         if not ADDRESS.fullmatch(address):
@@ -53,6 +63,7 @@ class Registry(Generic[Member]):
 
     def _installed(self) -> dict[str, str]:
         entries = importlib.metadata.entry_points(group=self.group)
+        # An entry point may be written `module : NAME`.
         return {entry.name: entry.value.replace(" ", "") for entry in entries}
 
     def _checked(self, name: str, found: object) -> Member:
@@ -61,7 +72,9 @@ class Registry(Generic[Member]):
             try:
                 member = found()
             except TypeError as error:
-                raise ValueError(f"{name} is no {self.kind}: it must be made without arguments ({error})") from error
+                raise ValueError(
+                    f"{name} is no {self.kind}: it must be made without arguments ({error})",
+                ) from error
         lacking = [part for part in _parts(self.protocol) if not hasattr(member, part)]
         if lacking:
             raise ValueError(
@@ -72,11 +85,15 @@ class Registry(Generic[Member]):
 
 
 def load_address(address: str, *, what: str) -> Any:
-    """Return the object that `module:NAME` names. Raises ValueError when there is none, saying of `what`."""
+    """Return the object that `module:NAME` names.
+
+    Raises ValueError when there is none, saying of `what`.
+    """
     module_name, _, name = address.partition(":")
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:  # somebody's own module may fail in any way while it is imported
+    # Somebody's own module may fail in any way while it is imported.
+    except Exception as error:
         raise ValueError(
             f"{what} {address}: cannot import {module_name} ({type(error).__name__}: {error});"
             " install it, or name its folder in PYTHONPATH"
@@ -90,9 +107,13 @@ def load_address(address: str, *, what: str) -> Any:
 
 def _parts(protocol: type) -> list[str]:
     """The names of all that a protocol asks for: attributes and methods."""
+    # Attributes stand in the annotations alone, methods in the class's own names. A dict keeps the
+    # order in which the protocol lists them, for the message about what is lacking.
     parts: dict[str, None] = {}
     for each in reversed(protocol.__mro__):
         if each.__module__ in ("builtins", "typing"):
             continue
-        parts |= dict.fromkeys([*inspect.get_annotations(each), *vars(each)])
-    return [part for part in parts if not part.startswith("_")]
+        for part in (*inspect.get_annotations(each), *vars(each)):
+            if not part.startswith("_"):
+                parts[part] = None
+    return list(parts)

@@ -1,4 +1,6 @@
-"""Which of several trainings is best: one rule, by the validation score that the trial's `selection` names."""
+"""Which of several trainings is best: one rule,
+by the validation score that the trial's `selection` names.
+"""
 
 import math
 from collections.abc import Iterable
@@ -11,20 +13,25 @@ from raypatch.tasks import find_metric
 def lower_is_better(selection: str, task: str | None = None) -> bool:
     """Whether a score that `selection` names (val_loss, val_auc) is better the lower it is.
 
-    task: TrialConfig.task, for a metric that only a task of one's own has. Raises ValueError for an unknown metric.
+    task: TrialConfig.task, for a metric that only a task of one's own
+    has. Raises ValueError for an unknown metric.
     """
     return find_metric(selection.removeprefix("val_"), task).lower_is_better
 
 
 def goodness(selection: str, score: float | None, task: str | None = None) -> float:
-    """Return the score turned so that larger is better; minus infinity for one that is absent or NaN."""
+    """Return the score turned so that larger is better;
+    minus infinity for one that is absent or NaN.
+    """
     if score is None or math.isnan(score):
         return -math.inf
     return -score if lower_is_better(selection, task) else score
 
 
 def selection_score(config: TrialConfig, result: TrialResult) -> float | None:
-    """The selection score of the best epoch of a trial that ran through, on validation; None if there is none."""
+    """The selection score of the best epoch of a trial that ran through, on validation;
+    None if there is none.
+    """
     if result.status != "ok" or result.val is None:
         return None
     score = result.val.get(config.selection_metric, math.nan)
@@ -32,10 +39,13 @@ def selection_score(config: TrialConfig, result: TrialResult) -> float | None:
 
 
 def select_best(scored: Iterable[tuple[TrialConfig, float | None]]) -> TrialConfig | None:
-    """Return the trial with the best selection score, the first of equals; None where no score is defined."""
+    """Return the trial with the best selection score, the first of equals;
+    None where no score is defined.
+    """
     best, best_goodness = None, -math.inf
     for config, score in scored:
-        found = goodness(config.selection, score, config.task)
-        if found > best_goodness:
-            best, best_goodness = config, found
+        this_goodness = goodness(config.selection, score, config.task)
+        # Greater, not at least as great: of equals the first one stays.
+        if this_goodness > best_goodness:
+            best, best_goodness = config, this_goodness
     return best

@@ -4,12 +4,14 @@ import math
 import statistics
 from collections.abc import Callable
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.data.catalog import Split
 from raypatch.data.resident import ResidentSplit, load_resident
-from raypatch.data.source import describe
+from raypatch.data.source import describe, load_groups
 from raypatch.machine.runtime import peak_memory, provenance, reset_peak_memory
 from raypatch.methods import find_method
 from raypatch.models.prepared import prepare_model
@@ -40,9 +42,9 @@ def train_trial(
 ) -> TrialResult:
     """Run one trial, from its checkpoint if there is one, and write everything of its folder.
 
-    on_epoch: called with each epoch's row once its checkpoint is on disk. should_stop: asked before every step.
-    The caller holds the folder's lock. Raises Interrupted when asked to stop, TrialError when training diverged,
-    ValueError for wrong input.
+    on_epoch: called with each epoch's row once its checkpoint is on disk. should_stop: asked before
+    every step. The caller holds the folder's lock. Raises Interrupted when asked to stop,
+    TrialError when training diverged, ValueError for wrong input.
     """
     method = find_method(config.method)
     trial = prepare_trial(config, paths, options, on_epoch, should_stop)
@@ -58,11 +60,15 @@ def prepare_trial(
     on_epoch: Callable[[EpochRow], object] = bool,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Trial:
-    """Build a trial's model and load the images that it may see while it trains. Raises ValueError for wrong input."""
+    """Build a trial's model and load the images that it may see while it trains.
+
+    Raises ValueError for wrong input.
+    """
     if options.threads:
         torch.set_num_threads(options.threads)
     info = describe(config.dataset, data_dir=options.data_dir, files=options.files)
     prepared = prepare_model(config, info, options)
+    # Before the images are loaded, which lie on the device and count as the trial's own.
     reset_peak_memory(prepared.device)
     return Trial(
         config=config,
@@ -78,9 +84,16 @@ def prepare_trial(
     )
 
 
+def _groups(trial: Trial, name: Split, split: ResidentSplit) -> NDArray[np.int64] | None:
+    """Who is on each image, for intervals; None where the data does not say."""
+    groups = load_groups(trial.config.dataset, name, data_dir=trial.options.data_dir, files=trial.options.files)
+    return None if groups is None else groups[split.index.numpy()]
+
+
 def finish_trial(trial: Trial, progress: Progress) -> TrialResult:
     """Predict val and, for the only time, test with the fitted model; write result.json last."""
     prepared = trial.prepared
+    # Loaded here and no earlier, so that nothing that trains or selects can see it.
     test = load_resident(trial.config, "test", trial.info, trial.options, prepared.device)
     scores: dict[Split, Scores] = {}
     predictions: dict[Split, Predictions] = {}
@@ -92,9 +105,12 @@ def finish_trial(trial: Trial, progress: Progress) -> TrialResult:
             index=split.index.numpy(),
             label=split.labels.cpu().numpy(),
             probability=trial.task.probabilities(logits).cpu().numpy(),
+            group=_groups(trial, name, split),
         )
     write_predictions(trial.paths.predictions, predictions)
     rows = read_epochs(trial.paths.epochs)
+    # The median: the first epoch warms up, and a resumed trial has several first epochs.
+    speeds = [row.images_per_second for row in rows]
     result = TrialResult(
         trial_id=trial.config.trial_id(),
         status="ok",
@@ -105,12 +121,13 @@ def finish_trial(trial: Trial, progress: Progress) -> TrialResult:
         dataset=dataset_facts(trial, len(test)),
         model=prepared.facts,
         train_seconds=sum(row.seconds for row in rows),
-        images_per_second=statistics.median(row.images_per_second for row in rows) if rows else math.nan,
+        images_per_second=statistics.median(speeds) if speeds else math.nan,
         peak_memory_bytes=peak_memory(prepared.device),
         precision=prepared.precision,
         device=str(prepared.device),
         provenance=provenance(),
     )
+    # The result says that all is done: a kill before it is written leaves a trial to be resumed.
     write_json(trial.paths.result, result)
     trial.paths.checkpoint.unlink(missing_ok=True)
     return result

@@ -9,6 +9,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = {"raypatch": ROOT / "raypatch", "raypatch.analysis": ROOT / "analysis"}
 OPTIONAL = {"ray", "medmnist", "fvcore", "optuna", "pandas", "scipy", "sklearn", "matplotlib", "typer", "tensorboardX"}
 MAY_IMPORT_RAY = {
+    "raypatch.sweep.executors.tune_hooks",
     "raypatch.sweep.executors.tuner",
     "raypatch.sweep.ray_setup",
     "raypatch.sweep.executors.ray_cap",
@@ -23,6 +24,7 @@ LAYERS = (
         "raypatch.storage",
         "raypatch.registry",
         "raypatch.words",
+        "raypatch.fields",
         "raypatch",
     ),
     ("raypatch.config", "raypatch.search_settings", "raypatch.factors"),

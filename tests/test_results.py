@@ -113,6 +113,16 @@ def test_predictions_round_trip_and_truncation(tmp_path: Path) -> None:
         read_predictions(path, "val")
 
 
+def test_predictions_keep_who_is_on_an_image(tmp_path: Path) -> None:
+    path = tmp_path / "predictions.npz"
+    parts = (np.arange(4), np.array([0, 1, 0, 1]), np.full((4, 2), 0.5, np.float32))
+    write_predictions(path, {"val": Predictions(*parts), "test": Predictions(*parts, np.array([0, 0, 1, 1]))})
+    assert read_predictions(path, "val").group is None
+    group = read_predictions(path, "test").group
+    assert group is not None
+    assert group.tolist() == [0, 0, 1, 1]
+
+
 def test_predictions_of_different_length_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "predictions.npz"
     write_predictions(path, {"val": Predictions(np.arange(3), np.arange(4), np.full((4, 2), 0.5, np.float32))})

@@ -20,12 +20,14 @@ class MisalignedError(ValueError):
 class Stack:
     """Predictions of M trials on the same N images.
 
-    index: (N,), ascending. label: (N,) or (N, C). probability: (M, N, C), members in the order of the trials.
+    index: (N,), ascending. label: (N,) or (N, C). probability: (M, N, C), members in the order of
+    the trials. group: (N,), who is on each image, where the trials' data says so.
     """
 
     index: NDArray[np.int64]
     label: NDArray[np.int64]
     probability: NDArray[np.float32]
+    group: NDArray[np.int64] | None = None
 
 
 def require_same_images(first: Stack, second: Stack) -> None:
@@ -42,8 +44,8 @@ def load_predictions(run: Path | str, trial_id: str, split: Split) -> Prediction
 def load_stack(trials: pd.DataFrame, split: Split) -> Stack:
     """Return the predictions of `trials` on `split`, aligned by index.
 
-    Raises MisalignedError when two trials differ in images, labels or classes, DamagedFileError when a file is
-    missing, truncated or inconsistent, ValueError without trials.
+    Raises MisalignedError when two trials differ in images, labels or classes, DamagedFileError
+    when a file is missing, truncated or inconsistent, ValueError without trials.
     """
     if trials.empty:
         raise ValueError("no trial to take predictions of")
@@ -53,8 +55,7 @@ def load_stack(trials: pd.DataFrame, split: Split) -> Stack:
         trial_id, left_out = row["trial_id"], (row.get(LEFT_OUT) or ()) if split == "test" else ()
         found = _read_split(TrialPaths(Path(row["folder"])), split, int(row[f"{split}_images"]) + len(left_out))
         found = without(found, left_out)
-        order = np.argsort(found.index, kind="stable")
-        found = Predictions(found.index[order], found.label[order], found.probability[order])
+        found = found.take(np.argsort(found.index, kind="stable"))
         first = first or found
         same = (
             np.array_equal(found.index, first.index)
@@ -68,7 +69,7 @@ def load_stack(trials: pd.DataFrame, split: Split) -> Stack:
             )
         members.append(found.probability)
     assert first is not None
-    return Stack(first.index, first.label, np.stack(members))
+    return Stack(first.index, first.label, np.stack(members), first.group)
 
 
 def _read_split(paths: TrialPaths, split: Split, images: int | None) -> Predictions:

@@ -9,7 +9,11 @@ from raypatch.cli import options as cli_options
 from raypatch.data.catalog import SPLITS
 
 app = typer.Typer()
-data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="List, fetch and verify datasets.")
+data_app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="List, fetch and verify datasets.",
+)
 app.add_typer(data_app, name="data")
 
 
@@ -22,15 +26,22 @@ def data_list(data_dir: cli_options.DataDir = None) -> None:
     folder = data_folder(data_dir)
     print(f"{'name':22}{'task':12}{'image':>16}{'classes':>9}{'train/val/test':>22}  in {folder}")
     for info in catalog().values():
-        shape = "x".join(map(str, info.shape)) + (" RGB" if info.channels == 3 else "")
+        shape = "x".join(map(str, info.shape))
+        if info.channels == 3:
+            shape += " RGB"
         counts = "/".join(map(str, info.counts))
-        state = "made up" if info.made_up else "yes" if (folder / f"{info.name}.npz").exists() else "-"
+        state = "yes" if (folder / f"{info.name}.npz").exists() else "-"
+        if info.made_up:
+            # There is no file of these, and none is needed.
+            state = "made up"
         print(f"{info.name:22}{info.task:12}{shape:>16}{len(info.classes):>9}{counts:>22}  {state}")
 
 
 @data_app.command("fetch")
 def data_fetch(name: str, data_dir: cli_options.DataDir = None) -> None:
-    """Download a MedMNIST file through the medmnist package's addresses, check its MD5, put it in place."""
+    """Download a MedMNIST file through the medmnist package's addresses, check its MD5, put it in
+    place.
+    """
     from raypatch.data.source import fetch
 
     print(fetch(name, data_dir=data_dir))
@@ -40,10 +51,18 @@ def data_fetch(name: str, data_dir: cli_options.DataDir = None) -> None:
 def data_verify(
     name: str,
     data_dir: cli_options.DataDir = None,
-    twins: Annotated[bool, typer.Option(help="Look for images that repeat one of an earlier split.")] = True,
-    all_: Annotated[bool, typer.Option("--all", help="List all such images, not the first 20.")] = False,
+    twins: Annotated[
+        bool,
+        typer.Option(help="Look for images that repeat one of an earlier split."),
+    ] = True,
+    all_: Annotated[
+        bool,
+        typer.Option("--all", help="List all such images, not the first 20."),
+    ] = False,
 ) -> None:
-    """Check a MedMNIST file by its MD5, or an own .npz by its structure; say which test images are no new ones."""
+    """Check a MedMNIST file by its MD5, or an own .npz by its structure; say which test images are
+    no new ones.
+    """
     from raypatch.data.npz import inspect_npz
     from raypatch.data.source import verify
     from raypatch.data.twins import describe_twins, find_twins
@@ -58,4 +77,6 @@ def data_verify(
         print(f"{path}: as published")
     if twins:
         counts = dict(zip(SPLITS, info.counts, strict=True))
-        print("\n".join(describe_twins(find_twins(path), counts, show=None if all_ else 20)))
+        show = None if all_ else 20
+        lines = describe_twins(find_twins(path), counts, show=show)
+        print("\n".join(lines))

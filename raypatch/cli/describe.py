@@ -24,7 +24,10 @@ TEXTS = {
 
 @dataclass(frozen=True)
 class FieldDescription:
-    """A field of a trial. allowed: its values in words. default: as text, empty where a value must be given."""
+    """A field of a trial.
+
+    allowed: its values in words. default: as text, empty where a value must be given.
+    """
 
     name: str
     label: str
@@ -40,25 +43,47 @@ def describe_field(name: str) -> FieldDescription:
     if name not in TrialConfig.model_fields:
         raise ValueError(f"unknown field {name!r}; {did_you_mean(name, TrialConfig.model_fields)}")
     field, facts = TrialConfig.model_fields[name], field_facts(name)
-    default = "" if field.is_required() else "none" if field.default is None else word_value(name, field.default)
-    allowed = TEXTS.get(name) or _allowed_values(TrialConfig.model_json_schema()["properties"][name])
-    return FieldDescription(name, facts.label, facts.role, default, allowed, facts.unit, field.description or "")
+    schema = TrialConfig.model_json_schema()["properties"][name]
+    return FieldDescription(
+        name=name,
+        label=facts.label,
+        role=facts.role,
+        default=_default_of(name),
+        allowed=TEXTS.get(name) or _allowed_values(schema),
+        unit=facts.unit,
+        meaning=field.description or "",
+    )
+
+
+def _default_of(name: str) -> str:
+    field = TrialConfig.model_fields[name]
+    if field.is_required():
+        return ""
+    return "none" if field.default is None else word_value(name, field.default)
 
 
 def _allowed_values(schema: Mapping[str, Any]) -> str:
     """A JSON schema of one field in words: `a whole number from 1`, `step, cosine or constant`."""
-    options = schema.get("anyOf")
-    if options:
-        return " or ".join("none" if option["type"] == "null" else _allowed_values(option) for option in options)
+    # A field that may be absent has two schemas: its values', and that of null.
+    if "anyOf" in schema:
+        return " or ".join(map(_allowed_values, schema["anyOf"]))
     if "enum" in schema:
         *first, last = map(str, schema["enum"])
         return f"{', '.join(first)} or {last}"
-    if schema["type"] == "string":
-        return "text"
-    words = "a whole number" if schema["type"] == "integer" else "a number"
-    bounds = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "to", "exclusiveMaximum": "below"}
-    limits = [f"{word} {schema[key]:g}" for key, word in bounds.items() if key in schema and schema[key] < 2**31]
-    return " ".join([words, *limits])
+    if schema["type"] in ("null", "string"):
+        return "none" if schema["type"] == "null" else "text"
+    words = ["a whole number" if schema["type"] == "integer" else "a number"]
+    bounds = {
+        "minimum": "from",
+        "exclusiveMinimum": "above",
+        "maximum": "to",
+        "exclusiveMaximum": "below",
+    }
+    for key, word in bounds.items():
+        # The largest number of 32 bits is the computer's limit, nothing to tell people.
+        if key in schema and schema[key] < 2**31:
+            words.append(f"{word} {schema[key]:g}")
+    return " ".join(words)
 
 
 def list_fields(fields: Sequence[FieldDescription]) -> str:
@@ -76,10 +101,10 @@ def list_fields(fields: Sequence[FieldDescription]) -> str:
 class StudyDescription:
     """What a study would run.
 
-    factors: each with its levels and the fields that these set, and its baseline. settings: other axes that vary and
-    their values. recipe: fields that all trials share and that differ from their defaults. rules: in words. search:
-    what is searched, with samples per group. trials: id, level of each factor and fields of each; of a search its
-    groups.
+    factors: each with its levels and the fields that these set, and its baseline. settings: other
+    axes that vary and their values. recipe: fields that all trials share and that differ from
+    their defaults. rules: in words. search: what is searched, with samples per group. trials: id,
+    level of each factor and fields of each; of a search its groups.
     """
 
     name: str
@@ -105,64 +130,86 @@ class StudyDescription:
 
 
 def describe_study(study: Study) -> StudyDescription:
-    """Resolve a study and say what it would run. Raises ValueError for a wrong field, value, level or file."""
+    """Resolve a study and say what it would run.
+
+    Raises ValueError for a wrong field, value, level or file.
+    """
+    # Each group of a search stands for its trials, whose levels are not drawn yet.
     levels: Mapping[str, tuple[str, ...]] = {}
     search = None
     if study.search is None:
         resolved = resolve_trials(study)
         trials, factors, levels = resolved.trials, resolved.factors, resolved.levels
     else:
-        found = resolve_search(study)
-        trials, factors = found.search.groups, found.factors
+        resolved_search = resolve_search(study)
+        trials, factors = resolved_search.search.groups, resolved_search.factors
         search = study.search.model_dump(mode="json", by_alias=True, exclude_none=True)
-    rows = []
-    for config in trials:
-        row = {"trial_id": config.trial_id(), "levels": list(levels.get(config.trial_id(), ()))}
-        rows.append(row | {"fields": config.model_dump(mode="json", exclude_defaults=True)})
     return StudyDescription(
         name=study.name,
         question=study.question,
         description=study.description,
         factors=[_describe_factor(factor) for factor in factors],
         settings=_other_axes(study, trials),
-        datasets=list(dict.fromkeys(config.dataset for config in trials)),
-        seeds=sorted({config.seed for config in trials}),
+        datasets=_values_of("dataset", trials),
+        seeds=sorted(_values_of("seed", trials)),
         metric=study.metric or "the task's own",
         recipe=_shared_fields(study, trials),
         rules=[_word_rule(rule.condition, rule.values, skip=rule.skip) for rule in study.when],
         search=search,
-        trials=rows,
+        trials=[_describe_trial(config, levels) for config in trials],
     )
+
+
+def _values_of(name: str, trials: Sequence[TrialConfig]) -> list[Any]:
+    """The values that trials have of a field, each once, in order."""
+    return list({getattr(config, name): None for config in trials})
+
+
+def _describe_trial(config: TrialConfig, levels: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
+    trial_id = config.trial_id()
+    return {
+        "trial_id": trial_id,
+        "levels": list(levels.get(trial_id, ())),
+        "fields": config.model_dump(mode="json", exclude_defaults=True),
+    }
 
 
 def _describe_factor(factor: Factor) -> dict[str, Any]:
     levels = [level.model_dump(mode="json") for level in factor.levels]
-    return {"name": factor.name, "label": factor.label, "baseline": factor.baseline, "levels": levels}
+    return {
+        "name": factor.name,
+        "label": factor.label,
+        "baseline": factor.baseline,
+        "levels": levels,
+    }
 
 
 def _other_axes(study: Study, trials: Sequence[TrialConfig]) -> dict[str, list[str]]:
-    """The axes that make settings: those that vary and are neither compared, nor the dataset, nor the seed."""
+    """The axes that make settings: those that vary and are neither compared, nor dataset or seed."""
     settings = {}
     for name, axis in study.grid.items():
         if name in (*study.compared, "dataset", "seed") or len(axis) < 2:
             continue
         if isinstance(axis, dict):
+            # An axis of named levels.
             settings[name] = list(axis)
         else:
-            values = dict.fromkeys(getattr(config, name) for config in trials)
+            values = _values_of(name, trials)
             settings[name] = [word_value(name, value) for value in values]
     return settings
 
 
 def _shared_fields(study: Study, trials: Sequence[TrialConfig]) -> dict[str, Any]:
+    """The fields that all trials share, but for those at their defaults."""
+    shown_elsewhere = {"dataset", "seed", *study.compared}
+    if study.search is not None:
+        # The groups have some value of a searched field, which none of the trials need have.
+        shown_elsewhere |= study.search.fields.keys()
     shared = {}
     for name, field in TrialConfig.model_fields.items():
-        values = {getattr(config, name) for config in trials}
-        searched = study.search is not None and name in study.search.fields
-        if len(values) == 1 and name not in ("dataset", "seed", *study.compared) and not searched:
-            value = values.pop()
-            if value != field.default:
-                shared[name] = value
+        values = _values_of(name, trials)
+        if name not in shown_elsewhere and len(values) == 1 and values[0] != field.default:
+            shared[name] = values[0]
     return shared
 
 
@@ -188,8 +235,10 @@ def _study_lines(study: StudyDescription) -> Iterator[str]:
         yield f"{factor['label']} (* the baseline)"
         for level in factor["levels"]:
             mark = "*" if level["name"] == factor["baseline"] else " "
+            # A level such as patch size 4 says already which field it sets.
             sets_itself = list(level["fields"]) == [factor["name"]]
-            yield f"  {mark} {level['name']:20} {'' if sets_itself else _word_fields(level['fields'])}".rstrip()
+            fields = "" if sets_itself else _word_fields(level["fields"])
+            yield f"  {mark} {level['name']:20} {fields}".rstrip()
     for name, values in study.settings.items():
         yield f"settings   {name}: {', '.join(values)}"
     yield f"datasets   {', '.join(study.datasets)}"
@@ -199,11 +248,13 @@ def _study_lines(study: StudyDescription) -> Iterator[str]:
     for rule in study.rules:
         yield f"rule       {rule}"
     if study.search:
-        fields = ", ".join(f"{name} {ends}" for name, ends in study.search["fields"].items())
-        yield f"search     {fields}; {study.search['samples']} trials per group"
+        searched = ", ".join(f"{name} {ends}" for name, ends in study.search["fields"].items())
+        yield f"search     {searched}; {study.search['samples']} trials per group"
     yield ""
-    what = "groups" if study.search else "trials"
-    yield f"{len(study.trials)} {what}" + (":" if len(study.trials) <= SHOWN_TRIALS else "; --json lists them")
-    if len(study.trials) <= SHOWN_TRIALS:
-        for trial in study.trials:
-            yield f"  {trial['trial_id']}"
+    counted = f"{len(study.trials)} {'groups' if study.search else 'trials'}"
+    if len(study.trials) > SHOWN_TRIALS:
+        yield f"{counted}; --json lists them"
+        return
+    yield f"{counted}:"
+    for trial in study.trials:
+        yield f"  {trial['trial_id']}"

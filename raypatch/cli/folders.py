@@ -22,15 +22,16 @@ def runs(
     from raypatch.sweep.folders import list_runs, word_bytes
     from raypatch.words import duration
 
-    found = list_runs(folder)
+    listed = list_runs(folder)
     if json_:
-        print(json.dumps([dataclasses.asdict(run) for run in found], indent=1))
+        print(json.dumps([dataclasses.asdict(run) for run in listed], indent=1))
         return
-    width = max([len(run.name) for run in found] + [4])
-    for run in found:
-        size, age = word_bytes(run.size_bytes), duration(run.age_seconds)
-        print(f"{run.name:{width}}  {run.state:24} {size:>9}  {age + ' ago':14} {run.question}")
-    if not found:
+    width = max([4, *(len(run.name) for run in listed)])
+    for run in listed:
+        size = word_bytes(run.size_bytes)
+        age = f"{duration(run.age_seconds)} ago"
+        print(f"{run.name:{width}}  {run.state:24} {size:>9}  {age:14} {run.question}")
+    if not listed:
         print(f"no run folders in {folder}")
 
 
@@ -39,7 +40,8 @@ def clean(
     folder: cli_options.RunFolder,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Remove what a finished run can do without: weights of all but the best trial per level, and event files.
+    """Remove what a finished run can do without: weights of all but the best trial per level, and
+    event files.
 
     Results, predictions and logs stay, so that report, compare and predict answer as before.
     """

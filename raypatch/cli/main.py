@@ -1,4 +1,7 @@
-"""The command line: parse, call one function, print where the result is. Heavy imports wait until they are needed."""
+"""The command line: parse, call one function, print where the result is.
+
+Heavy imports wait until a command needs them, inside its function: --help answers at once.
+"""
 
 import errno
 import sys
@@ -12,6 +15,8 @@ from raypatch.cli.pipes import to_nowhere
 from raypatch.machine.environment import prepare_environment
 
 WRONG_INPUT = 2
+
+# A place that cannot be written to, or a disk or quota that is full: the user can mend these.
 PLACE_ERRORS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 
 app = typer.Typer(
@@ -31,14 +36,15 @@ def _show_version(asked: bool) -> None:
 @app.callback()
 def about(
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
     """Which patch size, model or method suits small medical images, what does it cost, and is the difference real?
 
-    To begin: `raypatch spaces` lists the studies, `raypatch study NAME` shows one, `raypatch run NAME` runs it,
-    `raypatch report runs/NAME` answers. Completion of commands, studies, datasets and fields in your shell:
-    `raypatch --install-completion`.
+    To begin: `raypatch spaces` lists the studies, `raypatch study NAME` shows one, `raypatch run
+    NAME` runs it, `raypatch report runs/NAME` answers. Completion of commands, studies, datasets
+    and fields in your shell: `raypatch --install-completion`.
     """
 
 
@@ -68,7 +74,8 @@ def main() -> None:
 def _explain_place(error: OSError) -> str | None:
     """What is said where a place cannot be written to or is full; None for errors of another kind."""
     if error.errno in PLACE_ERRORS:
-        return f"cannot write to {error.filename or 'a file'}: {error.strerror}; give a place that can be written to"
+        file = error.filename or "a file"
+        return f"cannot write to {file}: {error.strerror}; give a place that can be written to"
     if "temporary" in str(error):
         return f"there is no folder for temporary files ({error}); set TMPDIR to one that can be written to"
     return None

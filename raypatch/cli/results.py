@@ -12,12 +12,15 @@ MOST_COUNTED_TOKENS = 4096
 
 
 def levels_of(level: str | None, patch_size: str | None) -> list[str] | None:
-    """Read --level and its short form for patch sizes. Raises ValueError for both, and for a patch size in words."""
+    """Read --level and its short form for patch sizes.
+
+    Raises ValueError for both, and for a patch size in words.
+    """
     if level is not None and patch_size is not None:
         raise ValueError("--level and --patch-size say the same thing; give one of them")
     if patch_size is not None:
         sizes = cli_options.split_commas(patch_size)
-        if not sizes or not all(size.isdecimal() for size in sizes):
+        if not "".join(sizes).isdecimal():
             raise ValueError(f"--patch-size {patch_size!r} must be numbers of pixels, such as 4,2,1")
         return [f"patch_size={size}" for size in sizes]
     return None if level is None else cli_options.split_commas(level)
@@ -26,8 +29,14 @@ def levels_of(level: str | None, patch_size: str | None) -> list[str] | None:
 @app.command()
 def report(
     runs: Annotated[list[Path], typer.Argument(help="One run folder or several.")],
-    out: Annotated[Path | None, typer.Option(help="Where to write; default report/ in the run folder.")] = None,
-    formats: Annotated[str, typer.Option("--format", help="Some of html, md, latex, by commas.")] = "html,md,latex",
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Where to write; default report/ in the run folder."),
+    ] = None,
+    formats: Annotated[
+        str,
+        typer.Option("--format", help="Some of html, md, latex, by commas."),
+    ] = "html,md,latex",
     compare: cli_options.Compare = None,
     without_twins: Annotated[
         bool, typer.Option("--without-twins", help="Leave out test images that repeat one of train or val.")
@@ -41,7 +50,9 @@ def report(
         runs, out=out, formats=cli_options.split_commas(formats), compare=factors, without_twins=without_twins
     )
     print(written.text)
-    print(f"written to {written.folder}: {', '.join(path.name for path in written.files[:6])} ...")
+    # The first ones are those to open; the rest are plots.
+    names = ", ".join(path.name for path in written.files[:6])
+    print(f"written to {written.folder}: {names} ...")
 
 
 @app.command()
@@ -49,9 +60,13 @@ def compare(
     first: Annotated[Path, typer.Argument(help="A run folder.")],
     second: Annotated[Path, typer.Argument(help="Another; differences are second minus first.")],
     metric: Annotated[
-        str | None, typer.Option(help="Score to compare, such as accuracy or auc; default the run's own.")
+        str | None,
+        typer.Option(help="Score to compare, such as accuracy or auc; default the run's own."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Where to write; default in the first run's report.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Where to write; default in the first run's report."),
+    ] = None,
 ) -> None:
     """Put two runs side by side: the same datasets and levels, with intervals of their difference."""
     from raypatch.analysis.compare import compare_runs
@@ -64,16 +79,25 @@ def compare(
 @app.command()
 def predict(
     folder: cli_options.RunFolder,
-    input_: Annotated[Path, typer.Option("--input", help="An .npz, a folder of pictures or .nii.gz volumes, or one.")],
-    dataset: Annotated[str | None, typer.Option(help="Trained on this dataset, where the run has several.")] = None,
+    input_: Annotated[
+        Path,
+        typer.Option("--input", help="An .npz, a folder of pictures or .nii.gz volumes, or one."),
+    ],
+    dataset: Annotated[
+        str | None,
+        typer.Option(help="Trained on this dataset, where the run has several."),
+    ] = None,
     level: Annotated[
         str | None,
         typer.Option(
-            help="Levels of the study by commas, FACTOR=LEVEL where several factors are compared: their ensemble;"
-            " default the best single model."
+            help="Levels of the study by commas, FACTOR=LEVEL where several factors are compared:"
+            " their ensemble; default the best single model."
         ),
     ] = None,
-    patch_size: Annotated[str | None, typer.Option(help="Short for --level where the levels are patch sizes.")] = None,
+    patch_size: Annotated[
+        str | None,
+        typer.Option(help="Short for --level where the levels are patch sizes."),
+    ] = None,
     split: Annotated[Literal["train", "val", "test"], typer.Option(help="Which split of an .npz.")] = "test",
     out: Annotated[Path, typer.Option(help="The CSV to write.")] = Path("predictions.csv"),
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
@@ -82,12 +106,23 @@ def predict(
     from raypatch.predict import predict as predict_images
     from raypatch.storage.files import write_atomically
 
+    # Looked at first: the prediction may take long.
     if not out.parent.is_dir() or out.is_dir():
-        raise ValueError(f"--out {out}: there must be a folder {out.parent}, and no folder of that name in it")
+        rule = f"there must be a folder {out.parent}, and no folder of that name in it"
+        raise ValueError(f"--out {out}: {rule}")
     levels = levels_of(level, patch_size)
-    table, members = predict_images(folder, input_, dataset=dataset, levels=levels, split=split, device=device)
+    table, members = predict_images(
+        folder,
+        input_,
+        dataset=dataset,
+        levels=levels,
+        split=split,
+        device=device,
+    )
     write_atomically(out, table.encode())
-    print(f"{table.count(chr(10)) - 1} images predicted by {', '.join(members)}, in {out}")
+    # Every line ends with a line break, and the first is the heading.
+    images = table.count("\n") - 1
+    print(f"{images} images predicted by {', '.join(members)}, in {out}")
 
 
 @app.command()
@@ -100,34 +135,55 @@ def export(
     from raypatch.predict import export_trial
 
     written = export_trial(folder, trial, out)
-    print(f'{written}: timm.create_model("local-dir:{written}", pretrained=True), or raypatch.predict.load_exported')
+    in_timm = f'timm.create_model("local-dir:{written}", pretrained=True)'
+    print(f"{written}: {in_timm}, or raypatch.predict.load_exported")
 
 
 @app.command()
 def model(
     name: Annotated[str, typer.Argument(help="timm name of a Vision Transformer.")],
-    patch_size: Annotated[str, typer.Option(help="Patch sizes in pixels, separated by commas.")] = "28,14,7,4,2,1",
+    patch_size: Annotated[
+        str,
+        typer.Option(help="Patch sizes in pixels, separated by commas."),
+    ] = "28,14,7,4,2,1",
     image_size: Annotated[int, typer.Option(help="Edge of the image or volume, pixels.")] = 28,
-    volumes: Annotated[bool, typer.Option("--volumes", help="For 3D volumes instead of 2D images.")] = False,
+    volumes: Annotated[
+        bool,
+        typer.Option("--volumes", help="For 3D volumes instead of 2D images."),
+    ] = False,
     classes: Annotated[int, typer.Option(min=1, help="Outputs of the head.")] = 2,
-    count: Annotated[bool, typer.Option("--count", help="Also count with fvcore, up to 4096 tokens.")] = False,
+    count: Annotated[
+        bool,
+        typer.Option("--count", help="Also count with fvcore, up to 4096 tokens."),
+    ] = False,
 ) -> None:
     """Show what a model costs at each patch size: tokens, parameters, GFLOPs per image."""
     from raypatch.config import make_config
     from raypatch.models.build import build_model
     from raypatch.models.flops import count_with_fvcore, model_facts
 
+    # A trial needs some dataset: any of these dimensions will do.
     dimensions, dataset = (3, "phantom3d") if volumes else (2, "phantom2d")
-    print(f"{'patch':>5} {'tokens':>7} {'parameters':>12} {'GFLOPs':>10} {'without attention':>18}", end="")
-    print(f" {'by fvcore':>10}" if count else "")
+    heading = f"{'patch':>5} {'tokens':>7} {'parameters':>12} {'GFLOPs':>10} {'without attention':>18}"
+    if count:
+        heading += f" {'by fvcore':>10}"
+    print(heading)
     for patch in patch_size.split(","):
-        fields = {"patch_size": patch, "model": name, "image_size": image_size, "dataset": dataset, "weights": "random"}
+        fields = {
+            "patch_size": patch,
+            "model": name,
+            "image_size": image_size,
+            "dataset": dataset,
+            "weights": "random",
+        }
         config = make_config(fields)
         facts = model_facts(config, dimensions=dimensions, outputs=classes)
         tokens = facts.tokens or 0
         line = f"{patch:>5} {tokens:7,} {facts.parameters:12,} {facts.gflops:10.4g}"
         line += f" {facts.gflops_without_attention:18.4g}"
+        # fvcore runs the model: with more tokens that takes minutes, and all of the memory.
         if count and tokens <= MOST_COUNTED_TOKENS:
             built = build_model(config, dimensions=dimensions, outputs=classes, files={})
-            line += f" {count_with_fvcore(built.model, (3, *(image_size,) * dimensions)):10.4g}"
+            shape = (3, *(image_size,) * dimensions)
+            line += f" {count_with_fvcore(built.model, shape):10.4g}"
         print(line)

@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from raypatch.cli import options as cli_options
-from raypatch.cli.options import Narrowing, StudyCommand, with_groups
+from raypatch.cli.options.commands import StudyCommand, with_groups
+from raypatch.cli.options.groups import Narrowing
 
 app = typer.Typer()
 
@@ -15,13 +16,15 @@ app = typer.Typer()
 @app.command()
 def spaces(
     name: Annotated[
-        str | None, typer.Argument(help="Show this one's file whole.", autocompletion=cli_options.complete_studies)
+        str | None,
+        typer.Argument(help="Show this one's file whole.", autocompletion=cli_options.complete_studies),
     ] = None,
 ) -> None:
     """List the studies that come with raypatch, each with the question that it asks."""
     from raypatch.study import load_study, shipped_studies
 
     if name is not None:
+        # Read once for its errors, so that a wrong file is not shown as if it were a study.
         load_study(name)
         print(shipped_studies().get(name, Path(name)).read_text("utf-8"), end="")
         return
@@ -33,32 +36,39 @@ def spaces(
 @app.command(cls=StudyCommand)
 @with_groups
 def study(space: cli_options.Space, narrowing: Narrowing, json_: cli_options.Json = False) -> None:
-    """Show what a study would run: its factors with their levels, settings, datasets, recipe, rules and trials."""
+    """Show what a study would run: its factors with their levels, settings, datasets, recipe, rules
+    and trials.
+    """
     from raypatch.cli.describe import describe_study
     from raypatch.study import load_study
 
-    found = describe_study(narrowing.apply(load_study(space)))
-    print(json.dumps(found.as_data(), indent=1) if json_ else found.as_text())
+    described = describe_study(narrowing.apply(load_study(space)))
+    print(json.dumps(described.as_data(), indent=1) if json_ else described.as_text())
 
 
 @app.command()
 def fields(
     name: Annotated[
-        str | None, typer.Argument(help="Explain this one.", autocompletion=cli_options.complete_fields)
+        str | None,
+        typer.Argument(help="Explain this one.", autocompletion=cli_options.complete_fields),
     ] = None,
     json_: cli_options.Json = False,
 ) -> None:
-    """List the fields of a trial: role, default, allowed values and meaning. All can be set, fixed or varied."""
+    """List the fields of a trial: role, default, allowed values and meaning.
+
+    All can be set, fixed or varied.
+    """
     import dataclasses
 
     from raypatch.cli.describe import describe_field, list_fields
     from raypatch.config import TrialConfig
 
-    found = [describe_field(each) for each in ([name] if name else TrialConfig.model_fields)]
+    names = [name] if name else list(TrialConfig.model_fields)
+    described = [describe_field(each) for each in names]
     if json_:
-        print(json.dumps([dataclasses.asdict(field) for field in found], indent=1))
+        print(json.dumps([dataclasses.asdict(field) for field in described], indent=1))
         return
-    print(list_fields(found))
+    print(list_fields(described))
     if name:
         print(f"{'':15} In a study: `fixed: {{{name}: …}}` or `grid: {{{name}: […, …]}}`.")
         print(f"{'':15} On the command line: --set {name}=… in place of what the study says.")

@@ -3,17 +3,19 @@
 import functools
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from raypatch.cli import options as cli_options
-from raypatch.cli.options import Changes, Execution, Narrowing, Place, Session, StudyCommand, with_groups
+from raypatch.cli.options.commands import StudyCommand, with_groups
+from raypatch.cli.options.groups import Changes, Execution, Narrowing, Place, Session
 from raypatch.cli.pipes import outlive_readers
 
 if TYPE_CHECKING:
     from raypatch.sweep.run import Outcome
 
+# 130 is what a shell gives for a program that Ctrl+C ended.
 SOME_FAILED, INTERRUPTED = 1, 130
 
 app = typer.Typer()
@@ -36,9 +38,9 @@ def run(
     original = load_study(space)
     chosen = narrowing.apply(original)
     folder = session.folder(chosen, original)
-    how = {**session.settings(), **place.settings(), **execution.settings()}
+    settings = {**session.settings(), **place.settings(), **execution.settings()}
     with outlive_readers():
-        outcome = run_study(chosen, folder=folder, recipes=recipes, **how)
+        outcome = run_study(chosen, folder=folder, recipes=recipes, **settings)
     finish(outcome)
 
 
@@ -48,17 +50,36 @@ def plan(
     space: cli_options.Space,
     narrowing: Narrowing,
     place: Place,
-    recalibrate: Annotated[bool, typer.Option("--recalibrate", help="Time again what an earlier plan timed.")] = False,
+    recalibrate: Annotated[
+        bool,
+        typer.Option("--recalibrate", help="Time again what an earlier plan timed."),
+    ] = False,
     detect: Annotated[
-        float | None, typer.Option(min=0.1, max=50, help="Also how many seeds show a difference of so many points.")
+        float | None,
+        typer.Option(
+            min=0.1,
+            max=50,
+            help="Also how many seeds show a difference of so many points.",
+        ),
     ] = None,
-    score: Annotated[float, typer.Option(min=1, max=99, help="With --detect: about what all levels score, %.")] = 80,
+    score: Annotated[
+        float,
+        typer.Option(min=1, max=99, help="With --detect: about what all levels score, %."),
+    ] = 80,
     seed_spread: Annotated[
-        float, typer.Option(min=0.1, max=30, help="With --detect: standard deviation over seeds, points.")
+        float,
+        typer.Option(
+            min=0.1,
+            max=30,
+            help="With --detect: standard deviation over seeds, points.",
+        ),
     ] = 4,
     json_: cli_options.Json = False,
 ) -> None:
-    """Say what a sweep would cost on this device: tokens, GFLOPs, memory, hours. Times a few steps, trains nothing."""
+    """Say what a sweep would cost on this device: tokens, GFLOPs, memory, hours.
+
+    Times a few steps, trains nothing.
+    """
     from raypatch.config import RunOptions
     from raypatch.study import load_study
     from raypatch.study.resolve import StudyTrials, resolve_search, resolve_trials
@@ -67,6 +88,7 @@ def plan(
     chosen = narrowing.apply(load_study(space))
     resolved = resolve_trials(chosen) if chosen.search is None else resolve_search(chosen)
     options = RunOptions(files=resolved.files, **place.settings())
+    # stdout holds the table or the JSON alone, so that a script can read it.
     say = functools.partial(print, file=sys.stderr, flush=True)
     rows = plan_cost(resolved, options, say, recalibrate=recalibrate)
     if detect is None:
@@ -79,7 +101,8 @@ def plan(
     if json_:
         print(as_json(rows, detect=power.as_data(found)))
     else:
-        print(as_table(rows), power.as_lines(found, detect, score, seed_spread), sep="\n\n")
+        lines = power.as_lines(found, detect, score, seed_spread)
+        print(f"{as_table(rows)}\n\n{lines}")
 
 
 @app.command(cls=StudyCommand)
@@ -92,38 +115,59 @@ def tune(
     space: Annotated[
         str,
         typer.Option(
-            help="A study with a `search:` section, or a .yaml file.", autocompletion=cli_options.complete_studies
+            help="A study with a `search:` section, or a .yaml file.",
+            autocompletion=cli_options.complete_studies,
         ),
     ] = "learning_rate",
     samples: Annotated[int | None, typer.Option(min=1, help="Trials per dataset and level.")] = None,
-    max_epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of a trial that is not stopped early.")] = None,
-    grace_epochs: Annotated[int | None, typer.Option(min=1, help="Epochs that every trial gets.")] = None,
-    metric: Annotated[str | None, typer.Option(help="Validation score to judge by, such as val_auc.")] = None,
+    max_epochs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Epochs of a trial that is not stopped early."),
+    ] = None,
+    grace_epochs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Epochs that every trial gets."),
+    ] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(help="Validation score to judge by, such as val_auc."),
+    ] = None,
     together: Annotated[
-        bool, typer.Option("--together", help="Search the factors too, such as the patch size: one best trial.")
+        bool,
+        typer.Option("--together", help="Search the factors too, such as the patch size: one best trial."),
     ] = False,
 ) -> None:
-    """Search the best learning rate, or what the study says, for each dataset and level; bad trials stop early."""
+    """Search the best learning rate, or what the study says, for each dataset and level.
+
+    Bad trials stop early.
+    """
     from raypatch.api import change_study
     from raypatch.api import run as run_study
     from raypatch.study import load_study
 
     original = load_study(space)
-    changes = {"samples": samples, "grace_epochs": grace_epochs}
-    changes = {name: value for name, value in changes.items() if value is not None}
+    changes = _given(samples=samples, grace_epochs=grace_epochs)
     chosen = narrowing.apply(original.override_search(**changes))
-    fields = {"epochs": max_epochs, "selection": cli_options.metric_of(metric) if metric else None}
-    chosen = change_study(chosen, {name: value for name, value in fields.items() if value is not None})
+    selection = cli_options.metric_of(metric) if metric else None
+    chosen = change_study(chosen, _given(epochs=max_epochs, selection=selection))
+    # Last, because the factors may have come by --compare.
     if together:
         chosen = chosen.search_together()
     folder = session.folder(chosen, original)
+    settings = {**session.settings(), **place.settings(), **execution.settings()}
     with outlive_readers():
-        outcome = run_study(chosen, folder=folder, **session.settings(), **place.settings(), **execution.settings())
+        outcome = run_study(chosen, folder=folder, **settings)
     finish(outcome)
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    """The options that were given: the others are None."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def finish(outcome: "Outcome") -> None:
     """Exit with the code that says how a sweep ended."""
+    # A stopped sweep has trials left, too: that it was asked to stop says more.
     if outcome.stopped:
         raise typer.Exit(INTERRUPTED)
     nothing_found = outcome.table is not None and outcome.recipes is None
@@ -136,26 +180,42 @@ def finish(outcome: "Outcome") -> None:
 def resume(
     folder: cli_options.RunFolder,
     changes: Changes,
-    dataset: Annotated[str | None, typer.Option(help="New paths of own .npz files that were moved, by commas.")] = None,
-    weights: Annotated[str | None, typer.Option(help="New paths of own weights that were moved, by commas.")] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(help="New paths of own .npz files that were moved, by commas."),
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(help="New paths of own weights that were moved, by commas."),
+    ] = None,
     retry_failed: cli_options.RetryFailed = False,
     time_limit: cli_options.TimeLimit = None,
 ) -> None:
     """Continue the last command of a run folder, as if it were typed again."""
     from raypatch.api import resume as resume_study
 
-    moved = [*cli_options.split_commas(dataset or ""), *cli_options.split_commas(weights or "")]
+    # Which is which, the identity of each file says.
+    moved = cli_options.split_commas(f"{dataset or ''},{weights or ''}")
     seconds = cli_options.seconds_of(time_limit)
     settings = changes.settings()
     with outlive_readers():
-        outcome = resume_study(folder, moved=moved, time_limit=seconds, retry_failed=retry_failed, **settings)
+        outcome = resume_study(
+            folder,
+            moved=moved,
+            time_limit=seconds,
+            retry_failed=retry_failed,
+            **settings,
+        )
     finish(outcome)
 
 
 @app.command()
 def status(
     folder: cli_options.RunFolder,
-    watch: Annotated[bool, typer.Option("--watch", help="Show it again every 2 seconds until the sweep ends.")] = False,
+    watch: Annotated[
+        bool,
+        typer.Option("--watch", help="Show it again every 2 seconds until the sweep ends."),
+    ] = False,
     json_: cli_options.Json = False,
 ) -> None:
     """Say how a sweep stands, from its files alone: works from anywhere, while it runs."""

@@ -1,9 +1,10 @@
-"""Augmentation of whole batches on their device, and the other steps from stored uint8 to the model's input.
+"""Augmentation of whole batches on their device,
+and the other steps from stored uint8 to the model's input.
 
-Random numbers are drawn on the CPU for a whole epoch (`draw_parameters`), a fixed number per image, and only then used
-(`augment`). So a seed fixes what happens to each image, whatever the device and however the batch is divided.
-Nothing in `to_float`, `resize_images`, `augment` and `normalize` waits for the device or depends on values: all of it
-can be captured in a CUDA graph.
+Random numbers are drawn on the CPU for a whole epoch (`draw_parameters`), a fixed number per image,
+and only then used (`augment`). So a seed fixes what happens to each image, whatever the device and
+however the batch is divided. Nothing in `to_float`, `resize_images`, `augment` and `normalize`
+waits for the device or depends on values: all of it can be captured in a CUDA graph.
 """
 
 import itertools
@@ -22,15 +23,20 @@ _CROP_RATIO = (3 / 4, 4 / 3)
 _CROP_ATTEMPTS = 10
 _MAX_DEGREES = 15.0
 _JITTER = (0.8, 1.2)
-_LUMA = (0.2989, 0.587, 0.114)  # torchvision's weights of red, green and blue
+# torchvision's weights of red, green and blue.
+_LUMA = (0.2989, 0.587, 0.114)
 _Symmetry = tuple[tuple[int, ...], tuple[int, ...]]
-_RESIZE_CHUNK = 2**24  # pixels turned to float at once when a whole split is resized
+# Pixels turned to float at once when a whole split is resized.
+_RESIZE_CHUNK = 2**24
 
 
 def channels_first(images: NDArray[np.uint8], *, dimensions: int) -> Tensor:
-    """Turn stored images (N, H, W), (N, H, W, 3) or (N, D, H, W) into a uint8 tensor (N, C, *spatial)."""
+    """Turn stored images (N, H, W), (N, H, W, 3) or (N, D, H, W)
+    into a uint8 tensor (N, C, *spatial).
+    """
     tensor = torch.from_numpy(images)
-    return tensor.unsqueeze(1) if images.ndim == dimensions + 1 else tensor.movedim(-1, 1).contiguous()
+    is_grey = images.ndim == dimensions + 1
+    return tensor.unsqueeze(1) if is_grey else tensor.movedim(-1, 1).contiguous()
 
 
 def to_float(images: Tensor) -> Tensor:
@@ -39,7 +45,8 @@ def to_float(images: Tensor) -> Tensor:
 
 
 def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Return (images - mean) / std per channel as (B, 3, *spatial); one grey channel is repeated to three.
+    """Return (images - mean) / std per channel as (B, 3, *spatial);
+    one grey channel is repeated to three.
 
     images: (B, C, *spatial) with C 1 or 3. mean, std: (3,), on the same device.
     """
@@ -50,8 +57,9 @@ def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 def resize_images(images: Tensor, size: int, mode: Literal["bilinear", "nearest", "pad"]) -> Tensor:
     """Bring (N, C, *spatial) to edge `size`; uint8 stays uint8 (rounded), float stays float.
 
-    bilinear: trilinear for volumes, each axis low-pass filtered where it shrinks. nearest: the pixel under the centre
-    of the new one. pad: centred on zeros. Raises ValueError when an image is too large to be padded.
+    bilinear: trilinear for volumes, each axis low-pass filtered where it shrinks. nearest: the
+    pixel under the centre of the new one. pad: centred on zeros. Raises ValueError when an image is
+    too large to be padded.
     """
     spatial = images.shape[2:]
     if all(edge == size for edge in spatial):
@@ -62,45 +70,68 @@ def resize_images(images: Tensor, size: int, mode: Literal["bilinear", "nearest"
                 f"resize=pad cannot bring {max(spatial)} pixels to image_size={size};"
                 f" use bilinear or nearest, or image_size={max(spatial)} or more"
             )
-        margins = [((size - edge) // 2, size - edge - (size - edge) // 2) for edge in reversed(spatial)]
-        return F.pad(images, tuple(itertools.chain(*margins)))
+        margins: list[int] = []
+        # torch wants the last axis first. Of an odd rest the larger half comes after the image.
+        for edge in reversed(spatial):
+            before = (size - edge) // 2
+            margins += [before, size - edge - before]
+        return F.pad(images, margins)
     if images.is_floating_point():
         return _resample(images, size, mode)
-    chunk = max(1, _RESIZE_CHUNK // max(math.prod(images.shape[1:]), images.shape[1] * size ** len(spatial)))
-    parts = torch.split(images, chunk)
-    return torch.cat([_resample(part.float(), size, mode).round_().byte() for part in parts])
+    # A split as floats would take four times its memory, so it is resized a part at a time.
+    pixels_before = math.prod(images.shape[1:])
+    pixels_after = images.shape[1] * size ** len(spatial)
+    chunk = max(1, _RESIZE_CHUNK // max(pixels_before, pixels_after))
+    resized = []
+    for part in torch.split(images, chunk):
+        resized.append(_resample(part.float(), size, mode).round_().byte())
+    return torch.cat(resized)
 
 
 def _resample(images: Tensor, size: int, mode: str) -> Tensor:
     if mode == "nearest":
         return F.interpolate(images, size=(size,) * (images.ndim - 2), mode="nearest-exact")
     batch, channels, *spatial = images.shape
-    plane = F.interpolate(images.reshape(batch, -1, *spatial[-2:]), size=(size, size), mode="bilinear", antialias=True)
+    planes = images.reshape(batch, -1, *spatial[-2:])
+    plane = F.interpolate(planes, size=(size, size), mode="bilinear", antialias=True)
     if len(spatial) == 2:
         return plane
-    # torch filters planes only: the depth axis is done as the height of a plane whose width, all pixels, stays
+    # torch filters planes only: the depth axis is done as the height of a plane whose width, all
+    # pixels, stays.
     depth = plane.reshape(batch, channels, spatial[0], size * size)
     depth = F.interpolate(depth, size=(size, size * size), mode="bilinear", antialias=True)
     return depth.reshape(batch, channels, size, size, size)
 
 
-def draw_parameters(count: int, shape: Sequence[int], generator: torch.Generator, *, mirror_safe: bool) -> Tensor:
-    """Draw what happens to each of `count` images of spatial shape (H, W) or (D, H, W), square or cubic.
+def draw_parameters(
+    count: int,
+    shape: Sequence[int],
+    generator: torch.Generator,
+    *,
+    mirror_safe: bool,
+) -> Tensor:
+    """Draw what happens to each of `count` images of spatial shape (H, W)
+    or (D, H, W), square or cubic.
 
-    Returns a CPU tensor with one row per image, to be indexed and moved like the images. 2D: float32 (count, 10) of
-    top, left, height, width of the crop (pixels), flip (-1 or 1), counter-clockwise angle (degrees), and factor and
-    share of the mean of two colour steps (`_colour_steps`). 3D: int64 (count, 4), see `_draw_symmetries`.
+    Returns a CPU tensor with one row per image, to be indexed and moved like the images. 2D:
+    float32 (count, 10) of top, left, height, width of the crop (pixels), flip (-1 or 1),
+    counter-clockwise angle (degrees), and factor and share of the mean of two colour steps
+    (`_colour_steps`). 3D: int64 (count, 4), see `_draw_symmetries`.
 
-    The 2D recipe is the published code's of the patch-size study (arXiv 2602.18614): crop of .8 to 1 of the area and
-    ratio 3/4 to 4/3, drawn as torchvision's RandomResizedCrop does, horizontal flip with probability .5, rotation by
-    up to 15 degrees, brightness and contrast factors .8 to 1.2 in random order. Its 3D recipe flips and turns in one
-    plane; we take all symmetries of the cube. Where `mirror_safe` is False, nothing is mirrored.
+    The 2D recipe is the published code's of the patch-size study (arXiv 2602.18614): crop of .8 to
+    1 of the area and ratio 3/4 to 4/3, drawn as torchvision's RandomResizedCrop does, horizontal
+    flip with probability .5, rotation by up to 15 degrees, brightness and contrast factors .8 to
+    1.2 in random order. Its 3D recipe flips and turns in one plane; we take all symmetries of the
+    cube. Where `mirror_safe` is False, nothing is mirrored.
     """
     if len(shape) == 3:
         return _draw_symmetries(count, shape[0], generator, mirror_safe=mirror_safe)
     edge = shape[0]
+    # In float64, and the same number for every image, whatever comes of them.
     draws = torch.rand(count, 2 * _CROP_ATTEMPTS + 7, generator=generator, dtype=torch.float64)
-    height, width = _draw_crops(draws[:, :_CROP_ATTEMPTS], draws[:, _CROP_ATTEMPTS : 2 * _CROP_ATTEMPTS], edge)
+    area_draws = draws[:, :_CROP_ATTEMPTS]
+    ratio_draws = draws[:, _CROP_ATTEMPTS : 2 * _CROP_ATTEMPTS]
+    height, width = _draw_crops(area_draws, ratio_draws, edge)
     top_draw, left_draw, flip_draw, angle_draw, brightness_draw, contrast_draw, order_draw = draws[
         :, 2 * _CROP_ATTEMPTS :
     ].unbind(1)
@@ -115,10 +146,12 @@ def draw_parameters(count: int, shape: Sequence[int], generator: torch.Generator
 
 
 def augment(images: Tensor, parameters: Tensor) -> Tensor:
-    """Apply drawn parameters: (B, C, *spatial), uint8 or float 0..1, to float32 (B, C, *spatial) in 0..1.
+    """Apply drawn parameters: (B, C, *spatial), uint8 or float 0..1,
+    to float32 (B, C, *spatial) in 0..1.
 
-    In 2D each operation equals torchvision's (crop and rotation bilinear, outside of the image zero), but crop, flip
-    and rotation are sampled in one interpolation where a chain of operations would blur twice.
+    In 2D each operation equals torchvision's (crop and rotation bilinear,
+    outside of the image zero), but crop, flip and rotation are sampled in
+    one interpolation where a chain of operations would blur twice.
     """
     if images.ndim == 5:
         return to_float(_apply_symmetries(images, parameters))
@@ -130,11 +163,15 @@ def _between(draw: Tensor, limits: tuple[float, float]) -> Tensor:
 
 
 def _draw_crops(area_draws: Tensor, ratio_draws: Tensor, edge: int) -> tuple[Tensor, Tensor]:
-    """Heights and widths of the first of the attempts that fits into the image, or the whole image if none does."""
+    """Heights and widths of the first of the attempts that fits into the image,
+    or the whole image if none does.
+    """
     area = _between(area_draws, _CROP_AREA) * edge**2
+    # Evenly in the logarithm: 3/4 is then as likely as 4/3.
     ratio = _between(ratio_draws, (math.log(_CROP_RATIO[0]), math.log(_CROP_RATIO[1]))).exp()
     width, height = (area * ratio).sqrt().round(), (area / ratio).sqrt().round()
     fits = (width <= edge) & (height <= edge)
+    # argmax gives the first of equals: the first attempt that fits.
     first = fits.byte().argmax(dim=1, keepdim=True)
     some = fits.any(dim=1)
     whole = torch.full_like(some, edge, dtype=area.dtype)
@@ -144,8 +181,15 @@ def _draw_crops(area_draws: Tensor, ratio_draws: Tensor, edge: int) -> tuple[Ten
     )
 
 
-def _colour_steps(brightness: Tensor, contrast: Tensor, *, contrast_first: Tensor) -> tuple[Tensor, ...]:
-    """Two steps `clamp(factor * image + share * mean)`: brightness has share 0, contrast has share 1 - factor."""
+def _colour_steps(
+    brightness: Tensor,
+    contrast: Tensor,
+    *,
+    contrast_first: Tensor,
+) -> tuple[Tensor, ...]:
+    """Two steps `clamp(factor * image + share * mean)`:
+    brightness has share 0, contrast has share 1 - factor.
+    """
     none = torch.zeros_like(brightness)
     return (
         torch.where(contrast_first, contrast, brightness),
@@ -155,14 +199,22 @@ def _colour_steps(brightness: Tensor, contrast: Tensor, *, contrast_first: Tenso
     )
 
 
-def _draw_symmetries(count: int, edge: int, generator: torch.Generator, *, mirror_safe: bool) -> Tensor:
+def _draw_symmetries(
+    count: int,
+    edge: int,
+    generator: torch.Generator,
+    *,
+    mirror_safe: bool,
+) -> Tensor:
     """Draw from the 48 symmetries of the cube, or from the 24 of them that are rotations.
 
-    Returns int64 (count, 4): where a voxel comes from in the flattened volume is steps . (i, j, k) + offset.
+    Returns int64 (count, 4): where a voxel comes from in the
+    flattened volume is steps . (i, j, k) + offset.
     """
     rotations, mirrors = _cube_symmetries()
     symmetries = torch.tensor([*rotations, *mirrors] if mirror_safe else rotations)
-    axes, signs = symmetries[torch.randint(len(symmetries), (count,), generator=generator)].unbind(1)
+    drawn = torch.randint(len(symmetries), (count,), generator=generator)
+    axes, signs = symmetries[drawn].unbind(1)
     strides = edge ** (2 - axes)
     offset = ((signs < 0) * strides).sum(dim=1, keepdim=True) * (edge - 1)
     return torch.cat([signs * strides, offset], dim=1)
@@ -175,8 +227,12 @@ def _cube_symmetries() -> tuple[list[_Symmetry], list[_Symmetry]]:
     for axes in itertools.permutations(range(3)):
         odd = sum(a > b for a, b in itertools.combinations(axes, 2)) % 2
         for signs in itertools.product((1, -1), repeat=3):
-            proper = math.prod(signs) == (-1 if odd else 1)
-            (rotations if proper else mirrors).append((axes, signs))
+            # A rotation has determinant 1: the sign of the permutation times those of the axes.
+            is_rotation = math.prod(signs) == (-1 if odd else 1)
+            if is_rotation:
+                rotations.append((axes, signs))
+            else:
+                mirrors.append((axes, signs))
     return rotations, mirrors
 
 
@@ -185,7 +241,8 @@ def _apply_symmetries(images: Tensor, parameters: Tensor) -> Tensor:
     batch, channels, edge = images.shape[:3]
     line = torch.arange(edge, device=images.device)
     step, row, column, offset = parameters.view(batch, 4, 1, 1, 1).unbind(1)
-    source = offset + step * line[:, None, None] + (row * line[:, None] + column * line)  # (B, D, H, W)
+    # (B, D, H, W): the place of each voxel's source in the flattened volume.
+    source = offset + step * line[:, None, None] + (row * line[:, None] + column * line)
     source = source.view(batch, 1, -1).expand(-1, channels, -1)
     return images.flatten(2).gather(2, source).view_as(images)
 
@@ -199,16 +256,20 @@ def _apply_geometry(images: Tensor, parameters: Tensor) -> Tensor:
     corner, extent = parameters[:, :2].flip(1), parameters[:, 2:4].flip(1)  # (B, 2) as (x, y)
     flip, angle = parameters[:, 4], parameters[:, 5].deg2rad()
     cos, sin = angle.cos(), angle.sin()
-    across, down = torch.stack([flip * cos, sin, -flip * sin, cos], dim=1).view(-1, 2, 1, 1, 2).unbind(1)
+    rotation = torch.stack([flip * cos, sin, -flip * sin, cos], dim=1)
+    across, down = rotation.view(-1, 2, 1, 1, 2).unbind(1)
     line = (torch.arange(edge, device=images.device) * 2 + 1) / edge - 1
-    # No matrix product here: under autocast or TF32 it would round the positions
-    place = across * line[:, None] + down * line[:, None, None]  # (B, H, W, 2) as (x, y) in the frame of the crop
-    # A bilinear sample beyond the outermost pixel centres fades into the zeros outside
+    # (B, H, W, 2) as (x, y) in the frame of the crop. No matrix product here: under autocast or
+    # TF32 it would round the positions.
+    place = across * line[:, None] + down * line[:, None, None]
+    # A bilinear sample beyond the outermost pixel centres fades into the zeros outside.
     presence = (edge / 2 + 0.5 - place.abs() * (edge / 2)).clamp(0, 1).prod(dim=3)
     low, high = (2 * corner + 1) / edge - 1, (2 * (corner + extent) - 1) / edge - 1
     centre, half = (2 * corner + extent) / edge - 1, extent / edge
     rows = (-1, 1, 1, 2)
-    place = torch.addcmul(centre.view(rows), place, half.view(rows)).clamp(low.view(rows), high.view(rows))
+    # Into the frame of the whole image, and never beyond the crop: outside of it lies zero.
+    place = torch.addcmul(centre.view(rows), place, half.view(rows))
+    place = place.clamp(low.view(rows), high.view(rows))
     return F.grid_sample(images, place, align_corners=False) * presence.unsqueeze(1)
 
 

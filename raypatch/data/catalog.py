@@ -1,7 +1,7 @@
 """The datasets by name: aliases, task, shape, classes and whether a mirror image keeps its label.
 
-The facts of the 18 MedMNIST v2 sets stand in `medmnist.json`, taken from `medmnist.INFO` 3.0.2 (a test
-compares the two), so that the core runs where the medmnist package is not installed.
+The facts of the 18 MedMNIST v2 sets stand in `medmnist.json`, taken from `medmnist.INFO` 3.0.2 (a
+test compares the two), so that the core runs where the medmnist package is not installed.
 """
 
 import difflib
@@ -63,6 +63,7 @@ def catalog() -> dict[str, DatasetInfo]:
     known = {}
     for stem, entry in facts.items():
         for size, md5 in entry["md5"].items():
+            # As MedMNIST names its files: 28 pixels are not said.
             name = stem if size == "28" else f"{stem}_{size}"
             known[name] = DatasetInfo(
                 name=name,
@@ -72,11 +73,13 @@ def catalog() -> dict[str, DatasetInfo]:
                 dimensions=entry["dimensions"],
                 size=int(size),
                 counts=tuple(entry["counts"]),
+                # The labels of the organ sets tell a left kidney from a right one.
                 mirror_safe=not stem.startswith("organ"),
                 licence=entry["licence"],
                 md5=md5,
             )
-    for name, channels, dimensions in (("phantom2d", 1, 2), ("phantom2d_rgb", 3, 2), ("phantom3d", 1, 3)):
+    phantoms = (("phantom2d", 1, 2), ("phantom2d_rgb", 3, 2), ("phantom3d", 1, 3))
+    for name, channels, dimensions in phantoms:
         known[name] = DatasetInfo(
             name=name,
             task="multiclass",
@@ -98,6 +101,7 @@ def _aliases() -> dict[str, str]:
         aliases[plain] = name
         short = plain.replace("mnist", "")
         aliases.setdefault(short, name)
+        # nodule for nodulemnist3d: short, where no 2D set has that name.
         if "mnist3d" in plain and short.replace("3d", "") + "mnist" not in catalog():
             aliases.setdefault(short.replace("3d", "", 1), name)
     # The only 3D set whose short name is no 2D name either, yet would be guessed as one of three.
@@ -114,11 +118,19 @@ def canonical_name(name: str) -> str:
     plain = re.sub(r"[^a-z0-9]", "", name.lower())
     if plain in _aliases():
         return _aliases()[plain]
-    near = dict.fromkeys(_aliases()[a] for a in difflib.get_close_matches(plain, _aliases(), n=5, cutoff=0.6))
-    hint = f"did you mean {', '.join(near)}?" if near else "`raypatch data list` shows all names."
-    raise ValueError(f"unknown dataset {name!r}: {hint} An own file is given by its path, ending in .npz")
+    # Several aliases may be near and stand for one dataset: it is named once.
+    near_aliases = difflib.get_close_matches(plain, _aliases(), n=5, cutoff=0.6)
+    names = [_aliases()[alias] for alias in near_aliases]
+    near = ", ".join(dict.fromkeys(names))
+    hint = f"did you mean {near}?" if near else "`raypatch data list` shows all names."
+    raise ValueError(
+        f"unknown dataset {name!r}: {hint} An own file is given by its path, ending in .npz",
+    )
 
 
 def dataset_info(name: str) -> DatasetInfo:
-    """Return the facts of the dataset called `name` (any alias). Raises ValueError for an unknown name."""
+    """Return the facts of the dataset called `name` (any alias).
+
+    Raises ValueError for an unknown name.
+    """
     return catalog()[canonical_name(name)]

@@ -1,4 +1,6 @@
-"""The rules of MedMNIST's layout for images, labels and class names, and the way out for arrays that break them."""
+"""The rules of MedMNIST's layout for images, labels and class names,
+and the way out for arrays that break them.
+"""
 
 import unicodedata
 from collections import Counter
@@ -15,42 +17,53 @@ _UNPRINTABLE = {"Cc", "Cs", "Cn", "Zl", "Zp"}
 
 
 def check_images(archive: Archive, key: str) -> tuple[int, ...]:
-    """Return the shape of an array of images: (N, H, W), (N, H, W, 3) or (N, D, H, W), square or cubic, uint8."""
+    """Return the shape of an array of images: (N, H, W), (N, H, W, 3) or (N, D, H, W),
+    square or cubic, uint8.
+    """
     shape, dtype = archive.header(key)
     if dtype != np.uint8:
         raise archive.error(
-            key, f"is {dtype} but must be uint8, 0 to 255; {_explain_conversion(archive.array(key), dtype)}"
+            key,
+            f"is {dtype} but must be uint8, 0 to 255; {_explain_conversion(archive.array(key), dtype)}",
         )
     if len(shape) not in (3, 4) or shape[-1] == 1:
         raise archive.error(key, f"has shape {shape}; {_explain_layout(shape)}")
     if shape[0] == 0:
         raise archive.error(key, "is empty; each of train, val and test needs images")
+    # (N, H, W, 3); a volume of 3 slices is no cube that anybody has.
     in_colour = len(shape) == 4 and shape[-1] == 3
     edges = shape[1:-1] if in_colour else shape[1:]
     if len(set(edges)) > 1:
-        if explanation := _explain_channels(shape):
+        # Edges that differ are more often an axis of channels in the wrong place.
+        explanation = _explain_channels(shape)
+        if explanation:
             raise archive.error(key, f"has shape {shape}; {explanation}")
         raise archive.error(
-            key, f"has images of {' x '.join(map(str, edges))}; all edges must be equal: pad or resize them"
+            key,
+            f"has images of {' x '.join(map(str, edges))}; all edges must be equal: pad or resize them",
         )
     return shape
 
 
 def _explain_layout(shape: tuple[int, ...]) -> str:
-    if explanation := _explain_channels(shape):
+    explanation = _explain_channels(shape)
+    if explanation:
         return explanation
     return "images must be (N, H, W) grey, (N, H, W, 3) RGB or (N, D, H, W) volumes"
 
 
 def _explain_channels(shape: tuple[int, ...]) -> str | None:
-    """The way out where an axis is one of channels, in the wrong place or of a wrong number; None where none is."""
+    """The way out where an axis is one of channels, in the wrong place or of a wrong number;
+    None where none is.
+    """
     colour_volumes = "colour volumes are not supported: turn them to grey, (N, D, H, W)"
     if len(shape) == 5:
         if shape[-1] == 1:
             return "drop the last axis with images[..., 0]"
         if shape[1] == 1:
             return "grey volumes have no axis of channels: drop axis 1 with images[:, 0]"
-        return colour_volumes if 3 in (shape[1], shape[-1]) or 4 in (shape[1], shape[-1]) else None
+        has_colours = bool({3, 4} & {shape[1], shape[-1]})
+        return colour_volumes if has_colours else None
     if len(shape) != 4:
         return None
     if shape[-1] == 1:
@@ -80,7 +93,9 @@ def _explain_conversion(values: NDArray[Any], dtype: np.dtype[Any]) -> str:
     low, high = values.min(initial=0), values.max(initial=0)
     if dtype.kind != "f" and low >= 0 and high <= 255:
         return f"its values lie in {low:g}..{high:g}: convert with images.astype('uint8')"
-    scaled = "images * 255" if low >= 0 and high <= 1 else "(images - images.min()) / np.ptp(images) * 255"
+    scaled = "(images - images.min()) / np.ptp(images) * 255"
+    if low >= 0 and high <= 1:
+        scaled = "images * 255"
     return (
         f"its values lie in {low:g}..{high:g}: convert with ({scaled}).round().astype('uint8'), the same for all splits"
     )
@@ -96,7 +111,10 @@ def read_labels(archive: Archive, split: Split, count: int) -> NDArray[np.int64]
             way_out = "number the classes with numpy.unique(labels, return_inverse=True)"
         raise archive.error(key, f"is {dtype} but must be integer; {way_out}")
     if len(shape) not in (1, 2) or 0 in shape[1:]:
-        raise archive.error(key, f"has shape {shape}, must be (N,), (N, 1) or, for multi-label, (N, L)")
+        raise archive.error(
+            key,
+            f"has shape {shape}, must be (N,), (N, 1) or, for multi-label, (N, L)",
+        )
     if shape[0] != count:
         raise archive.error(key, f"has {shape[0]} rows for {count} images; each image needs one")
     values = archive.array(key).astype(np.int64)
@@ -111,7 +129,8 @@ def read_task(archive: Archive, labels: dict[Split, NDArray[np.int64]]) -> tuple
     for split in SPLITS:
         if labels[split].shape[1:] != train.shape[1:]:
             raise archive.error(
-                f"{split}_labels", f"has shape {labels[split].shape} where train_labels has {train.shape}"
+                f"{split}_labels",
+                f"has shape {labels[split].shape} where train_labels has {train.shape}",
             )
     said = _read_said_task(archive)
     if train.ndim == 2:
@@ -122,7 +141,10 @@ def read_task(archive: Archive, labels: dict[Split, NDArray[np.int64]]) -> tuple
     if said == "ordinal":
         return "ordinal", count
     if said not in (None, found):
-        raise archive.error("task", f"is {said}, but the labels are class numbers of {count} classes: {found}")
+        raise archive.error(
+            "task",
+            f"is {said}, but the labels are class numbers of {count} classes: {found}",
+        )
     return found, count
 
 
@@ -130,19 +152,32 @@ def _read_said_task(archive: Archive) -> Task | None:
     if "task" not in archive:
         return None
     shape, dtype = archive.header("task")
-    said = str(archive.array("task")) if dtype.kind == "U" and shape == () else f"{dtype} of shape {shape}"
+    said = f"{dtype} of shape {shape}"
+    if dtype.kind == "U" and shape == ():
+        said = str(archive.array("task"))
     if said not in get_args(Task):
         raise archive.error("task", f"is {said}, must be one of {', '.join(get_args(Task))}")
     return cast(Task, said)
 
 
-def _check_columns(archive: Archive, labels: dict[Split, NDArray[np.int64]], said: Task | None) -> None:
+def _check_columns(
+    archive: Archive,
+    labels: dict[Split, NDArray[np.int64]],
+    said: Task | None,
+) -> None:
     """See that several columns are labels that go together, and not one class each."""
     for split in SPLITS:
         if (labels[split] > 1).any():
-            raise archive.error(f"{split}_labels", "has several columns, so each must be 0 or 1 (multi-label)")
+            raise archive.error(
+                f"{split}_labels",
+                "has several columns, so each must be 0 or 1 (multi-label)",
+            )
     if said not in (None, "multilabel"):
-        raise archive.error("task", f"is {said}, but the labels have several columns; give class numbers, (N, 1)")
+        raise archive.error(
+            "task",
+            f"is {said}, but the labels have several columns; give class numbers, (N, 1)",
+        )
+    # Columns of which one holds in every row: the classes of a single question, most likely.
     one_each = all((values.sum(axis=1) == 1).all() for values in labels.values())
     if one_each and said is None:
         raise archive.error(
@@ -154,36 +189,52 @@ def _check_columns(archive: Archive, labels: dict[Split, NDArray[np.int64]], sai
 
 
 def _count_classes(archive: Archive, labels: dict[Split, NDArray[np.int64]]) -> int:
+    # Train must have them all: what was never seen cannot be predicted.
     present = np.unique(labels["train"])
     count = int(present[-1]) + 1
     if len(present) == 1:
-        raise archive.error("train_labels", f"holds only class {present[0]}; at least two classes are needed")
+        raise archive.error(
+            "train_labels",
+            f"holds only class {present[0]}; at least two classes are needed",
+        )
     if len(present) < count:
         absent = int((present != np.arange(len(present))).argmax())
-        raise archive.error("train_labels", f"skips class {absent}; number the classes 0 to K-1 and have each in train")
+        raise archive.error(
+            "train_labels",
+            f"skips class {absent}; number the classes 0 to K-1 and have each in train",
+        )
     for split in SPLITS[1:]:
         if labels[split].max() >= count:
             raise archive.error(
                 f"{split}_labels",
-                f"holds class {labels[split].max()}, out of range: train_labels has classes 0 to {count - 1};"
+                f"holds class {labels[split].max()}, out of range:"
+                f" train_labels has classes 0 to {count - 1};"
                 " move an image of that class to train or remove the class",
             )
     return count
 
 
 def read_class_names(archive: Archive, count: int) -> tuple[str, ...]:
-    """Names in label order: from `class_names`, else the class numbers. Each is printable and stands for one class."""
+    """Names in label order: from `class_names`, else the class numbers.
+
+    Each is printable and stands for one class.
+    """
     if "class_names" not in archive:
         return tuple(str(number) for number in range(count))
     shape, dtype = archive.header("class_names")
     if dtype.kind != "U" or shape != (count,):
         raise archive.error("class_names", f"is {dtype} of shape {shape}, must be {count} strings")
     names = tuple(map(str, archive.array("class_names")))
+    # Names go into tables, CSV files and web pages, where a line end or a control character breaks.
     for name in names:
         bad = [letter for letter in name if unicodedata.category(letter) in _UNPRINTABLE]
         if bad or not name.strip():
             what = f"the unprintable character {bad[0]!r}" if bad else "nothing to print"
-            raise archive.error("class_names", f"holds {name!r} with {what}; give each class a name of one line")
+            raise archive.error(
+                "class_names",
+                f"holds {name!r} with {what}; give each class a name of one line",
+            )
+    # Names that differ in their spaces alone look the same to a reader.
     name, times = Counter(" ".join(name.split()) for name in names).most_common(1)[0]
     if times > 1:
         raise archive.error(
@@ -193,8 +244,23 @@ def read_class_names(archive: Archive, count: int) -> tuple[str, ...]:
     return names
 
 
+def read_groups(archive: Archive, split: Split, count: int) -> NDArray[np.int64] | None:
+    """A number for each of `count` images, equal where one patient is on them: from `<split>_groups`, else None."""
+    key = f"{split}_groups"
+    if key not in archive:
+        return None
+    shape, dtype = archive.header(key)
+    if dtype.kind not in "iuUS" or shape != (count,):
+        raise archive.error(
+            key, f"is {dtype} of shape {shape}, must be {count} whole numbers or strings: who is on each"
+        )
+    return np.unique(archive.array(key), return_inverse=True)[1].astype(np.int64)
+
+
 def read_mirror_safe(archive: Archive) -> bool:
-    """Whether the file says that a mirror image keeps its label; nothing in the images tells, so the default is no."""
+    """Whether the file says that a mirror image keeps its label;
+    nothing in the images tells, so the default is no.
+    """
     if "mirror_safe" not in archive:
         return False
     shape, dtype = archive.header("mirror_safe")

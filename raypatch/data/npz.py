@@ -1,7 +1,7 @@
 """Reads .npz files in MedMNIST's layout, and says what is wrong with one that is not.
 
-Keys {train,val,test}_{images,labels}; optional in an own file: `class_names` (strings), `mirror_safe` (one bool) and
-`task` (one string).
+Keys {train,val,test}_{images,labels}; optional in an own file: `class_names` (strings),
+`mirror_safe` (one bool), `task` (one string) and {train,val,test}_groups (who is on each image).
 """
 
 from pathlib import Path
@@ -11,27 +11,38 @@ from numpy.typing import NDArray
 
 from raypatch.data.archive import Archive, DataError
 from raypatch.data.catalog import SPLITS, DatasetInfo, Split
-from raypatch.data.layout import check_images, read_class_names, read_labels, read_mirror_safe, read_task
+from raypatch.data.layout import (
+    check_images,
+    read_class_names,
+    read_groups,
+    read_labels,
+    read_mirror_safe,
+    read_task,
+)
 
-__all__ = ["DataError", "inspect_npz", "read_new_images", "read_split"]
+__all__ = ["DataError", "inspect_npz", "read_new_images", "read_split", "read_split_groups"]
 
 
 def inspect_npz(path: Path) -> DatasetInfo:
-    """Check the layout of an own .npz and return its facts; images are judged by their headers, not read.
+    """Check the layout of an own .npz and return its facts;
+    images are judged by their headers, not read.
 
-    The task follows from the labels: (N,) or (N, 1) with two classes is binary, with more multiclass; (N, L > 1) of
-    0 and 1 is multilabel, but one-hot labels, which have exactly one 1 in each row, are refused unless `task` says
-    multilabel. Nothing in the images tells whether a label survives a mirror, so `mirror_safe` is False (no flips)
-    unless the file says otherwise with a `mirror_safe` array.
+    The task follows from the labels: (N,) or (N, 1) with two classes is binary,
+    with more multiclass; (N, L > 1) of 0 and 1 is multilabel, but one-hot labels,
+    which have exactly one 1 in each row, are refused unless `task` says multilabel.
+    Nothing in the images tells whether a label survives a mirror, so `mirror_safe`
+    is False (no flips) unless the file says otherwise with a `mirror_safe` array.
     Raises DataError naming the file, the key, the rule, the value and the way out.
     """
     with Archive(path) as archive:
         shapes = {split: check_images(archive, f"{split}_images") for split in SPLITS}
         labels = {split: read_labels(archive, split, shapes[split][0]) for split in SPLITS}
         for split in SPLITS[1:]:
+            read_groups(archive, split, shapes[split][0])
             if shapes[split][1:] != shapes["train"][1:]:
                 raise archive.error(
-                    f"{split}_images", f"has images of {shapes[split][1:]}, train_images of {shapes['train'][1:]}"
+                    f"{split}_images",
+                    f"has images of {shapes[split][1:]}, train_images of {shapes['train'][1:]}",
                 )
         task, count = read_task(archive, labels)
         in_colour = shapes["train"][-1] == 3
@@ -54,13 +65,23 @@ def read_split(path: Path, split: Split) -> tuple[NDArray[np.uint8], NDArray[np.
     """
     with Archive(path) as archive:
         count = check_images(archive, f"{split}_images")[0]
-        return np.ascontiguousarray(archive.array(f"{split}_images")), read_labels(archive, split, count)
+        # Contiguous: torch takes no array in Fortran's order as it lies.
+        images = np.ascontiguousarray(archive.array(f"{split}_images"))
+        return images, read_labels(archive, split, count)
+
+
+def read_split_groups(path: Path, split: Split) -> NDArray[np.int64] | None:
+    """Read who is on each image of one split, (N,), None where the file does not say. Raises DataError."""
+    with Archive(path) as archive:
+        return read_groups(archive, split, check_images(archive, f"{split}_images")[0])
 
 
 def read_new_images(path: Path, split: Split) -> tuple[str, NDArray[np.uint8]]:
-    """Read images that need no labels: those of `split`, else the array `images`, else the file's only array.
+    """Read images that need no labels: those of `split`, else the array `images`,
+    else the file's only array.
 
-    Returns also what to call them: the split, or `images`. Raises DataError when there are none of these.
+    Returns also what to call them: the split, or `images`. Raises
+    DataError when there are none of these.
     """
     with Archive(path) as archive:
         keys = archive.keys()
@@ -72,7 +93,9 @@ def read_new_images(path: Path, split: Split) -> tuple[str, NDArray[np.uint8]]:
             key, name = keys[0], "images"
         else:
             others = [other for other in SPLITS if f"{other}_images" in keys]
-            way_out = f"it has those of {', '.join(others)}: choose with --split" if others else "name them so"
+            way_out = "name them so"
+            if others:
+                way_out = f"it has those of {', '.join(others)}: choose with --split"
             raise DataError(f"{path} holds no {split}_images and no images; {way_out}")
         check_images(archive, key)
         return name, np.ascontiguousarray(archive.array(key))

@@ -1,4 +1,6 @@
-"""A whole split where the training needs it: on the device, or in host memory where that is too small."""
+"""A whole split where the training needs it:
+on the device, or in host memory where that is too small.
+"""
 
 from dataclasses import dataclass
 
@@ -11,14 +13,18 @@ from raypatch.data.catalog import DatasetInfo, Split
 from raypatch.data.source import load_split, stratified_subset
 
 DEVICE_SHARE = 0.5
-"""Share of the free device memory that images may take; the rest is for the model and its activations."""
+"""Share of the free device memory that images may take;
+the rest is for the model and its activations.
+"""
 
 
 @dataclass(frozen=True)
 class ResidentSplit:
-    """One split: images uint8 (N, C, *spatial), labels int64 (N,) or (N, L), index int64 (N,) into the file.
+    """One split: images uint8 (N, C, *spatial), labels int64 (N,) or (N, L),
+    index int64 (N,) into the file.
 
-    device: where batches are wanted. Images and labels lie there, or where they did not fit both in host memory.
+    device: where batches are wanted. Images and labels lie there, or
+    where they did not fit both in host memory.
     """
 
     images: torch.Tensor
@@ -30,7 +36,9 @@ class ResidentSplit:
         return len(self.images)
 
     def take(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Images and labels of `rows` (int64, where the images lie), on the device, without waiting for it."""
+        """Images and labels of `rows` (int64, where the images lie), on the device,
+        without waiting for it.
+        """
         images, labels = self.images[rows], self.labels[rows]
         if self.images.device == self.device:
             return images, labels
@@ -50,10 +58,14 @@ def load_resident(
     loaded = load_split(config.dataset, split, data_dir=options.data_dir, files=options.files)
     index = np.arange(len(loaded.labels))
     if split == "train" and config.train_fraction < 1:
+        # Of the training images alone: every share is measured on the same validation and test.
         index = stratified_subset(loaded.labels, config.train_fraction, config.seed)
     images = channels_first(loaded.images[index], dimensions=info.dimensions)
     images = resize_images(images, config.image_size, config.resize)
     labels = torch.from_numpy(loaded.labels[index])
-    if device.type == "cuda" and images.numel() <= DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]:
-        images, labels = images.to(device), labels.to(device)
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        # A byte per pixel: images stay uint8 until they are used.
+        if images.numel() <= DEVICE_SHARE * free:
+            images, labels = images.to(device), labels.to(device)
     return ResidentSplit(images, labels, torch.from_numpy(index), device)

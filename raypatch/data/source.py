@@ -1,4 +1,6 @@
-"""Where a dataset comes from: found on disk, downloaded once, checked, loaded; made images need no file."""
+"""Where a dataset comes from: found on disk, downloaded once, checked, loaded;
+made images need no file.
+"""
 
 import functools
 import hashlib
@@ -17,7 +19,7 @@ from raypatch.data import phantom
 from raypatch.data.archive import Archive
 from raypatch.data.catalog import SPLITS, DatasetInfo, Split, dataset_info
 from raypatch.data.layout import read_labels
-from raypatch.data.npz import DataError, inspect_npz, read_split
+from raypatch.data.npz import DataError, inspect_npz, read_split, read_split_groups
 from raypatch.machine.environment import home
 from raypatch.storage.files import hold_lock
 from raypatch.storage.own_files import OWN_FILE, locate_own_file
@@ -27,7 +29,8 @@ from raypatch.storage.own_files import OWN_FILE, locate_own_file
 class Images:
     """One split.
 
-    images: (N, H, W), (N, H, W, 3) or (N, D, H, W) uint8. labels: (N,) class numbers or (N, L) of 0 and 1, int64.
+    images: (N, H, W), (N, H, W, 3) or (N, D, H, W) uint8.
+    labels: (N,) class numbers or (N, L) of 0 and 1, int64.
     """
 
     images: NDArray[np.uint8]
@@ -35,17 +38,25 @@ class Images:
 
 
 def data_folder(data_dir: Path | None = None) -> Path:
-    """The folder of the .npz files: the argument, else $MEDMNIST_ROOT, else the medmnist package's ~/.medmnist."""
+    """The folder of the .npz files: the argument, else $MEDMNIST_ROOT,
+    else the medmnist package's ~/.medmnist.
+    """
     if data_dir is None and "MEDMNIST_ROOT" not in os.environ:
         return home() / ".medmnist"
     return (data_dir or Path(os.environ["MEDMNIST_ROOT"] or "~/.medmnist")).expanduser()
 
 
-def locate(dataset: str, *, data_dir: Path | None = None, files: Mapping[str, Path] | None = None) -> Path:
-    """Return the file of a dataset: by canonical name in the data folder, or by file:STEM@DIGEST in `files`.
+def locate(
+    dataset: str,
+    *,
+    data_dir: Path | None = None,
+    files: Mapping[str, Path] | None = None,
+) -> Path:
+    """Return the file of a dataset: by canonical name in the data folder,
+    or by file:STEM@DIGEST in `files`.
 
-    A name stands for the official bytes and an id for the digest's, so both are checked, once per process and file.
-    Raises DataError when the file is absent or another one.
+    A name stands for the official bytes and an id for the digest's, so both are checked, once per
+    process and file. Raises DataError when the file is absent or another one.
     """
     if OWN_FILE.fullmatch(dataset):
         try:
@@ -57,19 +68,29 @@ def locate(dataset: str, *, data_dir: Path | None = None, files: Mapping[str, Pa
         raise DataError(f"{info.name} is made in memory: there is no file to fetch or verify")
     path = data_folder(data_dir) / f"{info.name}.npz"
     if not path.exists():
-        raise DataError(f"no {path}: `raypatch data fetch {info.name}` downloads it. {_by_hand(info, path)}")
+        raise DataError(
+            f"no {path}: `raypatch data fetch {info.name}` downloads it. {_by_hand(info, path)}",
+        )
+    # Seconds for a large file, and every trial asks.
     found = _once(_md5, path)
     if found != info.md5:
         raise DataError(
-            f"{path} is not the official {info.name}: its MD5 is {found}, not {info.md5}. To have the official file,"
-            f" rename or remove this one and run `raypatch data fetch {info.name}`; to use a changed file on purpose,"
+            f"{path} is not the official {info.name}: its MD5 is {found}, not {info.md5}."
+            " To have the official file, rename or remove this one and run"
+            f" `raypatch data fetch {info.name}`; to use a changed file on purpose,"
             f" give its path as your own data: `raypatch run` and --dataset {path}"
         )
     return path
 
 
-def describe(dataset: str, *, data_dir: Path | None = None, files: Mapping[str, Path] | None = None) -> DatasetInfo:
-    """Return the facts of a dataset: from the catalog for a name (no file needed), inspected for an own file.
+def describe(
+    dataset: str,
+    *,
+    data_dir: Path | None = None,
+    files: Mapping[str, Path] | None = None,
+) -> DatasetInfo:
+    """Return the facts of a dataset: from the catalog for a name (no file needed),
+    inspected for an own file.
 
     Raises DataError for an own file that is absent, changed or not in MedMNIST's layout.
     """
@@ -79,11 +100,16 @@ def describe(dataset: str, *, data_dir: Path | None = None, files: Mapping[str, 
 
 
 def load_split(
-    dataset: str, split: Split, *, data_dir: Path | None = None, files: Mapping[str, Path] | None = None
+    dataset: str,
+    split: Split,
+    *,
+    data_dir: Path | None = None,
+    files: Mapping[str, Path] | None = None,
 ) -> Images:
     """Load one split into memory; only reads, so the data folder may be read-only.
 
-    Raises DataError when the file is absent, damaged, or not the one that the name or id stands for.
+    Raises DataError when the file is absent, damaged, or not the one
+    that the name or id stands for.
     """
     info = describe(dataset, data_dir=data_dir, files=files)
     if info.made_up:
@@ -105,8 +131,21 @@ def load_labels(
         return read_labels(archive, split, info.counts[SPLITS.index(split)])
 
 
+def load_groups(
+    dataset: str, split: Split, *, data_dir: Path | None = None, files: Mapping[str, Path] | None = None
+) -> NDArray[np.int64] | None:
+    """Load who is on each image of one split, equal numbers for one patient; None where the data does not say.
+
+    Raises DataError as `load_split`.
+    """
+    if not OWN_FILE.fullmatch(dataset):  # the catalog's files do not say
+        return None
+    return read_split_groups(locate(dataset, data_dir=data_dir, files=files), split)
+
+
 def verify(name: str, *, data_dir: Path | None = None) -> Path:
-    """Check the official file of `name`: MD5, then shape, classes and counts against the catalog; return its path.
+    """Check the official file of `name`: MD5, then shape,
+    classes and counts against the catalog; return its path.
 
     Raises DataError for any difference.
     """
@@ -117,15 +156,18 @@ def verify(name: str, *, data_dir: Path | None = None) -> Path:
         if getattr(found, fact) != getattr(known, fact):
             raise DataError(f"{path}: {fact} is {getattr(found, fact)}, the catalog says {getattr(known, fact)}")
     if len(found.classes) != len(known.classes):
-        raise DataError(f"{path}: has {len(found.classes)} classes, the catalog says {len(known.classes)}")
+        raise DataError(
+            f"{path}: has {len(found.classes)} classes, the catalog says {len(known.classes)}",
+        )
     return path
 
 
 def fetch(name: str, *, data_dir: Path | None = None, progress: bool = True) -> Path:
-    """Return the official file of `name`, downloaded from where the medmnist package says if it is not there yet.
+    """Return the official file of `name`, downloaded from where the
+    medmnist package says if it is not there yet.
 
-    Safe when several processes ask at once: one downloads, the others wait. The file appears whole and with the right
-    MD5 or not at all. A different file of that name is never overwritten.
+    Safe when several processes ask at once: one downloads, the others wait. The file appears whole
+    and with the right MD5 or not at all. A different file of that name is never overwritten.
     progress: show a bar on stderr. Raises DataError with the way out when it cannot be had.
     """
     info = dataset_info(name)
@@ -135,9 +177,16 @@ def fetch(name: str, *, data_dir: Path | None = None, progress: bool = True) -> 
             return locate(info.name, data_dir=data_dir)
         path.parent.mkdir(parents=True, exist_ok=True)
         with hold_lock(path.with_name(f".{path.name}.lock"), wait=True):
+            # Another process may have downloaded it while this one waited for the lock.
             if not path.exists():
                 _download(info, path, progress=progress)
-    except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
+    except (
+        urllib.error.URLError,
+        http.client.HTTPException,
+        ConnectionError,
+        TimeoutError,
+    ) as error:
+        # An URLError keeps what happened as its reason.
         reason = getattr(error, "reason", None) or error
         raise DataError(
             f"cannot download {info.name} ({reason}); `raypatch data fetch {info.name}` tries again."
@@ -154,13 +203,19 @@ def fetch(name: str, *, data_dir: Path | None = None, progress: bool = True) -> 
 def stratified_subset(labels: NDArray[np.int64], fraction: float, seed: int) -> NDArray[np.int64]:
     """Return sorted positions of a random share of the images.
 
-    labels (N,): the share is taken of each class, at least one image each; labels (N, L): of all images.
-    For one seed a smaller share lies within a larger one.
+    labels (N,): the share is taken of each class, at least one image each; labels (N, L): of all
+    images. For one seed a smaller share lies within a larger one.
     """
     generator = np.random.Generator(np.random.PCG64(seed))
     everything = np.arange(len(labels))
-    groups = [everything] if labels.ndim == 2 else [everything[labels == label] for label in np.unique(labels)]
-    chosen = [generator.permutation(group)[: max(1, round(fraction * len(group)))] for group in groups]
+    groups = [everything]
+    if labels.ndim == 1:
+        groups = [everything[labels == label] for label in np.unique(labels)]
+    chosen = []
+    for group in groups:
+        size = max(1, round(fraction * len(group)))
+        # The beginning of one permutation: a larger share of the same seed begins alike.
+        chosen.append(generator.permutation(group)[:size])
     return np.sort(np.concatenate(chosen))
 
 
@@ -191,10 +246,11 @@ def _of_state(compute: Callable[[Path], str], path: Path, _size: int, _mtime_ns:
 
 
 def _download(info: DatasetInfo, path: Path, *, progress: bool) -> None:
-    """Download into a folder beside `path`, check the MD5, then move into place; call it while holding the lock.
+    """Download into a folder beside `path`, check the MD5, then move into place;
+    call it while holding the lock.
 
-    The medmnist class itself is not used for it: it then reads the whole training split into memory (13 GB for
-    pathmnist_224) and turns every failure, Ctrl-C included, into one RuntimeError.
+    The medmnist class itself is not used for it: it then reads the whole training split into memory
+    (13 GB for pathmnist_224) and turns every failure, Ctrl-C included, into one RuntimeError.
     """
     try:
         import medmnist
@@ -207,7 +263,8 @@ def _download(info: DatasetInfo, path: Path, *, progress: bool) -> None:
     flag, _, size = info.name.partition("_")
     url = medmnist.INFO[flag][f"url_{size}" if size else "url"]
     aside = path.with_name(f".{path.name}.download")
-    shutil.rmtree(aside, ignore_errors=True)  # what a killed download left
+    # What a killed download left.
+    shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir()
     try:
         download_url_to_file(url, str(aside / path.name), progress=progress)

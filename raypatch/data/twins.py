@@ -1,7 +1,8 @@
-"""Images of one split that are, up to a shift, brightness or compression, images of another: the test is then no test.
+"""Images of one split that are, up to a shift, brightness or compression, images of another:
+the test is then no test.
 
-Equal bytes are found by a digest. Near-duplicates are found in two steps: coarse thumbnails say which few images could
-be it, then each pair is laid over one another and compared (see `_compare`).
+Equal bytes are found by a digest. Near-duplicates are found in two steps: coarse thumbnails say
+which few images could be it, then each pair is laid over one another and compared (see `_compare`).
 """
 
 import hashlib
@@ -24,15 +25,21 @@ ALIKE, ALIKE_IN_DETAIL = 0.99, 0.93
 """What two images must reach to be twins: correlation as a whole, and of their fine detail."""
 
 THUMB_EDGES = {2: 56, 3: 28}
-"""Images are compared at this edge at most, by dimensions: what a twin keeps of its detail is visible there."""
+"""Images are compared at this edge at most, by dimensions:
+what a twin keeps of its detail is visible there.
+"""
 
 COARSE_EDGES = {2: 12, 3: 7}
 CANDIDATES = 5
-"""How many images of the other split are compared with each image: the nearest by coarse thumbnails."""
+"""How many images of the other split are compared with each image:
+the nearest by coarse thumbnails.
+"""
 
 MAY_BE_ALIKE = 0.8
 NEARLY = 0.9
-"""Volumes that are alike to this share at half their edge are compared at the whole: that is eight times the work."""
+"""Volumes that are alike to this share at half their edge are compared at the whole:
+that is eight times the work.
+"""
 
 SMALLEST_EDGE = 12
 """Below this many pixels there is no detail to tell twins from look-alikes: only equal bytes count."""
@@ -40,7 +47,10 @@ SMALLEST_EDGE = 12
 
 @dataclass(frozen=True)
 class Twin:
-    """An image and the one that it repeats, each by split and index. likeness: of fine detail, 1 for equal bytes."""
+    """An image and the one that it repeats, each by split and index.
+
+    likeness: of fine detail, 1 for equal bytes.
+    """
 
     split: Split
     index: int
@@ -51,10 +61,12 @@ class Twin:
 
 
 def find_twins(path: Path) -> list[Twin]:
-    """Return for each image of val its twin in train, and for each of test that in train and that in val.
+    """Return for each image of val its twin in train,
+    and for each of test that in train and that in val.
 
-    Only the most alike of each, sorted by split and index. The file is read in chunks; a thumbnail per image is kept
-    (at most 3 kB, a volume's 22 kB). Raises DataError for a file that is damaged or not in the layout.
+    Only the most alike of each, sorted by split and index. The file is read in chunks; a thumbnail
+    per image is kept (at most 3 kB, a volume's 22 kB). Raises DataError for a file that is damaged
+    or not in the layout.
     """
     with Archive(path) as archive:
         splits = {split: _read_thumbs(archive, split) for split in SPLITS}
@@ -62,11 +74,16 @@ def find_twins(path: Path) -> list[Twin]:
     pairs: Sequence[tuple[Split, Split]] = (("train", "val"), ("train", "test"), ("val", "test"))
     for earlier, later in pairs:
         found += _match(earlier, splits[earlier], later, splits[later])
-    return sorted(found, key=lambda twin: (SPLITS.index(twin.split), twin.index, SPLITS.index(twin.of_split)))
+    return sorted(found, key=_position)
+
+
+def _position(twin: Twin) -> tuple[int, int, int]:
+    return SPLITS.index(twin.split), twin.index, SPLITS.index(twin.of_split)
 
 
 def describe_twins(twins: Sequence[Twin], counts: Mapping[Split, int], *, show: int | None = 20) -> list[str]:
-    """Return lines that say how many images of val and test repeat one of an earlier split, and which.
+    """Return lines that say how many images of val and test repeat
+    one of an earlier split, and which.
 
     counts: images per split. show: how many pairs are listed at most, None for all.
     """
@@ -75,12 +92,13 @@ def describe_twins(twins: Sequence[Twin], counts: Mapping[Split, int], *, show: 
     lines = []
     later: Sequence[tuple[Split, str]] = (("test", "train or val"), ("val", "train"))
     for split, where in later:
-        of_split = [twin for twin in twins if twin.split == split]
-        repeated = {twin.index for twin in of_split}
-        equal = {twin.index for twin in of_split if twin.equal}
+        # By index: an image of test may have a twin in train and another in val, and counts once.
+        repeated = {twin.index for twin in twins if twin.split == split}
+        equal = {twin.index for twin in twins if twin.split == split and twin.equal}
         if repeated:
             lines.append(
-                f"{len(repeated)} of {counts[split]} {split} images are near-duplicates of images in {where}"
+                f"{len(repeated)} of {counts[split]} {split} images"
+                f" are near-duplicates of images in {where}"
                 f" ({len(equal)} of them equal in every pixel)"
             )
     lines.append("image, the one that it repeats, likeness of their fine detail:")
@@ -95,7 +113,9 @@ def describe_twins(twins: Sequence[Twin], counts: Mapping[Split, int], *, show: 
 
 @dataclass(frozen=True)
 class _Thumbs:
-    """images: (N, *edges) uint8, grey. coarse: (N, F), mean 0 and length 1. digests: of each image's bytes."""
+    """images: (N, *edges) uint8, grey. coarse: (N, F), mean 0 and length 1.
+    digests: of each image's bytes.
+    """
 
     images: Tensor
     coarse: Tensor
@@ -115,7 +135,8 @@ def _read_thumbs(archive: Archive, split: Split) -> _Thumbs:
     rows = max(1, (16 << 20) // math.prod(shape[1:]))
     thumbs, digests = [], []
     for chunk in archive.chunks(key, rows):
-        digests += [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in chunk]
+        for image in chunk:
+            digests.append(hashlib.blake2b(image.tobytes(), digest_size=16).digest())
         images = torch.from_numpy(chunk.astype(np.float32))
         if in_colour:
             images = images.mean(dim=-1)
@@ -129,6 +150,7 @@ def _coarse(images: Tensor, dimensions: int) -> Tensor:
     """(N, F) descriptors for a first look: small enough that those of all images lie in memory."""
     edge = min(COARSE_EDGES[dimensions], images.shape[1])
     pool = F.adaptive_avg_pool2d if dimensions == 2 else F.adaptive_avg_pool3d
+    # In parts: as floats, all images at once would take four times their memory.
     parts = [pool(part[:, None].float(), edge).flatten(1) for part in images.split(4096)]
     coarse = torch.cat(parts)
     return F.normalize(coarse - coarse.mean(dim=1, keepdim=True), dim=1, eps=1e-3)
@@ -141,10 +163,13 @@ def _match(earlier: Split, first: _Thumbs, later: Split, second: _Thumbs) -> lis
         for start in range(0, len(second.images), 512):
             for twin in _match_block(earlier, first, later, second, start):
                 found[twin.index] = twin
-    place = {digest: index for index, digest in reversed(list(enumerate(first.digests)))}
+    first_with: dict[bytes, int] = {}
+    for index, digest in enumerate(first.digests):
+        first_with.setdefault(digest, index)
+    # After the near-duplicates: an image of the same bytes is the better twin.
     for index, digest in enumerate(second.digests):
-        if digest in place:
-            found[index] = Twin(later, index, earlier, place[digest], 1.0, equal=True)
+        if digest in first_with:
+            found[index] = Twin(later, index, earlier, first_with[digest], 1.0, equal=True)
     return list(found.values())
 
 
@@ -175,19 +200,24 @@ def _nearly_alike(first: _Thumbs, theirs: Tensor, second: _Thumbs, ours: Tensor)
     """The pairs of volumes that are worth to be compared in full."""
     if first.images.shape[1] < 2 * SMALLEST_EDGE:
         return ours, theirs
-    halves = [F.avg_pool3d(images[:, None].float(), 2)[:, 0] for images in (first.images[theirs], second.images[ours])]
-    whole, detail = _compare(*halves)
+    whole, detail = _compare(_halve(first.images[theirs]), _halve(second.images[ours]))
     near = (whole >= NEARLY * ALIKE) & (detail >= NEARLY * ALIKE_IN_DETAIL)
     return ours[near], theirs[near]
 
 
-def _compare(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-    """How alike the images of two stacks (P, *edges) are, pair by pair: as a whole, and in their fine detail.
+def _halve(volumes: Tensor) -> Tensor:
+    return F.avg_pool3d(volumes[:, None].float(), 2)[:, 0]
 
-    Each pair is laid over one another at the best whole shift; then the second is explained by the first and its
-    slopes, least squares: the first-order change by a shift of a fraction of a pixel, besides brightness and contrast.
-    Returned is the multiple correlation of that, over the inner part that both see. Fine detail is what a blur takes
-    away: images of one organ are alike as a whole, and differ there.
+
+def _compare(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """How alike the images of two stacks (P, *edges) are, pair by pair:
+    as a whole, and in their fine detail.
+
+    Each pair is laid over one another at the best whole shift; then the second is explained by the
+    first and its slopes, least squares: the first-order change by a shift of a fraction of a pixel,
+    besides brightness and contrast. Returned is the multiple correlation of that, over the inner
+    part that both see. Fine detail is what a blur takes away: images of one organ are alike as a
+    whole, and differ there.
     """
     edge = first.shape[1]
     coarseness = max(1.0, edge / 28)
@@ -223,12 +253,17 @@ def _window(images: Tensor, shift: Sequence[int], margin: int) -> Tensor:
 
 
 def _best_shift(first: Tensor, second: Tensor, reach: int) -> Tensor:
-    """(P, dimensions): the shift of the first, up to `reach` along each axis, at which both correlate most."""
+    """(P, dimensions): the shift of the first, up to `reach` along each axis,
+    at which both correlate most.
+    """
     margin = reach + 2
     shifts = list(itertools.product(range(-reach, reach + 1), repeat=first.ndim - 1))
     fixed = _normalised(_window(second, (0,) * (first.ndim - 1), margin))
-    scores = torch.stack([(_normalised(_window(first, shift, margin)) * fixed).sum(dim=1) for shift in shifts])
-    return torch.tensor(shifts)[scores.argmax(dim=0)]
+    scores = []
+    for shift in shifts:
+        moved = _normalised(_window(first, shift, margin))
+        scores.append((moved * fixed).sum(dim=1))
+    return torch.tensor(shifts)[torch.stack(scores).argmax(dim=0)]
 
 
 def _normalised(rows: Tensor) -> Tensor:
@@ -236,21 +271,26 @@ def _normalised(rows: Tensor) -> Tensor:
 
 
 def _explained(first: Tensor, second: Tensor, shift: Tensor, margin: int) -> Tensor:
-    """(P,): the multiple correlation of the second with the shifted first and its slopes; 0 where it is turned over."""
+    """(P,): the multiple correlation of the second with the shifted first and its slopes;
+    0 where it is turned over.
+    """
     axes = tuple(range(1, first.ndim))
     result = torch.zeros(len(first))
     for one in shift.unique(dim=0).tolist():
         rows = (shift == torch.tensor(one)).all(dim=1).nonzero()[:, 0]
         part = first[rows]
         causes = [part, *torch.gradient(part, dim=axes)]
-        x = torch.stack([_window(cause, one, margin) for cause in causes], dim=-1).double()  # (P, n, 1 + dimensions)
+        windows = [_window(cause, one, margin) for cause in causes]
+        x = torch.stack(windows, dim=-1).double()  # (P, n, 1 + dimensions)
         y = _window(second[rows], (0,) * len(axes), margin).double()
         x = x - x.mean(dim=1, keepdim=True)
         y = y - y.mean(dim=1, keepdim=True)
         squares = x.mT @ x
         products = (x.mT @ y[..., None])[..., 0]
         ridge = 1e-6 * squares.diagonal(dim1=1, dim2=2).sum(dim=1) + 1e-6
-        weights = torch.linalg.solve(squares + ridge[:, None, None] * torch.eye(x.shape[-1]).double(), products)
+        # A little is added to the diagonal: a flat image has no slopes, and nothing to be solved.
+        regular = squares + ridge[:, None, None] * torch.eye(x.shape[-1]).double()
+        weights = torch.linalg.solve(regular, products)
         explained = (weights * products).sum(dim=1) / (y.square().sum(dim=1) + 1e-6)
         upright = weights[:, 0] > 0
         result[rows] = (explained.clamp(0, 1).sqrt() * upright).float()

@@ -9,8 +9,9 @@ CGROUPS, OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 def available_cores() -> int:
     """Return the cores that this process may use, at least 1.
 
-    The smallest of: the cores that it may run on (affinity), what Slurm gave the task ($SLURM_CPUS_PER_TASK), and the
-    quota of its control group or of one above (docker --cpus, Kubernetes limits.cpu; whole cores).
+    The smallest of: the cores that it may run on (affinity), what Slurm gave the task
+    ($SLURM_CPUS_PER_TASK), and the quota of its control group or of one above (docker --cpus,
+    Kubernetes limits.cpu; whole cores).
     """
     limits = [_cores_by_affinity()]
     asked_of_slurm = os.environ.get("SLURM_CPUS_PER_TASK", "")
@@ -29,10 +30,11 @@ def _cores_by_affinity() -> int:
 
 
 def cpu_quota(groups: Path = CGROUPS, own_groups: Path = OWN_GROUPS) -> float | None:
-    """Return the smallest quota, in cores, of this process's control groups and those above; None without one.
+    """Return the smallest quota, in cores, of this process's control
+    groups and those above; None without one.
 
-    groups: where the control groups are mounted, of version 1, 2 or both. own_groups: which of them are this
-    process's, a line each (number:controllers:path), as the kernel lists them.
+    groups: where the control groups are mounted, of version 1, 2 or both. own_groups: which of them
+    are this process's, a line each (number:controllers:path), as the kernel lists them.
     """
     try:
         lines = own_groups.read_text("utf-8").splitlines()
@@ -43,7 +45,8 @@ def cpu_quota(groups: Path = CGROUPS, own_groups: Path = OWN_GROUPS) -> float | 
         _, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
         if controllers == "":
-            roots = [groups, groups / "unified"]  # version 2, alone or beside version 1
+            # Version 2, alone or beside version 1.
+            roots = [groups, groups / "unified"]
         elif "cpu" in controllers.split(","):
             roots = [groups / "cpu", groups / controllers]
         else:
@@ -54,7 +57,10 @@ def cpu_quota(groups: Path = CGROUPS, own_groups: Path = OWN_GROUPS) -> float | 
 
 
 def _quotas_upwards(root: Path, path: str) -> list[float]:
-    """The quotas of the group at `path` and of all above it. Inside a container a path may not exist: its root does."""
+    """The quotas of the group at `path` and of all above it.
+
+    Inside a container a path may not exist: its root does.
+    """
     group = root / path.strip("/")
     found = []
     for folder in (group, *group.parents):
@@ -67,14 +73,18 @@ def _quotas_upwards(root: Path, path: str) -> list[float]:
 
 
 def _read_quota(group: Path) -> float | None:
-    """Cores that one group may use: `cpu.max` of version 2, `cpu.cfs_*` of version 1; None for no limit."""
+    """Cores that one group may use: `cpu.max` of version 2, `cpu.cfs_*` of version 1;
+    None for no limit.
+    """
     try:
         if (group / "cpu.max").exists():
             quota, period = (group / "cpu.max").read_text("ascii").split()
         else:
             quota = (group / "cpu.cfs_quota_us").read_text("ascii").strip()
             period = (group / "cpu.cfs_period_us").read_text("ascii").strip()
-        cores = float(quota) / float(period)  # "max" is no number: no limit
+        # "max" is no number: no limit.
+        cores = float(quota) / float(period)
     except (OSError, ValueError, ZeroDivisionError):
         return None
-    return cores if cores > 0 else None  # version 1 writes -1 for no limit
+    # Version 1 writes -1 for no limit.
+    return cores if cores > 0 else None

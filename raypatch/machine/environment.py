@@ -1,4 +1,6 @@
-"""What notebooks, jobs and homes leave in the environment, kept from breaking a command and its processes."""
+"""What notebooks, jobs and homes leave in the environment,
+kept from breaking a command and its processes.
+"""
 
 import contextlib
 import logging
@@ -24,13 +26,17 @@ def prepare_environment() -> None:
     os.environ.update(OWN_ENVIRONMENT)
     cores = available_cores()
     if cores < (os.cpu_count() or 1):
-        os.environ.setdefault("OMP_NUM_THREADS", str(cores))  # torch counts the machine's cores, whatever the quota
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # where it keeps its fonts is no news
+        # torch counts the machine's cores, whatever the quota.
+        os.environ.setdefault("OMP_NUM_THREADS", str(cores))
+    # Where it keeps its fonts is no news.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
 
 
 @contextlib.contextmanager
 def changed_environment(changes: Mapping[str, str]) -> Iterator[None]:
-    """Set variables for the time of starting processes, which keep them; afterwards all is as before."""
+    """Set variables for the time of starting processes, which keep them;
+    afterwards all is as before.
+    """
     before = {name: os.environ.get(name) for name in changes}
     os.environ.update(changes)
     try:
@@ -46,16 +52,22 @@ def changed_environment(changes: Mapping[str, str]) -> Iterator[None]:
 def import_path() -> str:
     """Where this process imports from, as a PYTHONPATH that lets another one import the same."""
     folders = [os.path.abspath(entry) for entry in sys.path]  # noqa: PTH100  an empty entry is the working folder
-    return os.pathsep.join(dict.fromkeys(folder for folder in folders if os.pathsep not in folder))
+    # A folder whose name holds the separator cannot be named in PYTHONPATH.
+    nameable = dict.fromkeys(folder for folder in folders if os.pathsep not in folder)
+    return os.pathsep.join(nameable)
 
 
 def home() -> Path:
-    """The user's home, or a path that cannot be written to where there is none, as in some containers."""
+    """The user's home, or a path that cannot be written to where there is none,
+    as in some containers.
+    """
     return Path(os.path.expanduser("~"))  # noqa: PTH111  Path.home() raises RuntimeError there
 
 
 def is_writable(folder: Path) -> bool:
-    """Whether files can be made in `folder`, or in the nearest folder above that exists: tried, not guessed."""
+    """Whether files can be made in `folder`, or in the nearest folder above that exists:
+    tried, not guessed.
+    """
     existing = folder
     while not existing.exists() and existing != existing.parent:
         existing = existing.parent

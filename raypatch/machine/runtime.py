@@ -23,7 +23,10 @@ Purpose = Literal["head", "order", "augmentation"]
 
 
 def resolve_device(name: str) -> torch.device:
-    """Return the device called `name` (auto, cpu, cuda, cuda:N). Raises ValueError where it does not exist."""
+    """Return the device called `name` (auto, cpu, cuda, cuda:N).
+
+    Raises ValueError where it does not exist.
+    """
     if name == "auto":
         return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
     try:
@@ -41,7 +44,9 @@ def resolve_device(name: str) -> torch.device:
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether the device multiplies bfloat16 matrices in hardware (CUDA from sm_80 on, AVX512-BF16, AMX)."""
+    """Whether the device multiplies bfloat16 matrices in hardware
+    (CUDA from sm_80 on, AVX512-BF16, AMX).
+    """
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     return bool({"avx512_bf16", "amx_bf16"} & _cpu_flags())
@@ -56,7 +61,8 @@ def resolve_precision(asked: str, device: torch.device) -> Precision:
 
 @contextlib.contextmanager
 def rounded_products() -> Iterator[None]:
-    """Let float32 matrix products on the CPU round their factors to bfloat16 inside oneDNN, with no casts around them.
+    """Let float32 matrix products on the CPU round their factors to bfloat16 inside oneDNN,
+    with no casts around them.
 
     The setting is the process's: forward and backward pass belong inside.
     """
@@ -70,28 +76,38 @@ def rounded_products() -> Iterator[None]:
 
 
 def generator(seed: int, epoch: int, purpose: Purpose) -> torch.Generator:
-    """A CPU generator fixed by (seed, epoch, purpose): no draw depends on what ran before, so resuming is exact."""
+    """A CPU generator fixed by (seed, epoch, purpose):
+    no draw depends on what ran before, so resuming is exact.
+    """
+    # SeedSequence mixes well: neighbouring seeds and epochs give draws that have nothing in common.
     words = np.random.SeedSequence([seed, epoch, *purpose.encode()]).generate_state(2, np.uint32)
     return torch.Generator().manual_seed(int(words[0]) << 31 ^ int(words[1]))
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Let peak_memory count from now: a worker runs many trials. Of a CPU's process only Linux can."""
+    """Let peak_memory count from now: a worker runs many trials.
+
+    Of a CPU's process only Linux can.
+    """
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return
     with contextlib.suppress(OSError):
+        # 5 resets the peak of the resident memory (man 5 proc).
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes: the device allocator's peak since the last reset; on a CPU the process's peak resident memory."""
+    """Bytes: the device allocator's peak since the last reset;
+    on a CPU the process's peak resident memory.
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     with contextlib.suppress(OSError):
         found = re.search(r"^VmHWM:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
         if found:
             return int(found[1]) * 1024
+    # Without /proc, in bytes on a Mac and in kB elsewhere; it cannot be reset there.
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
@@ -103,7 +119,11 @@ def total_memory(device: torch.device) -> int:
 
 def provenance() -> dict[str, str]:
     """Versions, hardware and commit under which a trial ran."""
-    found = {"raypatch": raypatch.__version__, "python": platform.python_version(), "host": platform.node()}
+    found = {
+        "raypatch": raypatch.__version__,
+        "python": platform.python_version(),
+        "host": platform.node(),
+    }
     for package in ("torch", "timm", "torchmetrics", "numpy"):
         found[package] = importlib.metadata.version(package)
     found["cpu"] = f"{_cpu_name()} ({os.cpu_count()} cores)"
@@ -111,7 +131,8 @@ def provenance() -> dict[str, str]:
     if torch.cuda.is_available():
         found["gpu"] = torch.cuda.get_device_name()
         found["cuda"] = str(torch.version.cuda)
-    if commit := _git_commit():
+    commit = _git_commit()
+    if commit:
         found["commit"] = commit
     return found
 
@@ -119,8 +140,15 @@ def provenance() -> dict[str, str]:
 @functools.cache
 def _cpu_info() -> dict[str, str]:
     info = Path("/proc/cpuinfo")
-    lines = info.read_text("utf-8").split("\n\n", 1)[0].splitlines() if info.exists() else []
-    return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    if not info.exists():
+        return {}
+    # One paragraph per core, and all alike: the first will do.
+    first_core, _, _ = info.read_text("utf-8").partition("\n\n")
+    facts = {}
+    for line in first_core.splitlines():
+        key, _, value = line.partition(":")
+        facts[key.strip()] = value.strip()
+    return facts
 
 
 def _cpu_flags() -> set[str]:
@@ -133,11 +161,22 @@ def _cpu_name() -> str:
 
 @functools.cache
 def _git_commit() -> str | None:
-    """The commit of a source checkout, `+` where it has uncommitted changes; None for an installed package."""
+    """The commit of a source checkout, `+` where it has uncommitted changes;
+    None for an installed package.
+    """
     root = Path(raypatch.__file__).resolve().parents[1]
     if not (root / ".git").exists():
         return None
-    describe = ["git", "-C", str(root), "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
+    describe = [
+        "git",
+        "-C",
+        str(root),
+        "describe",
+        "--always",
+        "--abbrev=12",
+        "--dirty=+",
+        "--exclude=*",
+    ]
     try:
         return subprocess.run(describe, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):

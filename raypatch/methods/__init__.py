@@ -13,9 +13,10 @@ if TYPE_CHECKING:  # methods stand above the training loop, and what they are ma
 class Method(Protocol):
     """How a trial gets from a model to predictions.
 
-    name: as TrialConfig.method has it. trains_backbone: all weights train, so that a forward pass keeps its activations
-    and every weight has a gradient; else the head alone does. weight_copies: how often a checkpoint holds the weights,
-    with an optimizer that keeps two moments of each one that trains.
+    name: as TrialConfig.method has it. trains_backbone: all weights train, so
+    that a forward pass keeps its activations and every weight has a gradient;
+    else the head alone does. weight_copies: how often a checkpoint holds the
+    weights, with an optimizer that keeps two moments of each one that trains.
     """
 
     name: str
@@ -31,10 +32,11 @@ class Method(Protocol):
         ...
 
     def fit(self, trial: "Trial") -> "Progress":
-        """Fit the model, from the trial's checkpoint if there is one, and leave it with the weights that predict.
+        """Fit the model, from the trial's checkpoint if there is one,
+        and leave it with the weights that predict.
 
-        Writes the trial's epochs and best weights. Raises Interrupted when asked to stop, TrialError when no try can
-        succeed.
+        Writes the trial's epochs and best weights. Raises Interrupted when asked to stop,
+        TrialError when no try can succeed.
         """
         ...
 
@@ -51,7 +53,8 @@ METHODS: Registry[Method] = Registry(
 
 
 def find_method(name: str) -> Method:
-    """Return the method called `name`: finetune, linear_probe, module:NAME or of an installed package.
+    """Return the method called `name`: finetune, linear_probe,
+    module:NAME or of an installed package.
 
     Raises ValueError for an unknown one and for one that lacks a part of the protocol.
     """
@@ -59,6 +62,8 @@ def find_method(name: str) -> Method:
 
 
 def check_method(name: str) -> None:
-    """Raise ValueError where there is no method called `name`; a shipped one is not loaded for that."""
+    """Raise ValueError where there is no method called `name`;
+    a shipped one is not loaded for that.
+    """
     if name not in METHODS.shipped:
         find_method(name)

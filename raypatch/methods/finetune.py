@@ -13,6 +13,7 @@ class Finetune:
     weight_copies = 3
 
     def prepare(self, prepared: PreparedModel) -> None:
+        # All of it, also what a family builds frozen.
         prepared.model.requires_grad_(True)
 
     def set_training_mode(self, prepared: PreparedModel) -> None:

@@ -17,6 +17,7 @@ class LinearProbe:
         prepared.head.requires_grad_(True)
 
     def set_training_mode(self, prepared: PreparedModel) -> None:
+        # Dropout and batch statistics would make the features differ from step to step.
         prepared.model.eval()
         prepared.head.train()
 

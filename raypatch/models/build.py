@@ -1,4 +1,6 @@
-"""The model of a trial, of any family: constructed, started from pretrained or random weights, or only checked."""
+"""The model of a trial, of any family: constructed,
+started from pretrained or random weights, or only checked.
+"""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,7 +25,8 @@ MODEL_FIELDS = (*ARCHITECTURE_FIELDS, "weights", "inflation")
 class BuiltModel:
     """A model and the normalisation that its weights expect.
 
-    model: normalised floats (B, 3, *spatial) -> logits (B, outputs). mean, std: per channel, of pixels from 0 to 1.
+    model: normalised floats (B, 3, *spatial) -> logits (B, outputs). mean, std: per channel, of
+    pixels from 0 to 1.
     """
 
     model: nn.Module
@@ -32,7 +35,9 @@ class BuiltModel:
 
 
 def architecture_key(config: TrialConfig) -> tuple[object, ...]:
-    """What tells the shapes of two trials' models apart, on data of the same dimensions and classes."""
+    """What tells the shapes of two trials' models apart,
+    on data of the same dimensions and classes.
+    """
     return tuple(getattr(config, field) for field in ARCHITECTURE_FIELDS)
 
 
@@ -41,14 +46,21 @@ def model_key(config: TrialConfig) -> tuple[object, ...]:
     return tuple(getattr(config, field) for field in MODEL_FIELDS)
 
 
-def build_model(config: TrialConfig, *, dimensions: int, outputs: int, files: Mapping[str, Path]) -> BuiltModel:
+def build_model(
+    config: TrialConfig,
+    *,
+    dimensions: int,
+    outputs: int,
+    files: Mapping[str, Path],
+) -> BuiltModel:
     """Build the model of a trial on the CPU, all of it trainable.
 
-    Pretrained weights are brought to size by the family, and the head is drawn anew from the seed, the same for every
-    size. Random weights are the family's initialisation. The global random state stays as it was. files: where the own
-    files that configs name lie.
+    Pretrained weights are brought to size by the family, and the head is drawn anew from the seed,
+    the same for every size. Random weights are the family's initialisation. The global random state
+    stays as it was. files: where the own files that configs name lie.
 
-    Raises ValueError for an unknown or unfit model and for weights that cannot be had or do not fit.
+    Raises ValueError for an unknown or unfit model and for weights
+    that cannot be had or do not fit.
     """
     family = find_family(config.model)
     if config.weights == "random":
@@ -57,17 +69,27 @@ def build_model(config: TrialConfig, *, dimensions: int, outputs: int, files: Ma
     else:
         with torch.device("meta"):
             model = construct(config, dimensions=dimensions, outputs=outputs)
+        # The native state is read before memory is taken: a misfit is told at once.
         native = read_native_state(config, family, model, files)
+        # Left as it comes: every weight is overwritten below, and initialising all takes seconds.
         model.to_empty(device="cpu")
         with _seeded(config.seed):
             family.draw_head(model)
+        # The head of the file is left out: it was drawn anew above, whatever its size was there.
         state = family.adapt_state(native, model, config, dimensions=dimensions)
         model.load_state_dict({**state, **_head_state(family, model)})
     return BuiltModel(model, *family.normalisation(config))
 
 
-def check_model(config: TrialConfig, *, dimensions: int, outputs: int, files: Mapping[str, Path]) -> None:
-    """See that `build_model` will succeed: an own file by its header alone, hub weights by having them downloaded.
+def check_model(
+    config: TrialConfig,
+    *,
+    dimensions: int,
+    outputs: int,
+    files: Mapping[str, Path],
+) -> None:
+    """See that `build_model` will succeed: an own file by its header alone,
+    hub weights by having them downloaded.
 
     Raises ValueError as build_model does.
     """
@@ -78,7 +100,8 @@ def check_model(config: TrialConfig, *, dimensions: int, outputs: int, files: Ma
 
 
 def construct(config: TrialConfig, *, dimensions: int, outputs: int) -> nn.Module:
-    """Construct the model of a trial with random weights on torch's default device; on `meta` it takes no memory.
+    """Construct the model of a trial with random weights on torch's default device;
+    on `meta` it takes no memory.
 
     Raises ValueError for an unknown model, and for fields that it needs and lacks or cannot take.
     """
@@ -94,12 +117,13 @@ def model_head(config: TrialConfig, model: nn.Module) -> nn.Module:
 
 def _head_state(family: Family, model: nn.Module) -> dict[str, torch.Tensor]:
     name = family.head_name(model)
-    return {f"{name}.{key}": value for key, value in model.get_submodule(name).state_dict().items()}
+    return model.get_submodule(name).state_dict(prefix=f"{name}.")
 
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
     """Draw from `seed` inside, and leave the global random state as it was."""
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the GPUs too
+        # torch.manual_seed would reseed the GPUs too.
+        torch.default_generator.manual_seed(seed)
         yield

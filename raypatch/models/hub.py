@@ -10,7 +10,10 @@ WAY_OUT = "give a local file with --weights FILE, or train from scratch with --w
 
 
 def fetch_hub_state(name: str) -> None:
-    """Download the weights of timm's model `name` where they are not yet here. Raises ValueError."""
+    """Download the weights of timm's model `name` where they are not yet here.
+
+    Raises ValueError.
+    """
     if not _cached_hub_file(_hub_source(name)):
         read_hub_state(name)
 
@@ -27,36 +30,48 @@ def _cached_hub_file(source: PretrainedCfg) -> str | None:
     from huggingface_hub import try_to_load_from_cache
 
     for filename in ("model.safetensors", "pytorch_model.bin"):
-        found = source.hf_hub_id and try_to_load_from_cache(source.hf_hub_id, source.hf_hub_filename or filename)
-        if isinstance(found, str):
-            return found
+        if not source.hf_hub_id:
+            return None
+        wanted = source.hf_hub_filename or filename
+        path = try_to_load_from_cache(source.hf_hub_id, wanted)
+        # None for a file that was never asked for, an object for one that the hub is known to lack.
+        if isinstance(path, str):
+            return path
     return None
 
 
 def read_hub_state(name: str) -> dict[str, Tensor]:
-    """Read timm's weights at native size by timm itself, which knows how to convert each of their formats."""
+    """Read timm's weights at native size by timm itself,
+    which knows how to convert each of their formats.
+    """
     source = _hub_source(name)
     cached = _cached_hub_file(source)
     if not cached and source.hf_hub_id:
         _require_hub(source.hf_hub_id)
     try:
+        # timm first draws random weights: the caller's random numbers must not move by that.
         with torch.random.fork_rng(devices=[]):
-            model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"file": cached} if cached else {})
+            overlay = {"file": cached} if cached else {}
+            model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay)
     except (OSError, RuntimeError, SafetensorError) as error:
         raise ValueError(f"cannot get timm's weights for {name}: {error}; {WAY_OUT}") from error
     return dict(model.state_dict())
 
 
 def _require_hub(repository: str) -> None:
-    """Ask the hub once: its own client tries a dozen times over most of a minute before it says there is no network."""
+    """Ask the hub once: its own client tries a dozen times over most of a minute before it says
+    there is no network.
+    """
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
         get_hf_file_metadata(hf_hub_url(repository, "model.safetensors"), timeout=10)
     except HfHubHTTPError:
-        return  # it answered: what is wrong with this file is for the download to say
-    except Exception as error:  # the client's HTTP library, and so its errors, differ by version
+        # It answered: what is wrong with this file is for the download to say.
+        return
+    # The client's HTTP library, and so its errors, differ by version.
+    except Exception as error:
         raise ValueError(
             f"no network, and the weights {repository} were never downloaded here ({error}); {WAY_OUT}"
         ) from error

@@ -1,4 +1,6 @@
-"""How much memory training takes, by formula, and the micro-batch that fits into what the device has."""
+"""How much memory training takes, by formula,
+and the micro-batch that fits into what the device has.
+"""
 
 import logging
 import os
@@ -17,17 +19,28 @@ from raypatch.results import ModelFacts
 logger = logging.getLogger(__name__)
 
 USABLE_SHARE = 0.85
-"""Share of the available memory to plan with; the rest is for the images, the libraries and fragmentation."""
+"""Share of the available memory to plan with;
+the rest is for the images, the libraries and fragmentation.
+"""
 
 RESERVE = 1.1
 """The estimate's own margin: it may be over, never under."""
 
 LIBRARY_BYTES = 32 << 20
-"""What torch gives cuBLAS to work in on a Hopper card; on older ones about 8 MiB (torch's notes on CUDA)."""
+"""What torch gives cuBLAS to work in on a Hopper card;
+on older ones about 8 MiB (torch's notes on CUDA).
+"""
 
 
-def activation_bytes(config: TrialConfig, facts: ModelFacts, precision: Precision, *, checkpointing: bool) -> int:
-    """Bytes that one image's forward pass leaves for its backward pass, plus those a backward pass works in.
+def activation_bytes(
+    config: TrialConfig,
+    facts: ModelFacts,
+    precision: Precision,
+    *,
+    checkpointing: bool,
+) -> int:
+    """Bytes that one image's forward pass leaves for its backward pass,
+    plus those a backward pass works in.
 
     With a method that trains the head alone nothing is kept.
     """
@@ -40,20 +53,31 @@ def activation_bytes(config: TrialConfig, facts: ModelFacts, precision: Precisio
 
 
 def training_bytes(
-    config: TrialConfig, facts: ModelFacts, precision: Precision, *, micro_batch: int, checkpointing: bool = False
+    config: TrialConfig,
+    facts: ModelFacts,
+    precision: Precision,
+    *,
+    micro_batch: int,
+    checkpointing: bool = False,
 ) -> int:
     """Estimated peak bytes of a training step on a device, as its allocator counts them.
 
-    Gradients come as activations go, so that a batch in one pass peaks at its beginning or at its end. Of several
-    passes the later ones find the gradients there and add each parameter's anew. Autocast keeps the cast weights of a
-    pass.
+    Gradients come as activations go, so that a batch in one pass peaks at its beginning or at its
+    end. Of several passes the later ones find the gradients there and add each parameter's anew.
+    Autocast keeps the cast weights of a pass.
     """
     trained = facts.parameters if find_method(config.method).trains_backbone else 0
     activations = activation_bytes(config, facts, precision, checkpointing=checkpointing)
-    passing = min(micro_batch, config.batch_size) * activations + (2 * trained if precision == "bfloat16" else 0)
+    cast_weights = 2 * trained if precision == "bfloat16" else 0
+    passing = min(micro_batch, config.batch_size) * activations + cast_weights
+    # One pass: its activations have gone by the time that all gradients are there.
     peak = max(passing, 4 * trained)
     if micro_batch < config.batch_size:
-        largest = min(trained, find_family(config.model).activations(config, facts, precision).largest_gradient)
+        # Several passes: the last one still has its activations when it adds to all gradients.
+        largest = min(
+            trained,
+            find_family(config.model).activations(config, facts, precision).largest_gradient,
+        )
         peak = 4 * trained + max(passing, 4 * largest)
     return _with_margin(_held_bytes(config, facts) + peak)
 
@@ -67,18 +91,28 @@ def peak_bytes(
     micro_batch: int,
     checkpointing: bool = False,
 ) -> int:
-    """Estimated peak bytes of a whole trial on a device: its images, one byte a pixel, and training or evaluation."""
+    """Estimated peak bytes of a whole trial on a device:
+    its images, one byte a pixel, and training or evaluation.
+    """
     train, val, test = info.counts
-    resident = int((train * config.train_fraction + val + test) * info.channels * config.image_size**info.dimensions)
+    images = train * config.train_fraction + val + test
+    resident = int(images * info.channels * config.image_size**info.dimensions)
     training = training_bytes(config, facts, precision, micro_batch=micro_batch, checkpointing=checkpointing)
-    evaluation = _with_margin(_held_bytes(config, facts) + evaluation_bytes(config, info, facts, precision))
+    batch = evaluation_bytes(config, info, facts, precision)
+    evaluation = _with_margin(_held_bytes(config, facts) + batch)
     return resident + max(training, evaluation)
 
 
-def evaluation_bytes(config: TrialConfig, info: DatasetInfo, facts: ModelFacts, precision: Precision) -> int:
+def evaluation_bytes(
+    config: TrialConfig,
+    info: DatasetInfo,
+    facts: ModelFacts,
+    precision: Precision,
+) -> int:
     """Bytes that the largest batch of an evaluation takes, beside what training holds on to.
 
-    First its three channels as float32, again as patches, and in bfloat16; then the input and what passes the model.
+    First its three channels as float32, again as patches, and in
+    bfloat16; then the input and what passes the model.
     """
     pixels: int = config.image_size**info.dimensions
     images = min(max(info.counts[1:]), evaluation_batch(facts.tokens, pixels))
@@ -90,6 +124,7 @@ def _held_bytes(config: TrialConfig, facts: ModelFacts) -> int:
     """Weights and the optimizer's moments, which are always there."""
     if not find_method(config.method).trains_backbone:
         return 4 * facts.parameters
+    # SGD keeps a momentum, AdamW and Adam two moments, in float32 each.
     moments = 4 if config.optimizer == "sgd" else 8
     return (4 + moments) * facts.parameters
 
@@ -99,8 +134,11 @@ def _with_margin(needed: int) -> int:
 
 
 def available_bytes(device: torch.device) -> int:
-    """Bytes now free on a CUDA device; of a CPU all its memory, so that a resumed trial divides its batches alike."""
+    """Bytes now free on a CUDA device; of a CPU all its memory,
+    so that a resumed trial divides its batches alike.
+    """
     if device.type == "cuda":
+        # What other processes hold on the card is not free.
         return torch.cuda.mem_get_info(device)[0]
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
@@ -108,14 +146,17 @@ def available_bytes(device: torch.device) -> int:
 def choose_micro_batch(
     config: TrialConfig, facts: ModelFacts, precision: Precision, available: int
 ) -> tuple[int, bool]:
-    """The largest halving of batch_size whose estimate fits into `available` bytes, and whether it needs checkpointing.
+    """The largest halving of batch_size whose estimate fits into `available` bytes,
+    and whether it needs checkpointing.
 
-    Checkpointing comes in only where not even one image fits without it; one image with it is the last resort.
+    Checkpointing comes in only where not even one image fits without
+    it; one image with it is the last resort.
     """
-    can_checkpoint = find_family(config.model).activations(config, facts, precision).checkpointed is not None
-    choices = (False, True) if can_checkpoint else (False,)
+    activations = find_family(config.model).activations(config, facts, precision)
+    choices = (False,) if activations.checkpointed is None else (False, True)
     for checkpointing in choices:
         micro_batch = config.batch_size
+        # Halved, not fitted to the byte: the estimate is not as exact as that.
         while micro_batch:
             need = training_bytes(config, facts, precision, micro_batch=micro_batch, checkpointing=checkpointing)
             if need <= USABLE_SHARE * available:
@@ -125,7 +166,9 @@ def choose_micro_batch(
 
 
 def fit_memory(prepared: PreparedModel, config: TrialConfig, asked: int | Literal["auto"]) -> int:
-    """Return the images of one pass: `asked`, or as many as fit, with activation checkpointing where it must be."""
+    """Return the images of one pass: `asked`, or as many as fit,
+    with activation checkpointing where it must be.
+    """
     if asked != "auto":
         return asked
     available = available_bytes(prepared.device)
@@ -133,5 +176,9 @@ def fit_memory(prepared: PreparedModel, config: TrialConfig, asked: int | Litera
     if checkpointing:
         prepared.family.use_checkpointing(prepared.model)
     if checkpointing or micro_batch < config.batch_size:
-        logger.info("micro_batch=%d, activation checkpointing %s", micro_batch, "on" if checkpointing else "off")
+        logger.info(
+            "micro_batch=%d, activation checkpointing %s",
+            micro_batch,
+            "on" if checkpointing else "off",
+        )
     return micro_batch

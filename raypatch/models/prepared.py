@@ -1,4 +1,6 @@
-"""A model ready to be used: on its device, with the normalisation and the precision that belong to it."""
+"""A model ready to be used: on its device,
+with the normalisation and the precision that belong to it.
+"""
 
 import math
 from dataclasses import dataclass
@@ -15,6 +17,7 @@ from raypatch.models.families import Family, find_family
 from raypatch.models.flops import count_outputs, model_facts
 from raypatch.results import ModelFacts
 
+# Enough to fill a device; more would only take memory.
 TOKENS_PER_BATCH = 16_384
 PIXELS_PER_BATCH = 2**22
 
@@ -22,10 +25,11 @@ PIXELS_PER_BATCH = 2**22
 def evaluation_batch(tokens: int | None, pixels: int) -> int:
     """Images of so many tokens and pixels in one evaluation batch: enough to fill a device.
 
-    tokens: None for a model without. It follows from their size alone, so the same images give the same bits every
-    time.
+    tokens: None for a model without. It follows from their size alone, so the same images give the
+    same bits every time.
     """
     by_pixels = PIXELS_PER_BATCH // pixels
+    # The class token is one more; at a small patch size the tokens, not the pixels, decide.
     by_tokens = by_pixels if tokens is None else TOKENS_PER_BATCH // (tokens + 1)
     return max(1, min(by_tokens, by_pixels))
 
@@ -48,24 +52,34 @@ class PreparedModel:
         return self.model.get_submodule(self.family.head_name(self.model))
 
     def normalize(self, images: torch.Tensor) -> torch.Tensor:
-        """Bring floats from 0 to 1 (B, 1 or 3, *spatial) to what the weights expect: (B, 3, *spatial)."""
+        """Bring floats from 0 to 1 (B, 1 or 3, *spatial)
+        to what the weights expect: (B, 3, *spatial).
+        """
         return normalize(images, self.mean, self.std)
 
     @torch.inference_mode()
     def logits(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits (N, outputs) float32 on the device of uint8 images (N, C, *spatial), batch by batch."""
+        """Logits (N, outputs) float32 on the device of uint8 images
+        (N, C, *spatial), batch by batch.
+        """
         self.model.eval()
         logits = []
-        for batch in images.split(evaluation_batch(self.facts.tokens, math.prod(images.shape[2:]))):
+        size = evaluation_batch(self.facts.tokens, math.prod(images.shape[2:]))
+        for batch in images.split(size):
             inputs = self.normalize(to_float(batch.to(self.device, non_blocking=True)))
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            cast = self.precision == "bfloat16"
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=cast):
                 logits.append(self.model(inputs).float())
-            del inputs  # or they would lie beside the next batch's
+            # Or they would lie in memory beside the next batch's.
+            del inputs
         return torch.cat(logits)
 
 
 def prepare_model(config: TrialConfig, info: DatasetInfo, options: RunOptions) -> PreparedModel:
-    """Build a trial's model on its device, with the initial weights. Raises ValueError for wrong input."""
+    """Build a trial's model on its device, with the initial weights.
+
+    Raises ValueError for wrong input.
+    """
     device = resolve_device(options.device)
     outputs = count_outputs(config, info)
     facts = model_facts(config, dimensions=info.dimensions, outputs=outputs)
@@ -74,7 +88,11 @@ def prepare_model(config: TrialConfig, info: DatasetInfo, options: RunOptions) -
 
 
 def place_model(
-    config: TrialConfig, built: BuiltModel, facts: ModelFacts, device: torch.device, precision: Precision
+    config: TrialConfig,
+    built: BuiltModel,
+    facts: ModelFacts,
+    device: torch.device,
+    precision: Precision,
 ) -> PreparedModel:
     """Bring a built model to a device."""
     return PreparedModel(

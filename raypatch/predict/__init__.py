@@ -1,4 +1,6 @@
-"""A finished run used: its best trials chosen (choose), new images predicted (images), a trial exported (export)."""
+"""A finished run used: its best trials chosen (choose), new images predicted (images),
+a trial exported (export).
+"""
 
 from raypatch.predict.choose import FinishedTrial, FinishedTrials, choose_members, find_trials
 from raypatch.predict.export import export_trial, load_exported

@@ -33,7 +33,10 @@ class FinishedTrial:
 
 @dataclass(frozen=True)
 class FinishedTrials:
-    """The trials of a run that ran through, and what the run compares; levels: by trial id, of each factor."""
+    """The trials of a run that ran through, and what the run compares.
+
+    levels: by trial id the trial's level of each factor.
+    """
 
     trials: tuple[FinishedTrial, ...]
     factors: tuple[Factor, ...]
@@ -41,8 +44,13 @@ class FinishedTrials:
 
     def at_level(self, factor: Factor, level: str) -> list[FinishedTrial]:
         """The trials that have a level of a factor."""
-        place = self.factors.index(factor)
-        return [trial for trial in self.trials if self.levels[trial.result.trial_id][place] == level]
+        position = self.factors.index(factor)
+        having = []
+        for trial in self.trials:
+            levels = self.levels[trial.result.trial_id]
+            if levels[position] == level:
+                having.append(trial)
+        return having
 
 
 def find_trials(folder: Path) -> FinishedTrials:
@@ -50,15 +58,23 @@ def find_trials(folder: Path) -> FinishedTrials:
     found = []
     for paths in SweepPaths(folder).trial_folders():
         result = read_result(paths.result)
-        if result is not None and result.status == "ok" and result.dataset is not None and result.model is not None:
-            found.append(FinishedTrial(read_config(paths.config), paths, result, result.dataset, result.model))
+        if result is None or result.status != "ok":
+            continue
+        # A trial that ran through has both, but a file says so only to a reader, not to its type.
+        if result.dataset is not None and result.model is not None:
+            config = read_config(paths.config)
+            found.append(FinishedTrial(config, paths, result, result.dataset, result.model))
     if not found:
-        raise ValueError(f"{folder} has no finished trial; give a folder in which `raypatch run` finished some")
+        raise ValueError(
+            f"{folder} has no finished trial; give a folder in which `raypatch run` finished some",
+        )
     return _with_levels(SweepPaths(folder), found)
 
 
 def _with_levels(sweep: SweepPaths, trials: Sequence[FinishedTrial]) -> FinishedTrials:
-    """The trials with the levels that the sweep's record gives them; those of earlier commands by their fields."""
+    """The trials with the levels that the sweep's record gives them;
+    those of earlier commands by their fields.
+    """
     configs = [trial.config for trial in trials]
     factors: tuple[Factor, ...] = ()
     recorded: dict[str, tuple[str, ...]] = {}
@@ -66,65 +82,95 @@ def _with_levels(sweep: SweepPaths, trials: Sequence[FinishedTrial]) -> Finished
         record = read_sweep(sweep.record)
         factors = tuple(widen(factor, configs) for factor in record.factors)
         recorded = record.levels
-    if not factors:  # a run of schema 1 is about patch size
-        factors = (factor_of_field("patch_size", [config.patch_size for config in configs]),)
+    # A run of schema 1 names no factor: it is about patch size.
+    if not factors:
+        patch_sizes = [config.patch_size for config in configs]
+        factors = (factor_of_field("patch_size", patch_sizes),)
     levels: dict[str, tuple[str | None, ...]] = {}
     for trial in trials:
         trial_id = trial.result.trial_id
-        known = recorded.get(trial_id)
-        levels[trial_id] = known or tuple(factor.level_of(trial.config) for factor in factors)
+        # Of named levels that set the same fields, only the record knows which one was meant.
+        by_fields = tuple(factor.level_of(trial.config) for factor in factors)
+        levels[trial_id] = recorded.get(trial_id) or by_fields
     return FinishedTrials(tuple(trials), factors, levels)
 
 
-def choose_members(found: FinishedTrials, dataset: str | None, levels: Sequence[str] | None) -> list[FinishedTrial]:
+def choose_members(
+    found: FinishedTrials,
+    dataset: str | None,
+    levels: Sequence[str] | None,
+) -> list[FinishedTrial]:
     """The best trial of each level, or of all, by validation.
 
-    dataset: a name, or of an own file the name it has in the trials, file:STEM@CONTENT, or its stem alone. levels: as a
-    user writes them, FACTOR=LEVEL where the run compares several factors. Raises ValueError where a trial is missing,
-    or several files or selections are in question.
+    dataset: a name, or of an own file the name it has in the trials, file:STEM@CONTENT, or its stem
+    alone. levels: as a user writes them, FACTOR=LEVEL where the run compares several factors.
+    Raises ValueError where a trial is missing, or several files or selections are in question.
     """
     wanted = _choose_dataset(found.trials, dataset)
-    of_dataset = [trial for trial in found.trials if trial.config.dataset == wanted]
+    of_dataset = _on_dataset(found.trials, wanted)
     selections = sorted({trial.config.selection for trial in of_dataset})
     if len(selections) > 1:
-        raise ValueError(f"the trials of {wanted} were selected by {' and '.join(selections)}: none is best of all")
+        scores = " and ".join(selections)
+        raise ValueError(f"the trials of {wanted} were selected by {scores}: none is best of all")
     if levels is None:
         return [_best(of_dataset)]
     members = []
     for text in levels:
         factor, level = _parse_level(found.factors, text)
-        candidates = [trial for trial in found.at_level(factor, level) if trial.config.dataset == wanted]
+        candidates = _on_dataset(found.at_level(factor, level), wanted)
         if not candidates:
-            raise ValueError(f"no finished trial of {of_dataset[0].config.dataset_label} has {factor.phrase(level)}")
+            label = of_dataset[0].config.dataset_label
+            raise ValueError(f"no finished trial of {label} has {factor.phrase(level)}")
         members.append(_best(candidates))
     return members
 
 
+def _on_dataset(trials: Sequence[FinishedTrial], dataset: str) -> list[FinishedTrial]:
+    """The trials of one dataset, by its name in their configs."""
+    return [trial for trial in trials if trial.config.dataset == dataset]
+
+
 def _choose_dataset(trials: Sequence[FinishedTrial], dataset: str | None) -> str:
-    labels: dict[str, str] = {trial.config.dataset: trial.config.dataset_label for trial in trials}
-    known = {*labels, *labels.values()}
-    asked = dataset if dataset is None or dataset in known else canonical_name(dataset)
-    fit = sorted(name for name, label in labels.items() if asked in (None, name, label))
+    """The dataset that a user means, by its name in the configs; the only one where none is named."""
+    labels: dict[str, str] = {}
+    for trial in trials:
+        labels[trial.config.dataset] = trial.config.dataset_label
+    asked = dataset
+    # A name of the run's own comes first: an own file's stem is no name of the catalog.
+    if dataset is not None and dataset not in {*labels, *labels.values()}:
+        asked = canonical_name(dataset)
+    fit = []
+    for name, label in sorted(labels.items()):
+        if asked in (None, name, label):
+            fit.append(name)
     if not fit:
-        raise ValueError(f"the run has no finished trial of {asked}; it has {', '.join(sorted(labels.values()))}")
+        there_are = ", ".join(sorted(labels.values()))
+        raise ValueError(f"the run has no finished trial of {asked}; it has {there_are}")
     if len(fit) > 1:
-        raise ValueError(f"the run has several such datasets; choose one with --dataset: {', '.join(fit)}")
+        raise ValueError(
+            f"the run has several such datasets; choose one with --dataset: {', '.join(fit)}",
+        )
     return fit[0]
 
 
 def _parse_level(factors: Sequence[Factor], text: str) -> tuple[Factor, str]:
-    """The factor and its level that a user means: LEVEL, or FACTOR=LEVEL. Raises ValueError with those there are."""
+    """The factor and its level that a user means: LEVEL, or FACTOR=LEVEL.
+    Raises ValueError with those there are.
+    """
     name, separator, level = text.partition("=")
-    named = [factor for factor in factors if separator and name.strip() in (factor.name, factor.label)]
-    if named:
-        return named[0], named[0].parse(level)
+    for factor in factors:
+        if separator and name.strip() in (factor.name, factor.label):
+            return factor, factor.parse(level)
+    # No factor is named, or the = belongs to the level: look for one that has such a level.
+    wanted = text.strip().lower()
     fitting = []
     for factor in factors:
-        if text.strip().lower() in [level.lower() for level in factor.names]:
+        if wanted in map(str.lower, factor.names):
             fitting.append(factor)
     if len(fitting) > 1:
         ways = " or ".join(f"{factor.name}={text}" for factor in fitting)
         raise ValueError(f"{text} is a level of several factors: say {ways}")
+    # Of a single factor, parse knows more ways to say a level, and which levels there are.
     if fitting or len(factors) == 1:
         factor = fitting[0] if fitting else factors[0]
         return factor, factor.parse(text)
@@ -134,7 +180,10 @@ def _parse_level(factors: Sequence[Factor], text: str) -> tuple[Factor, str]:
 
 def _best(trials: Sequence[FinishedTrial]) -> FinishedTrial:
     """The best by validation, the first of equals; the first where none has a defined score."""
-    best = select_best((trial.config, selection_score(trial.config, trial.result)) for trial in trials)
+    scored = []
+    for trial in trials:
+        scored.append((trial.config, selection_score(trial.config, trial.result)))
+    best = select_best(scored)
     for trial in trials:
         if trial.config == best:
             return trial

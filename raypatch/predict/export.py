@@ -18,20 +18,27 @@ from raypatch.tasks import find_task
 def export_trial(folder: Path, trial_id: str, out: Path) -> Path:
     """Write a trial's model as model.safetensors and config.json into the folder `out`.
 
-    2D: `timm.create_model("local-dir:OUT", pretrained=True)` loads a model of timm's. 3D and own models:
-    `raypatch.predict.load_exported(OUT)`, which takes all. config.json holds architecture, sizes, classes and the
-    normalisation (mean, std of 0..1). Raises ValueError when there is no such finished trial.
+    2D: `timm.create_model("local-dir:OUT", pretrained=True)` loads a model of timm's. 3D and own
+    models: `raypatch.predict.load_exported(OUT)`, which takes all. config.json holds architecture,
+    sizes, classes and the normalisation (mean, std of 0..1). Raises ValueError when there is no
+    such finished trial.
     """
-    trials = {trial.result.trial_id: trial for trial in find_trials(folder).trials}
+    trials = {}
+    for trial in find_trials(folder).trials:
+        trials[trial.result.trial_id] = trial
     if trial_id not in trials:
-        raise ValueError(f"{folder} has no finished trial {trial_id!r}; it has {', '.join(sorted(trials)[:5])} ...")
+        some = ", ".join(sorted(trials)[:5])
+        raise ValueError(f"{folder} has no finished trial {trial_id!r}; it has {some} ...")
     member = trials[trial_id]
     state = load_model(member).state_dict()
     try:
         out.mkdir(parents=True, exist_ok=True)
         save_file(state, out / "model.safetensors")
     except OSError as error:
-        raise ValueError(f"cannot write to {out}: {error.strerror or error}; give another folder with --out") from error
+        raise ValueError(
+            f"cannot write to {out}: {error.strerror or error}; give another folder with --out",
+        ) from error
+    # Last, so that a folder with a config.json holds weights too.
     write_atomically(out / "config.json", json.dumps(_describe(member), indent=1).encode())
     return out
 
@@ -44,6 +51,7 @@ def _describe(member: FinishedTrial) -> dict[str, object]:
     outputs = find_task(facts.task).outputs(facts.classes)
     for_timm = family.timm_entry(config)
     return {
+        # timm wants the name without the tag of its weights, for these are others.
         "architecture": config.model.partition(".")[0],
         "num_classes": outputs,
         "model_args": for_timm.arguments,
@@ -56,12 +64,19 @@ def _describe(member: FinishedTrial) -> dict[str, object]:
             "label_names": list(facts.classes),
             **for_timm.layers,
         },
-        "raypatch": {"dimensions": facts.dimensions, "task": facts.task, "trial": json.loads(config.canonical_json())},
+        "raypatch": {
+            "dimensions": facts.dimensions,
+            "task": facts.task,
+            "trial": json.loads(config.canonical_json()),
+        },
     }
 
 
 def load_exported(folder: Path) -> nn.Module:
-    """Load what export_trial wrote, 2D or 3D, in evaluation mode. Raises ValueError when it cannot be read."""
+    """Load what export_trial wrote, 2D or 3D, in evaluation mode.
+
+    Raises ValueError when it cannot be read.
+    """
     from raypatch.models.weights import read_weights_file
 
     try:

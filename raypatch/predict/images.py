@@ -33,10 +33,10 @@ def predict(
 ) -> tuple[str, list[str]]:
     """Predict on new images with the best trial of each level, probabilities averaged.
 
-    levels: of what the run compares, FACTOR=LEVEL where that is several factors; None takes the single best trial.
-    Best is by validation, among seeds too. split: of an .npz. Returns a CSV (name, predicted class or classes, one
-    probability per class) and the ids of the trials used. Raises ValueError when there is no such trial or the images
-    do not fit.
+    levels: of what the run compares, FACTOR=LEVEL where that is several factors; None takes the
+    single best trial. Best is by validation, among seeds too. split: of an .npz. Returns a CSV
+    (name, predicted class or classes, one probability per class) and the ids of the trials used.
+    Raises ValueError when there is no such trial or the images do not fit.
     """
     members = choose_members(find_trials(folder), dataset, levels)
     facts = members[0].dataset
@@ -44,6 +44,7 @@ def predict(
     total = np.zeros(())
     for member in members:
         config = member.config
+        # Read for each member: levels may differ in the size that their models see.
         names, images = read_inputs(
             source,
             split,
@@ -54,19 +55,26 @@ def predict(
         )
         total = total + predict_member(member, images, device)
     mean = (total / len(members)).astype(np.float32)
-    return _as_csv(names, mean, facts), [member.result.trial_id for member in members]
+    trial_ids = [member.result.trial_id for member in members]
+    return _as_csv(names, mean, facts), trial_ids
 
 
-def predict_member(member: FinishedTrial, images: torch.Tensor, device_name: str) -> NDArray[np.float32]:
+def predict_member(
+    member: FinishedTrial,
+    images: torch.Tensor,
+    device_name: str,
+) -> NDArray[np.float32]:
     """Probabilities (N, C) of one trial's best weights on uint8 images (N, C, *spatial).
 
     The trial's own images on its own kind of device give its stored probabilities to the bit.
     """
     device = resolve_device(device_name)
+    # torch divides its sums by its threads, which shows in the last bits.
     threads = member.result.provenance.get("threads", "")
     if device.type == "cpu" and threads.isdigit():
         torch.set_num_threads(int(threads))
-    built = BuiltModel(load_model(member), *find_family(member.config.model).normalisation(member.config))
+    means, deviations = find_family(member.config.model).normalisation(member.config)
+    built = BuiltModel(load_model(member), means, deviations)
     precision = resolve_precision(member.result.precision, device)
     prepared = place_model(member.config, built, member.model, device, precision)
     probability = find_task(member.dataset.task).probabilities(prepared.logits(images))
@@ -74,7 +82,10 @@ def predict_member(member: FinishedTrial, images: torch.Tensor, device_name: str
 
 
 def load_model(member: FinishedTrial) -> nn.Module:
-    """The trial's model with its best weights, on the CPU. Raises ValueError when the weights are damaged."""
+    """Return the trial's model with its best weights, on the CPU.
+
+    Raises ValueError when the weights are damaged.
+    """
     best = load_tensors(member.paths.best_weights)
     if best is None:
         raise ValueError(f"{member.paths.best_weights} is missing or damaged; remove the trial folder and run it again")
@@ -87,8 +98,9 @@ def load_model(member: FinishedTrial) -> nn.Module:
 def _as_csv(names: Sequence[str], probability: NDArray[np.float32], facts: DatasetFacts) -> str:
     lines = io.StringIO()
     writer = csv.writer(lines, lineterminator="\n")
-    writer.writerow(["name", "predicted", *(f"p({name})" for name in facts.classes)])
+    writer.writerow(["name", "predicted", *map("p({})".format, facts.classes)])
     words = find_task(facts.task).words(probability, facts.classes)
     for name, predicted, row in zip(names, words, probability, strict=True):
-        writer.writerow([name, predicted, *(repr(float(value)) for value in row)])
+        # tolist: a float of Python's prints all its digits, numpy's would say its type.
+        writer.writerow([name, predicted, *map(repr, row.tolist())])
     return lines.getvalue()

@@ -1,4 +1,6 @@
-"""What a run folder holds: its files' names (paths), their content (records), their writers and readers (store)."""
+"""What a run folder holds: its files' names (paths), their content (records),
+their writers and readers (store).
+"""
 
 from raypatch.results.paths import SweepPaths, TrialPaths
 from raypatch.results.records import (

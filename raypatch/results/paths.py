@@ -40,6 +40,7 @@ class TrialPaths:
 
     def event_files(self) -> list[Path]:
         """TensorBoard's: one at most, named by when and where it was begun."""
+        # Sorted, as everywhere: a file system lists in an order of its own.
         return sorted(self.folder.glob("events.out.tfevents.*"))
 
     @property
@@ -72,7 +73,9 @@ class SweepPaths:
 
     @property
     def studies(self) -> Path:
-        """Of a search: Optuna's view of it, for optuna-dashboard, made anew from the trial folders at every start."""
+        """Of a search: Optuna's view of it, for optuna-dashboard,
+        made anew from the trial folders at every start.
+        """
         return self.folder / "optuna.journal"
 
     @property
@@ -107,7 +110,11 @@ class SweepPaths:
         return TrialPaths(self.trials / trial_id)
 
     def trial_folders(self) -> list[TrialPaths]:
-        """The trial folders that exist, sorted by name; hidden ones, as a notebook makes them, are none."""
+        folders = []
+        for entry in sorted(self.trials.iterdir()):
+            if entry.is_dir() and not entry.name.startswith("."):
+                folders.append(TrialPaths(entry))
+        return folders
         if not self.trials.is_dir():
             return []
         entries = [entry for entry in sorted(self.trials.iterdir()) if not entry.name.startswith(".")]

@@ -1,6 +1,9 @@
-"""The disk schema: what each file of a run folder holds. Nothing is pickled: JSON, JSON lines, NPZ, safetensors.
+"""The disk schema: what each file of a run folder holds.
 
-Schema 2 keeps scores as a map and stores what the study compares; schema 1, of patch-size studies alone, is read too.
+Nothing is pickled: JSON, JSON lines, NPZ, safetensors.
+
+Schema 2 keeps scores as a map and stores what the study compares; schema 1, of patch-size studies
+alone, is read too.
 """
 
 import math
@@ -18,6 +21,7 @@ from raypatch.search_settings import Search
 
 SCHEMA_VERSION = 2
 
+# JSON has no NaN.
 Number = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
 """A float that may be undefined: NaN in memory, null in JSON."""
 
@@ -28,7 +32,9 @@ StoredScores = dict[str, Number]
 
 
 class DamagedFileError(ValueError):
-    """A result file is truncated, altered or of a newer schema; the message names it and the way out."""
+    """A result file is truncated, altered or of a newer schema;
+    the message names it and the way out.
+    """
 
 
 class NewerSchemaError(DamagedFileError):
@@ -42,9 +48,9 @@ class _Record(BaseModel):
 class EpochRow(_Record):
     """One line of epochs.jsonl. There is no test score here: a search cannot see the test set.
 
-    val: scores on validation. lr: of the epoch's last step. seconds: training and validation. images_per_second:
-    training only. peak_memory_bytes: most so far, on the device; on a CPU of the process. 0 in files of earlier
-    versions.
+    val: scores on validation. lr: of the epoch's last step. seconds: training and validation.
+    images_per_second: training only. peak_memory_bytes: most so far, on the device; on a CPU of the
+    process. 0 in files of earlier versions.
     """
 
     epoch: int
@@ -61,18 +67,28 @@ class EpochRow(_Record):
         """Schema 1 had a column per validation score."""
         if not isinstance(values, dict) or "val" in values:
             return values
-        scores = {name.removeprefix("val_"): score for name, score in values.items() if name.startswith("val_")}
-        rest = {name: value for name, value in values.items() if not name.startswith("val_")}
+        scores = {}
+        rest = {}
+        for name, value in values.items():
+            if name.startswith("val_"):
+                scores[name.removeprefix("val_")] = value
+            else:
+                rest[name] = value
         return rest | {"val": scores}
 
     def flat(self) -> dict[str, float]:
-        """All numbers under one name each, scores as val_loss, val_auc: for charts, trackers and data frames."""
+        """All numbers under one name each, scores as val_loss, val_auc:
+        for charts, trackers and data frames.
+        """
+        # A chart has one flat list of names; val_ keeps a score apart from a field of the row.
         numbers = self.model_dump(exclude={"val"})
         return numbers | {f"val_{name}": score for name, score in self.val.items()}
 
 
 class DatasetFacts(_Record):
-    """What the analysis needs of the dataset: its kind, class names and images in train (as used), val, test."""
+    """What the analysis needs of the dataset: its kind,
+    class names and images in train (as used), val, test.
+    """
 
     task: str
     dimensions: Literal[2, 3]
@@ -97,7 +113,8 @@ class TrialResult(_Record):
     """result.json, written last: its presence means the trial is over.
 
     epochs: completed. best_epoch: counted from 1. train_seconds: all epochs, validation included.
-    images_per_second: training, median over epochs. peak_memory_bytes: of the device, of the process on a CPU.
+    images_per_second: training, median over epochs.
+    peak_memory_bytes: of the device, of the process on a CPU.
     precision: the one that was used. error: traceback of a failed trial.
     """
 
@@ -115,6 +132,7 @@ class TrialResult(_Record):
     peak_memory_bytes: int = 0
     precision: str = ""
     device: str = ""
+    # pydantic copies a default for each instance, so this dict is not shared.
     provenance: dict[str, str] = {}
     error: str | None = None
 
@@ -123,12 +141,19 @@ class TrialResult(_Record):
 class Predictions:
     """Predictions of one split.
 
-    index: (N,) int64 into the file. label: (N,) or (N, L) int64. probability: (N, C) float32.
+    index: (N,) int64 into the file. label: (N,) or (N, L) int64. probability: (N, C) float32. group: (N,) int64, equal
+    for images of one patient, where the data says who is who.
     """
 
     index: NDArray[np.int64]
     label: NDArray[np.int64]
     probability: NDArray[np.float32]
+    group: NDArray[np.int64] | None = None
+
+    def take(self, images: NDArray[np.int64] | NDArray[np.bool_]) -> "Predictions":
+        """Return the predictions of some images, by places in order or as a mask."""
+        group = None if self.group is None else self.group[images]
+        return Predictions(self.index[images], self.label[images], self.probability[images], group)
 
 
 class Expectation(_Record):
@@ -145,11 +170,14 @@ class Expectation(_Record):
 class SweepRecord(BaseModel):
     """sweep.json: the trials of the last command in this folder, and where it came from.
 
-    study: its name. command: as typed, program name first. options, executor: fields of RunOptions and
-    ExecutorOptions, so that `raypatch resume` runs as the command did; options.files says where own data and weights
-    lay. search: of a search, whose trials are those drawn so far, in order; each is added before it starts.
-    factors: what is compared, in the order of the study. levels: by trial id its level of each factor.
-    metric: the score that the answer is about, None for the task's own. expect: what publications state.
+    study: its name. command: as typed, program name first. options, executor: fields of RunOptions
+    and ExecutorOptions, so that `raypatch resume` runs as the command did; options.files says where
+    own data and weights lay. search: of a search, whose trials are those drawn so far, in order;
+    each is added before it starts.
+    factors: what is compared, in the order of the study. levels: by
+    trial id its level of each factor.
+    metric: the score that the answer is about, None for the task's
+    own. expect: what publications state.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -163,6 +191,7 @@ class SweepRecord(BaseModel):
     options: dict[str, Any] = {}
     executor: dict[str, Any] = {}
     search: Search | None = None
+    # Schema 1 had none of the following: each has a default.
     factors: tuple[Factor, ...] = ()
     levels: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     metric: str | None = None
@@ -174,6 +203,7 @@ class SweepRecord(BaseModel):
     def _read_schema_1(cls, values: Any) -> Any:
         """Schema 1 named the study `space`; its question, the patch size, is found from the trials."""
         if isinstance(values, dict) and "space" in values:
-            rest = {name: value for name, value in values.items() if name != "space"}
-            return rest | {"study": values["space"]}
+            # A copy: what was given must not change.
+            values = dict(values)
+            values["study"] = values.pop("space")
         return values

@@ -1,4 +1,6 @@
-"""Writers and readers of a run folder's files; a reader says which file is damaged and what to do about it."""
+"""Writers and readers of a run folder's files;
+a reader says which file is damaged and what to do about it.
+"""
 
 import io
 import json
@@ -25,7 +27,9 @@ from raypatch.storage.files import write_atomically
 
 
 def append_epoch(path: Path, row: EpochRow) -> None:
-    """Append one line to epochs.jsonl, on disk at the return: a checkpoint must never be ahead of it."""
+    """Append one line to epochs.jsonl, on disk at the return:
+    a checkpoint must never be ahead of it.
+    """
     with path.open("a", encoding="utf-8") as stream:
         stream.write(row.model_dump_json() + "\n")
         stream.flush()
@@ -33,18 +37,22 @@ def append_epoch(path: Path, row: EpochRow) -> None:
 
 
 def read_epochs(path: Path) -> list[EpochRow]:
-    """Read epochs.jsonl; a half last line, as a kill leaves it, ends the list. No file gives no rows.
+    """Read epochs.jsonl; a half last line, as a kill leaves it, ends the list.
+
+    No file gives no rows.
 
     Raises DamagedFileError when a line before the last cannot be read.
     """
     if not path.exists():
         return []
+    # A kill may also cut a letter of several bytes in two: replaced, its line fails as JSON.
     lines = path.read_text("utf-8", errors="replace").splitlines()
     rows: list[EpochRow] = []
     for number, line in enumerate(lines, start=1):
         try:
             rows.append(EpochRow.model_validate_json(line))
         except ValidationError as error:
+            # The line that a kill cut off: its epoch is trained again.
             if number == len(lines):
                 break
             raise DamagedFileError(
@@ -55,7 +63,8 @@ def read_epochs(path: Path) -> list[EpochRow]:
 
 def write_epochs(path: Path, rows: list[EpochRow]) -> None:
     """Replace epochs.jsonl by `rows`."""
-    write_atomically(path, "".join(row.model_dump_json() + "\n" for row in rows).encode())
+    lines = "".join(row.model_dump_json() + "\n" for row in rows)
+    write_atomically(path, lines.encode())
 
 
 def write_json(path: Path, record: BaseModel) -> None:
@@ -70,6 +79,7 @@ def _read_json(path: Path, remedy: str) -> dict[str, Any]:
         raise DamagedFileError(f"{path} is damaged ({error}); {remedy}") from error
     if not isinstance(content, dict):
         raise DamagedFileError(f"{path} is damaged (not a JSON object); {remedy}")
+    # Before anything else is read: what a newer version means by a field is not known here.
     version = content.get("schema_version", SCHEMA_VERSION)
     if not isinstance(version, int) or version > SCHEMA_VERSION:
         raise NewerSchemaError(
@@ -86,11 +96,15 @@ def read_result(path: Path) -> TrialResult | None:
     try:
         return TrialResult.model_validate(_read_json(path, remedy))
     except ValidationError as error:
-        raise DamagedFileError(f"{path} is damaged ({error.error_count()} wrong fields); {remedy}") from error
+        raise DamagedFileError(
+            f"{path} is damaged ({error.error_count()} wrong fields); {remedy}",
+        ) from error
 
 
 def write_config(path: Path, config: TrialConfig) -> None:
-    """Write config.json: every field, defaults too, for people; the id hangs on the canonical form alone."""
+    """Write config.json: every field, defaults too, for people;
+    the id hangs on the canonical form alone.
+    """
     write_json(path, config)
 
 
@@ -100,7 +114,9 @@ def read_config(path: Path) -> TrialConfig:
     try:
         return TrialConfig.model_validate(_read_json(path, remedy))
     except ValidationError as error:
-        raise DamagedFileError(f"{path} is damaged ({error.error_count()} wrong fields); {remedy}") from error
+        raise DamagedFileError(
+            f"{path} is damaged ({error.error_count()} wrong fields); {remedy}",
+        ) from error
 
 
 def read_sweep(path: Path) -> SweepRecord:
@@ -109,29 +125,48 @@ def read_sweep(path: Path) -> SweepRecord:
     try:
         return SweepRecord.model_validate(_read_json(path, remedy))
     except ValidationError as error:
-        raise DamagedFileError(f"{path} is damaged ({error.error_count()} wrong fields); {remedy}") from error
+        raise DamagedFileError(
+            f"{path} is damaged ({error.error_count()} wrong fields); {remedy}",
+        ) from error
 
 
 def write_predictions(path: Path, splits: Mapping[Split, Predictions]) -> None:
-    """Write predictions.npz: `<split>_index`, `<split>_label`, `<split>_probability` per split."""
+    """Write predictions.npz: `<split>_index`, `<split>_label`, `<split>_probability`, if known `<split>_group`."""
     arrays: dict[str, Any] = {}
     for split, predictions in splits.items():
         arrays[f"{split}_index"] = predictions.index
         arrays[f"{split}_label"] = predictions.label
         arrays[f"{split}_probability"] = predictions.probability
+        if predictions.group is not None:
+            arrays[f"{split}_group"] = predictions.group
+    # By way of memory: numpy would write into the file itself, and a kill leave half of it.
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
     write_atomically(path, buffer.getbuffer())
 
 
 def read_predictions(path: Path, split: Split) -> Predictions:
-    """Read one split of predictions.npz. Raises DamagedFileError when it is missing, truncated or inconsistent."""
+    """Read one split of predictions.npz.
+
+    Raises DamagedFileError when it is missing, truncated or inconsistent.
+    """
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
-            found = Predictions(stored[f"{split}_index"], stored[f"{split}_label"], stored[f"{split}_probability"])
-    except Exception as error:  # numpy and zipfile raise many kinds for a broken archive; all mean the same here
-        raise DamagedFileError(f"{path} cannot be read ({error}); remove the trial folder to run it again") from error
+            group = stored.get(f"{split}_group")
+            parts = [stored[f"{split}_{name}"] for name in ("index", "label", "probability")]
+            found = Predictions(*parts, group)
+    # numpy and zipfile raise many kinds for a broken archive; all mean the same here.
+    except Exception as error:
+        raise DamagedFileError(
+            f"{path} cannot be read ({error}); remove the trial folder to run it again",
+        ) from error
     count = len(found.index)
-    if len(found.label) != count or len(found.probability) != count or found.probability.ndim != 2:
-        raise DamagedFileError(f"{path} holds arrays of different length for {split}; remove the trial folder")
+    lengths = {len(found.label), len(found.probability)}
+    if found.group is not None:
+        lengths.add(len(found.group))
+    # A file may be whole as an archive and yet not as predictions.
+    if lengths != {count} or found.probability.ndim != 2:
+        raise DamagedFileError(
+            f"{path} holds arrays of different length for {split}; remove the trial folder",
+        )
     return found

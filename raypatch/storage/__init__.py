@@ -1,1 +1,3 @@
-"""Files that survive kills and moves: replaced in one step, locked, named by their content, known for what they are."""
+"""Files that survive kills and moves: replaced in one step, locked, named by their content,
+known for what they are.
+"""

@@ -1,4 +1,6 @@
-"""A lock for file systems without flock: a file that only its holder could make, and keeps young while it lives."""
+"""A lock for file systems without flock: a file that only its holder could make,
+and keeps young while it lives.
+"""
 
 import contextlib
 import functools
@@ -21,10 +23,11 @@ POLL_SECONDS = 0.5
 
 @contextlib.contextmanager
 def hold_owner_file(path: Path, *, wait: bool) -> Iterator[str | None]:
-    """Hold the lock that the file at `path` stands for; gives None, or who holds it when `wait` is False.
+    """Hold the lock that the file at `path` stands for;
+    gives None, or who holds it when `wait` is False.
 
-    A holder of this machine is alive while its process is; one elsewhere while its file stays young, by the file
-    system's own clock.
+    A holder of this machine is alive while its process is; one elsewhere while its file stays
+    young, by the file system's own clock.
     """
     _tell_once()
     claim = "\n".join([_describe_process(os.getpid()), secrets.token_hex(8)])
@@ -56,9 +59,13 @@ def _tell_once() -> None:
 
 
 def _try_to_claim(path: Path, claim: str) -> str | None:
-    """Make the file; return None when it is ours, else who has it. A dead holder's file is moved out of the way."""
+    """Make the file; return None when it is ours, else who has it.
+
+    A dead holder's file is moved out of the way.
+    """
     for _ in range(3):
         try:
+            # O_EXCL: of several that try at once only one makes the file, over a network too.
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
         except FileExistsError:
             owner = _living_owner(path)
@@ -79,10 +86,12 @@ def _living_owner(path: Path) -> str | None:
         return None
     if _is_alive(path, found):
         return found.partition(" started ")[0] or "another process"
+    # Moved before it is removed: a name of our own, so that no other claim can be hit.
     grave = path.with_name(f"{path.name}.{secrets.token_hex(8)}.tmp")
     with contextlib.suppress(OSError):
         path.rename(grave)
-        if grave.read_text("utf-8") != found:  # somebody was faster and had claimed it anew: give it back
+        # Somebody was faster and had claimed it anew: give it back.
+        if grave.read_text("utf-8") != found:
             os.link(grave, path)
         grave.unlink()
     return None
@@ -99,7 +108,9 @@ def _is_alive(path: Path, claim: str) -> bool:
 
 
 def _age(path: Path) -> float:
-    """Seconds since the file was last touched, by the clock of its file system: machines' clocks differ."""
+    """Seconds since the file was last touched, by the clock of its file system:
+    machines' clocks differ.
+    """
     probe = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     try:
         probe.touch()
@@ -111,9 +122,13 @@ def _age(path: Path) -> float:
 
 
 def _describe_process(process: int) -> str:
-    """`process N on HOST started T in NAMESPACE`: no other process is described by it, not even by a reused number."""
+    """`process N on HOST started T in NAMESPACE`:
+    no other process is described by it, not even by a reused number.
+    """
     try:
-        started = Path("/proc", str(process), "stat").read_text("utf-8").rpartition(")")[2].split()[19]
+        # The name of the program comes in parentheses and may hold spaces; field 22 is the start.
+        stat = Path("/proc", str(process), "stat").read_text("utf-8")
+        started = stat.rpartition(")")[2].split()[19]
     except (OSError, IndexError):
         started = "unknown"
     return f"process {process} on {os.uname().nodename} started {started} in {_pid_namespace()}"

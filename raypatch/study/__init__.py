@@ -1,4 +1,6 @@
-"""A study: one YAML file that says what is compared, on which data, with which fields; `resolve` makes its trials."""
+"""A study: one YAML file that says what is compared, on which data, with which fields;
+`resolve` makes its trials.
+"""
 
 from raypatch.study.files import default_run_name, load_study, parse_setting, shipped_studies
 from raypatch.study.names import check_name

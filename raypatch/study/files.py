@@ -21,8 +21,9 @@ from raypatch.study.study import Study
 def default_run_name(study: Study, original: Study) -> str:
     """Return the study's name with what was changed from the original: `grid-dermamnist-epochs1`.
 
-    Up to three datasets are named and the hyperparameters, so that a try-out does not stay in the folder of the real
-    run. Other levels or seeds belong to the same run. A search is named by its datasets alone.
+    Up to three datasets are named and the hyperparameters, so that a
+    try-out does not stay in the folder of the real run. Other levels or
+    seeds belong to the same run. A search is named by its datasets alone.
     """
     parts = [study.name]
     datasets = _dataset_names(study)
@@ -31,12 +32,15 @@ def default_run_name(study: Study, original: Study) -> str:
     if study.compared != original.compared:
         parts += ["by", *study.compared]
     for name, axis in study.grid.items():
-        is_recipe = name in TrialConfig.model_fields and field_facts(name).role == "hyperparameter"
-        if is_recipe and axis != original.grid.get(name) and study.search is None:
+        if name not in TrialConfig.model_fields or study.search is not None:
+            continue
+        is_recipe = field_facts(name).role == "hyperparameter"
+        if is_recipe and axis != original.grid.get(name):
             parts.append(f"{name}{'_'.join(map(str, axis))}")
     text = re.sub(r"[^A-Za-z0-9_.-]", "_", "-".join(parts))
     if len(text) <= LONGEST_NAME:
         return text
+    # The end is what tells two long names apart, so a cut one needs something in its place.
     digest = hashlib.sha256(text.encode()).hexdigest()[:6]
     return f"{text[: LONGEST_NAME - 7]}-{digest}"
 
@@ -45,6 +49,7 @@ def _dataset_names(study: Study) -> list[str]:
     given = study.grid.get("dataset") or as_list(study.fixed.get("dataset", []))
     names = set()
     for name in map(str, given):
+        # An own file is known by its stem here: it need not be there yet to name a folder.
         names.add(Path(name).stem if name.endswith(".npz") else canonical_name(name))
     return sorted(names)
 
@@ -56,7 +61,8 @@ def shipped_studies() -> dict[str, Path]:
 
 
 def load_study(source: str | Path | Mapping[str, Any] | Study) -> Study:
-    """Return a shipped study by name, any by the path of its file, or one given as a mapping or made already.
+    """Return a shipped study by name, any by the path of its file,
+    or one given as a mapping or made already.
 
     Raises ValueError with the near names or the wrong line.
     """
@@ -80,21 +86,29 @@ def _shipped_study(name: str) -> Path:
     shipped = shipped_studies()
     if name in shipped:
         return shipped[name]
+    # Two slips that a list of near names would not explain.
     if name.endswith(".npz"):
         raise ValueError(
             f"{name} is a dataset, not a study; to compare patch sizes on it: raypatch run grid --dataset {name}"
         )
     if Path(name).is_dir():
-        raise ValueError(f"{name} is a folder, not a study; to continue a run: raypatch resume {name}")
+        raise ValueError(
+            f"{name} is a folder, not a study; to continue a run: raypatch resume {name}",
+        )
     near = difflib.get_close_matches(name, shipped, n=3) or list(shipped)
-    raise ValueError(f"unknown search space {name!r}: use {', '.join(near)} or the path of a .yaml file")
+    raise ValueError(
+        f"unknown search space {name!r}: use {', '.join(near)} or the path of a .yaml file",
+    )
 
 
 def _check_study(content: Any, place: str) -> Study:
     if not isinstance(content, Mapping):
-        raise ValueError(f"{place} must hold a mapping with the keys {', '.join(Study.model_fields)}")
+        raise ValueError(
+            f"{place} must hold a mapping with the keys {', '.join(Study.model_fields)}",
+        )
     try:
         study = Study.model_validate(dict(content))
+        # Asked of the study as given: one that the command line narrows may keep a single level.
         study.require_comparison()
     except ValidationError as error:
         raise ValueError(f"{place}: {explain_validation(error, Study)}") from error
@@ -104,12 +118,19 @@ def _check_study(content: Any, place: str) -> Study:
 
 
 def parse_setting(text: str) -> tuple[str, list[Any]]:
-    """Read one `--set field=value`; a list or a comma makes a grid axis. Raises ValueError for another form."""
+    """Read one `--set field=value`; a list or a comma makes a grid axis.
+
+    Raises ValueError for another form.
+    """
     field, separator, value = text.partition("=")
     if not separator or not field.strip() or not value.strip():
         raise ValueError(f"--set {text!r} must be field=value, such as epochs=5 or lr=1e-4,1e-3")
+    # Read as YAML, as a study's own file is: 1 is a number and true a truth value in both.
+    listed = value if value.lstrip().startswith("[") else f"[{value}]"
     try:
-        parsed = yaml.safe_load(value if value.lstrip().startswith("[") else f"[{value}]")
+        parsed = yaml.safe_load(listed)
     except yaml.YAMLError as error:
-        raise ValueError(f"--set {text!r} cannot be read: a list is lr=1e-4,1e-3 or lr=[1e-4, 1e-3]") from error
+        raise ValueError(
+            f"--set {text!r} cannot be read: a list is lr=1e-4,1e-3 or lr=[1e-4, 1e-3]",
+        ) from error
     return field.strip(), parsed

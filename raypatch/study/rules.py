@@ -1,7 +1,7 @@
 """What a study says of fields where a condition holds, and how values that were typed are read."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -17,16 +17,27 @@ FACTS: Mapping[str, tuple[Any, ...]] = {
 
 
 def typed_value(field: str, value: Any) -> Any:
-    """Return `value` as the type of its field, so that "4" from a command line equals 4; unchanged where that fails."""
+    """Return `value` as the type of its field, so that "4" from a command line equals 4;
+    unchanged where that fails.
+    """
     try:
         return _adapter(field).validate_python(value)
     except ValidationError:
         return value
 
 
+def is_among(field: str, value: Any, wanted: Iterable[Any]) -> bool:
+    """Whether `value` is one of those wanted of a field, each read as the field's type."""
+    typed = typed_value(field, value)
+    return any(typed_value(field, each) == typed for each in wanted)
+
+
 @functools.cache
 def _adapter(field: str) -> TypeAdapter[Any]:
-    known: Any = TrialConfig.model_fields[field].annotation if field in TrialConfig.model_fields else Any
+    # A dataset fact, such as dimensions, is no field: it is compared as it was typed.
+    known: Any = Any
+    if field in TrialConfig.model_fields:
+        known = TrialConfig.model_fields[field].annotation
     return TypeAdapter(known)
 
 
@@ -36,11 +47,16 @@ def as_list(value: Any) -> list[Any]:
 
 
 class WhenRule(BaseModel):
-    """What follows where a condition holds: `{if: {dimensions: 3}, set: {lr: 1.0e-5}}`, or `skip: true`."""
+    """What follows where a condition holds: `{if: {dimensions: 3},
+    set: {lr: 1.0e-5}}`, or `skip: true`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
-    condition: dict[str, Any] = Field(alias="if", description="Field or dataset fact -> value or list of values.")
+    condition: dict[str, Any] = Field(
+        alias="if",
+        description="Field or dataset fact -> value or list of values.",
+    )
     values: dict[str, Any] = Field(
         default_factory=dict, alias="set", description="TrialConfig fields that the condition sets."
     )
@@ -49,7 +65,7 @@ class WhenRule(BaseModel):
     def holds(self, values: Mapping[str, Any]) -> bool:
         """Whether every condition is met by `values`, fields and facts together."""
         for key, want in self.condition.items():
-            wanted = [typed_value(key, each) for each in as_list(want)]
-            if typed_value(key, values.get(key)) not in wanted:
+            value = values.get(key)
+            if not is_among(key, value, as_list(want)):
                 return False
         return True

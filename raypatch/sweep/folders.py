@@ -49,30 +49,35 @@ class Removable:
 
 
 def list_runs(folder: Path) -> list[RunSummary]:
-    """Return the run folders directly in `folder`, the newest first. Raises ValueError if there is no such folder."""
+    """Return the run folders directly in `folder`, the newest first.
+
+    Raises ValueError if there is no such folder.
+    """
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}; give the folder where run folders lie")
-    found = []
-    for place in sorted(folder.iterdir()):
-        paths = SweepPaths(place)
+    runs = []
+    for subfolder in sorted(folder.iterdir()):
+        paths = SweepPaths(subfolder)
         if paths.record.is_file():
-            found.append(_summarize(paths))
-    return sorted(found, key=lambda run: run.age_seconds)
+            runs.append(_summarize(paths))
+    return sorted(runs, key=lambda run: run.age_seconds)
 
 
 def _summarize(paths: SweepPaths) -> RunSummary:
     size, newest = 0, 0.0
     for path in paths.folder.rglob("*"):
-        state = path.lstat()
+        # A link counts as itself: what it points to may be on another disk, or be gone.
+        facts = path.lstat()
         if not path.is_dir():
-            size += state.st_size
-            newest = max(newest, state.st_mtime)
+            size += facts.st_size
+            newest = max(newest, facts.st_mtime)
     try:
         record = read_sweep(paths.record)
-        state_text, question = _state(record, paths), question_of(record)
+        state, question = _state(record, paths), question_of(record)
     except DamagedFileError:
-        state_text, question = "sweep.json cannot be read", ""
-    return RunSummary(paths.folder.name, state_text, question, size, time.time() - newest)
+        # One folder that cannot be read must not hide the others.
+        state, question = "sweep.json cannot be read", ""
+    return RunSummary(paths.folder.name, state, question, size, time.time() - newest)
 
 
 def question_of(record: SweepRecord) -> str:
@@ -91,8 +96,9 @@ def _state(record: SweepRecord, paths: SweepPaths) -> str:
             result = read_result(paths.trial(config.trial_id()).result)
         except DamagedFileError:
             continue
-        over += result is not None
-        failed += result is not None and result.status == "failed"
+        if result is not None:
+            over += 1
+            failed += result.status == "failed"
     total = len(record.trials)
     problems = f", {failed} failed" if failed else ""
     if lock_holder(paths.lock):
@@ -103,10 +109,11 @@ def _state(record: SweepRecord, paths: SweepPaths) -> str:
 
 
 def find_removable(folder: Path) -> Removable:
-    """Return what a run can do without: event files, and weights of finished trials but the best of each level.
+    """Return what a run can do without: event files, and weights of all but the best trial per level.
 
-    The best is by validation, among trials of the same dataset, levels and other factors: seeds and recipes compete.
-    Trials that are not over keep everything. Raises ValueError for a folder that is no run folder.
+    The best is by validation, among trials of the same dataset, levels and other factors: seeds
+    and recipes compete. Trials that are not over keep everything. Raises ValueError for a folder
+    that is no run folder.
     """
     paths = SweepPaths(folder)
     record = read_sweep(paths.record)
@@ -128,8 +135,11 @@ def find_removable(folder: Path) -> Removable:
         events += trial.event_files()
     for members in groups.values():
         best = select_best(members)
+        if best is None:
+            # No trial has a score, so none is known to be worse than another.
+            continue
         for config, _ in members:
-            if best is not None and config != best:
+            if config != best:
                 weights.append(paths.trial(config.trial_id()).best_weights)
     files = (*weights, *events)
     size = sum(path.stat().st_size for path in files)
@@ -137,9 +147,10 @@ def find_removable(folder: Path) -> Removable:
 
 
 def _level_key(config: TrialConfig, record: SweepRecord) -> Hashable:
-    """What trials share that compete: dataset, level of each factor, and all fields that are factors by nature."""
+    """What trials share that compete: dataset, levels, and all fields that are factors by nature."""
     fields = sorted(fields_of_role("factor") | fields_of_role("block"))
-    return (record.levels.get(config.trial_id()), *(getattr(config, name) for name in fields))
+    values = tuple(getattr(config, name) for name in fields)
+    return record.levels.get(config.trial_id()), values
 
 
 def remove_files(folder: Path, removable: Removable) -> None:

@@ -1,8 +1,10 @@
-"""One trial under guard: its lock, its log, and what is written when it fails. Both executors run trials this way."""
+"""One trial under guard: its lock, its log, and what is written when it fails.
+
+All executors run trials this way.
+"""
 
 import contextlib
 import errno
-import functools
 import logging
 import os
 import platform
@@ -45,15 +47,19 @@ def run_guarded(
     on_epoch: Callable[[EpochRow], object],
     should_stop: Callable[[], bool],
 ) -> TrialResult:
-    """Run a trial unless somebody finished it meanwhile; waits for a dying holder of its folder.
+    """Run a trial unless somebody finished it meanwhile.
 
-    A failure that no retry can mend is written as the result; any other goes to the trial's log and is raised.
-    on_epoch may raise Pruned. Raises Interrupted when asked to stop, SweepHaltedError when the disk is full.
+    A failure that no retry can mend is written as the result; any other goes to the trial's log
+    and is raised. on_epoch may raise Pruned. Raises Interrupted when asked to stop,
+    SweepHaltedError when the disk is full.
     """
     paths = sweep.trial(config.trial_id())
+    logger = logging.getLogger("raypatch")
+    # A worker of a killed session may still hold the folder for seconds: its end is waited for.
     with _halt_on_full_disk(paths), hold_lock(paths.lock, wait=True), log_to(paths):
         cards = os.environ.get("CUDA_VISIBLE_DEVICES", "all")
-        logging.getLogger("raypatch").info("process %d on %s, visible GPUs: %s", os.getpid(), platform.node(), cards)
+        logger.info("process %d on %s, visible GPUs: %s", os.getpid(), platform.node(), cards)
+        # Only under the lock it is sure that nobody finishes it at this moment.
         result = finished_result(sweep, config.trial_id())
         if result is not None and result.status != "failed":
             return result
@@ -64,6 +70,7 @@ def run_guarded(
             with contextlib.closing(EventFile(paths)) as events:
 
                 def each_epoch(row: EpochRow) -> None:
+                    # Events first: on_epoch may end the trial.
                     events.epoch(row)
                     on_epoch(row)
 
@@ -71,10 +78,10 @@ def run_guarded(
         except Pruned:
             return record_pruned(config, paths)
         except (TrialError, ValueError) as error:
-            logging.getLogger("raypatch").exception("trial failed")
+            logger.exception("trial failed")
             return record_failure(config, paths, error)
         except Exception:
-            logging.getLogger("raypatch").exception("trial crashed")
+            logger.exception("trial crashed")
             raise
 
 
@@ -94,18 +101,23 @@ def record_failure(config: TrialConfig, paths: TrialPaths, error: BaseException 
     """Write a `failed` result with the traceback."""
     text = error if isinstance(error, str) else "".join(traceback.format_exception(error))
     result = TrialResult(trial_id=config.trial_id(), status="failed", error=text, provenance=provenance())
+    # A worker may have died before it made its folder.
     paths.folder.mkdir(parents=True, exist_ok=True)
     write_json(paths.result, result)
     return result
 
 
 def record_pruned(config: TrialConfig, paths: TrialPaths) -> TrialResult:
-    """Write a `pruned` result, with the validation scores of the best epoch, and drop weights nobody will use.
+    """Write a `pruned` result, with the validation scores of the best epoch, and drop the weights.
 
-    Nobody else may write to the folder now: the caller holds its lock, or its holder waits in a report.
+    Nobody else may write to the folder now: the caller holds its lock, or its holder waits in a
+    report.
     """
     rows = read_epochs(paths.epochs)
-    best = functools.reduce(lambda progress, row: advance(progress, row, config), rows, Progress()).best_epoch
+    progress = Progress()
+    for row in rows:
+        progress = advance(progress, row, config)
+    best = progress.best_epoch
     result = TrialResult(
         trial_id=config.trial_id(),
         status="pruned",
@@ -132,6 +144,7 @@ def log_to(paths: TrialPaths) -> Iterator[None]:
     for logger in loggers:
         logger.addHandler(handler)
         logger.setLevel(logging.INFO)
+        # Else they would also reach the terminal, into the middle of the display.
         logger.propagate = False
     try:
         yield

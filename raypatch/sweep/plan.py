@@ -1,11 +1,17 @@
-"""What a sweep has left to do, and in which order: planned trials minus finished trials, longest first."""
+"""What a sweep has left to do: planned trials minus finished trials, longest first."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.models.flops import trial_facts
-from raypatch.results import DamagedFileError, NewerSchemaError, SweepPaths, TrialResult, read_result
+from raypatch.results import (
+    DamagedFileError,
+    NewerSchemaError,
+    SweepPaths,
+    TrialResult,
+    read_result,
+)
 from raypatch.sweep.cost.estimate import known_seconds
 
 STEP_SECONDS = 0.02
@@ -15,19 +21,26 @@ TRAINING_FLOPS_PER_SECOND = 2e11
 
 @dataclass(frozen=True)
 class Plan:
-    """Trials of a sweep by state. todo is in the order of running; results holds the trials that are over."""
+    """Trials of a sweep by state.
+
+    todo: in the order of running. results: of the trials that are over, by trial id.
+    """
 
     todo: tuple[TrialConfig, ...]
     results: Mapping[str, TrialResult]
 
 
 def plan_sweep(
-    trials: Sequence[TrialConfig], paths: SweepPaths, options: RunOptions, *, retry_failed: bool = False
+    trials: Sequence[TrialConfig],
+    paths: SweepPaths,
+    options: RunOptions,
+    *,
+    retry_failed: bool = False,
 ) -> Plan:
     """Compare the planned trials with what is on disk.
 
-    A trial is over when its result.json can be read; a damaged one counts as not run. retry_failed: run failed
-    trials again.
+    A trial is over when its result.json can be read; a damaged one counts as not run.
+    retry_failed: run failed trials again.
     """
     results: dict[str, TrialResult] = {}
     todo = []
@@ -37,25 +50,29 @@ def plan_sweep(
             todo.append(config)
         else:
             results[config.trial_id()] = result
-    cost = {config.trial_id(): rough_seconds(config, options) for config in todo}
-    todo.sort(key=lambda config: (-cost[config.trial_id()], config.trial_id()))
+    # Longest first: a long trial that starts last would run alone at the end.
+    todo.sort(key=lambda config: (-rough_seconds(config, options), config.trial_id()))
     return Plan(tuple(todo), results)
 
 
 def finished_result(paths: SweepPaths, trial_id: str) -> TrialResult | None:
-    """The trial's result; None when it is not over or result.json is damaged. Raises for a newer schema."""
+    """Return the trial's result; None when it is not over or result.json is damaged.
+
+    Raises NewerSchemaError for one that a newer raypatch wrote.
+    """
     try:
         return read_result(paths.trial(trial_id).result)
     except NewerSchemaError:
+        # It is a DamagedFileError too, but to run the trial again would overwrite good work.
         raise
     except DamagedFileError:
         return None
 
 
 def rough_seconds(config: TrialConfig, options: RunOptions) -> float:
-    """A trial's duration from an earlier `raypatch plan` on this device; without one a guess, for ordering alone.
+    """Return a trial's duration, from an earlier `raypatch plan` on this device.
 
-    The guess counts steps and arithmetic, a backward pass as two forward ones.
+    Without one it is a guess, for ordering alone, that counts steps and arithmetic.
     """
     known = known_seconds(config, options)
     if known is not None:
@@ -63,5 +80,7 @@ def rough_seconds(config: TrialConfig, options: RunOptions) -> float:
     info, facts = trial_facts(config, options)
     images = info.counts[0] * config.train_fraction
     steps = images / config.batch_size
-    flops = (3 * images + info.counts[1]) * 1e9 * facts.gflops
+    # A backward pass counts as two forward ones.
+    forward_passes = 3 * images + info.counts[1]
+    flops = forward_passes * 1e9 * facts.gflops
     return config.epochs * (steps * STEP_SECONDS + flops / TRAINING_FLOPS_PER_SECOND)

@@ -14,7 +14,10 @@ from raypatch.sweep.session import ExecutorOptions
 
 
 def make_record(study: Study, name: str, options: RunOptions, execution: ExecutorOptions) -> SweepRecord:
-    """Resolve a study to what sweep.json holds of it. name: of the run folder. Raises ValueError for a wrong study."""
+    """Resolve a study to what sweep.json holds of it. name: of the run folder.
+
+    Raises ValueError for a wrong study.
+    """
     record = SweepRecord(
         name=name,
         study=study.name,
@@ -28,21 +31,28 @@ def make_record(study: Study, name: str, options: RunOptions, execution: Executo
     )
     resolved = resolve_trials(study) if study.search is None else resolve_search(study)
     located = options.model_copy(update={"files": resolved.files})
-    found: dict[str, Any] = {"factors": resolved.factors, "options": located.model_dump(mode="json")}
+    fields: dict[str, Any] = {
+        "factors": resolved.factors,
+        "options": located.model_dump(mode="json"),
+    }
     if isinstance(resolved, StudySearch):
-        found["search"] = resolved.search
+        # Its trials are added one by one, as they are drawn.
+        fields["search"] = resolved.search
     else:
-        found |= {"trials": resolved.trials, "levels": resolved.levels}
-    return record.model_copy(update=found)
+        fields["trials"] = resolved.trials
+        fields["levels"] = resolved.levels
+    return record.model_copy(update=fields)
 
 
 def complete_record(record: SweepRecord) -> SweepRecord:
-    """Return the record as this version writes it: schema 1 asked for the patch size alone and did not say so."""
+    """Return the record as this version writes it."""
+    # Schema 1 asked for the patch size alone and did not say so.
     factors = record.factors or (_patch_size_of(record),)
     levels = dict(record.levels)
     for config in record.trials:
         levels.setdefault(config.trial_id(), levels_by_fields(config, factors))
-    return record.model_copy(update={"schema_version": SCHEMA_VERSION, "factors": factors, "levels": levels})
+    completed = {"schema_version": SCHEMA_VERSION, "factors": factors, "levels": levels}
+    return record.model_copy(update=completed)
 
 
 def levels_by_fields(config: TrialConfig, factors: tuple[Factor, ...]) -> tuple[str, ...]:

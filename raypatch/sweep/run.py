@@ -1,6 +1,5 @@
 """A sweep from its study to its finished trials: resolve, check, plan, execute, count."""
 
-import contextlib
 import shlex
 import shutil
 from collections.abc import Mapping, Sequence
@@ -33,10 +32,10 @@ __all__ = ["ExecutorOptions", "Outcome", "resume_sweep", "run_sweep"]
 class Outcome:
     """How a sweep ended, recounted from the files.
 
-    recipes: of a search, its best.yaml; None where no trial has a score or some are left. ok: trials that are over and
-    did not fail. left: trials to run. errors: of the failed trials, by trial id.
-    stopped: why it ended early, None when it ran through. resume_command: continues it. table: of a search, what it
-    found.
+    ok: trials that are over and did not fail. left: trials to run. errors: of the failed trials,
+    by trial id. stopped: why it ended early, None when it ran through. resume_command: continues
+    it. table: of a search, what it found. recipes: of a search, its best.yaml; None where no trial
+    has a score or some are left.
     """
 
     folder: Path
@@ -77,19 +76,23 @@ def resume_sweep(
 ) -> Outcome:
     """Continue the last command of a run folder, wherever the folder now lies.
 
-    changes: fields of RunOptions and ExecutorOptions that are to be different from last time; None leaves a field as
-    it was. moved: new paths of own data and weights; those that are missing are also looked for, by their content, in
-    a new data_dir and where they lay as seen from the run folder. Raises as run_sweep.
+    changes: fields of RunOptions and ExecutorOptions that are to be different from last time;
+    None leaves a field as it was. moved: new paths of own data and weights; those that are missing
+    are also looked for, by their content, in a new data_dir and where they lay as seen from the run
+    folder. Raises as run_sweep.
     """
     record = complete_record(read_sweep(SweepPaths(folder).record))
     options, execution = dict(record.options), dict(record.executor)
     for name, value in changes.items():
-        if value is not None:
-            (options if name in RunOptions.model_fields else execution)[name] = value
+        if value is None:
+            continue
+        changed = options if name in RunOptions.model_fields else execution
+        changed[name] = value
     where = RunOptions.model_validate(options)
     folders = [Path(changes["data_dir"])] if changes.get("data_dir") else []
     beside = [folder.absolute().parent, folder.absolute().parent.parent]
     files = move_own_files(where.files, moved, folders, beside)
+    # Changes may come as paths, and JSON as text: both are brought to one form.
     options = where.model_copy(update={"files": files}).model_dump(mode="json")
     record = record.model_copy(update={"options": options, "executor": execution})
     session = _start_session(record, folder, time_limit=time_limit, retry_failed=retry_failed)
@@ -97,6 +100,7 @@ def resume_sweep(
 
 
 def _start_session(record: SweepRecord, folder: Path, *, time_limit: float | None, retry_failed: bool) -> Session:
+    # Absolute, because workers have a current folder of their own.
     paths = SweepPaths(folder.absolute())
     return Session(
         paths,
@@ -109,14 +113,19 @@ def _start_session(record: SweepRecord, folder: Path, *, time_limit: float | Non
 
 
 def _run(record: SweepRecord, session: Session, study: Study | None) -> Outcome:
-    """Check, plan, execute, count. study: written to the run folder beside the record; None where it stands there."""
+    """Check, plan, execute, count.
+
+    study: is written to the run folder beside the record; None where it stands there.
+    """
     execution = session.execution
     check_monitoring(execution.executor, dashboard=execution.dashboard, track=execution.track)
     check_address(execution.address, execution.executor, dashboard=execution.dashboard)
     with open_executor(session) as executor:
+        # A search has no trials yet: those at the ends of what is searched stand for them.
         executor.check(record.search.extremes if record.search else record.trials)
         with hold_lock(session.paths.lock):
-            shutil.rmtree(session.paths.bookkeeping, ignore_errors=True)  # what a killed session left
+            # A killed session may have left these.
+            shutil.rmtree(session.paths.bookkeeping, ignore_errors=True)
             source = open_source(record, session)
             _execute(source, executor, session, study)
             return _count(source, session)
@@ -126,21 +135,26 @@ def _execute(source: TrialSource, executor: Executor, session: Session, study: S
     """Place what is left to run, say what comes, and run it."""
     plan = source.plan
     upcoming = [*plan.todo, *source.undrawn]
-    with session.stop.listening(session.time_limit) if upcoming else contextlib.nullcontext():
-        placement = executor.place(upcoming) if upcoming else None
-        if placement is not None:
-            check_space(upcoming, session.paths, session.planning_options, side_by_side=placement.slots)
+    done = len(plan.results)
+    counts = f"{done} of {done + len(upcoming)} trials are over, {len(upcoming)} to run"
+    if not upcoming:
         _write_record(source.record, session.paths, study)
-        total = len(plan.results) + len(upcoming)
-        over = f"{len(plan.results)} of {total} trials are over"
-        session.say(f"{over}, {len(upcoming)} to run, in {session.paths.folder}")
-        if not session.execution.on_cluster:  # this machine may not have the data there
+        session.say(f"{counts}, in {session.paths.folder}")
+        return
+    # Placing may measure for a while: it can be stopped like the trials.
+    with session.stop.listening(session.time_limit):
+        placement = executor.place(upcoming)
+        options = session.planning_options
+        check_space(upcoming, session.paths, options, side_by_side=placement.slots)
+        # Only what can run is written down: until here a mistake leaves the last sweep.json.
+        _write_record(source.record, session.paths, study)
+        session.say(f"{counts}, in {session.paths.folder}")
+        # Not for a cluster: this machine may not have the data that lie there.
+        if not session.execution.on_cluster:
             datasets = dict.fromkeys(config.dataset for config in (*source.record.trials, *upcoming))
-            note_twins(datasets, session.paths, session.planning_options)
-        if placement is None:
-            return
-        seconds = {config.trial_id(): rough_seconds(config, session.planning_options) for config in plan.todo}
-        with make_display(plan.todo, seconds, done=len(plan.results), side_by_side=placement.slots) as display:
+            note_twins(datasets, session.paths, options)
+        seconds = {config.trial_id(): rough_seconds(config, options) for config in plan.todo}
+        with make_display(plan.todo, seconds, done=done, side_by_side=placement.slots) as display:
             executor.run(source.make_work(placement, display))
 
 
@@ -154,12 +168,14 @@ def _write_record(record: SweepRecord, paths: SweepPaths, study: Study | None) -
 def _count(source: TrialSource, session: Session) -> Outcome:
     """Recount the trials from their folders; of a search, also say and write down what it found."""
     paths, record = session.paths, source.record
+    # From the folders, not from what the executor told: a worker may have died after its last word.
     after = plan_sweep(record.trials, paths, session.planning_options)
     left = len(after.todo) + len(source.undrawn)
     table, recipes = None, None
     if record.search is not None:
         groups = summarize_search(record, paths)
         table = describe_search(record, groups)
+        # Before the end the best ones may still change.
         if not left and any(group.best is not None for group in groups):
             write_recipes(paths.recipes, record, groups)
             recipes = paths.recipes
@@ -167,14 +183,16 @@ def _count(source: TrialSource, session: Session) -> Outcome:
     for trial_id, result in after.results.items():
         if result.status == "failed":
             errors[trial_id] = result.error or ""
+    resume_command = f"raypatch resume {shlex.quote(str(paths.folder))}"
+    if session.retry_failed:
+        resume_command += " --retry-failed"
     return Outcome(
         folder=paths.folder,
         ok=len(after.results) - len(errors),
         left=left,
         errors=errors,
         stopped=session.stop.reason,
-        resume_command=f"raypatch resume {shlex.quote(str(paths.folder))}"
-        + (" --retry-failed" if session.retry_failed else ""),
+        resume_command=resume_command,
         table=table,
         recipes=recipes,
     )

@@ -19,16 +19,32 @@ class ExecutorOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     executor: Literal["ray", "local"] = Field("ray", description="Ray Tune, or one by one in this process.")
-    address: str = Field("local", description="local: a Ray of its own here; else of a cluster: HOST:PORT or auto.")
+    address: str = Field(
+        "local",
+        description="local: a Ray of its own here; else of a cluster: HOST:PORT or auto.",
+    )
     gpus: int = Field(1, ge=1, description="Physical GPUs that the whole sweep may use.")
     gpu_share: float | None = Field(
-        None, gt=0, le=1, description="Share of a GPU per trial; default by each trial's memory and load."
+        None,
+        gt=0,
+        le=1,
+        description="Share of a GPU per trial; default by each trial's memory and load.",
     )
-    cpus_per_trial: int | None = Field(None, ge=1, description="Cores of one trial; default all, or 1 beside a GPU.")
+    cpus_per_trial: int | None = Field(
+        None,
+        ge=1,
+        description="Cores of one trial; default all, or 1 beside a GPU.",
+    )
     reuse_actors: bool = Field(True, description="Keep worker processes between trials.")
     retries: int = Field(2, ge=0, description="Further tries of a crashed trial, from its checkpoint.")
-    dashboard: bool = Field(False, description="Serve Ray's dashboard; each trial then has a worker of its own name.")
-    track: Literal["none", "mlflow", "wandb"] = Field("none", description="Experiment tracker to tell of each epoch.")
+    dashboard: bool = Field(
+        False,
+        description="Serve Ray's dashboard; each trial then has a worker of its own name.",
+    )
+    track: Literal["none", "mlflow", "wandb"] = Field(
+        "none",
+        description="Experiment tracker to tell of each epoch.",
+    )
 
     @property
     def on_cluster(self) -> bool:
@@ -45,8 +61,9 @@ def print_line(text: str) -> None:
 class Session:
     """One command at work on a run folder.
 
-    options: of the trials, as the user gave them. execution: how trials are executed. stop: asks all of it to stop.
-    time_limit: seconds. retry_failed: whether failed trials run again. say: tells the user what is going on.
+    options: of the trials, as the user gave them. execution: how trials are executed. stop: asks
+    all of it to stop. time_limit: seconds. retry_failed: whether failed trials run again. say:
+    tells the user what is going on.
     """
 
     paths: SweepPaths
@@ -59,7 +76,8 @@ class Session:
 
     @property
     def planning_options(self) -> RunOptions:
-        """The options with which this machine plans: it may lack the GPU that the nodes of a cluster have."""
+        """The options with which this machine plans."""
+        # It may lack the GPU that the nodes of a cluster have.
         if self.execution.on_cluster:
             return self.options.model_copy(update={"device": "auto"})
         return self.options
@@ -95,10 +113,10 @@ class Judge(Protocol):
 class Work:
     """What an executor is to run.
 
-    trials: in order; those of a search are drawn one by one, when there is room. placement: what each trial asks for
-    and how many run at once. listener: is told of each trial. judge: gives trials up; None where all run through.
-    running: the counts of the sweep, for gauges. levels: by trial id its level of each factor, for gauges too; a search
-    adds to it as it draws.
+    trials: in order; those of a search are drawn one by one, when there is room. placement: what
+    each trial asks for and how many run at once. listener: is told of each trial. judge: gives
+    trials up; None where all run through. running: the counts of the sweep, for gauges. levels:
+    by trial id its level of each factor, for gauges too; a search adds to it as it draws.
     """
 
     trials: Iterable[TrialConfig]

@@ -35,18 +35,26 @@ class ListedTrials:
     def __init__(self, record: SweepRecord, session: Session) -> None:
         self.record = record
         self.plan = plan_sweep(
-            record.trials, session.paths, session.planning_options, retry_failed=session.retry_failed
+            record.trials,
+            session.paths,
+            session.planning_options,
+            retry_failed=session.retry_failed,
         )
         self.undrawn: list[TrialConfig] = []
 
     def make_work(self, placement: Placement, running: RunningSweep) -> Work:
-        return Work(self.plan.todo, placement, listener=running, running=running, levels=self.record.levels)
+        levels = self.record.levels
+        return Work(self.plan.todo, placement, listener=running, running=running, levels=levels)
 
 
 def open_source(record: SweepRecord, session: Session) -> TrialSource:
-    """Return the trials of a record, compared with what is on disk. The caller holds the run folder's lock."""
+    """Return the trials of a record, compared with what is on disk.
+
+    The caller holds the run folder's lock.
+    """
     if record.search is None:
         return ListedTrials(record, session)
+    # Optuna is imported only where it is needed.
     from raypatch.sweep.tuning.search import SearchedTrials
 
     return SearchedTrials(record, session)

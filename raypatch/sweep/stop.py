@@ -1,4 +1,4 @@
-"""Asking a running sweep to stop: by signal, by time limit, or because it cannot go on (a full disk)."""
+"""Asking a running sweep to stop: by signal, by time limit, or because it cannot go on."""
 
 import contextlib
 import os
@@ -26,10 +26,11 @@ class StopRequest:
         self._event = threading.Event()
 
     def set(self, reason: str) -> None:
-        """Ask to stop. Safe in a signal handler, and when the disk is full: then only this process sees it."""
+        """Ask to stop. Safe in a signal handler, and when the disk is full."""
         if not self._event.is_set():
             self.reason = reason
             self._event.set()
+            # Without room for the file only this process sees the request.
             with contextlib.suppress(OSError):
                 self.path.touch()
 
@@ -39,23 +40,29 @@ class StopRequest:
 
     @contextlib.contextmanager
     def listening(self, time_limit: float | None = None) -> Iterator[None]:
-        """Take SIGINT, SIGTERM and the time limit (seconds) as requests; a second signal ends the process at once.
+        """Take SIGINT, SIGTERM and the time limit (seconds) as requests to stop.
 
-        In a notebook it ends the call alone, because the kernel holds the user's other work.
+        A second signal ends the process at once, in a notebook the call alone.
         """
 
         def on_signal(number: int, frame: FrameType | None) -> None:
             if self.is_set():
                 if in_notebook():
+                    # The kernel holds the user's other work.
                     raise KeyboardInterrupt
+                # By the system's own handler, so that the parent sees which signal it was.
                 signal.signal(number, signal.SIG_DFL)
                 os.kill(os.getpid(), number)
             self.set(signal.Signals(number).name)
 
+        # A killed session leaves its stop file, which would stop this one.
         self.path.unlink(missing_ok=True)
-        before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {}
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, on_signal)
         timer = threading.Timer(time_limit, self.set, ["time limit"]) if time_limit else None
         if timer:
+            # A timer that is no daemon keeps the process alive until it is due.
             timer.daemon = True
             timer.start()
         try:
@@ -69,7 +76,10 @@ class StopRequest:
 
 
 def stop_file_watcher(path: Path) -> Callable[[], bool]:
-    """Return a cheap question for a worker's every step: does the stop file exist? Looks at most every 0.25 s."""
+    """Return a cheap question for a worker's every step: does the stop file exist?
+
+    It looks every POLL_SECONDS at most, since the file may lie on a network file system.
+    """
     state = {"next": 0.0, "stop": False}
 
     def should_stop() -> bool:

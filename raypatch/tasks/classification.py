@@ -19,7 +19,10 @@ SMALLEST = float(np.finfo(np.float32).tiny)
 
 
 class Classification:
-    """What all classifications share. A task of one's own may start from OneClass or ManyLabels and change parts."""
+    """What all classifications share.
+
+    A task of one's own may start from OneClass or ManyLabels and change parts.
+    """
 
     name = "classification"
     metrics: tuple[Metric, ...] = (ACCURACY, BALANCED_ACCURACY, AUC)
@@ -29,7 +32,12 @@ class Classification:
         return len(classes)
 
     def score(
-        self, probability: Probability, label: Label, loss: float | None = None, *, final: bool = True
+        self,
+        probability: Probability,
+        label: Label,
+        loss: float | None = None,
+        *,
+        final: bool = True,
     ) -> dict[str, float]:
         task = cast(Task, self)
         scores = {"loss": self.log_loss(probability, label) if loss is None else loss}
@@ -53,7 +61,8 @@ class Classification:
 class OneClass(Classification):
     """Classes that exclude each other; the probabilities of an image sum to one.
 
-    one_question: of two classes the second is the one that is asked for, which is what the AUC is about.
+    one_question: of two classes the second is the one that is asked
+    for, which is what the AUC is about.
     """
 
     kinds: tuple[str, ...] = ("binary", "multiclass", "ordinal")
@@ -80,6 +89,7 @@ class OneClass(Classification):
 
     def predicted(self, probability: Probability) -> NDArray[np.int64]:
         """Return the most probable class, (N,), the lowest of equals."""
+        # numpy's argmax gives the first, so equal probabilities are no matter of chance.
         most_probable: NDArray[np.int64] = np.argmax(probability, axis=1)
         return most_probable
 
@@ -93,6 +103,7 @@ class OneClass(Classification):
 
     def votes(self, probability: NDArray[np.floating]) -> NDArray[np.float64]:
         chosen = np.stack([self.predicted(member) for member in probability])
+        # Row c of the unit matrix is a vote for class c.
         ballots: NDArray[np.float64] = np.eye(probability.shape[2])[chosen]
         return ballots
 
@@ -119,7 +130,11 @@ class OneClass(Classification):
         (matrix,) = self.confusions(probability, label)
         return ClassCounts(images=matrix.sum(axis=1), predicted=matrix.sum(axis=0), right=np.diagonal(matrix))
 
-    def confidences(self, probability: Probability, label: Label) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    def confidences(
+        self,
+        probability: Probability,
+        label: Label,
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         return probability.max(axis=1).astype(np.float64), self.predicted(probability) == label
 
     def brier(self, probability: Probability, label: Label) -> float:
@@ -130,7 +145,11 @@ class OneClass(Classification):
         truth = np.eye(probability.shape[1])[label]
         return float(((probability.astype(np.float64) - truth) ** 2).sum(axis=1).mean() / 2)
 
-    def one_versus_rest(self, probability: Probability, label: Label) -> tuple[Probability, NDArray[np.bool_]]:
+    def one_versus_rest(
+        self,
+        probability: Probability,
+        label: Label,
+    ) -> tuple[Probability, NDArray[np.bool_]]:
         truth = label[:, None] == np.arange(probability.shape[1])
         return (probability[:, 1:], truth[:, 1:]) if self.one_question else (probability, truth)
 
@@ -140,7 +159,9 @@ class OneClass(Classification):
 
 
 class ManyLabels(Classification):
-    """Labels of which any number may hold; each has a probability of its own, and scores are means over them."""
+    """Labels of which any number may hold; each has a probability of its own,
+    and scores are means over them.
+    """
 
     name = "multilabel"
     kinds: tuple[str, ...] = ("multilabel",)
@@ -201,10 +222,16 @@ class ManyLabels(Classification):
     def class_counts(self, probability: Probability, label: Label) -> ClassCounts:
         matrices = self.confusions(probability, label)
         return ClassCounts(
-            images=matrices[:, 1].sum(axis=1), predicted=matrices[:, :, 1].sum(axis=1), right=matrices[:, 1, 1]
+            images=matrices[:, 1].sum(axis=1),
+            predicted=matrices[:, :, 1].sum(axis=1),
+            right=matrices[:, 1, 1],
         )
 
-    def confidences(self, probability: Probability, label: Label) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    def confidences(
+        self,
+        probability: Probability,
+        label: Label,
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         flat = probability.ravel().astype(np.float64)
         right = self.predicted(probability).ravel() == label.ravel()
         return np.maximum(flat, 1 - flat), right
@@ -213,7 +240,11 @@ class ManyLabels(Classification):
         """Return the mean squared error over images and labels."""
         return float(((probability.astype(np.float64) - label) ** 2).mean())
 
-    def one_versus_rest(self, probability: Probability, label: Label) -> tuple[Probability, NDArray[np.bool_]]:
+    def one_versus_rest(
+        self,
+        probability: Probability,
+        label: Label,
+    ) -> tuple[Probability, NDArray[np.bool_]]:
         return probability, label.astype(bool)
 
     def strata(self, label: Label) -> NDArray[np.int64]:

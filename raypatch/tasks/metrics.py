@@ -14,27 +14,35 @@ from raypatch.tasks.protocols import Label, Metric, Probability, Task, Undefined
 
 
 def accuracy(probability: Probability, label: Label, task: Task) -> float:
-    """Return the share of right predictions, 0 to 1: over the images, with several labels over these too."""
+    """Return the share of right predictions, 0 to 1:
+    over the images, with several labels over these too.
+    """
     matrices = task.confusions(probability, label)
     if not len(matrices):
         return math.nan
+    # Each matrix is a question, and the questions count alike.
     right = np.trace(matrices, axis1=1, axis2=2)
     return float(np.mean(right / matrices.sum(axis=(1, 2))))
 
 
 def recalls(matrices: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the recall of each class, one row per confusion matrix; NaN for a class without images."""
+    """Return the recall of each class, one row per confusion matrix;
+    NaN for a class without images.
+    """
     images = matrices.sum(axis=2)
     right = np.diagonal(matrices, axis1=1, axis2=2)
+    # Divided only where there are images: 0 / 0 would warn.
     out = np.full(right.shape, np.nan)
     np.divide(right, images, out=out, where=images > 0)
     return out
 
 
 def balanced_accuracy(probability: Probability, label: Label, task: Task) -> float:
-    """Return the mean recall over the classes that occur, 0 to 1, as scikit-learn defines it; then over the labels.
+    """Return the mean recall over the classes that occur, 0 to 1, as scikit-learn defines it;
+    then over the labels.
 
-    torchmetrics' macro recall is another score: it counts a class that is predicted but never occurs as 0.
+    torchmetrics' macro recall is another score: it counts a class
+    that is predicted but never occurs as 0.
     """
     matrices = task.confusions(probability, label)
     if not len(matrices):
@@ -43,8 +51,9 @@ def balanced_accuracy(probability: Probability, label: Label, task: Task) -> flo
 
 
 def macro_auc(probability: Probability, label: Label, task: Task) -> float:
-    """Return the unweighted mean of the one-versus-rest AUC of all classes, 0 to 1; binary: the AUC of class 1.
+    """Return the unweighted mean of the one-versus-rest AUC of all classes, 0 to 1.
 
+    With two classes it is the AUC of class 1.
     NaN with a warning where a class has no image or has all of them, or a probability is NaN.
     """
     import torch
@@ -82,7 +91,9 @@ def log_loss(probability: Probability, label: Label, task: Task) -> float:
 
 
 def is_defined(probability: Probability, metric: str) -> bool:
-    """Whether there are images and no probability is NaN; warns that `metric` is undefined where not."""
+    """Whether there are images and no probability is NaN;
+    warns that `metric` is undefined where not.
+    """
     if len(probability) and not np.isnan(probability).any():
         return True
     reason = "a probability is NaN" if len(probability) else "there is no image"

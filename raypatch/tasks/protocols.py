@@ -1,4 +1,6 @@
-"""What a task and a metric are: the protocols that members of this seam keep, from here or from another package."""
+"""What a task and a metric are: the protocols that members of this seam keep,
+from here or from another package.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,7 +27,9 @@ class UndefinedMetricWarning(RuntimeWarning):
 
 
 class ClassCounts(NamedTuple):
-    """Images by class, (C,) each: that have it, that were predicted to have it, and of which both holds."""
+    """Images by class, (C,) each: that have it, that were predicted to have it,
+    and of which both holds.
+    """
 
     images: NDArray[np.int64]
     predicted: NDArray[np.int64]
@@ -36,13 +40,16 @@ class ClassCounts(NamedTuple):
 class Metric:
     """One score of predictions.
 
-    name: in files and on the command line, lower case with _. heading: above a column (bACC). label: in a sentence
-    (balanced accuracy). function: (probability, label, task) -> score, NaN with an UndefinedMetricWarning where it is
-    undefined. weighted: the same on resamples of the images, (probability (N, C), label, task, weights (N, B)) -> (B,);
-    without one it is computed resample by resample, which takes longer. bounds: the least and the most it can be, which
-    its interval keeps; None where there are none. each_epoch: training shows it every epoch, so
-    that a trial can be selected by it; else it is computed once, at the end. tasks: those to which a metric of an
-    installed package is added; a task names its own ones itself.
+    name: in files and on the command line, lower case with _. heading: above a column (bACC).
+    label: in a sentence (balanced accuracy).
+    function: (probability, label, task) -> score, NaN with an UndefinedMetricWarning where it is
+    undefined.
+    weighted: the same on resamples of the images, (probability (N, C), label, task, weights (N, B))
+    -> (B,); without one it is computed resample by resample, which takes longer.
+    bounds: the least and the most it can be, which its interval keeps; None where there are none.
+    each_epoch: training shows it every epoch, so that a trial can be selected by it; else it is
+    computed once, at the end.
+    tasks: those to which a metric of an installed package is added; a task names its own ones.
     """
 
     name: str
@@ -57,13 +64,18 @@ class Metric:
 
 
 class Task(Protocol):
-    """What is asked of an image: how labels become a loss, logits probabilities, and predictions scores.
+    """What is asked of an image: how labels become a loss, logits probabilities,
+    and predictions scores.
 
-    `raypatch.tasks.classification` has two to build on. name: as in files. kinds: of a dataset's labels that it reads
-    (binary, multiclass, ordinal: class numbers; multilabel: 0 and 1 in a column per label). metrics: in the order in
-    which tables show them, without the loss, which every task has. default_metric: the name of the one that an answer
-    is about.
-    N images, C classes or labels, M members of an ensemble.
+    `raypatch.tasks.classification` has two to build on.
+
+    name: as in files.
+    kinds: of a dataset's labels that it reads (binary, multiclass, ordinal: class numbers;
+    multilabel: 0 and 1 in a column per label).
+    metrics: in the order in which tables show them, without the loss, which every task has.
+    default_metric: the name of the one that an answer is about.
+
+    Below, N are images, C classes or labels, M members of an ensemble.
     """
 
     name: str
@@ -80,7 +92,9 @@ class Task(Protocol):
         ...
 
     def loss(self, logits: "torch.Tensor", labels: "torch.Tensor") -> "torch.Tensor":
-        """Return the mean loss of a batch, a scalar that has a gradient: logits (N, outputs), labels as loaded."""
+        """Return the mean loss of a batch, a scalar that has a gradient:
+        logits (N, outputs), labels as loaded.
+        """
         ...
 
     def probabilities(self, logits: "torch.Tensor") -> "torch.Tensor":
@@ -96,7 +110,12 @@ class Task(Protocol):
         ...
 
     def score(
-        self, probability: Probability, label: Label, loss: float | None = None, *, final: bool = True
+        self,
+        probability: Probability,
+        label: Label,
+        loss: float | None = None,
+        *,
+        final: bool = True,
     ) -> dict[str, float]:
         """Return the loss and the metrics by name; `loss` is taken over where the caller has it.
 
@@ -109,7 +128,9 @@ class Task(Protocol):
         ...
 
     def likelihood(self, probability: NDArray[np.floating], label: Label) -> NDArray[np.float64]:
-        """Return the probability of what is true: (M, N, C) -> (M, K) over the K questions that images ask."""
+        """Return the probability of what is true: (M, N, C) -> (M, K)
+        over the K questions that images ask.
+        """
         ...
 
     def votes(self, probability: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -117,9 +138,11 @@ class Task(Protocol):
         ...
 
     def confusions(self, probability: Probability, label: Label) -> NDArray[np.int64]:
-        """Count images by true (row) and predicted (column) class, one matrix per question: (K, C, C).
+        """Count images by true (row) and predicted (column) class,
+        one matrix per question: (K, C, C).
 
-        Empty, (0, C, C), where a probability is NaN or there is no image: then no prediction is defined.
+        Empty, (0, C, C), where a probability is NaN or there is no
+        image: then no prediction is defined.
         """
         ...
 
@@ -131,7 +154,11 @@ class Task(Protocol):
         """Count images by class."""
         ...
 
-    def confidences(self, probability: Probability, label: Label) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    def confidences(
+        self,
+        probability: Probability,
+        label: Label,
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         """Return the probability of each prediction and whether it was right, (K,) both."""
         ...
 
@@ -139,10 +166,18 @@ class Task(Protocol):
         """Return the Brier score, 0 (best) to 1."""
         ...
 
-    def one_versus_rest(self, probability: Probability, label: Label) -> tuple[Probability, NDArray[np.bool_]]:
-        """Return scores and truth, (N, K) both, of the K two-class questions that the AUC is the mean of."""
+    def one_versus_rest(
+        self,
+        probability: Probability,
+        label: Label,
+    ) -> tuple[Probability, NDArray[np.bool_]]:
+        """Return scores and truth, (N, K) both, of the K two-class
+        questions that the AUC is the mean of.
+        """
         ...
 
     def strata(self, label: Label) -> NDArray[np.int64]:
-        """Return the class (N,) of each image, one for all where they overlap: resamples heed how rare each is."""
+        """Return the class (N,) of each image, one for all where they overlap:
+        resamples heed how rare each is.
+        """
         ...

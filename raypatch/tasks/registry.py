@@ -1,4 +1,6 @@
-"""Tasks and metrics by name: shipped, of a module of one's own (module:NAME), or of an installed package."""
+"""Tasks and metrics by name: shipped, of a module of one's own (module:NAME),
+or of an installed package.
+"""
 
 import difflib
 import functools
@@ -27,7 +29,8 @@ SHIPPED_METRICS = (LOSS, ACCURACY, BALANCED_ACCURACY, AUC)
 
 
 def find_task(name: str) -> Task:
-    """Return the task called `name`: binary, multiclass, ordinal, multilabel, module:NAME or of an installed package.
+    """Return the task called `name`: binary, multiclass, ordinal, multilabel,
+    module:NAME or of an installed package.
 
     Raises ValueError for an unknown one and for one that lacks a part of the protocol.
     """
@@ -41,15 +44,23 @@ def installed_metrics() -> tuple[Metric, ...]:
     for entry in importlib.metadata.entry_points(group=METRIC_GROUP):
         metric = load_address(entry.value.replace(" ", ""), what="metric")
         if not isinstance(metric, Metric):
-            raise ValueError(f"the metric {entry.name} ({entry.value}) must be a raypatch.tasks.Metric")
+            raise ValueError(
+                f"the metric {entry.name} ({entry.value}) must be a raypatch.tasks.Metric",
+            )
         found.append(metric)
     return tuple(found)
 
 
 def task_metrics(task: Task) -> tuple[Metric, ...]:
-    """The metrics of a task in display order: its own, then those that installed packages add to it."""
+    """The metrics of a task in display order: its own,
+    then those that installed packages add to it.
+    """
     own = {metric.name for metric in task.metrics}
-    added = [metric for metric in installed_metrics() if task.name in metric.tasks and metric.name not in own]
+    added = []
+    for metric in installed_metrics():
+        # A task's own metric of that name wins: it was made for the task.
+        if task.name in metric.tasks and metric.name not in own:
+            added.append(metric)
     return (*task.metrics, *added)
 
 
@@ -60,14 +71,17 @@ def score_names(task: Task) -> tuple[str, ...]:
 
 
 def find_metric(name: str, task: str | None = None) -> Metric:
-    """Return the metric called `name`; `task`: the name of the one it is of, for a metric that only that one has.
+    """Return the metric called `name`; `task`:
+    the name of the one it is of, for a metric that only that one has.
 
     Raises ValueError with near names for an unknown one.
     """
     known = {metric.name: metric for metric in (*SHIPPED_METRICS, *installed_metrics())}
+    # Only now: a task of one's own is imported for it.
     if name not in known and task is not None:
         known |= {metric.name: metric for metric in find_task(task).metrics}
     if name not in known:
+        # Far from all of them: then show all.
         near = difflib.get_close_matches(name, known, n=3) or known
         raise ValueError(f"unknown metric {name!r}: use {', '.join(near)}")
     return known[name]

@@ -1,11 +1,20 @@
-"""Metrics on many resamples of the images at once, from how much each image counts in each resample."""
+"""Metrics on many resamples of the images at once,
+from how much each image counts in each resample.
+"""
 
 import warnings
 
 import numpy as np
 from numpy.typing import NDArray
 
-from raypatch.tasks.protocols import Label, Metric, Probability, Task, UndefinedMetricWarning, Weights
+from raypatch.tasks.protocols import (
+    Label,
+    Metric,
+    Probability,
+    Task,
+    UndefinedMetricWarning,
+    Weights,
+)
 
 
 def resample_metric(
@@ -17,23 +26,38 @@ def resample_metric(
     scores = np.empty(weights.shape[1])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UndefinedMetricWarning)
-        for place, counts in enumerate(weights.T.astype(np.int64)):  # whole numbers, see `draw_images`
+        # Weights are whole numbers, see `draw_images`: how often a resample has each image.
+        for resample, counts in enumerate(weights.T.astype(np.int64)):
             drawn = np.repeat(np.arange(len(label)), counts)
-            scores[place] = metric.function(probability[drawn], label[drawn], task)
+            scores[resample] = metric.function(probability[drawn], label[drawn], task)
     return scores
 
 
-def accuracy(probability: Probability, label: Label, task: Task, weights: Weights) -> NDArray[np.float64]:
+def accuracy(
+    probability: Probability,
+    label: Label,
+    task: Task,
+    weights: Weights,
+) -> NDArray[np.float64]:
     """Return the share of right predictions in each resample, (B,)."""
     right = (task.predicted(probability) == label).astype(np.float32)
-    share = right.reshape(len(label), -1).mean(axis=1)  # (N,): of an image's labels, where it has several
+    # (N,): of an image's labels, where it has several.
+    share = right.reshape(len(label), -1).mean(axis=1)
     scores: NDArray[np.float64] = share @ weights / len(label)
     return scores
 
 
-def balanced_accuracy(probability: Probability, label: Label, task: Task, weights: Weights) -> NDArray[np.float64]:
-    """Return the mean recall over the classes that occur, then over the labels, in each resample: (B,)."""
-    truths = label.reshape(len(label), -1)  # (N, K): one question for exclusive classes, else one per label
+def balanced_accuracy(
+    probability: Probability,
+    label: Label,
+    task: Task,
+    weights: Weights,
+) -> NDArray[np.float64]:
+    """Return the mean recall over the classes that occur, then over the labels,
+    in each resample: (B,).
+    """
+    # (N, K): one question for exclusive classes, else one per label.
+    truths = label.reshape(len(label), -1)
     predictions = task.predicted(probability).reshape(truths.shape)
     means = []
     for truth, predicted in zip(truths.T, predictions.T, strict=True):
@@ -46,22 +70,33 @@ def balanced_accuracy(probability: Probability, label: Label, task: Task, weight
     return scores
 
 
-def macro_auc(probability: Probability, label: Label, task: Task, weights: Weights) -> NDArray[np.float64]:
+def macro_auc(
+    probability: Probability,
+    label: Label,
+    task: Task,
+    weights: Weights,
+) -> NDArray[np.float64]:
     """Return the mean of the one-versus-rest AUC in each resample, (B,)."""
     scores, truth = task.one_versus_rest(probability, label)
     columns = []
-    for place in range(scores.shape[1]):
-        columns.append(_weighted_auc(scores[:, place], truth[:, place], weights))
+    for question in range(scores.shape[1]):
+        columns.append(_weighted_auc(scores[:, question], truth[:, question], weights))
     means: NDArray[np.float64] = np.mean(columns, axis=0)
     return means
 
 
-def _weighted_auc(score: NDArray[np.floating], truth: NDArray[np.bool_], weights: Weights) -> NDArray[np.float64]:
-    """Return the share of positive-negative pairs in the right order, (B,), a tie counting half; NaN without pairs."""
+def _weighted_auc(
+    score: NDArray[np.floating],
+    truth: NDArray[np.bool_],
+    weights: Weights,
+) -> NDArray[np.float64]:
+    """Return the share of positive-negative pairs in the right order, (B,), a tie counting half;
+    NaN without pairs.
+    """
     if truth.all() or not truth.any():
         return np.full(weights.shape[1], np.nan)
-    values, place = np.unique(score[truth], return_inverse=True)
-    positives = _sum_rows(np.flatnonzero(truth), place, len(values), weights)
+    values, group = np.unique(score[truth], return_inverse=True)
+    positives = _sum_rows(np.flatnonzero(truth), group, len(values), weights)
     negative = np.flatnonzero(~truth)
     rank = np.searchsorted(values, score[negative])
     tied = values[np.minimum(rank, len(values) - 1)] == score[negative]
@@ -70,16 +105,25 @@ def _weighted_auc(score: NDArray[np.floating], truth: NDArray[np.bool_], weights
     # Row by row: numpy's cumsum along the first axis takes eight times as long.
     for row in range(1, len(reached)):
         reached[row] += reached[row - 1]
+    # Of each positive: the negatives below it, and those below or tied. The mean counts ties half.
     pairs = (positives * (reached[:-1:2] + reached[1::2])).sum(axis=0, dtype=np.float64) / 2
     with np.errstate(invalid="ignore"):
         share: NDArray[np.float64] = pairs / (positives.sum(axis=0, dtype=np.float64) * reached[-1])
     return share
 
 
-def _sum_rows(rows: NDArray[np.int64], target: NDArray[np.int64], count: int, weights: Weights) -> NDArray[np.float32]:
-    """Add the rows of `weights` into their targets, (count, B): a sparse product, one pass over the memory."""
+def _sum_rows(
+    rows: NDArray[np.int64],
+    target: NDArray[np.int64],
+    count: int,
+    weights: Weights,
+) -> NDArray[np.float32]:
+    """Add the rows of `weights` into their targets, (count, B):
+    a sparse product, one pass over the memory.
+    """
     from scipy import sparse
 
+    # A row per target with a 1 for each of its rows: the product adds them up.
     picks = sparse.csr_array((np.ones(len(rows), np.float32), (target, rows)), shape=(count, len(weights)))
     summed: NDArray[np.float32] = picks @ weights
     return summed

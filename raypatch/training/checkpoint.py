@@ -1,4 +1,6 @@
-"""last.ckpt and best.safetensors: tensors with a checksum and the progress they belong to; nothing is pickled."""
+"""last.ckpt and best.safetensors: tensors with a checksum and the progress they belong to;
+nothing is pickled.
+"""
 
 import json
 import zlib
@@ -18,7 +20,9 @@ Tensors = dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a trial stands: epochs completed, the best of them (from 1) and that one's selection score."""
+    """Where a trial stands: epochs completed, the best of them (from 1)
+    and that one's selection score.
+    """
 
     epoch: int = 0
     best_epoch: int = 0
@@ -27,6 +31,7 @@ class Progress:
 
 def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], progress: Progress) -> None:
     """Replace `path` by the tensors and the progress in one step."""
+    # safetensors takes contiguous tensors alone.
     on_cpu = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
     metadata = {"progress": json.dumps(vars(progress)), "crc32": str(_checksum(on_cpu))}
     write_atomically(path, save(on_cpu, metadata))
@@ -39,6 +44,7 @@ def load_tensors(path: Path) -> tuple[Tensors, Progress] | None:
             metadata = stored.metadata() or {}
             progress = Progress(**json.loads(metadata["progress"]))
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}
+            # safetensors itself notices a file that is cut off, but no bit that has changed.
             intact = int(metadata["crc32"]) == _checksum(tensors)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError):
         return None
@@ -49,7 +55,8 @@ def training_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> Tensor
     """Model and optimizer as one flat dict of tensors, `model.*` and `optimizer.<index>.<name>`."""
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in state.items()}
+        for name, tensor in state.items():
+            tensors[f"optimizer.{index}.{name}"] = tensor
     return tensors
 
 
@@ -63,16 +70,23 @@ def restore_training_state(
         if name.startswith("optimizer."):
             _, index, key = name.split(".", 2)
             state.setdefault(int(index), {})[key] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    # The groups hold the learning rate and the like, which follow from the config: not stored.
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
 def model_weights(tensors: Mapping[str, torch.Tensor]) -> Tensors:
     """The model's part of training_state, under the model's own names."""
-    return {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}
+    weights = {}
+    for name, tensor in tensors.items():
+        if name.startswith("model."):
+            weights[name.removeprefix("model.")] = tensor
+    return weights
 
 
 def _checksum(tensors: Mapping[str, torch.Tensor]) -> int:
     checksum = 0
+    # By name: the file gives them back in an order of its own.
     for name in sorted(tensors):
         checksum = zlib.crc32(tensors[name].reshape(-1).view(torch.uint8).numpy().data, checksum)
     return checksum

@@ -39,7 +39,8 @@ class TrialError(RuntimeError):
 class Trial:
     """All that a method needs to fit a model.
 
-    on_epoch: called with each epoch's row once its checkpoint is on disk. should_stop: asked before every step.
+    on_epoch: called with each epoch's row once its checkpoint is on
+    disk. should_stop: asked before every step.
     """
 
     config: TrialConfig
@@ -55,10 +56,11 @@ class Trial:
 
 
 def train_epochs(trial: Trial, set_training_mode: Callable[[], None]) -> Progress:
-    """Train what has a gradient, from the trial's checkpoint on, and leave the model with its best weights.
+    """Train what has a gradient, from the trial's checkpoint on,
+    and leave the model with its best weights.
 
-    set_training_mode: called before each epoch's steps. Raises Interrupted when asked to stop, TrialError when training
-    diverged.
+    set_training_mode: called before each epoch's steps. Raises Interrupted when asked to stop,
+    TrialError when training diverged.
     """
     config, paths, prepared = trial.config, trial.paths, trial.prepared
     model = prepared.model
@@ -67,12 +69,17 @@ def train_epochs(trial: Trial, set_training_mode: Callable[[], None]) -> Progres
     micro_batch = fit_memory(prepared, config, trial.options.micro_batch)
     step = TrainingStep(prepared, optimizer, trial.task, batch_size=config.batch_size, micro_batch=micro_batch)
     logger.info(
-        "%s on %s in %s, from epoch %d", paths.folder.name, prepared.device, prepared.precision, progress.epoch + 1
+        "%s on %s in %s, from epoch %d",
+        paths.folder.name,
+        prepared.device,
+        prepared.precision,
+        progress.epoch + 1,
     )
     for epoch in range(progress.epoch, config.epochs):
         started = time.perf_counter()
         lr = learning_rate(config, epoch)
         set_learning_rate(optimizer, lr)
+        # Every epoch, because predicting the validation images switches it off.
         set_training_mode()
         train_loss = take_steps(trial, step, epoch)
         train_seconds = time.perf_counter() - started
@@ -89,9 +96,11 @@ def train_epochs(trial: Trial, set_training_mode: Callable[[], None]) -> Progres
             peak_memory_bytes=peak_memory(prepared.device),
         )
         progress = advance(progress, row, config)
+        # Before the checkpoint, which must never be ahead of the rows: resume drops later ones.
         append_epoch(paths.epochs, row)
         save_tensors(paths.checkpoint, training_state(model, optimizer), progress)
-        if progress.best_epoch == row.epoch:  # after the checkpoint, which can restore it: see resume
+        # After the checkpoint, which can restore the best weights: see resume.
+        if progress.best_epoch == row.epoch:
             save_tensors(paths.best_weights, model.state_dict(), progress)
         trial.on_epoch(row)
     best = load_tensors(paths.best_weights)
@@ -101,11 +110,15 @@ def train_epochs(trial: Trial, set_training_mode: Callable[[], None]) -> Progres
 
 
 def take_steps(trial: Trial, step: TrainingStep, epoch: int) -> float:
-    """Take the steps of one epoch, counted from 0, and return the mean loss. Raises Interrupted when asked to stop."""
+    """Take the steps of one epoch, counted from 0, and return the mean loss.
+
+    Raises Interrupted when asked to stop.
+    """
     train, batch_size = trial.train, trial.config.batch_size
     order = torch.randperm(len(train), generator=generator(trial.config.seed, epoch, "order"))
     order = order.to(train.images.device)
     augmentation = draw_augmentation(trial, epoch)
+    # Summed on the device: reading a loss at every step would make the CPU wait for it.
     loss_sum = torch.zeros((), device=trial.prepared.device)
     for start in range(0, len(train), batch_size):
         if trial.should_stop():
@@ -118,9 +131,12 @@ def take_steps(trial: Trial, step: TrainingStep, epoch: int) -> float:
 
 
 def draw_augmentation(trial: Trial, epoch: int) -> torch.Tensor | None:
-    """Draw the augmentation of each image of an epoch, on the device; None where the trial has none."""
+    """Draw the augmentation of each image of an epoch, on the device;
+    None where the trial has none.
+    """
     if trial.config.augmentation != "paper":
         return None
+    # For the whole epoch at once, so that no draw hangs on how batches are divided.
     random = generator(trial.config.seed, epoch, "augmentation")
     shape = trial.train.images.shape[2:]
     drawn = draw_parameters(len(trial.train), shape, random, mirror_safe=trial.info.mirror_safe)
@@ -128,7 +144,9 @@ def draw_augmentation(trial: Trial, epoch: int) -> torch.Tensor | None:
 
 
 def advance(progress: Progress, row: EpochRow, config: TrialConfig) -> Progress:
-    """The progress after `row`: the best epoch is the first with the best selection score; NaN never wins."""
+    """The progress after `row`: the best epoch is the first with the
+    best selection score; NaN never wins.
+    """
     score = row.val[config.selection_metric]
     best = progress.best_figure
     if best is None or _goodness(config, score) > _goodness(config, best):

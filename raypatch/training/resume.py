@@ -6,13 +6,21 @@ import torch
 from torch import nn
 
 from raypatch.results import DamagedFileError, EpochRow, TrialPaths, read_epochs, write_epochs
-from raypatch.training.checkpoint import Progress, load_tensors, model_weights, restore_training_state, save_tensors
+from raypatch.training.checkpoint import (
+    Progress,
+    load_tensors,
+    model_weights,
+    restore_training_state,
+    save_tensors,
+)
 
 logger = logging.getLogger(__name__)
 
 
 def resume(paths: TrialPaths, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
-    """Bring a trial to its last checkpoint; where that or what belongs to it is damaged, start the trial again."""
+    """Bring a trial to its last checkpoint; where that or what belongs to it is damaged,
+    start the trial again.
+    """
     stored = load_tensors(paths.checkpoint)
     if stored is not None:
         tensors, progress = stored
@@ -23,6 +31,7 @@ def resume(paths: TrialPaths, model: nn.Module, optimizer: torch.optim.Optimizer
             return progress
     if paths.checkpoint.exists():
         logger.warning("%s cannot be continued: its files are damaged; starting again", paths.folder.name)
+    # What is left of a damaged trial would be mixed with the new one's files.
     for leftover in (paths.checkpoint, paths.best_weights, paths.epochs, paths.predictions):
         leftover.unlink(missing_ok=True)
     return Progress()
@@ -38,12 +47,19 @@ def _rows_until(paths: TrialPaths, progress: Progress) -> list[EpochRow] | None:
     return rows if complete else None
 
 
-def _has_best_weights(paths: TrialPaths, progress: Progress, tensors: dict[str, torch.Tensor]) -> bool:
-    """Whether the best weights are there; a kill between the two writes left them in the checkpoint alone."""
+def _has_best_weights(
+    paths: TrialPaths,
+    progress: Progress,
+    tensors: dict[str, torch.Tensor],
+) -> bool:
+    """Whether the best weights are there; a kill between the two
+    writes left them in the checkpoint alone.
+    """
     best = load_tensors(paths.best_weights)
     if best is not None and best[1].epoch == progress.best_epoch:
         return True
     if progress.best_epoch != progress.epoch:
         return False
+    # The last epoch was the best one, so that its weights are the checkpoint's.
     save_tensors(paths.best_weights, model_weights(tensors), progress)
     return True

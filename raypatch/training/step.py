@@ -13,21 +13,29 @@ from raypatch.tasks import Task
 logger = logging.getLogger(__name__)
 
 Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]
-"""uint8 images (B, C, *spatial), their labels and the parameters of their augmentation, None for none."""
+"""uint8 images (B, C, *spatial), their labels and the parameters of
+their augmentation, None for none.
+"""
 
 WARM_UP_STEPS = 3
-"""Steps taken before recording: libraries choose their kernels and the optimizer makes its state in them."""
+"""Steps taken before recording: libraries choose their kernels and
+the optimizer makes its state in them.
+"""
 
 FEW_TOKENS = 32
-"""Up to so many tokens in a pass, casting the weights costs a CPU more than their products (docs/LOG.md)."""
+"""Up to so many tokens in a pass, casting the weights costs a CPU
+more than their products (docs/LOG.md).
+"""
 
 
 class TrainingStep:
-    """Augment, forward, backward and update. Gradients of micro-batches add up to those of the whole batch.
+    """Augment, forward, backward and update.
 
-    micro_batch: images of one forward pass. fixed_buffers: take full batches from buffers of fixed addresses; on a CUDA
-    device, where this is the default, such a step is recorded once as a CUDA graph and replayed (the optimizer must be
-    capturable), elsewhere it runs as it is.
+    Gradients of micro-batches add up to those of the whole batch.
+
+    micro_batch: images of one forward pass. fixed_buffers: take full batches from buffers of fixed
+    addresses; on a CUDA device, where this is the default, such a step is recorded once as a CUDA
+    graph and replayed (the optimizer must be capturable), elsewhere it runs as it is.
     """
 
     def __init__(
@@ -46,15 +54,22 @@ class TrainingStep:
         self.batch_size = batch_size
         self.micro_batch = micro_batch
         record = prepared.device.type == "cuda" if fixed_buffers is None else fixed_buffers
-        self._warm_up_left = WARM_UP_STEPS if record else -1  # -1: never record
+        # -1: never record.
+        self._warm_up_left = WARM_UP_STEPS if record else -1
         self._recorded: RecordedStep | None = None
 
-    def __call__(self, images: torch.Tensor, labels: torch.Tensor, parameters: torch.Tensor | None) -> torch.Tensor:
-        """Take one step on uint8 images (B, C, *spatial); parameters: of their augmentation, None for none.
+    def __call__(
+        self,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        parameters: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """Take one step on uint8 images (B, C, *spatial).
 
-        Returns the batch's mean loss on the device, without waiting for it; the next call may overwrite it. Out of
-        memory halves the micro-batch and takes the same step again; a batch of one that does not fit raises
-        torch.OutOfMemoryError.
+        parameters: of their augmentation, None for none.
+        Returns the batch's mean loss on the device, without waiting for it; the next call may
+        overwrite it. Out of memory halves the micro-batch and takes the same step again; a batch of
+        one that does not fit raises torch.OutOfMemoryError.
         """
         if self._may_record(images):
             self._record(images, labels, parameters)
@@ -64,6 +79,7 @@ class TrainingStep:
             try:
                 return self._step(images, labels, parameters)
             except torch.OutOfMemoryError:
+                # Gradients of the passes that went through would count twice in the next try.
                 self.optimizer.zero_grad(set_to_none=True)
                 if self.micro_batch == 1:
                     raise
@@ -92,13 +108,23 @@ class TrainingStep:
             torch.cuda.empty_cache()
             logger.warning("no memory to record the step as a CUDA graph: going on without")
 
-    def _step(self, images: torch.Tensor, labels: torch.Tensor, parameters: torch.Tensor | None) -> torch.Tensor:
+    def _step(
+        self,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        parameters: torch.Tensor | None,
+    ) -> torch.Tensor:
         inputs = self.prepared.normalize(to_float(images) if parameters is None else augment(images, parameters))
         total = torch.zeros((), device=inputs.device)  # inputs: (B, 3, *spatial)
         rounded = self.prepared.precision == "bfloat16"
         cast = rounded and self._casting_pays(inputs)
+        # Around the backward pass too: its products are rounded alike.
         with rounded_products() if rounded and not cast else contextlib.nullcontext():
-            parts = zip(torch.split(inputs, self.micro_batch), torch.split(labels, self.micro_batch), strict=True)
+            parts = zip(
+                torch.split(inputs, self.micro_batch),
+                torch.split(labels, self.micro_batch),
+                strict=True,
+            )
             for part, part_labels in parts:
                 with torch.autocast(part.device.type, torch.bfloat16, enabled=cast):
                     logits = self.prepared.model(part)
@@ -129,12 +155,19 @@ class RecordedStep:
         if images.is_cuda:
             torch.cuda.synchronize(images.device)
             self._graph = torch.cuda.CUDAGraph()
-            # Recording runs nothing: weights and optimizer state stay as they are
+            # Recording runs nothing: weights and optimizer state stay as they are.
             with torch.cuda.graph(self._graph):
                 self._loss = self._take()
 
-    def __call__(self, images: torch.Tensor, labels: torch.Tensor, parameters: torch.Tensor | None) -> torch.Tensor:
-        """Copy the batch into the buffers and take the step; the loss lies in the same memory every time."""
+    def __call__(
+        self,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        parameters: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """Copy the batch into the buffers and take the step;
+        the loss lies in the same memory every time.
+        """
         self._images.copy_(images)
         self._labels.copy_(labels)
         if self._parameters is not None and parameters is not None:

@@ -3,7 +3,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from raypatch.data.npz import DataError, inspect_npz, read_new_images, read_split
+from raypatch.data.npz import DataError, inspect_npz, read_new_images, read_split, read_split_groups
 
 COUNTS = {"train": 6, "val": 3, "test": 4}
 
@@ -73,6 +73,14 @@ def test_a_split_is_read_as_it_was_saved(tmp_path):
 def test_an_own_file_is_not_mirrored_unless_it_says_so(tmp_path):
     assert not inspect_npz(save(tmp_path, arrays())).mirror_safe
     assert inspect_npz(save(tmp_path, arrays(mirror_safe=np.array(True)))).mirror_safe
+
+
+def test_an_own_file_may_say_who_is_on_its_images(tmp_path):
+    said = arrays(val_groups=np.array(["b", "a", "b"]))
+    assert read_split_groups(save(tmp_path, said), "val").tolist() == [1, 0, 1]
+    assert read_split_groups(save(tmp_path, said), "train") is None
+    with pytest.raises(DataError, match="val_groups is float64 of shape"):
+        inspect_npz(save(tmp_path, arrays(val_groups=np.zeros(3))))
 
 
 def test_an_own_file_may_name_its_classes(tmp_path):

@@ -139,11 +139,11 @@ def test_configs_survive_the_way_through_ray() -> None:
 def test_epochs_survive_the_way_through_ray_s_flattened_results() -> None:
     from ray.tune.utils import flatten_dict
 
-    from raypatch.sweep.executors import tuner
+    from raypatch.sweep.executors import tune_hooks, tuner
 
     row, reported = epoch_row(3, float("nan")), []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tuner.tune, "report", reported.append)
         tuner.report_epoch(row)
-    found = tuner._row(flatten_dict(reported[0] | {"config": {"spec": {}}}))
+    found = tune_hooks.row_of(flatten_dict(reported[0] | {"config": {"spec": {}}}))
     assert found.model_dump_json() == row.model_dump_json()

@@ -1,4 +1,6 @@
-"""New images to predict on: an .npz, a folder of pictures, or NIfTI volumes, as the uint8 that models are fed with."""
+"""New images to predict on: an .npz, a folder of pictures, or NIfTI volumes,
+as the uint8 that models are fed with.
+"""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -23,20 +25,25 @@ def read_inputs(
 ) -> tuple[list[str], torch.Tensor]:
     """Return names and uint8 images (N, C, *spatial) at image_size.
 
-    path: an .npz (its `split`, or its `images`; labels are not looked at), a folder of pictures or of NIfTI volumes, or
-    one such file. Hidden files are left out. Pictures are read as grey or RGB, as the model was trained (see
-    `read_pictures`), volumes as `read_volume` says. What is not square or cubic is stretched to it.
-    Raises DataError for a path that holds nothing of the kind, and for a file that has no one meaning.
+    path: an .npz (its `split`, or its `images`; labels are not looked at), a folder of pictures or
+    of NIfTI volumes, or one such file. Hidden files are left out. Pictures are read as grey or RGB,
+    as the model was trained (see `read_pictures`), volumes as `read_volume` says. What is not
+    square or cubic is stretched to it. Raises DataError for a path that holds nothing of the kind,
+    and for a file that has no one meaning.
     """
     if path.suffix == ".npz":
         key, images = read_new_images(path, split)
-        found = (3 if images.ndim == 4 and images.shape[-1] != 3 else 2, 3 if images.shape[-1] == 3 else 1)
-        if found != (dimensions, channels):
+        in_colour = images.shape[-1] == 3
+        has_dimensions = 3 if images.ndim == 4 and not in_colour else 2
+        has_channels = 3 if in_colour else 1
+        if (has_dimensions, has_channels) != (dimensions, channels):
             raise DataError(
-                f"{path} has {found[0]}D images of {found[1]} channel(s); the model takes {dimensions}D of {channels}"
+                f"{path} has {has_dimensions}D images of {has_channels} channel(s);"
+                f" the model takes {dimensions}D of {channels}"
             )
         names = [f"{key}:{index}" for index in range(len(images))]
-        return names, resize_images(channels_first(images, dimensions=dimensions), image_size, resize)
+        tensor = channels_first(images, dimensions=dimensions)
+        return names, resize_images(tensor, image_size, resize)
 
     files = _list_files(path, VOLUMES if dimensions == 3 else PICTURES)
     read: Iterable[NDArray[Any]]
@@ -46,18 +53,27 @@ def read_inputs(
         read = map(read_volume, files)
     else:
         raise DataError("volumes are grey: the model must have been trained on grey volumes")
+    # One after the other: the files may have different sizes, and be large before they are resized.
     tensors = []
     for image in read:
-        tensors.append(resize_images(channels_first(image[None], dimensions=dimensions), image_size, resize))
+        tensor = channels_first(image[None], dimensions=dimensions)
+        tensors.append(resize_images(tensor, image_size, resize))
     return [file.name for file in files], torch.cat(tensors)
 
 
 def _list_files(path: Path, suffixes: Sequence[str]) -> list[Path]:
-    """The files of that kind in a folder, or the one file, sorted; what begins with a dot is hidden and left out."""
+    """The files of that kind in a folder, or the one file, sorted;
+    what begins with a dot is hidden and left out.
+    """
     candidates = [path]
     if path.is_dir():
-        candidates = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
-    files = [file for file in candidates if file.is_file() and file.name.lower().endswith(tuple(suffixes))]
+        candidates = sorted(path.iterdir())
+    files = []
+    for file in candidates:
+        # Hidden in a folder: what a Mac leaves beside each file. The one that is named itself is meant.
+        hidden = path.is_dir() and file.name.startswith(".")
+        if file.is_file() and not hidden and file.name.lower().endswith(tuple(suffixes)):
+            files.append(file)
     if not files:
         raise DataError(f"{path} holds no {', '.join(suffixes)} file; give those, a folder of them, or an .npz")
     return files

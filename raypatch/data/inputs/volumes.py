@@ -11,11 +11,13 @@ from raypatch.storage.impostors import explain_impostor
 
 
 def read_volume(path: Path) -> NDArray[np.uint8]:
-    """Read a NIfTI volume as (z, y, x) uint8: z towards the head, y towards the front, x towards the patient's right.
+    """Read a NIfTI volume as (z, y, x) uint8: z towards the head, y towards the front,
+    x towards the patient's right.
 
-    The file's affine says how its axes lie, and they are turned and flipped to the nearest of these (RAS+, nibabel's
-    closest canonical); a file that says nothing (qform and sform code 0) is taken to lie so already. Its lowest value
-    becomes 0, its highest 255. Needs nibabel. Raises DataError for several volumes and for values that are not finite.
+    The file's affine says how its axes lie, and they are turned and flipped to the nearest of these
+    (RAS+, nibabel's closest canonical); a file that says nothing (qform and sform code 0) is taken
+    to lie so already. Its lowest value becomes 0, its highest 255. Needs nibabel. Raises DataError
+    for several volumes and for values that are not finite.
     """
     try:
         import nibabel
@@ -46,8 +48,8 @@ def _only_volume(path: Path, values: NDArray[Any]) -> NDArray[np.float32]:
         values = values[..., 0]
     if values.ndim > 3:
         raise DataError(
-            f"{path} holds {int(np.prod(values.shape[3:]))} volumes, its shape is {values.shape}; save the one that is"
-            " meant by itself, such as with nibabel's image.slicer[..., 0]"
+            f"{path} holds {int(np.prod(values.shape[3:]))} volumes, its shape is {values.shape};"
+            " save the one that is meant by itself, such as with nibabel's image.slicer[..., 0]"
         )
     if values.ndim < 3 or 0 in values.shape:
         raise DataError(f"{path} holds no volume: its shape is {values.shape}, where (x, y, z) is needed")
@@ -58,9 +60,11 @@ def _stretch(path: Path, values: NDArray[np.float32]) -> NDArray[np.uint8]:
     undefined = int(np.count_nonzero(~np.isfinite(values)))
     if undefined:
         raise DataError(
-            f"{path} holds NaN or infinity in {undefined} of {values.size} voxels; give those values others first, such"
-            " as with numpy.nan_to_num"
+            f"{path} holds NaN or infinity in {undefined} of {values.size} voxels;"
+            " give those values others first, such as with numpy.nan_to_num"
         )
     low, high = float(values.min()), float(values.max())
-    stretched: NDArray[np.uint8] = np.rint(255 * (values - low) / max(high - low, 1e-9)).astype(np.uint8)
+    # A volume of one value has no range: all of it becomes 0.
+    scaled = 255 * (values - low) / max(high - low, 1e-9)
+    stretched: NDArray[np.uint8] = np.rint(scaled).astype(np.uint8)
     return stretched

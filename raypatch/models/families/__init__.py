@@ -1,4 +1,7 @@
-"""Model families: one file each, behind one protocol. A family of one's own is model: module:NAME."""
+"""Model families: one file each, behind one protocol.
+
+A family of one's own is model: module:NAME.
+"""
 
 from raypatch.models.families.protocol import Activations, Family, TimmEntry
 from raypatch.models.families.registry import find_family

@@ -14,10 +14,13 @@ from raypatch.results import ModelFacts
 
 
 class CountedFamily:
-    """What most families share. Give `construct`, and `head_name` where the head is not called `head`.
+    """What most families share.
 
-    The model must be able to run on torch's `meta` device. Its weights are random or a file of the model's own
-    state_dict(). An image's values in memory are counted in float32, and bfloat16 takes no more.
+    Give `construct`, and `head_name` where the head is not called `head`.
+
+    The model must be able to run on torch's `meta` device. Its weights
+    are random or a file of the model's own state_dict(). An image's
+    values in memory are counted in float32, and bfloat16 takes no more.
     """
 
     name = "own model"
@@ -32,7 +35,9 @@ class CountedFamily:
     def check_fields(self, config: TrialConfig, *, dimensions: int) -> None:
         """Refuse a patch size: a model without patches has none to vary."""
         if config.patch_size is not None:
-            raise ValueError(f"model {config.model} has no patches: leave patch_size={config.patch_size} out")
+            raise ValueError(
+                f"model {config.model} has no patches: leave patch_size={config.patch_size} out",
+            )
 
     def construct(self, config: TrialConfig, *, dimensions: int, outputs: int) -> nn.Module:
         raise NotImplementedError(f"{type(self).__name__} must construct its model")
@@ -64,17 +69,24 @@ class CountedFamily:
         return "" if found == wanted else str(wanted)
 
     def adapt_state(
-        self, native: Mapping[str, Tensor], model: nn.Module, config: TrialConfig, *, dimensions: int
+        self,
+        native: Mapping[str, Tensor],
+        model: nn.Module,
+        config: TrialConfig,
+        *,
+        dimensions: int,
     ) -> Mapping[str, Tensor]:
         return native
 
     def facts(self, model: nn.Module, config: TrialConfig, *, dimensions: int) -> ModelFacts:
         """Count as torch does: convolutions and matrix products, 2 x multiply-accumulates, 1e9."""
         images = _made_images(config, dimensions)
+        # A tensor on `meta` has a shape and no memory: the pass costs nothing, whatever the size.
         bare = model.to("meta")
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             bare.eval()(images)
         total = counter.get_total_flops() / len(images)
+        # Told apart, as attention alone grows with the square of the number of places.
         attention = 0.0
         for operation, flops in counter.get_flop_counts().get("Global", {}).items():
             if "attention" in str(operation):
@@ -85,11 +97,18 @@ class CountedFamily:
             gflops=1e-9 * total,
             gflops_without_attention=1e-9 * (total - attention),
         )
+        # Kept for `activations`, which is asked later and has no model to run.
         self._kept[config.model, config.image_size, facts] = _kept_bytes(bare, images)
         return facts
 
-    def activations(self, config: TrialConfig, facts: ModelFacts, precision: Precision) -> Activations:
-        """Return what autograd was seen to keep of an image; a pass that keeps nothing is taken to need no more.
+    def activations(
+        self,
+        config: TrialConfig,
+        facts: ModelFacts,
+        precision: Precision,
+    ) -> Activations:
+        """Return what autograd was seen to keep of an image;
+        a pass that keeps nothing is taken to need no more.
 
         facts: as `facts` gave them for this model.
         """
@@ -103,6 +122,7 @@ class CountedFamily:
         """Return what the head is given."""
         given: list[Tensor] = []
         head = model.get_submodule(self.head_name(model))
+        # Whatever the model does before its head, that head's input is what it pooled.
         hook = head.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
         try:
             model(images)
@@ -123,10 +143,13 @@ def _made_images(config: TrialConfig, dimensions: int) -> Tensor:
 
 
 def _kept_bytes(model: nn.Module, images: Tensor) -> int:
-    """Bytes that one image leaves for its backward pass, and twice the largest of them for that pass to work in."""
+    """Bytes that one image leaves for its backward pass,
+    and twice the largest of them for that pass to work in.
+    """
     sizes: list[int] = [0]
 
     def note(tensor: Tensor) -> Tensor:
+        # Parameters are saved for the backward pass too, but lie in memory once for all images.
         if not isinstance(tensor, nn.Parameter):
             sizes.append(tensor.numel() * tensor.element_size())
         return tensor

@@ -1,7 +1,8 @@
 """timm's plain Vision Transformers over images or volumes at any patch size.
 
-One convolution as patch embedding, learned absolute positions, one head. Pretrained kernel and positions are resampled
-from their native size (see models/resample.py); the rest is loaded as it is.
+One convolution as patch embedding, learned absolute positions, one
+head. Pretrained kernel and positions are resampled from their native
+size (see models/resample.py); the rest is loaded as it is.
 """
 
 import functools
@@ -21,7 +22,12 @@ from raypatch.models import hub
 from raypatch.models.families.plain_vit_cost import count_cost, prefix_positions, vit_activations
 from raypatch.models.families.protocol import Activations, TimmEntry
 from raypatch.models.families.registry import unfit
-from raypatch.models.resample import VolumeEmbed, inflate_kernel, resample_kernel, resample_positions
+from raypatch.models.resample import (
+    VolumeEmbed,
+    inflate_kernel,
+    resample_kernel,
+    resample_positions,
+)
 from raypatch.results import ModelFacts
 
 WORKING_MODULES = ("vision_transformer", "deit")
@@ -37,43 +43,56 @@ class PlainViT:
 
     def takes(self, model: str) -> bool:
         architecture = model.partition(".")[0]
-        return architecture in timm.list_models() and is_model_in_modules(architecture, WORKING_MODULES)
+        known = architecture in timm.list_models()
+        return known and is_model_in_modules(architecture, WORKING_MODULES)
 
     def check_fields(self, config: TrialConfig, *, dimensions: int) -> None:
         """Raise ValueError without a patch size, and for a tag that timm does not know."""
         if config.patch_size is None:
             edge = config.image_size
-            fitting = [str(size) for size in range(edge, 0, -1) if edge % size == 0]
+            fitting = ", ".join(str(size) for size in range(edge, 0, -1) if edge % size == 0)
             raise ValueError(
-                f"model {config.model} is a Vision Transformer and needs a patch_size; image_size={edge} allows"
-                f" {', '.join(fitting)}"
+                f"model {config.model} is a Vision Transformer and needs a patch_size;"
+                f" image_size={edge} allows {fitting}"
             )
         architecture, _, tag = config.model.partition(".")
         tagged = timm.list_models(f"{architecture}.*", include_tags=True)
         if tag and config.model not in tagged:
-            raise ValueError(f"model {architecture} has no weights tagged {tag!r}; use one of {', '.join(tagged)}")
+            raise ValueError(
+                f"model {architecture} has no weights tagged {tag!r}; use one of {', '.join(tagged)}",
+            )
 
     def construct(self, config: TrialConfig, *, dimensions: int, outputs: int) -> VisionTransformer:
-        """Construct the architecture; in 2D it is timm's own model, in 3D embedding and positions are of a volume.
+        """Construct the architecture; in 2D it is timm's own model,
+        in 3D embedding and positions are of a volume.
 
         Raises ValueError for a model of timm's that is no plain Vision Transformer.
         """
         size, patch = config.image_size, config.patch_size
         assert patch is not None, "see check_fields"
         model = timm.create_model(
-            config.model, img_size=size, patch_size=patch, num_classes=outputs, in_chans=3, dynamic_img_size=False
+            config.model,
+            img_size=size,
+            patch_size=patch,
+            num_classes=outputs,
+            in_chans=3,
+            dynamic_img_size=False,
         )
-        if type(model) is not VisionTransformer or type(model.patch_embed) is not PatchEmbed or model.pos_embed is None:
+        # By type, not isinstance: a subclass such as a distilled one has parts that are not handled.
+        is_plain = type(model) is VisionTransformer and type(model.patch_embed) is PatchEmbed
+        if not is_plain or model.pos_embed is None:
             raise unfit(config.model)
         for module in model.modules():
-            # scaled_dot_product_attention always, whatever $TIMM_FUSED_ATTN says
+            # scaled_dot_product_attention always, whatever $TIMM_FUSED_ATTN says: memory counts on it.
             if hasattr(module, "fused_attn"):
                 module.fused_attn = True  # type: ignore[assignment]
         if dimensions == 3:
             flat = model.patch_embed
-            model.patch_embed = VolumeEmbed(3, model.embed_dim, patch, bias=flat.proj.bias is not None, norm=flat.norm)
+            has_bias = flat.proj.bias is not None
+            model.patch_embed = VolumeEmbed(3, model.embed_dim, patch, bias=has_bias, norm=flat.norm)
             tokens = prefix_positions(model) + (size // patch) ** 3
             model.pos_embed = nn.Parameter(torch.empty(1, tokens, model.embed_dim))
+            # As timm draws those of images.
             nn.init.trunc_normal_(model.pos_embed, std=0.02)
         return model
 
@@ -85,9 +104,13 @@ class PlainViT:
         init_weights_vit_timm(_as_vit(model).head)
 
     def normalisation(self, config: TrialConfig) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Those of timm's weights under the model's name and tag, also for an own file; 0.5 and 0.5 for random ones."""
+        """Those of timm's weights under the model's name and tag, also for an own file;
+        0.5 and 0.5 for random ones.
+        """
         source = None if config.weights == "random" else get_pretrained_cfg(config.model)
-        return (source.mean, source.std) if source else ((0.5,) * 3, (0.5,) * 3)
+        if source is None:
+            return (0.5,) * 3, (0.5,) * 3
+        return source.mean, source.std
 
     def fetch_weights(self, config: TrialConfig) -> None:
         hub.fetch_hub_state(config.model)
@@ -103,26 +126,38 @@ class PlainViT:
             return "" if fits else f"({wanted[0]}, {wanted[1]}, any, any)"
         if name == POSITIONS:
             prefix = prefix_positions(_as_vit(model))
+            # Only a square grid can be told from its count: 196 positions are 14 x 14.
             patches = found[1] - prefix if len(found) == 3 else 0
             fits = patches > 0 and math.isqrt(patches) ** 2 == patches and found[::2] == wanted[::2]
             return "" if fits else f"(1, {prefix} + a square, {wanted[2]})"
         return "" if found == wanted else str(wanted)
 
     def adapt_state(
-        self, native: Mapping[str, Tensor], model: nn.Module, config: TrialConfig, *, dimensions: int
+        self,
+        native: Mapping[str, Tensor],
+        model: nn.Module,
+        config: TrialConfig,
+        *,
+        dimensions: int,
     ) -> Mapping[str, Tensor]:
         assert config.patch_size is not None, "see check_fields"
         grid = (config.image_size // config.patch_size,) * dimensions
         kernel = resample_kernel(native[KERNEL], config.patch_size)
         if dimensions == 3:
             kernel = inflate_kernel(kernel, config.inflation)
-        positions = resample_positions(native[POSITIONS], grid, prefix=prefix_positions(_as_vit(model)))
+        prefix = prefix_positions(_as_vit(model))
+        positions = resample_positions(native[POSITIONS], grid, prefix=prefix)
         return {**native, KERNEL: kernel, POSITIONS: positions}
 
     def facts(self, model: nn.Module, config: TrialConfig, *, dimensions: int) -> ModelFacts:
         return count_cost(_as_vit(model))
 
-    def activations(self, config: TrialConfig, facts: ModelFacts, precision: Precision) -> Activations:
+    def activations(
+        self,
+        config: TrialConfig,
+        facts: ModelFacts,
+        precision: Precision,
+    ) -> Activations:
         width, depth = _width_and_depth(config.model)
         return vit_activations(facts, precision, width=width, depth=depth)
 

@@ -1,4 +1,6 @@
-"""What a model family is: which models it has, how they are built, started from weights, and what they cost."""
+"""What a model family is: which models it has, how they are built, started from weights,
+and what they cost.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,9 +17,11 @@ from raypatch.results import ModelFacts
 class Activations:
     """What one image takes in memory, bytes, and the model's largest gradient.
 
-    kept: what a forward pass leaves for its backward pass, with what that pass works in. checkpointed: the same where
-    activations are computed again (activation checkpointing); None where the family cannot. passing: of a forward pass
-    that keeps nothing. largest_gradient: parameters whose gradient comes at once, count.
+    kept: what a forward pass leaves for its backward pass, with what that pass works in.
+    checkpointed: the same where activations are computed again (activation checkpointing);
+    None where the family cannot.
+    passing: of a forward pass that keeps nothing.
+    largest_gradient: parameters whose gradient comes at once, count.
     """
 
     kept: int
@@ -28,7 +32,10 @@ class Activations:
 
 @dataclass(frozen=True)
 class TimmEntry:
-    """How timm loads an exported model. arguments: of its constructor. layers: names that timm's config asks for."""
+    """How timm loads an exported model.
+
+    arguments: of its constructor. layers: names that timm's config asks for.
+    """
 
     arguments: Mapping[str, object]
     layers: Mapping[str, str]
@@ -37,8 +44,9 @@ class TimmEntry:
 class Family(Protocol):
     """Models that are built alike.
 
-    `raypatch.models.families.counted.CountedFamily` has most parts for a family of one's own. A model takes normalised
-    floats (B, 3, *spatial), of 2 or 3 spatial dimensions, and returns logits (B, outputs). name: in messages.
+    `raypatch.models.families.counted.CountedFamily` has most parts for a family of one's own. A
+    model takes normalised floats (B, 3, *spatial), of 2 or 3 spatial dimensions, and returns logits
+    (B, outputs). name: in messages.
     """
 
     name: str
@@ -48,15 +56,21 @@ class Family(Protocol):
         ...
 
     def check_fields(self, config: TrialConfig, *, dimensions: int) -> None:
-        """Raise ValueError, with the way out, for a field that the family needs and lacks, or cannot take."""
+        """Raise ValueError, with the way out, for a field that the
+        family needs and lacks, or cannot take.
+        """
         ...
 
     def construct(self, config: TrialConfig, *, dimensions: int, outputs: int) -> nn.Module:
-        """Construct a model with random weights on torch's default device; on `meta` it takes no memory."""
+        """Construct a model with random weights on torch's default device;
+        on `meta` it takes no memory.
+        """
         ...
 
     def head_name(self, model: nn.Module) -> str:
-        """Return the name of the submodule that makes logits of features: what a linear probe trains."""
+        """Return the name of the submodule that makes logits of features:
+        what a linear probe trains.
+        """
         ...
 
     def draw_head(self, model: nn.Module) -> None:
@@ -64,40 +78,64 @@ class Family(Protocol):
         ...
 
     def normalisation(self, config: TrialConfig) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Return mean and standard deviation per channel that the weights expect of pixels from 0 to 1."""
+        """Return mean and standard deviation per channel that the
+        weights expect of pixels from 0 to 1.
+        """
         ...
 
     def fetch_weights(self, config: TrialConfig) -> None:
-        """Have the weights that come with the model (weights: timm) in place. Raises ValueError if there are none."""
+        """Have the weights that come with the model (weights: timm) in place.
+
+        Raises ValueError if there are none.
+        """
         ...
 
     def pretrained_state(self, config: TrialConfig) -> Mapping[str, Tensor]:
-        """Return the state of the weights that come with the model, its head included. Raises ValueError."""
+        """Return the state of the weights that come with the model, its head included.
+
+        Raises ValueError.
+        """
         ...
 
     def misfit(self, name: str, found: tuple[int, ...], model: nn.Module) -> str:
-        """Return the shape that the tensor `name` of a weights file should have, in words; empty when it fits.
+        """Return the shape that the tensor `name` of a weights file should have, in words;
+        empty when it fits.
 
-        found: its shape in the file. A tensor that `adapt_state` brings to size fits in other shapes than the model's.
+        found: its shape in the file. A tensor that `adapt_state` brings to size fits in other
+        shapes than the model's.
         """
         ...
 
     def adapt_state(
-        self, native: Mapping[str, Tensor], model: nn.Module, config: TrialConfig, *, dimensions: int
+        self,
+        native: Mapping[str, Tensor],
+        model: nn.Module,
+        config: TrialConfig,
+        *,
+        dimensions: int,
     ) -> Mapping[str, Tensor]:
-        """Return a state without its head as `model` can load it: kernels and positions brought to size."""
+        """Return a state without its head as `model` can load it:
+        kernels and positions brought to size.
+        """
         ...
 
     def facts(self, model: nn.Module, config: TrialConfig, *, dimensions: int) -> ModelFacts:
         """Return what a model costs; it may lie on `meta`."""
         ...
 
-    def activations(self, config: TrialConfig, facts: ModelFacts, precision: Precision) -> Activations:
+    def activations(
+        self,
+        config: TrialConfig,
+        facts: ModelFacts,
+        precision: Precision,
+    ) -> Activations:
         """Return what an image takes in memory while it passes the model."""
         ...
 
     def use_checkpointing(self, model: nn.Module) -> None:
-        """Switch activation checkpointing on; only asked where `activations` says that there is any."""
+        """Switch activation checkpointing on; only asked where
+        `activations` says that there is any.
+        """
         ...
 
     def pooled(self, model: nn.Module, images: Tensor) -> Tensor:
@@ -105,7 +143,9 @@ class Family(Protocol):
         ...
 
     def tokens(self, model: nn.Module, images: Tensor) -> Tensor | None:
-        """Return the features by place, (B, tokens, width), depth and rows slowest; None for a model without places."""
+        """Return the features by place, (B, tokens, width), depth and rows slowest;
+        None for a model without places.
+        """
         ...
 
     def timm_entry(self, config: TrialConfig) -> TimmEntry:

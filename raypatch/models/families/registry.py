@@ -12,7 +12,12 @@ FAMILIES: Registry[Family] = Registry(
     shipped={"plain_vit": "raypatch.models.families.plain_vit:PlainViT"},
 )
 
-EXAMPLES = ("vit_tiny_patch16_224", "vit_small_patch16_224", "vit_base_patch16_224", "deit_small_patch16_224")
+EXAMPLES = (
+    "vit_tiny_patch16_224",
+    "vit_small_patch16_224",
+    "vit_base_patch16_224",
+    "deit_small_patch16_224",
+)
 
 
 def find_family(model: str) -> Family:
@@ -30,6 +35,7 @@ def find_family(model: str) -> Family:
 
 
 def _refused(model: str) -> ValueError:
+    # Here, and not above: timm takes a second, and this is asked for a wrong name alone.
     import timm
 
     architecture = model.partition(".")[0]
@@ -37,6 +43,7 @@ def _refused(model: str) -> ValueError:
     if architecture in known:
         return unfit(model)
     fitting = timm.list_models(["vit_*", "deit*"])
+    # A name that was cut short, such as vit_base, is none that is close by spelling.
     near = [name for name in fitting if name.startswith(architecture)][:3]
     near = near or difflib.get_close_matches(architecture, fitting, n=3)
     near = near or difflib.get_close_matches(architecture, known, n=3) or list(EXAMPLES)
@@ -46,7 +53,8 @@ def _refused(model: str) -> ValueError:
 def unfit(model: str) -> ValueError:
     """What is said of a timm model that no family takes."""
     return ValueError(
-        f"model {model} cannot take any patch size: that needs a plain Vision Transformer with one convolution as patch"
-        " embedding, learned absolute positions and one head. timm's vit_* and deit* are such, but for hybrid,"
-        f" relative-position, rotary and distilled ones: {', '.join(EXAMPLES)} ..."
+        f"model {model} cannot take any patch size: that needs a plain Vision Transformer"
+        " with one convolution as patch embedding, learned absolute positions and one head."
+        " timm's vit_* and deit* are such, but for hybrid, relative-position, rotary and"
+        f" distilled ones: {', '.join(EXAMPLES)} ..."
     )

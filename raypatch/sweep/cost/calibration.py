@@ -1,4 +1,4 @@
-"""Seconds of a step and of an evaluation on this device: timed on made images, kept per device and version."""
+"""Seconds of a step and of an evaluation here: timed on made images, kept per device and version."""
 
 import contextlib
 import functools
@@ -33,12 +33,15 @@ from raypatch.training.optim import make_optimizer
 from raypatch.training.step import WARM_UP_STEPS, TrainingStep
 
 LONGEST_STEP = 4.0
-"""Seconds: a step expected to take longer is not timed but scaled, by its arithmetic, from the next shorter one."""
+"""Seconds. A step that is expected to take longer is not timed.
+
+Its time is scaled, by its arithmetic, from that of the next shorter one.
+"""
 
 TIMED_STEPS = 5
 
 BUSY_LOAD = 0.5
-"""Processes per core that want to run, over the last minute, from which on a calibration is not to be trusted."""
+"""Processes per core that wanted to run in the last minute; from here on timings are not trusted."""
 
 
 class Timing(BaseModel):
@@ -61,43 +64,70 @@ class Calibration(BaseModel):
 
 
 def calibrate(
-    trials: Sequence[TrialConfig], options: RunOptions, say: Callable[[str], object], *, again: bool = False
+    trials: Sequence[TrialConfig],
+    options: RunOptions,
+    say: Callable[[str], object],
+    *,
+    again: bool = False,
 ) -> Calibration:
-    """Time a few steps on made images for each kind of trial that is not yet known, cheapest first; keep the result.
+    """Time a few steps on made images for each kind of trial that is not yet known; keep the result.
 
-    again: also for those that are known. say: told what is timed, and when other work on the machine falsifies it.
+    again: also for those that are known. say: told what is timed, and when other work on the
+    machine falsifies it.
     """
     path, machine = _cache(options)
     kinds = {step_kind(config, options): config for config in trials}
-    known = _read(path, machine)
-    calibration = known if known and not again else Calibration(machine=machine, disk=_time_disk())
-    if known and again:
-        calibration.timings = {kind: timing for kind, timing in known.timings.items() if kind not in kinds}
-    load, cores = os.getloadavg()[0], available_cores()
-    if load > BUSY_LOAD * cores and not kinds.keys() <= calibration.timings.keys():
-        say(
-            f"other work runs here (load {load:.1f} on {cores} cores): times may be too long;"
-            " `raypatch plan --recalibrate` takes them anew"
-        )
+    calibration = _read(path, machine)
+    if calibration is None or again:
+        kept = {} if calibration is None else dict(calibration.timings)
+        for kind in kinds:
+            kept.pop(kind, None)
+        calibration = Calibration(machine=machine, disk=_time_disk(), timings=kept)
+    if not kinds.keys() <= calibration.timings.keys():
+        _warn_of_load(say)
     if options.threads:
         torch.set_num_threads(options.threads)
-    previous: tuple[float, Timing] | None = None  # arithmetic of the step before, and what it takes
+    # Cheapest first: a step that would take too long is scaled from the one before.
+    before: tuple[float, Timing] | None = None
     for kind, config in sorted(kinds.items(), key=lambda item: _step_flops(item[1], options)):
         flops = _step_flops(config, options)
         timing = calibration.timings.get(kind)
         if timing is None:
-            scale = flops / previous[0] if previous else 1.0
-            if previous and scale * previous[1].step > LONGEST_STEP:
-                timing = Timing(step=scale * previous[1].step, evaluation=scale * previous[1].evaluation)
-            else:
+            timing = _scaled_timing(before, flops)
+            if timing is None:
                 say(f"timing {kind}")
                 timing = time_trial(config, options)
             calibration.timings[kind] = timing
-            with contextlib.suppress(OSError):  # no place to keep it costs the time of the next calibration
+            # Each is kept at once, since the user may break off. Without a place to keep it,
+            # the next calibration takes its time again.
+            with contextlib.suppress(OSError):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_atomically(path, calibration.model_dump_json(indent=1).encode())
-        previous = flops, timing
+        before = flops, timing
     return calibration
+
+
+def _warn_of_load(say: Callable[[str], object]) -> None:
+    load, cores = os.getloadavg()[0], available_cores()
+    if load > BUSY_LOAD * cores:
+        say(
+            f"other work runs here (load {load:.1f} on {cores} cores): times may be too long;"
+            " `raypatch plan --recalibrate` takes them anew"
+        )
+
+
+def _scaled_timing(before: tuple[float, Timing] | None, flops: float) -> Timing | None:
+    """The timing of a step that is too long to be timed; None for one that is not.
+
+    before: the arithmetic of the next cheaper step and its timing, None where there is none.
+    """
+    if before is None:
+        return None
+    flops_before, timing = before
+    scale = flops / flops_before
+    if scale * timing.step <= LONGEST_STEP:
+        return None
+    return Timing(step=scale * timing.step, evaluation=scale * timing.evaluation)
 
 
 def known_calibration(options: RunOptions) -> Calibration | None:
@@ -108,13 +138,17 @@ def known_calibration(options: RunOptions) -> Calibration | None:
 def time_trial(config: TrialConfig, options: RunOptions) -> Timing:
     """Time a training step and the evaluation of an image, on noise shaped like the trial's images."""
     info = describe(config.dataset, data_dir=options.data_dir, files=options.files)
+    # Pretrained weights would be downloaded, and take no other time than random ones.
     made = config.model_copy(update={"weights": "random"})
     prepared = prepare_model(made, info, options)
     method = find_method(config.method)
     method.prepare(prepared)
     shape = (config.image_size,) * info.dimensions
-    count = max(config.batch_size, min(64, evaluation_batch(prepared.facts.tokens, math.prod(shape))))
-    images = torch.randint(0, 256, (count, info.channels, *shape), dtype=torch.uint8).to(prepared.device)
+    evaluated = evaluation_batch(prepared.facts.tokens, math.prod(shape))
+    count = max(config.batch_size, min(64, evaluated))
+    noise = torch.randint(0, 256, (count, info.channels, *shape), dtype=torch.uint8)
+    images = noise.to(prepared.device)
+    # A GPU works on after the call has returned: .cpu() here and .item() below wait for it.
     evaluation = _median_seconds(lambda: prepared.logits(images).cpu(), warm_up=1, repeats=3) / count
 
     task = find_task(config.task or info.task)
@@ -132,6 +166,7 @@ def time_trial(config: TrialConfig, options: RunOptions) -> Timing:
     )
     method.set_training_mode(prepared)
     batch = images[: config.batch_size], labels, parameters
+    # The first steps on a GPU are slower: a CUDA graph is recorded then.
     warm_up = WARM_UP_STEPS + 2 if prepared.device.type == "cuda" else 1
     seconds = _median_seconds(lambda: step(*batch).item(), warm_up=warm_up, repeats=TIMED_STEPS)
     return Timing(step=seconds, evaluation=evaluation)
@@ -150,7 +185,8 @@ def _time_disk() -> float:
     weights = torch.zeros(2**24)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "weights"
-        seconds = _median_seconds(lambda: save_tensors(path, {"weights": weights}, Progress()), warm_up=0, repeats=3)
+        tensors = {"weights": weights}
+        seconds = _median_seconds(lambda: save_tensors(path, tensors, Progress()), warm_up=0, repeats=3)
     return weights.nbytes / seconds
 
 
@@ -163,15 +199,16 @@ def step_kind(config: TrialConfig, options: RunOptions) -> str:
     info = describe(config.dataset, data_dir=options.data_dir, files=options.files)
     patch = "no patches" if config.patch_size is None else f"p{config.patch_size}"
     parts: list[Any] = [config.model, f"{info.dimensions}D", config.image_size, patch]
-    parts += [f"batch {config.batch_size}", f"micro {options.micro_batch}", config.method, config.optimizer]
-    parts += [config.precision, config.augmentation]
+    parts += [f"batch {config.batch_size}", f"micro {options.micro_batch}"]
+    parts += [config.method, config.optimizer, config.precision, config.augmentation]
+    # Most trials leave the task to the data: their text stays as earlier versions wrote it.
     if config.task is not None:
         parts.append(config.task)
     return " ".join(map(str, parts))
 
 
 def _cache(options: RunOptions) -> tuple[Path, dict[str, str]]:
-    """Where the calibration of this device, with these versions and threads, is kept, and what names it."""
+    """Where the calibration for this device, versions and threads is kept, and what names it."""
     return _cache_of(options.device, options.threads or torch.get_num_threads())
 
 
@@ -179,12 +216,15 @@ def _cache(options: RunOptions) -> tuple[Path, dict[str, str]]:
 def _cache_of(device: str, threads: int) -> tuple[Path, dict[str, str]]:
     resolved = resolve_device(device)
     found = provenance()
-    names = ["raypatch", "torch", "timm", *(["gpu", "cuda"] if resolved.type == "cuda" else ["cpu"])]
+    names = ["raypatch", "torch", "timm"]
+    names += ["gpu", "cuda"] if resolved.type == "cuda" else ["cpu"]
     machine = {name: found[name] for name in names} | {"device": resolved.type}
     if resolved.type == "cpu":
+        # On a GPU the host's threads hardly matter, and would only split the cache.
         machine["threads"] = str(threads)
     root = Path(os.environ.get("XDG_CACHE_HOME") or home() / ".cache")
-    digest = hashlib.sha256(json.dumps(machine, sort_keys=True).encode()).hexdigest()[:12]
+    named = json.dumps(machine, sort_keys=True)
+    digest = hashlib.sha256(named.encode()).hexdigest()[:12]
     return root / "raypatch" / f"calibration-{digest}.json", machine
 
 
@@ -193,4 +233,5 @@ def _read(path: Path, machine: dict[str, str]) -> Calibration | None:
         found = Calibration.model_validate_json(path.read_bytes())
     except (OSError, ValidationError):
         return None
+    # The file's name holds 12 digits of a digest only: its content decides.
     return found if found.machine == machine else None

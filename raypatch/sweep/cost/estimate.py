@@ -1,9 +1,8 @@
-"""What a sweep will cost on this device: seconds from a short calibration, and memory, per dataset and level."""
+"""What a sweep will cost on this device: seconds, from a short calibration, and memory."""
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -16,12 +15,15 @@ from raypatch.models.flops import trial_facts
 from raypatch.models.memory import available_bytes, choose_micro_batch, peak_bytes
 from raypatch.study.resolve import StudySearch, StudyTrials
 from raypatch.sweep.cost.calibration import Calibration, calibrate, known_calibration, step_kind
+from raypatch.sweep.cost.planned import Planned, planned_samples, planned_trials
+from raypatch.words import align_columns
 
 
 class TrialCost(BaseModel):
     """What one trial costs.
 
-    tokens: per image, None for a model without. memory_bytes: peak on the device. seconds: of the whole trial.
+    tokens: per image, None for a model without. memory_bytes: peak on the device. seconds: of the
+    whole trial.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -38,8 +40,8 @@ class TrialCost(BaseModel):
 class PlanRow(BaseModel):
     """Trials of one dataset and one level of each factor that cost the same.
 
-    levels: by factor. settings: by field what else tells the cost of the trials apart. cost: of each trial, whose
-    seconds `seconds` sums up.
+    levels: by factor. settings: by field what else tells the cost of the trials apart. cost: of
+    each trial, whose seconds `seconds` sums up.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -52,14 +54,7 @@ class PlanRow(BaseModel):
     seconds: float
 
 
-@dataclass(frozen=True)
-class _Planned:
-    """A trial to plan for. times: how many such there are, a search's stand-ins; share: of their epochs that run."""
-
-    config: TrialConfig
-    levels: tuple[str, ...]
-    times: int = 1
-    share: float = 1.0
+_ByCost = dict[TrialCost, list[Planned]]
 
 
 def plan_cost(
@@ -69,64 +64,51 @@ def plan_cost(
     *,
     recalibrate: bool = False,
 ) -> list[PlanRow]:
-    """Cost of a resolved study per dataset and level, calibrating what is not yet known. say: told what is timed.
+    """Return the cost of a resolved study per dataset and level, calibrating what is not yet known.
 
-    Trials of one dataset and level that cost differently have a row each kind, which shows the fields that tell them
-    apart. A search counts all its samples, in at most the share of their epochs that its budget allows.
-    recalibrate: time what is known, too. Starts no training. Raises ValueError for wrong input.
+    Trials of one dataset and level that cost differently have a row each kind, which shows the
+    fields that tell them apart. A search counts all its samples, in at most the share of their
+    epochs that its budget allows. say: told what is timed. recalibrate: time what is known, too.
+    Starts no training. Raises ValueError for wrong input.
     """
-    planned = _planned_samples(study) if isinstance(study, StudySearch) else _planned_trials(study)
+    planned = planned_samples(study) if isinstance(study, StudySearch) else planned_trials(study)
     options = options.model_copy(update={"files": {**options.files, **study.files}})
     calibration = calibrate([each.config for each in planned], options, say, again=recalibrate)
-    costs: dict[TrialConfig, TrialCost] = {}
-    groups: dict[tuple[str, tuple[str, ...]], dict[TrialCost, list[_Planned]]] = {}
-    for each in planned:
-        kind = each.config.model_copy(update={"seed": 0})
-        if kind not in costs:
-            costs[kind] = _trial_cost(kind, options, calibration)
-        group = groups.setdefault((each.config.dataset_label, each.levels), {})
-        group.setdefault(costs[kind], []).append(each)
+    groups = _group_by_cost(planned, options, calibration)
     telling = _telling_fields(groups.values(), study.factors)
+    names = [factor.name for factor in study.factors]
     rows = []
     for (dataset, levels), by_cost in groups.items():
-        named = {factor.name: level for factor, level in zip(study.factors, levels, strict=True)}
+        named = dict(zip(names, levels, strict=True))
         for cost, members in by_cost.items():
             rows.append(_plan_row(dataset, named, _settings_of(members, telling), cost, members))
     return rows
 
 
-def _planned_trials(study: StudyTrials) -> list[_Planned]:
-    return [_Planned(config, study.levels[config.trial_id()]) for config in study.trials]
-
-
-def _planned_samples(study: StudySearch) -> list[_Planned]:
-    """The samples of a search: spread evenly over the levels where these are searched too.
-
-    Any other searched field that changes the cost, such as the batch size, counts with the first of its values.
-    """
-    settings = study.search.settings
-    share = 1.0 if settings.pruner == "none" else settings.budget
-    planned = []
-    for group in study.search.groups:
-        configs = [group]
-        for factor in study.factors:
-            searched = settings.fields.get(factor.name)
-            if searched is not None and searched.choices is not None:
-                updates = [searched.fields(factor.name, value) for value in searched.choices]
-                configs = [config.model_copy(update=fields) for config in configs for fields in updates]
-        each, more = divmod(settings.samples, len(configs))
-        for number, config in enumerate(configs):
-            levels = tuple(factor.level_of(config) or "" for factor in study.factors)
-            planned.append(_Planned(config, levels, times=each + (number < more), share=share))
-    return [each for each in planned if each.times]
+def _group_by_cost(
+    planned: Sequence[Planned], options: RunOptions, calibration: Calibration
+) -> dict[tuple[str, tuple[str, ...]], _ByCost]:
+    """Trials by dataset and levels, and there by what one of them costs."""
+    costs: dict[TrialConfig, TrialCost] = {}
+    groups: dict[tuple[str, tuple[str, ...]], _ByCost] = {}
+    for each in planned:
+        # Seeds cost the same: one of them is looked at.
+        kind = each.config.model_copy(update={"seed": 0})
+        if kind not in costs:
+            costs[kind] = _trial_cost(kind, options, calibration)
+        by_cost = groups.setdefault((each.config.dataset_label, each.levels), {})
+        by_cost.setdefault(costs[kind], []).append(each)
+    return groups
 
 
 def _trial_cost(config: TrialConfig, options: RunOptions, calibration: Calibration) -> TrialCost:
     device = resolve_device(options.device)
     info, facts = trial_facts(config, options)
     precision = resolve_precision(config.precision, device)
-    micro_batch, checkpointing = choose_micro_batch(config, facts, precision, available_bytes(device))
-    if options.micro_batch != "auto":
+    if options.micro_batch == "auto":
+        free = available_bytes(device)
+        micro_batch, checkpointing = choose_micro_batch(config, facts, precision, free)
+    else:
         micro_batch, checkpointing = options.micro_batch, False
     memory = peak_bytes(config, info, facts, precision, micro_batch=micro_batch, checkpointing=checkpointing)
     return TrialCost(
@@ -140,8 +122,9 @@ def _trial_cost(config: TrialConfig, options: RunOptions, calibration: Calibrati
     )
 
 
-def _telling_fields(groups: Iterable[Mapping[TrialCost, Sequence[_Planned]]], factors: Sequence[Factor]) -> list[str]:
+def _telling_fields(groups: Iterable[_ByCost], factors: Sequence[Factor]) -> list[str]:
     """The fields by which trials of one dataset and level differ where they differ in cost."""
+    # Dataset and level have columns of their own, and seeds cost the same.
     known = fields_of_role("block") | fields_of_role("repeat")
     for factor in factors:
         known |= factor.fields
@@ -152,30 +135,42 @@ def _telling_fields(groups: Iterable[Mapping[TrialCost, Sequence[_Planned]]], fa
     return telling
 
 
-def _tells_apart(name: str, by_cost: Mapping[TrialCost, Sequence[_Planned]]) -> bool:
+def _tells_apart(name: str, by_cost: _ByCost) -> bool:
     """Whether kinds of one dataset and level have other values of a field."""
-    values = {frozenset(getattr(each.config, name) for each in members) for members in by_cost.values()}
-    return len(values) > 1
+    kinds = {frozenset(_values_of(name, members)) for members in by_cost.values()}
+    return len(kinds) > 1
 
 
-def _settings_of(members: Sequence[_Planned], fields: Sequence[str]) -> dict[str, str]:
+def _values_of(name: str, members: Sequence[Planned]) -> list[Any]:
+    """The values that trials have of a field, each once."""
+    return list({getattr(each.config, name): None for each in members})
+
+
+def _settings_of(members: Sequence[Planned], fields: Sequence[str]) -> dict[str, str]:
     settings = {}
     for name in fields:
-        values = dict.fromkeys(getattr(each.config, name) for each in members)
+        values = _values_of(name, members)
         settings[name] = ", ".join(word_value(name, value) for value in values)
     return settings
 
 
 def _plan_row(
-    dataset: str, levels: dict[str, str], settings: dict[str, str], cost: TrialCost, members: Sequence[_Planned]
+    dataset: str,
+    levels: dict[str, str],
+    settings: dict[str, str],
+    cost: TrialCost,
+    members: Sequence[Planned],
 ) -> PlanRow:
+    # A search's stand-in counts for several trials, in the share of their epochs that runs.
+    trials = sum(each.times for each in members)
+    seconds = [each.times * each.share * cost.seconds for each in members]
     return PlanRow(
         dataset=dataset,
         levels=levels,
         settings=settings,
-        trials=sum(each.times for each in members),
+        trials=trials,
         cost=cost,
-        seconds=sum(each.times * each.share * cost.seconds for each in members),
+        seconds=sum(seconds),
     )
 
 
@@ -185,38 +180,37 @@ def as_table(rows: Sequence[PlanRow]) -> str:
     numbers = ("trials", "tokens", "parameters", "GFLOPs", "micro-batch", "~GiB", "~hours")
     table = [["dataset", *map(field_label, named), *numbers]]
     for row in rows:
-        cost = row.cost
-        table.append(
-            [
-                row.dataset,
-                *row.levels.values(),
-                *row.settings.values(),
-                str(row.trials),
-                "–" if cost.tokens is None else f"{cost.tokens:,}",
-                f"{cost.parameters:,}",
-                f"{cost.gflops:.4g}",
-                f"{cost.micro_batch}{'*' if cost.checkpointing else ''}",
-                f"{cost.memory_bytes / 2**30:.2f}",
-                f"{row.seconds / 3600:.3f}",
-            ]
-        )
-    lines = _aligned(table, left=1 + len(named))
-    lines.append(f"{sum(row.trials for row in rows)} trials, about {sum(row.seconds for row in rows) / 3600:.2f} hours")
+        names = [row.dataset, *row.levels.values(), *row.settings.values()]
+        table.append(names + _number_cells(row))
+    lines = align_columns(table, left=1 + len(named))
+    trials, hours = _total(rows)
+    lines.append(f"{trials} trials, about {hours:.2f} hours")
     if any(row.cost.checkpointing for row in rows):
         lines.append("* with activation checkpointing")
     return "\n".join(lines)
 
 
-def _aligned(table: Sequence[Sequence[str]], *, left: int) -> list[str]:
-    """The lines of a table: the first `left` columns to the left, numbers to the right."""
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = []
-    for row in table:
-        cells = []
-        for number, (cell, width) in enumerate(zip(row, widths, strict=True)):
-            cells.append(cell.ljust(width) if number < left else cell.rjust(width))
-        lines.append("  ".join(cells))
-    return lines
+def _number_cells(row: PlanRow) -> list[str]:
+    """The numbers of a row as text, in the order of the table's headings."""
+    cost = row.cost
+    # A network without tokens has a dash there.
+    tokens = "–" if cost.tokens is None else f"{cost.tokens:,}"
+    mark = "*" if cost.checkpointing else ""
+    return [
+        str(row.trials),
+        tokens,
+        f"{cost.parameters:,}",
+        f"{cost.gflops:.4g}",
+        f"{cost.micro_batch}{mark}",
+        f"{cost.memory_bytes / 2**30:.2f}",
+        f"{row.seconds / 3600:.3f}",
+    ]
+
+
+def _total(rows: Sequence[PlanRow]) -> tuple[int, float]:
+    """Trials and hours of all rows."""
+    trials = sum(row.trials for row in rows)
+    return trials, sum(row.seconds for row in rows) / 3600
 
 
 def as_json(rows: Sequence[PlanRow], **more: object) -> str:
@@ -227,12 +221,12 @@ def as_json(rows: Sequence[PlanRow], **more: object) -> str:
         cost = content.pop("cost")
         cost["seconds_per_trial"] = cost.pop("seconds")
         listed.append(content | cost)
-    total = {"trials": sum(row.trials for row in rows), "hours": sum(row.seconds for row in rows) / 3600}
-    return json.dumps({"rows": listed, **total, **more}, indent=1)
+    trials, hours = _total(rows)
+    return json.dumps({"rows": listed, "trials": trials, "hours": hours, **more}, indent=1)
 
 
 def known_seconds(config: TrialConfig, options: RunOptions) -> float | None:
-    """Estimated seconds of a trial from an earlier calibration on this device; None where there is none."""
+    """Return a trial's estimated seconds by an earlier calibration on this device, or None."""
     calibration = known_calibration(options)
     if calibration is None or step_kind(config, options) not in calibration.timings:
         return None
@@ -243,7 +237,10 @@ def _seconds(config: TrialConfig, options: RunOptions, calibration: Calibration)
     info, facts = trial_facts(config, options)
     timing = calibration.timings[step_kind(config, options)]
     train, val, test = info.counts
+    steps = math.ceil(train * config.train_fraction / config.batch_size)
+    epoch = steps * timing.step + val * timing.evaluation
+    # Each epoch ends with a checkpoint, of weights in float32 and their optimizer's moments.
     copies = find_method(config.method).weight_copies
-    epoch = math.ceil(train * config.train_fraction / config.batch_size) * timing.step + val * timing.evaluation
     epoch += copies * 4 * facts.parameters / calibration.disk
+    # After the last epoch the best weights predict both splits.
     return config.epochs * epoch + (val + test) * timing.evaluation

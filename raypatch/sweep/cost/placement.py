@@ -13,7 +13,7 @@ from raypatch.models.memory import peak_bytes
 from raypatch.sweep.cost.calibration import time_trial
 
 MEASURABLE_GFLOPS = 200.0
-"""Largest training step, in GFLOPs forward, that is worth a measurement before the sweep: about a second of a core."""
+"""Largest training step that is measured before the sweep, in GFLOPs forward: a second of a core."""
 
 WORTHWHILE = 1.1
 """How much faster side by side must be measured to be chosen."""
@@ -22,7 +22,7 @@ SHARES = (0.25, 0.5, 1.0)
 """Shares of a GPU that are given out, so that what runs together fills a card without a rest."""
 
 BUSY_TOKENS = 4096
-"""Tokens in one step with which a trial is taken to keep a whole GPU busy. A rough number, not measured."""
+"""Tokens in one step that are taken to keep a whole GPU busy. A rough number, not measured."""
 
 CONTEXT_BYTES = 600 << 20
 """Memory that a process takes on a GPU before its first tensor."""
@@ -32,8 +32,8 @@ CONTEXT_BYTES = 600 << 20
 class Placement:
     """What each trial asks for.
 
-    cpus: whole cores. gpu_share: of one GPU, 0 on a machine without; shares: by trial id, where it differs. slots: how
-    many trials run at once at most.
+    cpus: whole cores. gpu_share: of one GPU, 0 on a machine without; shares: by trial id, where
+    it differs. slots: how many trials run at once at most.
     """
 
     cpus: int
@@ -43,16 +43,20 @@ class Placement:
 
     def as_bundle(self, trial_id: str = "") -> dict[str, float]:
         """The resources one trial asks of Ray."""
+        bundle = {"CPU": float(self.cpus)}
         share = self.shares.get(trial_id, self.gpu_share)
-        return {"CPU": float(self.cpus)} | ({"GPU": share} if share else {})
+
+        if share:
+            bundle["GPU"] = share
+        return bundle
 
 
 @dataclass(frozen=True)
 class Room:
     """What trials may have of one machine.
 
-    cores, gpus: to give out. card_bytes: memory of one of its GPUs, None to run on the cores. cpus, gpu_share: of one
-    trial, where the user forces them; None lets the trials decide.
+    cores, gpus: to give out. card_bytes: memory of one of its GPUs, None to run on the cores.
+    cpus, gpu_share: of one trial, where the user forces them; None lets the trials decide.
     """
 
     cores: int
@@ -65,14 +69,20 @@ class Room:
 def place_trials(
     trials: Sequence[TrialConfig], options: RunOptions, room: Room, say: Callable[[str], object]
 ) -> Placement:
-    """Place trials on a machine's GPUs, or on its cores where it has none. say: told what was measured for that."""
+    """Place trials on a machine's GPUs, or on its cores where it has none.
+
+    say: told what was measured for that.
+    """
     if room.card_bytes is None:
         return place_on_cores(trials, options, room, say)
     return place_on_gpus(trials, options, room)
 
 
 def place_on_gpus(trials: Sequence[TrialConfig], options: RunOptions, room: Room) -> Placement:
-    """Pack trials onto GPUs, cores divided between them; each trial's share follows its need unless it is forced."""
+    """Pack trials onto GPUs, and divide the cores between them.
+
+    Each trial's share of a GPU follows its need, unless the user forces one.
+    """
     shares: dict[str, float] = {}
     if room.gpu_share is not None:
         largest = smallest = room.gpu_share
@@ -81,20 +91,26 @@ def place_on_gpus(trials: Sequence[TrialConfig], options: RunOptions, room: Room
         for config in trials:
             shares[config.trial_id()] = share_of(config, options, room.card_bytes)
         largest, smallest = max(shares.values()), min(shares.values())
+    # 1 / 0.1 may come out just below 10: the small number makes up for it.
     slots = room.gpus * math.floor(1 / smallest + 1e-9)
     cpus = room.cpus or max(1, room.cores // slots)
     return Placement(cpus, largest, slots, shares)
 
 
 def share_of(config: TrialConfig, options: RunOptions, card_bytes: int) -> float:
-    """The share of a GPU that a trial needs: the larger of its memory's and its load's, rounded up to one of SHARES."""
+    """Return the share of a GPU that a trial needs, by its memory or its load, whichever is more.
+
+    It is rounded up to one of SHARES.
+    """
     info, facts = trial_facts(config, options)
     precision = resolve_precision(config.precision, resolve_device(options.device))
     memory = peak_bytes(config, info, facts, precision, micro_batch=config.batch_size) + CONTEXT_BYTES
     tokens = facts.tokens
-    if tokens is None:  # a network without tokens: as many as a patch size of 16 would make
+    if tokens is None:
+        # A network without tokens counts as many as a patch size of 16 would make.
         tokens = config.image_size**info.dimensions // 16**info.dimensions
-    need = max(memory / card_bytes, config.batch_size * (tokens + 1) / BUSY_TOKENS)
+    load = config.batch_size * (tokens + 1) / BUSY_TOKENS
+    need = max(memory / card_bytes, load)
     for share in SHARES:
         if need <= share:
             return share
@@ -104,23 +120,37 @@ def share_of(config: TrialConfig, options: RunOptions, card_bytes: int) -> float
 def place_on_cores(
     trials: Sequence[TrialConfig], options: RunOptions, room: Room, say: Callable[[str], object]
 ) -> Placement:
-    """Choose between one trial on all cores and one on each core, by measuring a step of a typical trial both ways."""
-    cores, cpus = room.cores, room.cpus
+    """Give each trial the cores that the user says, or else those that were measured to be best."""
+    cpus = room.cpus
     if cpus is None:
-        cpus = cores
-        typical = typical_trial(trials, options) if cores > 1 and len(trials) > 1 else None
-        if typical is not None:
-            together = step_seconds(typical, options, threads=cores)
-            alone = step_seconds(typical, options, threads=1)
-            gain = cores * together / alone
-            cpus = 1 if gain > WORTHWHILE else cores
-            choice = f"{cores} trials side by side" if cpus == 1 else f"one trial at a time on {cores} cores"
-            say(f"{choice}: a core for each was measured at {gain:.2f} times the speed of all cores for one")
-    return Placement(cpus, 0.0, max(1, cores // cpus))
+        cpus = _measure_best_cores(trials, options, room.cores, say)
+    return Placement(cpus, 0.0, max(1, room.cores // cpus))
+
+
+def _measure_best_cores(
+    trials: Sequence[TrialConfig], options: RunOptions, cores: int, say: Callable[[str], object]
+) -> int:
+    """Choose between one trial on all cores and one on each core.
+
+    A step of a typical trial is measured both ways.
+    """
+    typical = typical_trial(trials, options) if cores > 1 and len(trials) > 1 else None
+    if typical is None:
+        return cores
+    together = step_seconds(typical, options, threads=cores)
+    alone = step_seconds(typical, options, threads=1)
+    gain = cores * together / alone
+    side_by_side = gain > WORTHWHILE
+    choice = f"{cores} trials side by side" if side_by_side else f"one trial at a time on {cores} cores"
+    say(f"{choice}: a core for each was measured at {gain:.2f} times the speed of all cores for one")
+    return 1 if side_by_side else cores
 
 
 def typical_trial(trials: Sequence[TrialConfig], options: RunOptions) -> TrialConfig | None:
-    """The costliest trial of which a training step can be measured in about a second; None when all are larger."""
+    """Return the costliest trial of which a step can be measured in about a second.
+
+    None when all are larger.
+    """
     typical, most = None, 0.0
     for config in trials:
         _, facts = trial_facts(config, options)
@@ -141,7 +171,10 @@ def step_seconds(config: TrialConfig, options: RunOptions, *, threads: int) -> f
 
 
 def check_cores(cpus_per_trial: int | None, cores: int, where: str) -> None:
-    """Raise ValueError for more cores than one machine has: Ray would wait for them for ever. where: who has them."""
+    """Raise ValueError for more cores than one machine has: Ray would wait for them for ever.
+
+    where: who has them.
+    """
     if cpus_per_trial is not None and cpus_per_trial > cores:
         raise ValueError(
             f"--cpus-per-trial {cpus_per_trial} is more than the {cores} cores of {where}; use at most {cores}"
@@ -149,6 +182,9 @@ def check_cores(cpus_per_trial: int | None, cores: int, where: str) -> None:
 
 
 def check_gpus(gpus: int, cards: int, where: str) -> None:
-    """Raise ValueError for more GPUs than there are: Ray would wait for them for ever. where: who has them."""
+    """Raise ValueError for more GPUs than there are: Ray would wait for them for ever.
+
+    where: who has them.
+    """
     if gpus > cards:
         raise ValueError(f"--gpus {gpus} is more than the {cards} of {where}; use at most {cards}")

@@ -1,4 +1,4 @@
-"""The cluster executor: Ray Tune on the nodes of a running cluster, each of which is looked at before the start."""
+"""The cluster executor: Ray Tune on the nodes of a running cluster, all checked before the start."""
 
 import contextlib
 import dataclasses
@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from raypatch.sweep import ray_setup  # noqa: F401 - makes the settings that ray reads when it is imported
+# First of all, because it makes the settings that ray reads when it is imported.
+from raypatch.sweep import ray_setup  # noqa: F401
 
 # isort: split
 import ray
@@ -29,14 +30,19 @@ PATIENCE = 60.0
 SLIVER = 0.001
 """Share of a GPU that a check asks for, so that it sees the card."""
 
-
 Question = tuple[Callable[..., Any], tuple[Any, ...]]
 """A function that a node calls, and its arguments."""
+
+Answer = dict[str, Any]
+"""What the function returned: always its problems, a list of texts."""
 
 
 @dataclass(frozen=True)
 class Node:
-    """An alive node. cpus, gpus: how many Ray gives out there; card_bytes: memory of one of its GPUs, once checked."""
+    """An alive node.
+
+    cpus, gpus: how many Ray gives out there. card_bytes: memory of one of its GPUs, once checked.
+    """
 
     id: str
     name: str
@@ -48,8 +54,9 @@ class Node:
 class ClusterExecutor:
     """Runs trials on the cluster that is connected.
 
-    nodes: those that trials can run on, and node_options: the options as trials there take them; both once `check`
-    knows the device. versions: what every node must have. actor: as in RayExecutor.
+    nodes: those that trials can run on, and node_options: the options as trials there take them;
+    both once `check` knows the device. versions: what every node must have. actor: as in
+    RayExecutor.
     """
 
     actor: type = RaypatchTrial
@@ -61,7 +68,7 @@ class ClusterExecutor:
         self.nodes: list[Node] = []
 
     def check(self, trials: Sequence[TrialConfig]) -> None:
-        """See on every node that trials can run on that its code, storage, data and device are fit for them.
+        """Check code, storage, data and device of every node that trials can run on.
 
         Raises ValueError with each node's problems and the way out.
         """
@@ -73,17 +80,21 @@ class ClusterExecutor:
         self.node_options = options_on_nodes(self.session.options, device)
         answers, problems = self._look_at_nodes(trials)
         if problems:
-            lines = [f"node {', '.join(names)}: {problem}" for problem, names in problems.items()]
-            raise ValueError("the cluster is not fit for this sweep, nothing was started\n  " + "\n  ".join(lines))
-        self.nodes = [dataclasses.replace(node, card_bytes=answers[node]["card_bytes"]) for node in self.nodes]
-        names = ", ".join(node.name for node in self.nodes)
-        self.session.say(f"{len(self.nodes)} nodes of the cluster are ready: {names}")
+            raise ValueError(_describe_problems(problems))
+        checked = []
+        for node in self.nodes:
+            checked.append(dataclasses.replace(node, card_bytes=answers[node]["card_bytes"]))
+        self.nodes = checked
+        names = ", ".join(node.name for node in checked)
+        self.session.say(f"{len(checked)} nodes of the cluster are ready: {names}")
 
     def place(self, trials: Sequence[TrialConfig]) -> Placement:
-        """What each trial asks for, found out on the node with the fewest cores (per GPU), so that each takes part."""
-        smallest = min(self.nodes, key=lambda node: (node.cpus / (node.gpus or 1), node.name))
+        """Return what each trial asks for, found out on the node with the fewest cores (per GPU)."""
+        # What fits on the smallest node fits on all, so that each takes part.
+        smallest = min(self.nodes, key=_cores_per_gpu)
         room = self._room_on(smallest)
-        answer = self._ask({smallest: (_place_on_node, (list(trials), self.node_options, room))})[smallest]
+        question = _place_on_node, (list(trials), self.node_options, room)
+        answer = self._ask({smallest: question})[smallest]
         if answer["problems"]:
             raise ValueError(f"node {smallest.name}: {answer['problems'][0]}")
         placement: Placement = answer["placement"]
@@ -96,7 +107,8 @@ class ClusterExecutor:
         return dataclasses.replace(placement, slots=max(1, slots))
 
     def run(self, work: Work) -> None:
-        storage = self.session.paths.bookkeeping  # in the run folder, which all nodes see
+        # Ray Tune wants a folder that all nodes see: the run folder is one.
+        storage = self.session.paths.bookkeeping
         storage.mkdir()
         try:
             session = dataclasses.replace(self.session, options=self.node_options)
@@ -109,12 +121,13 @@ class ClusterExecutor:
         if not self.nodes:
             raise ValueError("no node of the cluster gives out CPUs to trials; start one with `ray start --address`")
         execution = self.session.execution
-        check_cores(execution.cpus_per_trial, max(node.cpus for node in self.nodes), "the cluster's largest node")
+        most_cores = max(node.cpus for node in self.nodes)
+        check_cores(execution.cpus_per_trial, most_cores, "the cluster's largest node")
         if device == "cuda":
             check_gpus(execution.gpus, sum(node.gpus for node in self.nodes), "the cluster")
 
-    def _look_at_nodes(self, trials: Sequence[TrialConfig]) -> tuple[dict[Node, dict[str, Any]], dict[str, list[str]]]:
-        """Return what each node found out about itself, and the names of the nodes that have a problem by problem."""
+    def _look_at_nodes(self, trials: Sequence[TrialConfig]) -> tuple[dict[Node, Answer], dict[str, list[str]]]:
+        """Return what each node found out about itself, and by problem the names of its nodes."""
         configs = [config.model_dump(mode="json") for config in one_per_model(trials)]
         options = self.node_options.model_dump(mode="json")
         folder = self.session.paths.folder
@@ -122,43 +135,56 @@ class ClusterExecutor:
         with _probe(folder) as probe:
             questions: dict[Node, Question] = {}
             for node in self.nodes:
-                questions[node] = (_look, (self.versions, node.id, str(folder), probe, configs, options))
+                arguments = (self.versions, node.id, str(folder), probe, configs, options)
+                questions[node] = _look, arguments
             answers = self._ask(questions)
+            # The answers to the probe are looked at here, before they are removed with it.
             for node, answer in answers.items():
-                found = list(answer["problems"])
-                if "versions" in answer:
-                    found.insert(0, describe_difference(self.versions, answer["versions"]))
-                if not found and not (folder / f"{probe}.{node.id}").exists():
-                    found.append(f"has another folder at {folder}; put the run folder where all nodes see it")
-                for problem in filter(None, found):
+                for problem in self._problems_of(node, answer, probe):
                     problems.setdefault(problem, []).append(node.name)
         return answers, problems
+
+    def _problems_of(self, node: Node, answer: Answer, probe: str) -> list[str]:
+        """What a node's answer says against it."""
+        if "versions" in answer:
+            return [describe_difference(self.versions, answer["versions"])]
+        problems = list(answer["problems"])
+        folder = self.session.paths.folder
+        # A node can see a folder of the same name that is another one: its answer is missing then.
+        if not problems and not (folder / f"{probe}.{node.id}").exists():
+            problems.append(f"has another folder at {folder}; put the run folder where all nodes see it")
+        return problems
 
     def _room_on(self, node: Node) -> Room:
         """What trials may have of `node`, as one of many."""
         execution = self.session.execution
         share = execution.gpu_share
         gpus_of_all = sum(each.gpus for each in self.nodes)
-        if gpus_of_all > execution.gpus and all(each.gpus < execution.gpus for each in self.nodes):
-            share = share or 1.0  # the cap holds over several nodes for whole cards alone
+        gpus_of_largest = max(each.gpus for each in self.nodes)
+        if gpus_of_all > execution.gpus > gpus_of_largest:
+            # Over several nodes the cap holds for whole cards alone.
+            share = share or 1.0
+        cards = [each.card_bytes for each in self.nodes if each.card_bytes]
         return Room(
             cores=node.cpus,
             gpus=min(execution.gpus, node.gpus),
-            card_bytes=min((each.card_bytes for each in self.nodes if each.card_bytes), default=None),
+            card_bytes=min(cards, default=None),
             cpus=execution.cpus_per_trial,
             gpu_share=share,
         )
 
-    def _ask(self, questions: Mapping[Node, Question]) -> dict[Node, dict[str, Any]]:
+    def _ask(self, questions: Mapping[Node, Question]) -> dict[Node, Answer]:
         """Call a function on each node, all at once; a call that breaks gives its problem as the answer."""
         waiting: dict[Any, Node] = {}
-        remote: Any = ray.remote  # Ray's types lack this scheduling strategy
+        # Ray's types lack this scheduling strategy.
+        remote: Any = ray.remote
         for node, (function, arguments) in questions.items():
             pinned = NodeAffinitySchedulingStrategy(node.id, soft=False)
             share = SLIVER if node.gpus else 0
-            task = remote(num_cpus=0, num_gpus=share, max_retries=0, scheduling_strategy=pinned)(function)
-            waiting[task.remote(*arguments)] = node
-        answers: dict[Node, dict[str, Any]] = {}
+            # No cores are asked for: a check need not wait until other work leaves one.
+            decorate = remote(num_cpus=0, num_gpus=share, max_retries=0, scheduling_strategy=pinned)
+            waiting[decorate(function).remote(*arguments)] = node
+        answers: dict[Node, Answer] = {}
         while waiting:
             ready, _ = ray.wait(list(waiting), timeout=PATIENCE)
             if not ready:
@@ -174,8 +200,22 @@ class ClusterExecutor:
         return answers
 
 
+def _cores_per_gpu(node: Node) -> tuple[float, str]:
+    """The order of nodes by cores per GPU; by name where they are equal."""
+    return node.cpus / (node.gpus or 1), node.name
+
+
+def _describe_problems(problems: Mapping[str, Sequence[str]]) -> str:
+    """All problems in lines, each with the names of its nodes."""
+    lines = ["the cluster is not fit for this sweep, nothing was started"]
+    for problem, names in problems.items():
+        lines.append(f"  node {', '.join(names)}: {problem}")
+    return "\n".join(lines)
+
+
 def options_on_nodes(options: RunOptions, device: str) -> RunOptions:
     """The options as all nodes take them: their device, and absolute paths."""
+    # A worker's current folder is not the driver's.
     files = {identity: path.absolute() for identity, path in options.files.items()}
     data_dir = options.data_dir.expanduser().absolute() if options.data_dir else None
     return options.model_copy(update={"device": device, "data_dir": data_dir, "files": files})
@@ -193,7 +233,10 @@ def alive_nodes() -> list[Node]:
 
 
 def choose_device(option: str, nodes: Sequence[Node]) -> str:
-    """What --device means on a cluster: cuda where nodes have GPUs, unless cpu is asked for. Raises ValueError."""
+    """Say what --device means on a cluster: cuda where nodes have GPUs, unless cpu is asked for.
+
+    Raises ValueError for a device that a cluster does not have.
+    """
     has_gpus = any(node.gpus for node in nodes)
     if option == "auto":
         return "cuda" if has_gpus else "cpu"
@@ -206,7 +249,10 @@ def choose_device(option: str, nodes: Sequence[Node]) -> str:
 
 @contextlib.contextmanager
 def _probe(folder: Path) -> Iterator[str]:
-    """Put a marker file into `folder` for the nodes to answer to; yields its name, removes it and the answers."""
+    """Put a marker file into `folder`, to which the nodes answer with a file beside it.
+
+    Yields its name, and removes it and the answers at the end.
+    """
     name = f".probe.{os.getpid()}.{secrets.token_hex(4)}"
     (folder / name).write_text(name)
     try:
@@ -217,10 +263,19 @@ def _probe(folder: Path) -> Iterator[str]:
 
 
 def _look_by_value() -> Callable[..., dict[str, Any]]:
-    """The question of the check, as a function inside one: those travel whole, to nodes without raypatch too."""
+    """Return the question of the check as a function inside one.
+
+    Ray sends such a function whole, and one of a module by its name. So a node without raypatch
+    can still answer that it has none.
+    """
 
     def look(
-        versions: dict[str, str], node_id: str, folder: str, probe: str, trials: list[Any], options: dict[str, Any]
+        versions: dict[str, str],
+        node_id: str,
+        folder: str,
+        probe: str,
+        trials: list[Any],
+        options: dict[str, Any],
     ) -> dict[str, Any]:
         try:
             from raypatch.sweep.executors.node import examine, identify
@@ -240,4 +295,5 @@ _look = _look_by_value()
 
 def _place_on_node(trials: Sequence[TrialConfig], options: RunOptions, room: Room) -> dict[str, Any]:
     said: list[str] = []
-    return {"placement": place_trials(trials, options, room, said.append), "said": said, "problems": []}
+    placement = place_trials(trials, options, room, said.append)
+    return {"placement": placement, "said": said, "problems": []}

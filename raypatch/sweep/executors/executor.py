@@ -13,9 +13,10 @@ class Executor(Protocol):
     """Runs the trials of one session. It is asked in this order: check, place, run."""
 
     def check(self, trials: Sequence[TrialConfig]) -> None:
-        """See that all that the trials need is there, fetching missing MedMNIST files, and make the run folder.
+        """Check that all that the trials need is there, and make the run folder.
 
-        Raises ValueError with the way out; nothing has started then.
+        Missing MedMNIST files are fetched. Raises ValueError with the way out; nothing has
+        started then.
         """
 
     def place(self, trials: Sequence[TrialConfig]) -> Placement:
@@ -25,7 +26,7 @@ class Executor(Protocol):
         """
 
     def run(self, work: Work) -> None:
-        """Run the trials, as far as possible in order, until all are over or the session is asked to stop.
+        """Run the trials, about in order, until all are over or the session is asked to stop.
 
         What comes of a trial stands in its folder; work.listener is told of it on the way.
         """
@@ -33,8 +34,12 @@ class Executor(Protocol):
 
 @contextlib.contextmanager
 def open_executor(session: Session) -> Iterator[Executor]:
-    """Give the executor of a session; on a cluster, connect to it for that time. Raises ValueError if none answers."""
+    """Give the executor of a session; on a cluster, connect to it for that time.
+
+    Raises ValueError if no cluster answers.
+    """
     execution = session.execution
+    # Ray is imported only where it runs the trials: that takes a second.
     if execution.executor == "local":
         from raypatch.sweep.executors.local import LocalExecutor
 

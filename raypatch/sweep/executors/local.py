@@ -1,4 +1,4 @@
-"""The in-process executor: one trial after another, no Ray. For debugging, small sweeps and as Ray's yardstick."""
+"""The in-process executor: one trial after another, no Ray. For debugging and small sweeps."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -26,7 +26,8 @@ class LocalExecutor:
 
     def place(self, trials: Sequence[TrialConfig]) -> Placement:
         room = room_here(self.session)
-        if room.card_bytes is None:  # one at a time has all cores: there is nothing to measure
+        if room.card_bytes is None:
+            # One at a time has all cores: there is nothing to measure.
             return Placement(room.cpus or room.cores, 0.0, slots=1)
         return replace(place_here(self.session, trials), slots=1)
 
@@ -47,6 +48,7 @@ class LocalExecutor:
             try:
                 result = self._try(config, options, work)
             except Interrupted:
+                # Asked to stop: the checkpoint stands, and the next session goes on from it.
                 work.listener.lost(trial_id)
                 return
             except SweepHaltedError as error:
@@ -54,6 +56,7 @@ class LocalExecutor:
                 stop.set(str(error))
                 return
             except Exception as error:
+                # Anything else may be a passing trouble, such as a full memory: it is tried again.
                 if attempt < retries:
                     if stop.is_set():
                         return
@@ -71,4 +74,10 @@ class LocalExecutor:
             if work.judge is not None and work.judge.is_hopeless(trial_id, row):
                 raise Pruned
 
-        return run_guarded(config, self.session.paths, options, on_epoch=on_epoch, should_stop=self.session.stop.is_set)
+        return run_guarded(
+            config,
+            self.session.paths,
+            options,
+            on_epoch=on_epoch,
+            should_stop=self.session.stop.is_set,
+        )

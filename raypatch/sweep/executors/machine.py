@@ -1,4 +1,4 @@
-"""This machine as the place of a sweep: what the two executors that run trials here see to before the start."""
+"""This machine as the place of a sweep: what is checked and placed for trials that run here."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""What a node of a cluster finds out about itself, so that it is known before a trial runs there."""
+"""What a node of a cluster finds out about itself, before a trial runs there."""
 
 import functools
 import hashlib
@@ -18,12 +18,14 @@ SAME_EVERYWHERE = ("raypatch", "python", "torch", "timm", "torchmetrics", "numpy
 
 @functools.cache
 def source_digest() -> str:
-    """The first 12 hex digits of a SHA-256 over the code that trials run: the package without the analysis."""
+    """The first 12 hex digits of a SHA-256 over the code that trials run: raypatch without analysis."""
     root = Path(raypatch.__file__).parent
     digest = hashlib.sha256()
-    for path in sorted([*root.rglob("*.py"), *root.glob("data/*.json")]):
+    sources = [*root.rglob("*.py"), *root.glob("data/*.json")]
+    for path in sorted(sources):
         name = path.relative_to(root).as_posix()
-        if not name.startswith(("analysis/", "search_spaces/")):  # of an installed package; beside it in a checkout
+        # An installed package has these two inside; in a checkout they lie beside it.
+        if not name.startswith(("analysis/", "search_spaces/")):
             digest.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:12]
 
@@ -31,7 +33,8 @@ def source_digest() -> str:
 def identify() -> dict[str, str]:
     """What must be the same on all nodes: versions, and a digest of the code.
 
-    Of a version the part behind the + is left out: torch for CPUs and torch for GPUs differ in that alone.
+    Of a version the part behind the + is left out: torch for CPUs and torch for GPUs differ in
+    that alone.
     """
     here = provenance()
     versions = {name: here[name].partition("+")[0] for name in SAME_EVERYWHERE}
@@ -39,7 +42,10 @@ def identify() -> dict[str, str]:
 
 
 def describe_difference(here: Mapping[str, str], there: Mapping[str, str]) -> str:
-    """In what a node differs from this machine, and what to do about it; empty when in nothing."""
+    """Say in what a node differs from this machine, and what to do about it.
+
+    The text is empty where it differs in nothing.
+    """
     different = []
     for name, value in here.items():
         if there.get(name) != value:
@@ -50,12 +56,17 @@ def describe_difference(here: Mapping[str, str], there: Mapping[str, str]) -> st
 
 
 def examine(
-    folder: str, probe: str, node_id: str, trials: Sequence[Mapping[str, Any]], options: Mapping[str, Any]
+    folder: str,
+    probe: str,
+    node_id: str,
+    trials: Sequence[Mapping[str, Any]],
+    options: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Check on this node all that the trials need, fetching missing MedMNIST files.
 
-    folder: the run folder, into which the driver put the file `probe`; this node answers with a copy of it whose name
-    ends in its id. Returns problems (texts), and card_bytes, the memory of the GPU that this process sees, or None.
+    folder: the run folder, into which the driver put the file `probe`; this node answers with a
+    copy of it whose name ends in its id. Returns problems (texts), and card_bytes, the memory of
+    the GPU that this process sees, or None.
     """
     problems = []
     marker = Path(folder) / probe
@@ -67,13 +78,13 @@ def examine(
         )
     except OSError as error:
         problems.append(f"cannot write to the run folder {folder}: {error.strerror}; make it writable there")
-    where = RunOptions.model_validate(options)
+    # Options and trials came as plain data: pydantic's objects need raypatch to be unpickled.
+    node_options = RunOptions.model_validate(options)
+    configs = [TrialConfig.model_validate(fields) for fields in trials]
     card_bytes = None
     try:
-        check_before_start(
-            [TrialConfig.model_validate(each) for each in trials], where, executor="ray", say=_say_nothing
-        )
-        device = resolve_device(where.device)
+        check_before_start(configs, node_options, executor="ray", say=_say_nothing)
+        device = resolve_device(node_options.device)
         card_bytes = total_memory(device) if device.type == "cuda" else None
     except ValueError as error:
         problems.append(str(error))
@@ -81,9 +92,10 @@ def examine(
 
 
 def admit(config: TrialConfig, sweep: SweepPaths, options: RunOptions, versions: Mapping[str, str]) -> None:
-    """Check, before a trial, a node that may have joined after the cluster was checked; fetch missing data.
+    """Check a node before a trial, as it may have joined after the cluster was checked.
 
-    Raises SweepHaltedError when its code or its storage is not the sweep's.
+    Missing data are fetched. Raises SweepHaltedError when its code or its storage is not the
+    sweep's.
     """
     difference = describe_difference(versions, identify())
     if not sweep.record.exists():

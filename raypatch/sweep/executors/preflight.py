@@ -1,4 +1,7 @@
-"""Checks before anything starts: data, weights, models, device, folder. A failure is a ValueError with the way out."""
+"""Checks before anything starts: data, weights, models, device, folder.
+
+A failure is a ValueError with the way out.
+"""
 
 import importlib.util
 import math
@@ -27,18 +30,27 @@ from raypatch.tasks.protocols import UndefinedMetricWarning
 
 
 def check_before_start(
-    trials: Sequence[TrialConfig], options: RunOptions, *, executor: str, say: Callable[[str], object]
+    trials: Sequence[TrialConfig],
+    options: RunOptions,
+    *,
+    executor: str,
+    say: Callable[[str], object],
 ) -> None:
-    """Check all that a sweep needs, fetching missing MedMNIST files. Raises ValueError; nothing has started then."""
+    """Check all that a sweep needs, fetching missing MedMNIST files.
+
+    Raises ValueError; nothing has started then.
+    """
     index = resolve_device(options.device).index
     if index and executor == "ray":
         raise ValueError(
             f"--device {options.device}: Ray gives each trial its card; set CUDA_VISIBLE_DEVICES={index} and leave"
             " --device out, or use --executor local"
         )
-    for dataset in dict.fromkeys(config.dataset for config in trials):
+    models = one_per_model(trials)
+    datasets = {config.dataset: None for config in models}
+    for dataset in datasets:
         check_data(dataset, options, say=say)
-    for config in one_per_model(trials):
+    for config in models:
         info = describe(config.dataset, data_dir=options.data_dir, files=options.files)
         check_selection(config, info, options)
         outputs = count_outputs(config, info)
@@ -75,7 +87,7 @@ def _describe_labels(labels: NDArray[np.int64]) -> str:
 
 
 def one_per_model(trials: Sequence[TrialConfig]) -> list[TrialConfig]:
-    """Return the first trial of each model on each dataset: what is fit for these is fit for all."""
+    """Return the first trial of each model on each dataset: if these are fit, all are."""
     first: dict[tuple[Any, ...], TrialConfig] = {}
     for config in trials:
         first.setdefault((config.dataset, config.task, config.selection, *model_key(config)), config)
@@ -83,7 +95,10 @@ def one_per_model(trials: Sequence[TrialConfig]) -> list[TrialConfig]:
 
 
 def check_monitoring(executor: str, *, dashboard: bool, track: str) -> None:
-    """See that the dashboard and the tracker, where they are wanted, can watch the sweep. Raises ValueError."""
+    """See that the dashboard and the tracker can watch the sweep where they are wanted.
+
+    Raises ValueError.
+    """
     if executor != "ray":
         way_out = f"goes with --executor ray, not {executor}; use that, or"
         if dashboard:
@@ -91,7 +106,8 @@ def check_monitoring(executor: str, *, dashboard: bool, track: str) -> None:
         if track != "none":
             raise ValueError(f"--track {way_out} --track none")
     if track != "none" and importlib.util.find_spec(track) is None:
-        raise ValueError(f"--track {track} needs the package {track}; install it: pip install 'raypatch[{track}]'")
+        install = f"pip install 'raypatch[{track}]'"
+        raise ValueError(f"--track {track} needs the package {track}; install it: {install}")
 
 
 def check_address(address: str, executor: str, *, dashboard: bool) -> None:
@@ -108,7 +124,10 @@ def check_address(address: str, executor: str, *, dashboard: bool) -> None:
 
 
 def check_data(dataset: str, options: RunOptions, *, say: Callable[[str], object]) -> None:
-    """Have one dataset in place and intact: an official file fetched if missing and verified, an own one inspected."""
+    """Have one dataset in place and intact. Raises ValueError.
+
+    An official file is fetched if it is missing, and verified; an own one is inspected.
+    """
     info = describe(dataset, data_dir=options.data_dir, files=options.files)
     if OWN_FILE.fullmatch(dataset) or info.made_up:
         return
@@ -120,10 +139,14 @@ def check_data(dataset: str, options: RunOptions, *, say: Callable[[str], object
 
 
 def check_folder(folder: Path) -> SweepPaths:
-    """Make the run folder and see that files can be written to it. Raises ValueError, also for a newer schema."""
+    """Make the run folder and see that files can be written to it.
+
+    Raises ValueError, also for a folder that a newer raypatch wrote.
+    """
     paths = SweepPaths(folder)
     try:
         paths.trials.mkdir(parents=True, exist_ok=True)
+        # Permissions do not tell whether a network file system takes a file: it is tried.
         probe = folder / f".probe.{os.getpid()}.tmp"
         probe.write_bytes(b"raypatch")
         probe.unlink()
@@ -138,25 +161,34 @@ def check_folder(folder: Path) -> SweepPaths:
 
 
 def needed_bytes(todo: Sequence[TrialConfig], options: RunOptions, *, side_by_side: int) -> int:
-    """Disk space that trials will take: best weights and predictions of each, checkpoints of those that run at once.
+    """Return the disk space that trials will take, in bytes.
 
-    Weights, gradients' two moments and a copy while it is replaced: six times the weights per running trial.
+    Each leaves its best weights and its predictions. Those that run at once have a checkpoint
+    too: weights, the gradients' two moments and a copy while it is replaced are six times the
+    weights.
     """
     when_finished, weights = 0, []
     for config in todo:
         info, facts = trial_facts(config, options)
-        weights.append(4 * facts.parameters)
-        predictions = (info.counts[1] + info.counts[2]) * (4 * len(info.classes) + 16)
-        when_finished += 4 * facts.parameters + predictions
-    return when_finished + 6 * sum(sorted(weights)[-side_by_side:])
+        weight_bytes = 4 * facts.parameters
+        # A prediction is a float32 per class, beside an index and a label of 8 bytes each.
+        predicted_images = info.counts[1] + info.counts[2]
+        predictions = predicted_images * (4 * len(info.classes) + 16)
+        weights.append(weight_bytes)
+        when_finished += weight_bytes + predictions
+    # At the worst the largest ones run at the same time.
+    largest = sorted(weights)[-side_by_side:]
+    return when_finished + 6 * sum(largest)
 
 
 def check_space(todo: Sequence[TrialConfig], paths: SweepPaths, options: RunOptions, *, side_by_side: int) -> None:
-    """Raise ValueError when the disk of the run folder has less room than the rest of the sweep will take."""
+    """Raise ValueError when the disk of the run folder has too little room for the rest of the sweep."""
     needed = needed_bytes(todo, options, side_by_side=side_by_side)
     free = shutil.disk_usage(paths.folder).free
     if needed > free:
         raise ValueError(
-            f"{paths.folder} has {free / 1e9:.1f} GB free and the {len(todo)} trials left need {needed / 1e9:.1f} GB;"
-            " make space, move the run folder and resume it there, or begin elsewhere: `raypatch run` and --runs-dir"
+            f"{paths.folder} has {free / 1e9:.1f} GB free"
+            f" and the {len(todo)} trials left need {needed / 1e9:.1f} GB;"
+            " make space, move the run folder and resume it there,"
+            " or begin elsewhere: `raypatch run` and --runs-dir"
         )

@@ -1,4 +1,4 @@
-"""The Ray executor: Ray Tune on a Ray of its own, which is started on this machine for the time of the sweep."""
+"""The Ray executor: Ray Tune on a Ray that is started on this machine for the time of the sweep."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,8 @@ from raypatch.sweep.session import Session, Work
 class RayExecutor:
     """Runs trials side by side in worker processes of this machine.
 
-    actor: the class of the process that runs a trial; a subclass may put another in its place, as benchmarks do.
+    actor: the class of the process that runs a trial; a subclass may put another in its place, as
+    benchmarks do.
     """
 
     actor: type = RaypatchTrial
@@ -30,6 +31,7 @@ class RayExecutor:
 
     def run(self, work: Work) -> None:
         placement, execution = work.placement, self.session.execution
+        # Ray starts no more trials than it has CPUs for: it is told of as many as the slots need.
         cpus = max(available_cores(), placement.slots * placement.cpus)
         gpus = execution.gpus if placement.gpu_share else 0
         with local_ray(cpus=cpus, gpus=gpus, dashboard=execution.dashboard) as storage:

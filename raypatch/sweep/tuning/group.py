@@ -1,9 +1,9 @@
-"""One group of a search as an Optuna study: what to try next, which trial to give up. Knows nothing of the disk."""
+"""One group of a search as an Optuna study: what to try next, which trial to give up."""
 
 import hashlib
 import itertools
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import optuna
 from optuna.trial import TrialState
@@ -20,7 +20,10 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 @dataclass
 class _Entry:
-    """A trial. goal: the epoch up to which it may run as things stand, at its end the epochs that it took."""
+    """A trial.
+
+    goal: the epoch up to which it may run as things stand; once it is over, the epochs that it took.
+    """
 
     config: TrialConfig
     trial: optuna.Trial
@@ -31,23 +34,33 @@ class _Entry:
 class SearchGroup:
     """The trials of one group, in the order of drawing, and the Optuna study that knows their scores.
 
-    A trial's score after an epoch is its best selection score so far: the one its kept weights have. base: a trial of
-    the group, in which the searched fields are still open. label: the group's name; its draws hang on it.
-    best: the trial with the best score among those that ran through, and that score.
+    A trial's score after an epoch is its best selection score so far: the one its kept weights
+    have. The group knows nothing of the disk. base: a trial of the group, in which the searched
+    fields are still open. label: the group's name, on which its draws depend. best: the trial with
+    the best score among those that ran through, and that score.
     """
 
     def __init__(
-        self, base: TrialConfig, label: str, settings: SearchSettings, storage: optuna.storages.BaseStorage | None
+        self,
+        base: TrialConfig,
+        label: str,
+        settings: SearchSettings,
+        storage: optuna.storages.BaseStorage | None,
     ) -> None:
         self.base, self.label, self.settings = base, label, settings
         self.entries: dict[str, _Entry] = {}
         self.best: tuple[TrialConfig, float] | None = None
         self._rungs = settings.rungs(base.epochs)
-        self._distributions = {name: searched.to_optuna() for name, searched in settings.fields.items()}
+        self._distributions = {}
+        for name, searched in settings.fields.items():
+            self._distributions[name] = searched.to_optuna()
+        direction: Literal["minimize", "maximize"] = "maximize"
+        if lower_is_better(base.selection):
+            direction = "minimize"
         self._study = optuna.create_study(
             storage=storage,
             study_name=label,
-            direction="minimize" if lower_is_better(base.selection) else "maximize",
+            direction=direction,
             pruner=make_pruner(settings, base.epochs),
         )
 
@@ -62,19 +75,27 @@ class SearchGroup:
 
     def enter(self, config: TrialConfig) -> None:
         """Take up a trial that was drawn in an earlier session."""
-        values = {name: field.drawn(name, config) for name, field in self.settings.fields.items()}
+        values = {}
+        for name, searched in self.settings.fields.items():
+            values[name] = searched.drawn(name, config)
+        # Optuna takes no trial as running from outside: it is told what to draw next.
         self._study.enqueue_trial(values)
         self._add(config, self._study.ask(self._distributions))
 
     def draw(self) -> TrialConfig:
-        """Return a new trial. It depends on the seed, the group, the sample's number and the scores known now alone."""
+        """Return a new trial.
+
+        It depends on the seed, the group, the sample's number and the scores known now, and on
+        nothing else.
+        """
         for attempt in itertools.count():
             self._study.sampler = self._sampler(attempt)
             trial = self._study.ask(self._distributions)
             config = make_config(self.base.model_dump() | self._fields(trial.params))
             if config.trial_id() not in self.entries:
                 break
-            self._study.tell(trial, state=TrialState.FAIL)  # drawn before, as happens among few choices
+            # Drawn before, as happens among few choices: another try, with another seed.
+            self._study.tell(trial, state=TrialState.FAIL)
         self._add(config, trial)
         return config
 
@@ -88,8 +109,8 @@ class SearchGroup:
     def report(self, trial_id: str, row: EpochRow) -> bool:
         """Take a trial's epoch; say whether to give the trial up.
 
-        An epoch that is repeated after a crash was judged before and is not judged again. The last epoch is never a
-        reason to give up: there is nothing left to save.
+        An epoch that is repeated after a crash was judged before and is not judged again. The
+        last epoch is never a reason to give up: there is nothing left to save.
         """
         entry = self.entries[trial_id]
         if row.epoch <= entry.progress.epoch:
@@ -99,6 +120,7 @@ class SearchGroup:
         entry.trial.report(entry.progress.best_figure, row.epoch)
         if row.epoch == entry.config.epochs:
             return False
+        # Optuna is asked first: only a trial that it keeps takes more of the budget.
         return entry.trial.should_prune() or not self._may_pass(entry, row.epoch)
 
     def tell(self, result: TrialResult) -> None:
@@ -125,39 +147,52 @@ class SearchGroup:
         self.entries[config.trial_id()] = _Entry(config, trial, self._rungs[0])
 
     def _may_pass(self, entry: _Entry, epoch: int) -> bool:
-        """Whether the budget lets a trial go on after `epoch`: at a rung, only if the way to the next one fits in.
+        """Whether the budget lets a trial go on after `epoch`.
 
-        What the other trials are still allowed to run counts as spent, so the budget holds whoever is faster.
+        At a rung it does only if the way to the next one fits in.
         """
         if epoch < entry.goal or self.settings.pruner == "none":
             return True
         goal = next(rung for rung in self._rungs if rung > epoch)
+        # What the others are still allowed to run counts as spent. So the budget holds, whoever
+        # is faster.
         others = [other.goal for other in self.entries.values() if other is not entry]
         planned = goal + sum(others) + self.undrawn * self._rungs[0]
-        fits = planned <= self.settings.budget * self.settings.samples * self.base.epochs
-        if fits or all(other <= epoch for other in others):  # one trial runs through in any case
+        budget = self.settings.budget * self.settings.samples * self.base.epochs
+        is_farthest = max(others, default=0) <= epoch
+        # One trial runs through in any case.
+        if planned <= budget or is_farthest:
             entry.goal = goal
         return entry.goal > epoch
 
     def _sampler(self, attempt: int) -> optuna.samplers.BaseSampler:
         text = f"{self.base.seed}/{self.label}/{len(self.entries)}/{attempt}"
+        # Python's own hash of a text is another one in each process.
         seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
+        # After a double, TPE would suggest much the same again: a random draw gets away from it.
         if self.settings.sampler == "random" or attempt:
             return optuna.samplers.RandomSampler(seed=seed)
         startup = max(4, self.settings.samples // 4)
+        # constant_liar: trials that still run count as bad, so that others are drawn elsewhere.
         return optuna.samplers.TPESampler(seed=seed, n_startup_trials=startup, constant_liar=True)
 
 
 def make_pruner(settings: SearchSettings, epochs: int) -> optuna.pruners.BasePruner:
-    """What gives trials up. asha: asynchronous successive halving (Li et al., MLSys 2020), rungs at grace_epochs x
-    reduction^k; hyperband: several of those with longer and longer grace (Li et al., JMLR 2018); median: worse than
-    the median of the others at the same epoch (Golovin et al., KDD 2017).
+    """Return what gives trials up.
+
+    asha: asynchronous successive halving (Li et al., MLSys 2020), rungs at grace_epochs x
+    reduction^k. hyperband: several of those with longer and longer grace (Li et al., JMLR 2018).
+    median: worse than the median of the others at the same epoch (Golovin et al., KDD 2017).
     """
     grace, reduction = settings.grace_epochs, settings.reduction
     if settings.pruner == "asha":
         return optuna.pruners.SuccessiveHalvingPruner(min_resource=grace, reduction_factor=reduction)
     if settings.pruner == "hyperband":
-        return optuna.pruners.HyperbandPruner(min_resource=grace, max_resource=epochs, reduction_factor=reduction)
+        return optuna.pruners.HyperbandPruner(
+            min_resource=grace,
+            max_resource=epochs,
+            reduction_factor=reduction,
+        )
     if settings.pruner == "median":
         return optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=grace)
     return optuna.pruners.NopPruner()

@@ -1,4 +1,7 @@
-"""A search taken up again: its groups made anew from the trial folders, so that it hangs on no session's end."""
+"""A search taken up again: its groups are made anew from the trial folders.
+
+So it does not matter how the last session ended.
+"""
 
 import contextlib
 from collections.abc import Sequence
@@ -7,7 +10,14 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from raypatch.config import TrialConfig
-from raypatch.results import DamagedFileError, SweepPaths, SweepRecord, read_config, read_epochs, read_sweep
+from raypatch.results import (
+    DamagedFileError,
+    SweepPaths,
+    SweepRecord,
+    read_config,
+    read_epochs,
+    read_sweep,
+)
 from raypatch.search_settings import Search
 from raypatch.storage.files import hold_lock
 from raypatch.sweep.guard import record_pruned
@@ -18,9 +28,9 @@ from raypatch.sweep.tuning.state import SearchState
 
 
 def restore_search(record: SweepRecord, session: Session) -> tuple[SearchState, list[TrialConfig]]:
-    """Return a search as it stands on disk, and the trials that were drawn and are still to run, in order.
+    """Return a search as it stands on disk, and the trials that are drawn and still to run, in order.
 
-    The caller holds the run folder's lock. Samples beyond those that are asked for now are left out.
+    The caller holds the run folder's lock.
     """
     assert record.search is not None
     known = known_trials(record.search, session.paths)
@@ -29,23 +39,31 @@ def restore_search(record: SweepRecord, session: Session) -> tuple[SearchState, 
         index = record.search.group_of(config)
         assert index is not None, "known_trials gives no others"
         group = state.groups[index]
+        # With fewer samples than last time, the last ones are left out.
         if group.undrawn:
             group.enter(config)
             state.add(group, config)
     waiting = _tell_finished(state, session)
     # Finished trials are told first: an unfinished one is judged against all of them.
-    unfinished = [config for config in waiting if not _is_over(state, session.paths, config)]
+    unfinished = []
+    for config in waiting:
+        if not _is_over(state, session.paths, config):
+            unfinished.append(config)
     return state, unfinished
 
 
 def known_trials(search: Search, paths: SweepPaths) -> list[TrialConfig]:
-    """The trials of this search that earlier sessions drew, in their order; folders that sweep.json lacks come last."""
+    """Return the trials of this search that earlier sessions drew, in their order.
+
+    Folders that sweep.json lacks come last.
+    """
     listed = read_sweep(paths.record).trials if paths.record.exists() else ()
     known = {config.trial_id(): config for config in listed}
     unlisted = []
     for trial in paths.trial_folders():
         if trial.folder.name not in known and trial.config.exists():
             unlisted.append(trial.config)
+    # Their numbers are not known: the time at which each was begun gives their order.
     for path in sorted(unlisted, key=lambda path: path.stat().st_mtime_ns):
         with contextlib.suppress(DamagedFileError):
             known.setdefault(path.parent.name, read_config(path))
@@ -77,13 +95,15 @@ def _tell_finished(state: SearchState, session: Session) -> list[TrialConfig]:
 
 
 def _is_over(state: SearchState, paths: SweepPaths, config: TrialConfig) -> bool:
-    """Replay an unfinished trial; say whether it is over after all, because its last epoch was to be its end.
+    """Replay an unfinished trial; say whether it is over after all.
 
-    A worker of a killed session may still live for seconds: its lock is waited for.
+    It is where its last epoch was to be its end, and the session was killed before it said so.
     """
     trial = paths.trial(config.trial_id())
     group = state.group_of(config.trial_id())
-    with hold_lock(trial.lock, wait=True) if trial.folder.exists() else contextlib.nullcontext():
+    # A worker of a killed session may still live for seconds: its lock is waited for.
+    unused = contextlib.nullcontext()
+    with hold_lock(trial.lock, wait=True) if trial.folder.exists() else unused:
         result = finished_result(paths, config.trial_id())
         hopeless = _replay(state, paths, config)
         if result is not None and result.status != "failed":

@@ -1,4 +1,4 @@
-"""A search while it runs: what draws its trials, what judges them, what tells of them, made for the executor."""
+"""A search while it runs: what draws its trials, judges them and tells of them, for the executor."""
 
 from collections.abc import Iterator, Sequence
 
@@ -16,13 +16,21 @@ from raypatch.sweep.watch.running import RunningSweep
 
 
 class SearchedTrials:
-    """The trials of a search, taken up where earlier sessions left it. The caller holds the run folder's lock."""
+    """The trials of a search, taken up where earlier sessions left it.
+
+    The caller holds the run folder's lock.
+    """
 
     def __init__(self, record: SweepRecord, session: Session) -> None:
         self.session = session
         self.state, self.unfinished = restore_search(record, session)
         drawn = self.state.record.trials
-        self.plan = plan_sweep(drawn, session.paths, session.planning_options, retry_failed=session.retry_failed)
+        self.plan = plan_sweep(
+            drawn,
+            session.paths,
+            session.planning_options,
+            retry_failed=session.retry_failed,
+        )
 
     @property
     def record(self) -> SweepRecord:
@@ -48,12 +56,10 @@ class SearchedTrials:
 def draw_trials(
     state: SearchState, unfinished: Sequence[TrialConfig], session: Session, running: RunningSweep
 ) -> Iterator[TrialConfig]:
-    """Yield what to run next: what was begun first, then draws, from the group with the fewest, costliest first.
-
-    Every draw stands in sweep.json before it runs.
-    """
+    """Yield what to run next: first what was begun, then draws from the group with the fewest so far."""
     yield from unfinished
     options = session.planning_options
+    # max takes the first of equals: the costliest group, since long trials should not come last.
     costliest_first = sorted(state.groups, key=lambda group: -rough_seconds(group.base, options))
     while not session.stop.is_set():
         group = max(costliest_first, key=lambda group: group.undrawn)
@@ -61,6 +67,7 @@ def draw_trials(
             return
         config = group.draw()
         state.add(group, config)
+        # Every draw stands in sweep.json before it runs: a killed session loses none.
         write_json(session.paths.record, state.record)
         running.add(config, rough_seconds(config, options))
         yield config
@@ -82,7 +89,10 @@ class SearchJudge:
 
 
 class SearchListener:
-    """The Listener of a search: tells each group of its results, everything to the display, and what is best so far."""
+    """The Listener of a search: tells each group of its results, and the display of everything.
+
+    What is best so far is a note of the display.
+    """
 
     def __init__(self, state: SearchState, running: RunningSweep) -> None:
         self._state = state

@@ -11,7 +11,8 @@ from raypatch.sweep.tuning.group import SearchGroup
 class SearchState:
     """What the parts of a running search share.
 
-    groups: in the order of sweep.json. levels: by trial id its level of each factor, of the trials drawn so far.
+    groups: in the order of sweep.json. levels: by trial id its level of each factor, of the
+    trials drawn so far.
     """
 
     def __init__(self, record: SweepRecord, groups: Sequence[SearchGroup]) -> None:
@@ -26,12 +27,16 @@ class SearchState:
     @property
     def record(self) -> SweepRecord:
         """What sweep.json is to hold now: the trials drawn so far, in order."""
-        return self._record.model_copy(update={"trials": tuple(self._drawn), "levels": dict(self.levels)})
+        drawn = {"trials": tuple(self._drawn), "levels": dict(self.levels)}
+        return self._record.model_copy(update=drawn)
 
     @property
     def undrawn(self) -> list[TrialConfig]:
         """A stand-in for each sample that is still to be drawn."""
-        return [group.base for group in self.groups for _ in range(group.undrawn)]
+        samples = []
+        for group in self.groups:
+            samples += [group.base] * group.undrawn
+        return samples
 
     def group_of(self, trial_id: str) -> SearchGroup:
         """The group that drew a trial."""

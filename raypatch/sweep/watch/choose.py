@@ -16,5 +16,6 @@ def make_display(
     """Return the display for a notebook, a terminal or a pipe; arguments as RunningSweep takes them."""
     if in_notebook():
         return NotebookDisplay(todo, seconds, done=done, side_by_side=side_by_side)
+    # A pipe or a log keeps each redrawing: it gets a line per trial.
     kind = LiveDisplay if Console().is_terminal else LineDisplay
     return kind(todo, seconds, done=done, side_by_side=side_by_side)

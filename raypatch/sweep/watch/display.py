@@ -1,4 +1,4 @@
-"""What a sweep shows while it runs: a live display on a terminal, a line per finished trial elsewhere."""
+"""What a sweep shows while it runs: a live display on a terminal, elsewhere a line per trial."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -23,8 +23,10 @@ class LineDisplay(RunningSweep):
         super().finished(result)
         done, total = self.already_done + len(self.results), self.total
         eta = self.eta_seconds()
+        text = describe_result(self.configs[result.trial_id], result)
         tail = f", about {duration(eta)} left" if eta and done < total else ""
-        print(f"[{done}/{total}] {describe_result(self.configs[result.trial_id], result)}{tail}", flush=True)
+        # Python keeps what goes to a pipe back until there is a block of it.
+        print(f"[{done}/{total}] {text}{tail}", flush=True)
 
     def note(self, topic: str, text: str) -> None:
         super().note(topic, text)
@@ -41,11 +43,18 @@ class LiveDisplay(RunningSweep):
     """Counts, ETA and each running trial, redrawn in place twice a second."""
 
     def __init__(
-        self, todo: Sequence[TrialConfig], seconds: Mapping[str, float], *, done: int, side_by_side: int
+        self,
+        todo: Sequence[TrialConfig],
+        seconds: Mapping[str, float],
+        *,
+        done: int,
+        side_by_side: int,
     ) -> None:
         super().__init__(todo, seconds, done=done, side_by_side=side_by_side)
         self._live = Live(
-            get_renderable=self.render, refresh_per_second=2, console=Console(highlight=False, markup=False)
+            get_renderable=self.render,
+            refresh_per_second=2,
+            console=Console(highlight=False, markup=False),
         )
 
     def finished(self, result: TrialResult) -> None:
@@ -57,7 +66,8 @@ class LiveDisplay(RunningSweep):
         """The display as it is now."""
         done, total = self.already_done + len(self.results), self.total
         eta = self.eta_seconds()
-        counts = Text(f"{done}/{total} done, {self.failed} failed, {len(self.running)} running, {self.left} left")
+        text = f"{done}/{total} done, {self.failed} failed, {len(self.running)} running, {self.left} left"
+        counts = Text(text)
         counts.append(f"  {duration(time.monotonic() - self.began)} elapsed")
         counts.append(f", about {duration(eta)} to go" if eta is not None else ", measuring")
         notes = [Text(f"best of {topic} so far: {text}") for topic, text in self.notes.items()]
@@ -65,16 +75,21 @@ class LiveDisplay(RunningSweep):
         return Group(counts, bar, self._running_trials(), *notes)
 
     def _running_trials(self) -> Table:
-        """A row per running trial; a column for each score by which one of them selects, beside the loss."""
-        running = [(self.configs[trial_id], row) for trial_id, row in list(self.running.items())]
-        selections = dict.fromkeys(filter(None, (other_selection(config) for config, _ in running)))
+        """A row per running trial; beside the loss a column for each score by which one selects."""
+        # rich draws from a thread of its own, while trials come and go: hence the copy.
+        running = list(self.running.items())
+        selections: list[str] = []
+        for trial_id, _ in running:
+            metric = other_selection(self.configs[trial_id])
+            if metric is not None and metric not in selections:
+                selections.append(metric)
         table = Table(box=None, pad_edge=False, show_edge=False)
         table.add_column("running trial", no_wrap=True, overflow="ellipsis", ratio=1)
         scores = [f"val {metric.replace('_', ' ')}" for metric in ("loss", *selections)]
         for heading in ("epoch", *scores, "images/s", "memory"):
             table.add_column(heading, justify="right", no_wrap=True)
-        for config, row in running:
-            table.add_row(config.trial_id(), *_cells(config, row, tuple(selections)))
+        for trial_id, row in running:
+            table.add_row(trial_id, *_cells(self.configs[trial_id], row, selections))
         return table
 
     def __enter__(self) -> "LiveDisplay":
@@ -91,14 +106,20 @@ def _cells(config: TrialConfig, row: EpochRow | None, selections: Sequence[str])
         return [f"0/{config.epochs}"]
     cells = [f"{row.epoch}/{config.epochs}", f"{row.val['loss']:.4f}"]
     for metric in selections:
+        # The table may have a column for another trial's score.
         cells.append(f"{row.val[metric]:.3f}" if metric in row.val else "")
     return [*cells, f"{row.images_per_second:,.0f}", f"{row.peak_memory_bytes / 2**30:.1f} GiB"]
 
 
 def describe_result(config: TrialConfig, result: TrialResult) -> str:
-    """A finished trial in one line: name, validation scores or the error, seconds. The test set is for the report."""
+    """A finished trial in one line: its name, its validation scores or its error, and seconds.
+
+    Scores of the test set are left to the report, so that nobody chooses by them.
+    """
     if result.status == "failed":
-        return f"{result.trial_id} FAILED: {(result.error or 'unknown').strip().splitlines()[-1]}"
+        # The last line of a traceback says what went wrong.
+        error = (result.error or "unknown").strip()
+        return f"{result.trial_id} FAILED: {error.splitlines()[-1]}"
     scores = describe_scores(config, result.val) if result.val else ""
     if result.status == "pruned":
         return f"{result.trial_id} pruned after {result.epochs} epochs, {scores}"

@@ -5,7 +5,8 @@ import functools
 import threading
 from collections.abc import Callable, Iterator, Mapping
 
-from raypatch.sweep import ray_setup  # noqa: F401 - makes the settings that ray reads when it is imported
+# First of all, because it makes the settings that ray reads when it is imported.
+from raypatch.sweep import ray_setup  # noqa: F401
 
 # isort: split
 from ray.util.metrics import Gauge
@@ -58,7 +59,10 @@ def _kept_fresh(publish: Callable[[], None]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def sweep_gauges(name: str, progress: RunningSweep) -> Iterator[None]:
-    """Offer the counts of trials and the ETA of a sweep as Ray's metrics. Call in the driver, once Ray is connected."""
+    """Offer the counts of trials and the ETA of a sweep as Ray's metrics.
+
+    Call it in the driver, once Ray is connected.
+    """
 
     def publish() -> None:
         for state, count in progress.counts().items():
@@ -73,13 +77,14 @@ def sweep_gauges(name: str, progress: RunningSweep) -> Iterator[None]:
 
 @contextlib.contextmanager
 def trial_gauges(config: TrialConfig, level: str) -> Iterator[Callable[[EpochRow], None]]:
-    """Offer the scores and speed of a trial's last epoch as Ray's metrics while it runs, and no longer.
+    """Offer scores and speed of a running trial's last epoch as Ray's metrics.
 
     level: that of each factor, as text. Yields what takes each epoch's row. Call in a Ray worker.
     """
     tags = {"trial": config.trial_id(), "dataset": config.dataset, "level": level}
     last_row: EpochRow | None = None
 
+    # Before its first epoch a trial has no numbers.
     def publish() -> None:
         if last_row is not None:
             _publish_row(last_row, tags)

@@ -22,7 +22,8 @@ class NotebookDisplay(LiveDisplay):
         from IPython.display import display
 
         self._drawn = time.monotonic()
-        show: Any = display  # IPython does not say its types
+        # IPython does not say its types.
+        show: Any = display
         self._handle: Any = show(self._as_mime(), raw=True, display_id=True)
         return self
 
@@ -38,6 +39,7 @@ class NotebookDisplay(LiveDisplay):
         self._redraw()
 
     def finished(self, result: TrialResult) -> None:
+        # Not as LiveDisplay does, which prints a line above: here results stand beneath.
         self.running.pop(result.trial_id, None)
         self.results[result.trial_id] = result
         self._redraw(now=True)
@@ -52,7 +54,9 @@ class NotebookDisplay(LiveDisplay):
 
     def _as_mime(self) -> dict[str, str]:
         """The display as text and as HTML, the last results beneath it."""
-        lines = [self._describe(result) for result in list(self.results.values())[-SHOWN_RESULTS:]]
+        last_results = list(self.results.values())[-SHOWN_RESULTS:]
+        lines = [self._describe(result) for result in last_results]
+        # The console writes nowhere: it records, and is then exported in two formats.
         console = Console(file=io.StringIO(), record=True, width=WIDTH, force_jupyter=False)
         console.print(Group(self.render(), *lines))
         page = console.export_html(inline_styles=True, clear=False, code_format="<pre>{code}</pre>")

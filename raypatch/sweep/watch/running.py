@@ -10,12 +10,18 @@ from raypatch.results import EpochRow, TrialResult
 class RunningSweep:
     """Counts and times of a running sweep; the Listener that every display draws from.
 
-    seconds: expected seconds of each trial that is left, corrected by what was measured (see eta_seconds).
-    to_draw: of a search, the expected seconds of each trial that is not drawn yet. notes: what else to show, by topic.
+    seconds: expected seconds of each trial that is left, corrected by what was measured (see
+    eta_seconds). to_draw: of a search, the expected seconds of each trial that is not drawn yet.
+    notes: what else to show, by topic.
     """
 
     def __init__(
-        self, todo: Sequence[TrialConfig], seconds: Mapping[str, float], *, done: int, side_by_side: int
+        self,
+        todo: Sequence[TrialConfig],
+        seconds: Mapping[str, float],
+        *,
+        done: int,
+        side_by_side: int,
     ) -> None:
         self.configs = {config.trial_id(): config for config in todo}
         self.seconds = dict(seconds)
@@ -48,7 +54,8 @@ class RunningSweep:
         """A search drew the next trial: it takes the place of the sample to draw that it resembles most."""
         self.configs[config.trial_id()] = config
         self.seconds[config.trial_id()] = seconds
-        self.to_draw.remove(min(self.to_draw, key=lambda expected: abs(expected - seconds)))
+        closest = min(self.to_draw, key=lambda expected: abs(expected - seconds))
+        self.to_draw.remove(closest)
 
     def note(self, topic: str, text: str) -> None:
         """Show `text` under `topic` from now on."""
@@ -70,29 +77,40 @@ class RunningSweep:
         return len(self.configs) + len(self.to_draw) - len(self.results) - len(self.running)
 
     def counts(self) -> dict[str, int]:
-        """How many trials are in each state; together, all of them. Trials that failed earlier count as done."""
+        """How many trials are in each state; together, all of them.
+
+        Trials that failed in an earlier session count as done.
+        """
         over = self.already_done + len(self.results)
-        return {"done": over - self.failed, "failed": self.failed, "running": len(self.running), "left": self.left}
+        return {
+            "done": over - self.failed,
+            "failed": self.failed,
+            "running": len(self.running),
+            "left": self.left,
+        }
 
     def eta_seconds(self) -> float | None:
-        """Seconds until the end: the expected ones, times measured / expected so far. None before the first epoch.
+        """Seconds until the end: the expected ones, times measured / expected so far.
 
-        Other threads ask too, while trials come and go: hence the copies.
+        None before the first epoch.
         """
         if not self._expected:
             return None
         expected = sum(self.to_draw) * self._share_that_runs()
+        # Other threads ask too, while trials come and go: hence the copies here and below.
         for trial_id, config in list(self.configs.items()):
             if trial_id in self.results:
                 continue
             row = self.running.get(trial_id)
             done = row.epoch / config.epochs if row else 0.0
             expected += self.seconds[trial_id] * (1 - done)
-        return expected * self._measured / self._expected / max(1, min(self.side_by_side, self.total))
+        side_by_side = max(1, min(self.side_by_side, self.total))
+        return expected * self._measured / self._expected / side_by_side
 
     def _share_that_runs(self) -> float:
         """The mean share of their epochs that trials ran so far: a search gives some of them up."""
         results = list(self.results.items())
         if not results:
             return 1.0
-        return sum(result.epochs / self.configs[trial_id].epochs for trial_id, result in results) / len(results)
+        shares = [result.epochs / self.configs[trial_id].epochs for trial_id, result in results]
+        return sum(shares) / len(results)

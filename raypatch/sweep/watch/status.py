@@ -1,4 +1,4 @@
-"""How a sweep stands, read from its files alone: works from any terminal, while it runs, after it died."""
+"""How a sweep stands, read from its files alone: works from anywhere, and after the sweep died."""
 
 import json
 import math
@@ -29,8 +29,9 @@ _WORTH_SAYING: tuple[State, ...] = ("failed", "damaged", "running", "stopped", "
 class TrialStatus:
     """One planned trial.
 
-    state: `stopped` was begun, and nobody works on it now. epoch: completed. seconds: spent so far. val: validation
-    scores of the last epoch, None for undefined ones. selection: the score that chooses its weights.
+    state: `stopped` was begun, and nobody works on it now. epoch: completed. seconds: spent so
+    far. val: validation scores of the last epoch, None for undefined ones. selection: the score
+    that chooses its weights.
     """
 
     trial_id: str
@@ -47,7 +48,10 @@ class TrialStatus:
 
 @dataclass(frozen=True)
 class SweepStatus:
-    """The trials of the last command, who runs the sweep now, and how many more folders earlier commands left."""
+    """How the trials of the last command stand.
+
+    held_by: who runs the sweep now, None for nobody. others: more trial folders, of earlier commands.
+    """
 
     folder: str
     study: str
@@ -69,14 +73,17 @@ class SweepStatus:
 def read_status(paths: SweepPaths) -> SweepStatus:
     """Read how the sweep stands. Raises DamagedFileError where there is no readable sweep.json."""
     record = read_sweep(paths.record)
-    planned = {config.trial_id(): config for config in record.trials}
-    others = sum(trial.folder.name not in planned for trial in paths.trial_folders())
+    trials = {}
+    for config in record.trials:
+        trial_id = config.trial_id()
+        trials[trial_id] = _trial_status(config, paths.trial(trial_id))
+    others = sum(trial.folder.name not in trials for trial in paths.trial_folders())
     return SweepStatus(
         folder=str(paths.folder),
         study=record.study,
         command=" ".join(record.command),
         held_by=lock_holder(paths.lock),
-        trials=tuple(_trial_status(config, paths.trial(trial_id)) for trial_id, config in planned.items()),
+        trials=tuple(trials.values()),
         others=others,
     )
 
@@ -90,6 +97,7 @@ def _trial_status(config: TrialConfig, paths: TrialPaths) -> TrialStatus:
         raise
     except DamagedFileError as error:
         return replace(named, state="damaged", error=str(error))
+    # A result stands even while another process still holds the folder.
     if result is not None:
         named = replace(named, state=result.status, error=result.error)
     elif lock_holder(paths.lock):
@@ -99,10 +107,14 @@ def _trial_status(config: TrialConfig, paths: TrialPaths) -> TrialStatus:
     if not rows:
         return named
     last = rows[-1]
+    # JSON has no NaN: an undefined score is null there.
+    scores: dict[str, float | None] = {}
+    for metric, score in last.val.items():
+        scores[metric] = None if math.isnan(score) else score
     return replace(
         named,
         epoch=last.epoch,
-        val={metric: None if math.isnan(score) else score for metric, score in last.val.items()},
+        val=scores,
         images_per_second=last.images_per_second,
         peak_memory_bytes=last.peak_memory_bytes,
         seconds=sum(row.seconds for row in rows),
@@ -110,13 +122,18 @@ def _trial_status(config: TrialConfig, paths: TrialPaths) -> TrialStatus:
 
 
 def show_status(status: SweepStatus, console: Console | None = None) -> None:
-    """Print how the sweep stands: counts, who runs it, then the trials that are neither waiting nor done."""
+    """Print how the sweep stands: counts, who runs it, and trials that are neither waiting nor done."""
     console = console or Console(highlight=False, markup=False, soft_wrap=True)
     total = len(status.trials)
     parts = [f"{status.count('ok', 'pruned')}/{total} done"]
-    parts += [f"{status.count(state)} {state}" for state in _WORTH_SAYING if status.count(state)]
+    for state in _WORTH_SAYING:
+        if status.count(state):
+            parts.append(f"{status.count(state)} {state}")
     console.print(f"{status.folder}: {', '.join(parts)}")
-    console.print(f"in use by {status.held_by}" if status.held_by else f"nobody runs it now; command: {status.command}")
+    if status.held_by:
+        console.print(f"in use by {status.held_by}")
+    else:
+        console.print(f"nobody runs it now; command: {status.command}")
     if status.others:
         console.print(f"{status.others} more trial folders of earlier commands")
     for trial in status.trials:
@@ -124,12 +141,14 @@ def show_status(status: SweepStatus, console: Console | None = None) -> None:
             line = f"  {trial.state} {trial.trial_id} epoch {trial.epoch}/{trial.epochs} {_scores(trial)}"
             console.print(line.rstrip())
         elif trial.state in ("failed", "damaged"):
-            console.print(f"  {trial.state} {trial.trial_id}: {(trial.error or 'unknown').strip().splitlines()[-1]}")
+            error = (trial.error or "unknown").strip()
+            console.print(f"  {trial.state} {trial.trial_id}: {error.splitlines()[-1]}")
 
 
 def _scores(trial: TrialStatus) -> str:
     """The loss, and the score that selects where it is another; undefined ones are left out."""
     shown = []
+    # A dict keeps the order and drops the second of two: the loss may be what selects.
     for metric in dict.fromkeys(("loss", trial.selection.removeprefix("val_"))):
         score = trial.val.get(metric)
         if score is not None:

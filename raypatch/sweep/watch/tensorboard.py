@@ -11,10 +11,10 @@ logger = logging.getLogger(__name__)
 
 
 class EventFile:
-    """Writes each epoch to the event file of a trial; on resume, the epochs that stand are written anew.
+    """Writes each epoch to the event file of a trial; on resume, earlier epochs are written anew.
 
-    Any write happens in the caller's thread. tensorboardX's SummaryWriter would leave it to a thread that ends on a
-    full disk, after which training waits for ever for a place in its queue.
+    Any write happens in the caller's thread. tensorboardX's SummaryWriter would leave it to a
+    thread that ends on a full disk, after which training waits for ever for a place in its queue.
     """
 
     def __init__(self, paths: TrialPaths) -> None:
@@ -23,7 +23,10 @@ class EventFile:
         self._broken = False
 
     def epoch(self, row: EpochRow) -> None:
-        """Write a row that epochs.jsonl already holds. A full disk ends the events of this trial, not the trial."""
+        """Write a row that epochs.jsonl already holds.
+
+        A full disk ends the events of this trial, not the trial.
+        """
         if self._broken:
             return
         try:
@@ -52,8 +55,9 @@ class EventFile:
         self._writer = EventsWriter(str(self.paths.folder / "events"))
         rows = read_epochs(self.paths.epochs)
         when = time.time() - sum(row.seconds for row in rows)
-        # A TensorBoard that is already open forgets the epochs of the old file.
-        self._writer.write_event(Event(wall_time=when, step=1, session_log=SessionLog(status=SessionLog.START)))
+        # At this event, a TensorBoard that is already open forgets the epochs of the old file.
+        start = SessionLog(status=SessionLog.START)
+        self._writer.write_event(Event(wall_time=when, step=1, session_log=start))
         for row in rows:
             when += row.seconds
             self._write(row, when)
@@ -66,7 +70,8 @@ class EventFile:
         for name, value in row.flat().items():
             if name != "epoch":
                 values.append(Summary.Value(tag=tag_of(name), simple_value=value))
-        self._writer.write_event(Event(wall_time=when, step=row.epoch, summary=Summary(value=values)))
+        summary = Summary(value=values)
+        self._writer.write_event(Event(wall_time=when, step=row.epoch, summary=summary))
 
 
 def tag_of(column: str) -> str:

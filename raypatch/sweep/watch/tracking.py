@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from raypatch.sweep import ray_setup  # noqa: F401 - makes the settings that ray reads when it is imported
+# First of all, because it makes the settings that ray reads when it is imported.
+from raypatch.sweep import ray_setup  # noqa: F401
 
 # isort: split
 from ray.tune import Callback
@@ -20,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Trial:
-    """A trial as a tracker's callback reads it: of the sweep's own names and fields instead of Tune's."""
+    """A trial as a tracker's callback reads it, with the sweep's own names and fields, not Tune's."""
 
     trial_id: str
     name: str
@@ -35,8 +36,8 @@ class _Trial:
 class Tracker(Callback):
     """Tells an experiment tracker of every trial and epoch, through Ray's callback for it.
 
-    A trial that goes on is told from its first epoch, as a run of its own. A tracker that fails later is left alone:
-    the sweep goes on. Ray pickles callbacks; the copy keeps nothing.
+    A trial that goes on is told from its first epoch, as a run of its own. A tracker that fails
+    later is left alone: the sweep goes on. Ray pickles callbacks; the copy keeps nothing.
     """
 
     def __init__(self, name: str, inner: Any, paths: SweepPaths) -> None:
@@ -48,10 +49,17 @@ class Tracker(Callback):
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
-    def setup(self, stop: Any = None, num_samples: Any = None, total_num_samples: Any = None, **info: Any) -> None:
+    def setup(
+        self,
+        stop: Any = None,
+        num_samples: Any = None,
+        total_num_samples: Any = None,
+        **info: Any,
+    ) -> None:
         try:
             self._inner.setup()
-        except Exception as error:  # each tracker has its own kinds, and all mean that it cannot be reached or used
+        except Exception as error:
+            # Each tracker has its own kinds, and all mean that it cannot be reached or used.
             raise ValueError(f"--track {self.name} cannot start: {error}") from error
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -78,9 +86,11 @@ class Tracker(Callback):
     def _view(self, trial: Any) -> _Trial:
         config = TrialConfig.model_validate(trial.config["spec"]["trial"])
         fields = config.model_dump(mode="json")
-        return _Trial(trial.trial_id, config.trial_id(), fields, trial.local_path, self.paths.folder.name)
+        sweep = self.paths.folder.name
+        return _Trial(trial.trial_id, config.trial_id(), fields, trial.local_path, sweep)
 
     def _tell_epochs(self, view: _Trial, epoch: int) -> None:
+        # From the file, not Ray's result: after a resume the tracker lacks earlier epochs.
         for row in read_epochs(self.paths.trial(view.name).epochs):
             if self._told.get(view, 0) < row.epoch <= epoch:
                 self._inner.log_trial_result(epoch, view, {**row.flat(), "training_iteration": row.epoch})
@@ -91,13 +101,18 @@ class Tracker(Callback):
             return
         try:
             tell()
-        except Exception as error:  # see setup: any of them must not end the sweep
+        except Exception as error:
+            # As in setup, of any kind; here none must end the sweep.
             self._broken = True
             logger.warning("--track %s stopped: %s", self.name, error)
 
 
 def make_tracker(name: str, paths: SweepPaths) -> Tracker:
-    """MLflow at $MLFLOW_TRACKING_URI, else in the run folder; or Weights & Biases, under project $WANDB_PROJECT."""
+    """Return a tracker, by name.
+
+    mlflow: at $MLFLOW_TRACKING_URI, else in the run folder. wandb: Weights & Biases, under the project
+    $WANDB_PROJECT.
+    """
     if name == "mlflow":
         from ray.air.integrations.mlflow import MLflowLoggerCallback
 
@@ -113,11 +128,16 @@ def _wandb_callback(paths: SweepPaths) -> Callback:
     from ray.air.integrations import wandb
 
     class Actor(wandb._WandbLoggingActor):
-        """Ray kills it once it has run. W&B's own process, which still writes the run then, would die with it."""
+        """Writes a run out before it ends.
+
+        Ray kills it once it has run. W&B's own process, which still writes the run then, would die
+        with it.
+        """
 
         def run(self) -> None:
             super().run()  # type: ignore[no-untyped-call]  # Ray gives it no types
-            self._wandb.teardown()  # waits for that process
+            # This waits for W&B's process.
+            self._wandb.teardown()
 
     class WandbCallback(wandb.WandbLoggerCallback):
         _logger_actor_cls = Actor

@@ -1,0 +1,206 @@
+"""The points of a study's grid: each a trial, with the rules applied and own files known by content."""
+
+import difflib
+import functools
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from raypatch.config import TrialConfig, make_config
+from raypatch.data.catalog import DatasetInfo, canonical_name
+from raypatch.data.source import describe
+from raypatch.factors import Factor, factor_of_axis, factor_of_field
+from raypatch.methods import check_method
+from raypatch.storage.own_files import OWN_FILE, own_file_id
+from raypatch.study import FACTS, Study, WhenRule, as_list, typed_value
+from raypatch.tasks import find_task, score_names
+
+_SUFFIXES = {"dataset": (".npz",), "weights": (".safetensors", ".pth", ".pt", ".bin", ".ckpt")}
+"""Fields that may name an own file, and how such a file's name ends."""
+
+
+class StudyPoints:
+    """The points of a study's grid, with what was found about datasets and own files on the way."""
+
+    def __init__(self, study: Study) -> None:
+        self.study = study
+        # Own files by their content's name, and back: a file is read once however often it is named.
+        self._files: dict[str, Path] = {}
+        self._identities: dict[Path, str] = {}
+        self._infos: dict[str, DatasetInfo] = {}
+        self._rules = [self._canonical_rule(rule) for rule in study.when]
+
+    def points(self) -> Iterator[tuple[TrialConfig, dict[str, str]]]:
+        """Yield each trial that no rule skips, and by axis of named levels the level's name."""
+        axes = list(self.study.grid)
+        for point in itertools.product(*self.study.grid.values()):
+            axis_values: dict[str, Any] = {}
+            names: dict[str, str] = {}
+            for name, value in zip(axes, point, strict=True):
+                axis = self.study.grid[name]
+                if isinstance(axis, dict):
+                    axis_values |= axis[value]
+                    names[name] = value
+                else:
+                    axis_values[name] = value
+            config = self._config(axis_values)
+            if config is not None:
+                yield config, names
+
+    def factor(self, name: str, configs: Sequence[TrialConfig]) -> Factor:
+        """Return the factor `name` of these trials.
+
+        Raises ValueError for a baseline that is no level.
+        """
+        axis = self.study.grid.get(name)
+        if isinstance(axis, dict):
+            by_content = {level: self._by_content(fields) for level, fields in axis.items()}
+            factor = factor_of_axis(name, by_content)
+        else:
+            factor = factor_of_field(name, [getattr(config, name) for config in configs])
+        baseline = self.study.baseline.get(name)
+        if baseline is None:
+            return factor
+        level = str(baseline) if isinstance(axis, dict) else self._level_of_value(factor, baseline)
+        if level in factor.names:
+            return factor.model_copy(update={"baseline": level})
+        # The rules may have skipped every trial of the baseline: then the first level stands in.
+        if level in map(str, axis or ()):
+            return factor
+        raise ValueError(
+            f"baseline: {baseline} is no level of {name}; it has {', '.join(factor.names)}",
+        )
+
+    def files_of(self, configs: Sequence[TrialConfig]) -> dict[str, Path]:
+        """Where the own files lie that these trials name."""
+        used: set[str] = set()
+        for config in configs:
+            used |= {config.dataset, config.weights}
+        lying = {}
+        for name, path in self._files.items():
+            if name in used:
+                lying[name] = path
+        return lying
+
+    def _level_of_value(self, factor: Factor, value: Any) -> str:
+        named = self._by_content({factor.name: value})
+        wanted = typed_value(factor.name, named[factor.name])
+        for level in factor.levels:
+            if level.fields[factor.name] == wanted:
+                return level.name
+        return str(value)
+
+    def _config(self, axis_values: Mapping[str, Any]) -> TrialConfig | None:
+        """The trial at a point of the grid; None where a rule skips it."""
+        values = self._by_content({**self.study.fixed, **axis_values})
+        if "dataset" not in values:
+            raise ValueError(
+                f"the search space {self.study.name!r} names no dataset; give --dataset",
+            )
+        info = self._describe(str(values["dataset"]))
+        values["dataset"] = info.name
+        skipped = self._apply_rules(values, axis_values, info)
+        if skipped:
+            return None
+        values.setdefault("image_size", info.size)
+        config = make_config(values)
+        check_fit(config, info)
+        return config
+
+    def _apply_rules(self, values: dict[str, Any], axis_values: Mapping[str, Any], info: DatasetInfo) -> bool:
+        """Set in `values` what the rules that hold say; return whether one of them skips the trial."""
+        facts = {"dimensions": info.dimensions, "task": info.task, "channels": info.channels}
+        otherwise = _default_values() | {"image_size": info.size}
+        skipped = False
+        for rule in self._rules:
+            # A rule sees what earlier ones have set, so their order in the study counts.
+            if not rule.holds(otherwise | values | facts):
+                continue
+            skipped = skipped or rule.skip
+            for field, value in self._by_content(rule.values).items():
+                # What is compared is never overruled, or two levels would become one trial.
+                if field not in axis_values:
+                    values[field] = value
+        return skipped
+
+    def _canonical_rule(self, rule: WhenRule) -> WhenRule:
+        """A when-rule with datasets and own files as a TrialConfig names them.
+
+        Raises ValueError for a dataset or a fact that there is not: such a rule would never hold.
+        """
+        condition: dict[str, list[Any]] = {}
+        for key, wanted in rule.condition.items():
+            condition[key] = [self._canonical_value(key, value) for value in as_list(wanted)]
+        return rule.model_copy(update={"condition": condition})
+
+    def _canonical_value(self, key: str, value: Any) -> Any:
+        """One value that a rule asks for, as a TrialConfig has it."""
+        if key in FACTS and value not in FACTS[key]:
+            known = ", ".join(map(str, FACTS[key]))
+            raise ValueError(f"when-rule: {key} is one of {known}, never {value!r}")
+        named = self._by_content({key: value})[key]
+        if key == "dataset" and not OWN_FILE.fullmatch(str(named)):
+            return canonical_name(str(named))
+        return named
+
+    def _by_content(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Replace the path of an own file by its content's name and note where it lies."""
+        named = dict(values)
+        for field, suffixes in _SUFFIXES.items():
+            value = named.get(field)
+            if not isinstance(value, str) or OWN_FILE.fullmatch(value):
+                continue
+            if value.endswith(suffixes):
+                named[field] = self._identify(Path(value).expanduser().resolve())
+        return named
+
+    def _identify(self, path: Path) -> str:
+        """The name of an own file by its content."""
+        if path not in self._identities:
+            self._identities[path] = own_file_id(path)
+        identity = self._identities[path]
+        self._files[identity] = path
+        return identity
+
+    def _describe(self, dataset: str) -> DatasetInfo:
+        if dataset not in self._infos:
+            self._infos[dataset] = describe(dataset, data_dir=None, files=self._files)
+        return self._infos[dataset]
+
+
+@functools.cache
+def _default_values() -> dict[str, Any]:
+    """The fields with a default: a rule may ask for them where the study does not name them."""
+    defaults = {}
+    for name, field in TrialConfig.model_fields.items():
+        if not field.is_required():
+            defaults[name] = field.default
+    return defaults
+
+
+def check_fit(config: TrialConfig, info: DatasetInfo) -> None:
+    """Raise ValueError where a config asks for what its dataset or its task cannot give."""
+    check_method(config.method)
+    task = find_task(config.task or info.task)
+    if info.task not in task.kinds:
+        raise ValueError(
+            f"task={config.task} reads labels of the kind {' or '.join(task.kinds)},"
+            f" and {config.dataset_label} has {info.task} ones: leave task out, or choose another"
+        )
+    scores = score_names(task)
+    if config.selection_metric not in scores:
+        # A looser match than elsewhere: the names share their beginning, val_.
+        near = difflib.get_close_matches(config.selection_metric, scores, n=3, cutoff=0.4) or scores
+        known = ", ".join(f"val_{name}" for name in near)
+        raise ValueError(
+            f"selection={config.selection} is no score that training computes for {config.dataset_label}: use {known}"
+        )
+    if info.dimensions == 2 and config.inflation != "repeat":
+        raise ValueError(
+            f"inflation={config.inflation} is for volumes; {info.name} has 2D images: leave it out",
+        )
+    if config.resize == "pad" and config.image_size < info.size:
+        raise ValueError(
+            f"resize=pad needs image_size of at least {info.size}, the size of {info.name}, not {config.image_size}"
+        )
