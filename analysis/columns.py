@@ -77,7 +77,7 @@ def describe_columns(trials: pd.DataFrame) -> pd.DataFrame:
             metrics.append(name.removeprefix("test_"))
     known = trial_columns(metrics)
     rows = []
-    for name in trials:
+    for name in map(str, trials):
         # A setting's column has the name of a factor that is no field.
-        rows.append((name, known.get(str(name), f"level of {name}")))
+        rows.append((name, known.get(name, f"level of {name}")))
     return pd.DataFrame(rows, columns=["column", "meaning"])

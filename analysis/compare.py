@@ -201,7 +201,8 @@ def _test_cells(
     cells: pd.DataFrame, sides: Sequence[Side], metric: Metric, resamples: int
 ) -> tuple[pd.DataFrame, list[str]]:
     """Test each cell; return low, high, p in the order of `cells`, and why a cell could not be tested."""
-    usable, notes = [], []
+    usable = []
+    notes: list[str] = []
     for side in sides:
         found, problems = usable_predictions(side.trials)
         usable.append(found)

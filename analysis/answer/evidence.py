@@ -66,7 +66,7 @@ def usable_predictions(trials: pd.DataFrame) -> tuple[pd.DataFrame, list[Problem
             fingerprints[index] = _read_fingerprint(trial)
         except (DamagedFileError, _DivergedError) as error:
             problems.append(Problem(Path(trial["folder"].iloc[0]), str(error)))
-    usable = trials.loc[list(fingerprints)].assign(fingerprint=fingerprints)
+    usable = trials.loc[list(fingerprints)].assign(fingerprint=pd.Series(fingerprints, dtype=object))
     kept = []
     for _, group in usable.groupby("dataset", sort=False):
         common = Counter(group["fingerprint"]).most_common(1)[0][0]

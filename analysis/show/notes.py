@@ -73,7 +73,7 @@ def _notes_on_twins(results: Results) -> list[str]:
     notes = []
     finished = results.trials[results.trials["status"] == "ok"]
     for (dataset, label), trials in finished.groupby(["dataset", "dataset_label"], sort=False):
-        repeated = len(results.repeated.get(dataset, ()))
+        repeated = len(results.repeated.get(str(dataset), ()))
         if repeated and results.without_twins:
             notes.append(f"{label}: {repeated} test images that repeat an image of train or val are left out.")
         elif repeated:

@@ -28,7 +28,7 @@ def draw_scores(axes: Axes, data: pd.DataFrame, *, heading: str, joined: bool) -
     for place, (_, line) in enumerate(data.groupby("metric", sort=False)):
         colour, marker = style_of(place + 1)
         # A little beside each other, so that the bars of two metrics can be told apart.
-        x = levels.get_indexer(line["level"]) + 0.08 * (place - 1)
+        x = levels.get_indexer(pd.Index(line["level"])) + 0.08 * (place - 1)
         mean = 100 * line["mean"].to_numpy()
         reach = np.abs(100 * line[["low", "high"]].to_numpy().T - mean)
         axes.errorbar(x, mean, reach, color=colour, marker=marker, capsize=2, linestyle=linestyle)
@@ -152,8 +152,9 @@ def draw_ranks(axes: Axes, data: pd.DataFrame) -> None:
     if not words.is_unique:
         numbers = pd.Series(range(1, len(words) + 1), index=words.index)
         words = numbers.astype(str) + ". " + words
-    ranks = known["rank_first"].rename(index=words)
-    p = data.pivot(index="first", columns="second", values="p").rename(index=words, columns=words)
+    shown = words.to_dict()
+    ranks = known["rank_first"].rename(index=shown)
+    p = data.pivot(index="first", columns="second", values="p").rename(index=shown, columns=shown)
     colours = dict.fromkeys(ranks.index, INK)
     critical_difference_diagram(
         ranks, p.loc[ranks.index, ranks.index], ax=axes, color_palette=colours, label_props={"size": 8},
@@ -171,7 +172,8 @@ def draw_costs(axes: Axes, data: pd.DataFrame, *, heading: str, joined: bool) ->
     style: dict[str, Any] = {"color": PALETTE[1], "marker": "o", "markersize": 3, "alpha": 0.7}
     style |= {"linewidth": 0.8, "linestyle": "-" if joined else "none"}
     for _, line in data.groupby("dataset", sort=False):
-        axes.plot(levels.get_indexer(line["level"]), line["value"], **style)
+        x = levels.get_indexer(pd.Index(line["level"]))
+        axes.plot(x, line["value"], **style)
     axes.set_yscale("log")
     plain_numbers(axes.yaxis)
     axes.set_ylabel(data["unit"].iloc[0])

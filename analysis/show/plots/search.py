@@ -52,7 +52,7 @@ def _against(trials: pd.DataFrame, record: SweepRecord) -> pd.DataFrame:
         part = trials[["status", "score", "metric"]].assign(panel=trials["group"], field=name)
         if len(numbers) > 1:
             part["panel"] += f", {field_label(name)}"
-        part["value"] = trials["drawn"].str[name].astype(float)
+        part["value"] = [float(drawn[name]) for drawn in trials["drawn"]]
         part["logarithmic"] = field.loguniform is not None
         parts.append(part)
     if not parts:

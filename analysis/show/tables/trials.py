@@ -1,5 +1,7 @@
 """Tables about trials: chosen hyperparameters, what is missing, where the numbers come from."""
 
+from collections.abc import Iterable
+
 import pandas as pd
 
 from raypatch.analysis.answer.findings import Findings
@@ -115,5 +117,5 @@ def provenance_table(findings: Findings) -> Table:
     )
 
 
-def _listed(seeds: pd.Series) -> str:
+def _listed(seeds: Iterable[int]) -> str:
     return ", ".join(map(str, sorted(seeds)))
