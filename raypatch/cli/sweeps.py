@@ -94,6 +94,7 @@ def plan(
     if detect is None:
         print(as_json(rows) if json_ else as_table(rows))
         return
+    # Only where it is asked for, since it brings the statistics along.
     from raypatch.cli import detect as power
 
     trials = resolved.trials if isinstance(resolved, StudyTrials) else resolved.search.groups

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from raypatch.config import TrialConfig
+from raypatch.factors import levels_by_fields
 from raypatch.study.resolve import StudySearch, StudyTrials
 
 
@@ -45,7 +46,7 @@ def planned_samples(study: StudySearch) -> list[Planned]:
             # What does not divide evenly goes to the first ones.
             times = each + 1 if number < more else each
             if times:
-                levels = tuple(factor.level_of(config) or "" for factor in study.factors)
+                levels = levels_by_fields(config, study.factors)
                 planned.append(Planned(config, levels, times=times, share=share))
     return planned
 
