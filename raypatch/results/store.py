@@ -154,7 +154,7 @@ def read_predictions(path: Path, split: Split) -> Predictions:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
             group = stored.get(f"{split}_group")
             parts = [stored[f"{split}_{name}"] for name in ("index", "label", "probability")]
-            found = Predictions(*parts, group)
+            found = Predictions(*parts, group=group)
     # numpy and zipfile raise many kinds for a broken archive; all mean the same here.
     except Exception as error:
         raise DamagedFileError(
