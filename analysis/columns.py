@@ -55,9 +55,10 @@ def score_column(split: str, metric: str) -> str:
 
 def score_columns(metrics: Iterable[str]) -> dict[str, str]:
     """Return the columns of these metrics on both splits, with their meaning."""
+    names = list(metrics)
     columns = {}
     for split, where in (("val", "the validation split"), ("test", "the test split")):
-        for metric in metrics:
+        for metric in names:
             columns[score_column(split, metric)] = f"{metric} on {where}, best epoch; NaN where there is none"
     return columns
 
@@ -69,8 +70,14 @@ def trial_columns(metrics: Iterable[str]) -> dict[str, str]:
 
 def describe_columns(trials: pd.DataFrame) -> pd.DataFrame:
     """Return what each column of `load_trials` means: column, meaning. Scores run 0 to 1, losses are nats per image."""
-    prefix = "test_"
-    named = [str(name) for name in trials if str(name).startswith(prefix) and name not in RESULT_COLUMNS]
-    known = trial_columns(name.removeprefix(prefix) for name in named)
-    rows = [(name, known.get(str(name), f"level of {name}")) for name in trials]
+    metrics = []
+    for name in map(str, trials):
+        # test_images is a count, no score.
+        if name.startswith("test_") and name not in RESULT_COLUMNS:
+            metrics.append(name.removeprefix("test_"))
+    known = trial_columns(metrics)
+    rows = []
+    for name in trials:
+        # A setting's column has the name of a factor that is no field.
+        rows.append((name, known.get(str(name), f"level of {name}")))
     return pd.DataFrame(rows, columns=["column", "meaning"])

@@ -4,7 +4,8 @@ Light: needs pandas, neither ray nor torch.
 """
 
 import warnings
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,13 +38,14 @@ class UnusableResultWarning(UserWarning):
 class Results:
     """All that one or several run folders hold.
 
-    trials: one row per trial that is over, columns as in `trial_columns`; level is that of the first factor. levels:
-    of each of these trials its level of every factor, a column per factor. missing: planned trials without a usable
-    result, columns as in MISSING_COLUMNS; state is `not started`, `unfinished`, `failed` or `damaged`. factors: what is
-    compared. metric: the score that the study asks about, None for the task's own. expect: what publications state of
-    the first factor. records: sweep.json of each run that has a readable one. provenance: one row per distinct
-    provenance of trials. repeated: by dataset the test images that repeat one of train or val, as far as the runs
-    know; without_twins: whether these are left out of all test scores.
+    trials: one row per trial that is over, columns as in `trial_columns`; level is that of the
+    first factor. levels: of each of these trials its level of every factor, a column per factor.
+    missing: planned trials without a usable result, columns as in MISSING_COLUMNS; state is `not
+    started`, `unfinished`, `failed` or `damaged`. factors: what is compared. metric: the score that
+    the study asks about, None for the task's own. expect: what publications state of the first
+    factor. records: sweep.json of each run that has a readable one. provenance: one row per
+    distinct provenance of trials. repeated: by dataset the test images that repeat one of train or
+    val, as far as the runs know; without_twins: whether these are left out of all test scores.
     """
 
     trials: pd.DataFrame
@@ -62,36 +64,41 @@ class Results:
 def load_study(*runs: Path | str, compare: Sequence[str] | None = None, without_twins: bool = False) -> Results:
     """Read run folders, finished or not. A trial that is in several of them counts once, a finished one first.
 
-    Trials of earlier commands in a folder count as results too, though sweep.json no longer plans them. compare:
-    factors to ask about instead of those of the study. without_twins: leave out test images that repeat one of train or
-    val. Damaged and newer files, and trials that have no level of a
-    factor, are reported as problems. Raises ValueError for a folder that is no run folder, for runs that compare
-    different things, and for a factor that cannot be compared.
+    Trials of earlier commands in a folder count as results too, though sweep.json no longer plans
+    them. compare: factors to ask about instead of those of the study. without_twins: leave out test
+    images that repeat one of train or val. Damaged and newer files, and trials that have no level
+    of a factor, are reported as problems. Raises ValueError for a folder that is no run folder, for
+    runs that compare different things, and for a factor that cannot be compared.
     """
     if not runs:
         raise ValueError("no run folder given; give one that `raypatch run` made")
     reading = Reading()
     repeated: dict[str, tuple[int, ...]] = {}
-    for name, folder in _run_names([Path(run) for run in runs]).items():
-        _read_run(name, SweepPaths(folder), reading)
-        repeated |= read_repeated(SweepPaths(folder).twins)
+    for name, folder in _run_names(runs).items():
+        paths = SweepPaths(folder)
+        _read_run(name, paths, reading)
+        repeated |= read_repeated(paths.twins)
     if without_twins:
         leave_out_twins(reading, repeated)
-    contents = [_content_of(run, reading) for run in reading.runs]
-    factors = factors_of_runs(contents, compare)
+    contents = _run_contents(reading)
+    factors = factors_of_runs(list(contents.values()), compare)
     trials, levels = _trial_frames(reading, contents, factors)
-    records = {content.name: content.record for content in contents if content.record is not None}
-    asked = [record for record in records.values() if record.metric]
+    records: dict[str, SweepRecord] = {}
+    for run, content in contents.items():
+        if content.record is not None:
+            records[run] = content.record
+    asked = [record.metric for record in records.values() if record.metric]
+    provenance = pd.DataFrame(reading.provenance).fillna("")
     return Results(
         trials=trials,
         levels=levels,
         missing=_missing_frame(reading, contents, factors),
         problems=tuple(reading.problems),
         factors=factors,
-        metric=asked[0].metric if asked else None,
+        metric=asked[0] if asked else None,
         expect=_expectations(records, factors),
         records=records,
-        provenance=pd.DataFrame(reading.provenance).fillna("").value_counts().rename("trials").reset_index(),
+        provenance=provenance.value_counts().rename("trials").reset_index(),
         repeated=repeated,
         without_twins=without_twins,
     )
@@ -100,8 +107,8 @@ def load_study(*runs: Path | str, compare: Sequence[str] | None = None, without_
 def load_trials(*runs: Path | str) -> pd.DataFrame:
     """Return one row per trial that is over, columns as in `trial_columns`; a warning for each that is left out.
 
-    level, level_rank and kind say which level of the (first) factor a trial has. Raises ValueError for a folder that
-    is no run folder.
+    level, level_rank and kind say which level of the (first) factor a trial has. Raises ValueError
+    for a folder that is no run folder.
     """
     results = load_study(*runs)
     for problem in results.problems:
@@ -117,30 +124,37 @@ def missing_trials(*runs: Path | str) -> pd.DataFrame:
 def load_epochs(trials: pd.DataFrame) -> pd.DataFrame:
     """Return one row per epoch of each of the `trials`: run, trial_id, dataset, level, seed and EpochRow's numbers.
 
-    Losses in nats per image, other scores 0 to 1, seconds per epoch, images per second in training. A trial whose
-    epochs.jsonl is damaged is left out with an UnusableResultWarning.
+    Losses in nats per image, other scores 0 to 1, seconds per epoch, images per second in training.
+    A trial whose epochs.jsonl is damaged is left out with an UnusableResultWarning.
     """
-    keys = list(EPOCH_KEYS)
     rows: list[dict[str, Any]] = []
-    for key, folder in zip(trials[keys].itertuples(index=False, name=None), trials["folder"], strict=True):
+    for trial in trials.to_dict("records"):
         try:
-            epochs = read_epochs(TrialPaths(Path(folder)).epochs)
+            epochs = read_epochs(TrialPaths(Path(trial["folder"])).epochs)
         except DamagedFileError as error:
             warnings.warn(str(error), UnusableResultWarning, stacklevel=2)
             continue
-        rows.extend(dict(zip(keys, key, strict=True)) | row.flat() for row in epochs)
-    return pd.DataFrame(rows, columns=None if rows else [*keys, "epoch", "train_loss", "val_loss"])
+        own = {key: trial[key] for key in EPOCH_KEYS}
+        for epoch in epochs:
+            rows.append(own | epoch.flat())
+    if not rows:
+        return pd.DataFrame(columns=[*EPOCH_KEYS, "epoch", "train_loss", "val_loss"])
+    return pd.DataFrame(rows)
 
 
-def _run_names(folders: Sequence[Path]) -> dict[str, Path]:
+def _run_names(runs: Sequence[Path | str]) -> dict[str, Path]:
     """Name each run by its folder, by its whole path where two folders share a name; the same folder counts once."""
-    resolved = list(dict.fromkeys(folder.resolve() for folder in folders))
-    for folder in resolved:
+    folders = list(dict.fromkeys(Path(run).resolve() for run in runs))
+    for folder in folders:
         paths = SweepPaths(folder)
         if not paths.trials.is_dir() and not paths.record.exists():
             raise ValueError(f"{folder} is no run folder: it has neither sweep.json nor trials/")
-    names = [folder.name for folder in resolved]
-    return {(f.name if names.count(f.name) == 1 else str(f)): f for f in resolved}
+    count = Counter(folder.name for folder in folders)
+    names = {}
+    for folder in folders:
+        is_unique = count[folder.name] == 1
+        names[folder.name if is_unique else str(folder)] = folder
+    return names
 
 
 def _read_run(run: str, paths: SweepPaths, reading: Reading) -> None:
@@ -148,6 +162,7 @@ def _read_run(run: str, paths: SweepPaths, reading: Reading) -> None:
     states: dict[str, str] = {}
     for trial in paths.trial_folders():
         states[trial.folder.name] = read_trial(run, trial, reading)
+    # Known from here on, even where the record cannot be read: its trials count all the same.
     reading.runs[run] = None
     try:
         record = read_sweep(paths.record)
@@ -161,47 +176,64 @@ def _read_run(run: str, paths: SweepPaths, reading: Reading) -> None:
             reading.missing.append((run, config, state))
 
 
-def _content_of(run: str, reading: Reading) -> RunContent:
-    found = [config for row, config in zip(reading.rows, reading.configs, strict=True) if row["run"] == run]
-    record = reading.runs[run]
-    return RunContent(run, record, (*found, *(record.trials if record else ())))
+def _run_contents(reading: Reading) -> dict[str, RunContent]:
+    """The runs by name, each with the trials that it has and, behind these, those that it plans."""
+    configs: defaultdict[str, list[TrialConfig]] = defaultdict(list)
+    for row, config in zip(reading.rows, reading.configs, strict=True):
+        configs[row["run"]].append(config)
+    contents = {}
+    for run, record in reading.runs.items():
+        if record is not None:
+            configs[run] += record.trials
+        contents[run] = RunContent(run, record, tuple(configs[run]))
+    return contents
 
 
 def _trial_frames(
-    reading: Reading, contents: Sequence[RunContent], factors: Sequence[Factor]
+    reading: Reading, contents: Mapping[str, RunContent], factors: Sequence[Factor]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The trials that have a level of every factor, and these levels; the others become problems."""
-    by_run = {content.name: content for content in contents}
-    kept, levels = [], []
+    rows, levels = [], []
     for row, config in zip(reading.rows, reading.configs, strict=True):
-        own = levels_of(config, row["trial_id"], factors, by_run[row["run"]])
+        own = levels_of(config, row["trial_id"], factors, contents[row["run"]])
         if isinstance(own, str):
             reading.problems.append(Problem(Path(row["folder"]), own))
             continue
-        kept.append(row | {"level": own[0], "level_rank": factors[0].rank(own[0]), "kind": "single"})
+        first = {"level": own[0], "level_rank": factors[0].rank(own[0]), "kind": "single"}
+        rows.append(row | first)
         levels.append(own)
-    columns = [*trial_columns(reading.metrics), *([LEFT_OUT] if any(LEFT_OUT in row for row in kept) else [])]
-    trials = pd.DataFrame(kept, columns=columns)
-    for name in _fields_of_numbers():  # a field that some trials lack must not turn the others' numbers into floats
-        if trials[name].isna().any() and trials[name].notna().any():
-            trials[name] = trials[name].astype("Int64")
-    clashing = trials.groupby("dataset_label")["dataset"].transform("nunique") > 1
-    trials["dataset_label"] = trials["dataset_label"].mask(clashing, trials["dataset"])
-    order = trials.sort_values(["dataset", "level_rank", "seed", "trial_id"]).index
+    columns = list(trial_columns(reading.metrics))
+    if any(LEFT_OUT in row for row in rows):
+        columns.append(LEFT_OUT)
+    trials = _name_apart(_keep_integers(pd.DataFrame(rows, columns=columns)))
     named = pd.DataFrame(levels, columns=[factor.name for factor in factors])
+    order = trials.sort_values(["dataset", "level_rank", "seed", "trial_id"]).index
     return trials.loc[order].reset_index(drop=True), named.loc[order].reset_index(drop=True)
 
 
-def _fields_of_numbers() -> list[str]:
-    """The fields of a trial that are an integer or absent."""
-    return [name for name, info in TrialConfig.model_fields.items() if info.annotation == (int | None)]
+def _keep_integers(trials: pd.DataFrame) -> pd.DataFrame:
+    """The trials with whole numbers in the fields that are an integer or absent.
+
+    pandas makes floats of integers among which one is absent, and 14.0 is no patch size.
+    """
+    for name, info in TrialConfig.model_fields.items():
+        is_absent = trials[name].isna()
+        if info.annotation == (int | None) and is_absent.any() and not is_absent.all():
+            trials[name] = trials[name].astype("Int64")
+    return trials
 
 
-def _missing_frame(reading: Reading, contents: Sequence[RunContent], factors: Sequence[Factor]) -> pd.DataFrame:
-    by_run = {content.name: content for content in contents}
+def _name_apart(trials: pd.DataFrame) -> pd.DataFrame:
+    """The trials with the whole name of a dataset where two share a label, as own files of one name in two folders."""
+    clashing = trials.groupby("dataset_label")["dataset"].transform("nunique") > 1
+    trials["dataset_label"] = trials["dataset_label"].mask(clashing, trials["dataset"])
+    return trials
+
+
+def _missing_frame(reading: Reading, contents: Mapping[str, RunContent], factors: Sequence[Factor]) -> pd.DataFrame:
     rows = []
     for run, config, state in reading.missing:
-        own = levels_of(config, config.trial_id(), factors, by_run[run])
+        own = levels_of(config, config.trial_id(), factors, contents[run])
         level = "" if isinstance(own, str) else ", ".join(own)
         rows.append((run, config.trial_id(), config.dataset, config.dataset_label, level, config.seed, state))
     return pd.DataFrame(rows, columns=list(MISSING_COLUMNS))

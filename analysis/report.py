@@ -26,12 +26,13 @@ def prepare_report(
 ) -> Report:
     """Return the report of one or several runs, finished or not; compare: factors to ask about instead of the study's.
 
-    Raises ValueError for a folder that is no run folder, for runs without any finished trial, for runs that compare
-    different things, and for a factor that cannot be compared.
+    Raises ValueError for a folder that is no run folder, for runs without any finished trial, for
+    runs that compare different things, and for a factor that cannot be compared.
     """
     results = load_study(*runs, compare=compare, without_twins=without_twins)
     _require_results(results, runs)
-    return compose_report([conclude(results, factor, resamples) for factor in results.factors])
+    findings = [conclude(results, factor, resamples) for factor in results.factors]
+    return compose_report(findings)
 
 
 def write_report(
@@ -44,10 +45,10 @@ def write_report(
 ) -> Written:
     """Write the report of one or several runs, finished or not, to `out` (default: report/ in the first run).
 
-    Always written: tables/*.csv and figures/*.{csv,svg,pdf,png}. html: report.html. md: report.md. latex: tables.tex.
-    compare: factors to ask about instead of the study's. without_twins: leave out test images that repeat one of train
-    or val. Raises ValueError for an unknown format, a folder that cannot
-    be written, and what `prepare_report` raises it for.
+    Always written: tables/*.csv and figures/*.{csv,svg,pdf,png}. html: report.html. md: report.md.
+    latex: tables.tex. compare: factors to ask about instead of the study's. without_twins: leave
+    out test images that repeat one of train or val. Raises ValueError for an unknown format, a
+    folder that cannot be written, and what `prepare_report` raises it for.
     """
     unknown = sorted(set(formats) - set(FORMATS))
     if unknown or not formats:
@@ -72,10 +73,13 @@ def _require_results(results: Results, runs: Sequence[Path | str]) -> None:
     trials, missing = results.trials, results.missing
     if (trials["status"] == "ok").any():
         return
-    reasons = [f"{len(missing)} planned trials have no result"] if len(missing) else []
-    reasons += [str(problem) for problem in results.problems]
-    failed = trials.loc[trials["status"] == "failed", "error"]
-    reasons += [f"{count} failed: {error}" for error, count in failed.value_counts().items()]
+    reasons = []
+    if len(missing):
+        reasons.append(f"{len(missing)} planned trials have no result")
+    reasons += map(str, results.problems)
+    errors = trials.loc[trials["status"] == "failed", "error"]
+    for error, count in errors.value_counts().items():
+        reasons.append(f"{count} failed: {error}")
     raise ValueError(
         f"nothing to report: no finished trial in {', '.join(map(str, runs))};"
         f" continue it with `raypatch resume`. {'; '.join(reasons)}"
@@ -88,13 +92,18 @@ def _write(folder: Path, texts: dict[str, str], report: Report) -> list[Path]:
     for part in ("tables", "figures"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
-        files.append(folder / name)
-        write_atomically(files[-1], text.encode())
+        path = folder / name
+        write_atomically(path, text.encode())
+        files.append(path)
     for table in report.tables:
-        files.append(folder / "tables" / f"{table.name}.csv")
-        write_csv(table, files[-1])
-    plots = [plot for section in report.sections for plot in section.plots]
-    panels = sum(len(plot.panels) for plot in plots)
-    for written in on_all_cores(save_plot, [(plot, folder / "figures") for plot in plots], panels=panels):
+        path = folder / "tables" / f"{table.name}.csv"
+        write_csv(table, path)
+        files.append(path)
+    calls = []
+    panels = 0
+    for plot in report.plots:
+        calls.append((plot, folder / "figures"))
+        panels += len(plot.panels)
+    for written in on_all_cores(save_plot, calls, panels=panels):
         files += written
     return files

@@ -1,15 +1,17 @@
 """What a report says, before it is written as a page, Markdown, LaTeX or CSV."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from raypatch.analysis.answer.findings import Findings
 from raypatch.analysis.answer.sentences import Statement, state_answers
 from raypatch.analysis.show.notes import count_trials, describe_method, list_notes, title_of
+from raypatch.analysis.show.plots.figure import Plot
 from raypatch.analysis.show.sections import Section, make_sections
 from raypatch.analysis.show.tables.latex import to_latex
 from raypatch.analysis.show.tables.scores import main_table
-from raypatch.analysis.show.tables.table import Table, to_markdown
+from raypatch.analysis.show.tables.table import Table, list_items, to_markdown
+from raypatch.analysis.wording import capitalize
 
 NOT_IN_PRINT = ("missing", "provenance", "classes", "recipes")
 
@@ -29,13 +31,28 @@ class Report:
     @property
     def text(self) -> str:
         """The answer, the main table and the notes, as Markdown, to print."""
-        answers = [f"{one.label}: {one.verdict} {' '.join(one.support[:2])}" for one in self.statements]
-        return "\n".join([*answers, "", to_markdown(self.main), *(f"- {note}" for note in self.notes)])
+        lines = []
+        for answer in self.statements:
+            support = " ".join(answer.support[:2])
+            lines.append(f"{answer.label}: {answer.verdict} {support}")
+        lines += ["", to_markdown(self.main), *list_items(self.notes)]
+        return "\n".join(lines)
 
     @property
     def tables(self) -> list[Table]:
         """All tables, the main one first."""
-        return [self.main, *(table for section in self.sections for table in section.tables)]
+        found = [self.main]
+        for section in self.sections:
+            found.extend(section.tables)
+        return found
+
+    @property
+    def plots(self) -> list[Plot]:
+        """All plots."""
+        found: list[Plot] = []
+        for section in self.sections:
+            found.extend(section.plots)
+        return found
 
 
 def compose_report(findings: Sequence[Findings]) -> Report:
@@ -45,8 +62,8 @@ def compose_report(findings: Sequence[Findings]) -> Report:
     for one in findings:
         own = state_answers(one)
         if len(findings) > 1:
-            label = one.factor.label
-            own = [Statement(f"{label[:1].upper()}{label[1:]}, {s.label}", s.verdict, s.support) for s in own]
+            label = capitalize(one.factor.label)
+            own = [replace(statement, label=f"{label}, {statement.label}") for statement in own]
         statements += own
     title = title_of(findings)
     names = title.rpartition("? ")[2]
@@ -70,16 +87,16 @@ def _markdown(report: Report) -> Iterator[str]:
     yield f"# {report.title}\n\n{report.lead}\n"
     for statement in report.statements:
         yield f"## {statement.label}: {statement.verdict}\n"
-        yield from (f"- {sentence}" for sentence in statement.support)
+        yield from list_items(statement.support)
         yield ""
-    yield from (f"- {note}" for note in report.notes)
+    yield from list_items(report.notes)
     for section in report.sections:
         yield f"\n## {section.title}\n"
         yield from map(to_markdown, section.tables)
         for plot in section.plots:
             yield f"**{plot.title}**\n\n![{plot.title}](figures/{plot.name}.png)\n\n{plot.caption}\n"
     yield "\n## Method\n"
-    yield from (f"- {sentence}" for sentence in report.method)
+    yield from list_items(report.method)
     yield ""
 
 

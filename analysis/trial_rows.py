@@ -25,8 +25,9 @@ class Problem:
 class Reading:
     """What is gathered while folders are read.
 
-    rows, configs: of the same trials. missing: run, config and state of planned trials without a result. metrics: the
-    names of all scores that were found, in the order of the files. places: by trial id its row.
+    rows, configs: of the same trials. missing: run, config and state of planned trials without a
+    result. metrics: the names of all scores that were found, in the order of the files. places: by
+    trial id its row.
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -53,6 +54,7 @@ def read_trial(run: str, paths: TrialPaths, reading: Reading) -> str:
         reason = "config.json, result.json and the folder's name speak of different trials; remove the folder"
         reading.problems.append(Problem(paths.folder, reason))
         return "damaged"
+    # A dictionary without values: a set that keeps the order.
     for scores in (result.val, result.test):
         reading.metrics |= dict.fromkeys(scores or {})
     _keep_better(_trial_row(run, paths, config, result), config, reading)
@@ -68,8 +70,9 @@ def _keep_better(row: dict[str, Any], config: TrialConfig, reading: Reading) -> 
         reading.configs.append(config)
         return
     kept, left = reading.rows[place], row
-    if row["status"] == "ok" != kept["status"]:
-        reading.rows[place], kept, left = row, row, kept
+    if row["status"] == "ok" and kept["status"] != "ok":
+        kept, left = row, kept
+        reading.rows[place] = kept
     reading.problems.append(Problem(Path(left["folder"]), f"the same trial is in {kept['folder']}; that one counts"))
 
 
@@ -95,8 +98,8 @@ def _trial_row(run: str, paths: TrialPaths, config: TrialConfig, result: TrialRe
     if result.dataset is not None:
         facts = result.dataset
         row |= {"task": facts.task, "dimensions": facts.dimensions, "channels": facts.channels}
-        row |= {"classes": facts.classes}
-        row |= dict(zip(("train_images", "val_images", "test_images"), facts.counts, strict=True))
+        row["classes"] = facts.classes
+        row["train_images"], row["val_images"], row["test_images"] = facts.counts
     if result.model is not None:
         row |= dict(result.model)
     for name in CONFIG_COLUMNS:

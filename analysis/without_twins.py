@@ -24,7 +24,8 @@ def without(predictions: Predictions, indices: Sequence[int]) -> Predictions:
 def leave_out_twins(reading: Reading, repeated: Mapping[str, Sequence[int]]) -> None:
     """Score each finished trial anew on the test images that repeat none of train or val.
 
-    repeated: by dataset the indices of the others. Raises ValueError for a dataset of which that is not known.
+    repeated: by dataset the indices of the others. Raises ValueError for a dataset of which that is
+    not known.
     """
     for row, config in zip(reading.rows, reading.configs, strict=True):
         if row["status"] != "ok" or config.dataset.startswith("phantom"):

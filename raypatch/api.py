@@ -91,8 +91,9 @@ def resume(
     """Continue the last run of a folder.
 
     changes: options to have otherwise than last time, such as device="cpu".
-    moved: new paths of own data or weights that lie elsewhere now; their content says which they are.
-    Raises ValueError for wrong input and LockedError for a folder in use, before anything starts.
+    moved: new paths of own data or weights that lie elsewhere now;
+    their content says which they are. Raises ValueError for wrong
+    input and LockedError for a folder in use, before anything starts.
     """
     from raypatch.sweep.run import ExecutorOptions, resume_sweep
 

@@ -215,3 +215,8 @@ def widen(factor: Factor, configs: Sequence[TrialConfig]) -> Factor:
     if factor.baseline != factor.names[0]:
         return widened.model_copy(update={"baseline": factor.baseline})
     return widened
+
+
+def levels_by_fields(config: TrialConfig, factors: tuple[Factor, ...]) -> tuple[str, ...]:
+    """The level that a trial has of each factor by its fields; empty text where it has none."""
+    return tuple(factor.level_of(config) or "" for factor in factors)

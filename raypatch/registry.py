@@ -17,10 +17,11 @@ ADDRESS = re.compile(r"(?P<module>[A-Za-z_][\w.]*):(?P<name>[A-Za-z_]\w*)")
 class Registry(Generic[Member]):
     """The members of one seam.
 
-    kind: what one is called in messages (task, method). protocol: the class that says what each
-    must have. group: the entry points by which installed packages add members. shipped: name ->
-    module:NAME, loaded when it is asked for. A member is an instance, or a class that is made
-    without arguments.
+    kind: what one is called in messages (task, method).
+    protocol: the class that says what each must have.
+    group: the entry points by which installed packages add members.
+    shipped: name -> module:NAME, loaded when it is asked for.
+    A member is an instance, or a class that is made without arguments.
     """
 
     def __init__(

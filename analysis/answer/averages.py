@@ -15,8 +15,8 @@ MeasuredLevels = Mapping[tuple[object, ...], LevelScores]
 def common_settings(cells: pd.DataFrame, question: Question) -> pd.DataFrame:
     """Return the cells of the settings in which every dataset that is left has every level; empty where there is none.
 
-    cells: of single models and one dimensionality. A setting that has all levels for the fewest datasets is dropped
-    first, until some dataset has all levels in all settings that are left.
+    cells: of single models and one dimensionality. A setting that has all levels for the fewest
+    datasets is dropped first, until some dataset has all levels in all settings that are left.
     """
     keys = question.setting_keys
     levels = cells["level"].nunique()
@@ -26,12 +26,14 @@ def common_settings(cells: pd.DataFrame, question: Question) -> pd.DataFrame:
         datasets = whole.columns[whole.all(axis=0)]
         if len(datasets):
             kept = cells[cells["dataset"].isin(datasets)]
-            return kept[pd.MultiIndex.from_frame(kept[keys]).isin(_as_multi(whole.index, keys))]
+            settings = pd.MultiIndex.from_frame(kept[keys])
+            return kept[settings.isin(_as_multi(whole.index, keys))]
         whole = whole.drop(whole.index[int(whole.sum(axis=1).argmin())])
     return cells.iloc[:0]
 
 
 def _as_multi(index: pd.Index, keys: Sequence[str]) -> pd.MultiIndex:
+    """The index as one of tuples, which pandas makes of several columns only."""
     if isinstance(index, pd.MultiIndex):
         return index
     return pd.MultiIndex.from_arrays([index], names=list(keys))
@@ -46,21 +48,19 @@ def average_cells(cells: pd.DataFrame) -> pd.DataFrame:
 def average_differences(cells: pd.DataFrame, question: Question, measured: MeasuredLevels) -> pd.DataFrame:
     """Return the differences of the means over the settings: columns of EVIDENCE_COLUMNS, and the dataset's.
 
-    The images of a dataset are the same in all settings and drawn once for all; the seeds are trainings of their own.
-    A dataset of which a cell has no stored predictions is left out.
+    The images of a dataset are the same in all settings and drawn once for all; the seeds are
+    trainings of their own. A dataset of which a cell has no stored predictions is left out.
     """
-    parts: dict[tuple[object, ...], dict[str, list[LevelScores | None]]] = {}
-    for row in cells.to_dict("records"):
-        dataset = tuple(row[name] for name in DATASET_KEYS)
-        series = tuple(row[name] for name in question.series)
-        by_level = parts.setdefault(dataset, {})
-        by_level.setdefault(row["level"], []).append(measured.get((*series, row["level"])))
     rows: list[tuple[object, ...]] = []
-    for dataset, by_level in parts.items():
+    for dataset, block in cells.groupby(DATASET_KEYS, sort=False):
         whole = {}
-        for level, found in by_level.items():
-            known = [one for one in found if one is not None]
+        for level, own in block.groupby("level", sort=False):
+            keys = own[question.cell].itertuples(index=False, name=None)
+            found = [measured.get(key) for key in keys]
+            # A mean over fewer settings than another level's would not be of the same.
+            known = [scores for scores in found if scores is not None]
             if len(known) == len(found):
-                whole[level] = known
-        rows += [(*dataset, *row) for row in compare_levels(whole)]
+                whole[str(level)] = known
+        for row in compare_levels(whole):
+            rows.append((*dataset, *row))
     return pd.DataFrame(rows, columns=[*DATASET_KEYS, *EVIDENCE_COLUMNS["differences"]])

@@ -20,13 +20,14 @@ NEAR = 0.01
 class Answer:
     """One level for all `datasets`, which have all of `levels`.
 
-    left_out: datasets and levels that lack one another, in words. baseline: the factor's, or the first of `levels`.
-    chosen: the best mean validation score. frugal: the cheapest within a point of that. gain: mean, least and largest
-    difference of chosen and baseline over the datasets, headline metric on the test split. better, worse: datasets
-    where it is clearly so, with p < 0.05 after Holm's correction over the `tested`. unclear: the other datasets that
-    have a difference, with their seeds and how many would be needed to see it, NaN where that is not known. cost,
-    seconds: GFLOPs and training time of chosen as multiples of baseline's. frugal_gain, frugal_cost, frugal_seconds:
-    of frugal.
+    left_out: datasets and levels that lack one another, in words. baseline: the factor's, or the
+    first of `levels`. chosen: the best mean validation score. frugal: the cheapest within a point
+    of that. gain: mean, least and largest difference of chosen and baseline over the datasets,
+    headline metric on the test split. better, worse: datasets where it is clearly so, with p < 0.05
+    after Holm's correction over the `tested`. unclear: the other datasets that have a difference,
+    with their seeds and how many would be needed to see it, NaN where that is not known. cost,
+    seconds: GFLOPs and training time of chosen as multiples of baseline's. frugal_gain,
+    frugal_cost, frugal_seconds: of frugal.
     """
 
     datasets: tuple[str, ...]
@@ -51,11 +52,12 @@ class Answer:
 class Conclusion:
     """What holds for datasets that are answered together: of the same dimensions, under one setting or over several.
 
-    label: for people, `2D` or `3D, linear probe`. dimensions: 2 or 3. setting: what the columns of the setting hold,
-    empty over several. averaged: the settings in words whose mean this is about. cells: means by dataset and level.
-    gains: as `compare_with_baseline`, one row per dataset, with p_holm. answer: one level for all datasets, None where
-    they have no two levels in common. ranks: tests across datasets, None where there are not two datasets with every
-    level, or not two levels.
+    label: for people, `2D` or `3D, linear probe`. dimensions: 2 or 3. setting: what the columns of
+    the setting hold, empty over several. averaged: the settings in words whose mean this is about.
+    cells: means by dataset and level. gains: as `compare_with_baseline`, one row per dataset, with
+    p_holm. answer: one level for all datasets, None where they have no two levels in common. ranks:
+    tests across datasets, None where there are not two datasets with every level, or not two
+    levels.
     """
 
     label: str
@@ -87,25 +89,27 @@ def compare_with_baseline(
 ) -> pd.DataFrame:
     """Return one row per series: its baseline against the level that validation prefers, headline metric.
 
-    cells: of single models. Columns: `keys`, baseline, baseline_score, chosen, chosen_score, gain, low, high, p (of the
-    gain), seeds (of the level with fewer), needed (to see the gain), cost and seconds (chosen as a multiple of
-    baseline), best and best_gain (the best level on the test split: not a choice one could have made, but what papers
-    report).
+    cells: of single models. Columns: `keys`, baseline, baseline_score, chosen, chosen_score, gain,
+    low, high, p (of the gain), seeds (of the level with fewer), needed (to see the gain), cost and
+    seconds (chosen as a multiple of baseline), best and best_gain (the best level on the test
+    split: not a choice one could have made, but what papers report).
     """
-    score, choice = f"test_{metric.name}_mean", f"val_{metric.name}_mean"
+    validation, test = f"val_{metric.name}_mean", f"test_{metric.name}_mean"
     rows = []
     for key, block in cells.groupby(list(keys), sort=False, dropna=False):
         levels = block.set_index("level")
-        first = levels.loc[baseline_of(factor, list(levels.index))]
-        chosen = levels.loc[prefer(levels[choice], levels["gflops_mean"], metric)]
-        best = levels.loc[prefer(levels[score], levels["gflops_mean"], metric)]
+        baseline = levels.loc[baseline_of(factor, list(levels.index))]
+        chosen = levels.loc[prefer(levels[validation], levels["gflops_mean"], metric)]
+        best = levels.loc[prefer(levels[test], levels["gflops_mean"], metric)]
         row: dict[str, object] = dict(zip(keys, key, strict=True))
-        row |= {"baseline": first.name, "baseline_score": first[score]}
-        row |= {"chosen": chosen.name, "chosen_score": chosen[score], "gain": chosen[score] - first[score]}
-        row |= {"cost": chosen["gflops_mean"] / first["gflops_mean"]}
-        row |= {"seconds": chosen["train_seconds_mean"] / first["train_seconds_mean"]}
-        row |= {"best": best.name, "best_gain": best[score] - first[score]}
+        row["baseline"], row["baseline_score"] = baseline.name, baseline[test]
+        row["chosen"], row["chosen_score"] = chosen.name, chosen[test]
+        row["gain"] = chosen[test] - baseline[test]
+        row["cost"] = chosen["gflops_mean"] / baseline["gflops_mean"]
+        row["seconds"] = chosen["train_seconds_mean"] / baseline["train_seconds_mean"]
+        row["best"], row["best_gain"] = best.name, best[test] - baseline[test]
         rows.append(row)
+    # A left join: a series whose predictions could not be used has a gain all the same, and no test.
     tested = differences.rename(columns={"level": "chosen"}).drop(columns="estimate")
     gains = pd.DataFrame(rows).merge(tested, how="left", on=[*keys, "chosen", "baseline"])
     return gains.assign(p_holm=correct_holm(gains["p"]))
@@ -114,8 +118,9 @@ def compare_with_baseline(
 def rank_levels(cells: pd.DataFrame, factor: Factor, metric: Metric) -> RankTest | None:
     """Return the tests across datasets; None for too few datasets or levels, which the report says."""
     scores = _by_level(cells, f"test_{metric.name}_mean", factor)
+    good = -scores if metric.lower_is_better else scores
     try:
-        return compare_ranks(-scores if metric.lower_is_better else scores)
+        return compare_ranks(good)
     except ValueError:
         return None
 
@@ -123,7 +128,8 @@ def rank_levels(cells: pd.DataFrame, factor: Factor, metric: Metric) -> RankTest
 def find_answer(cells: pd.DataFrame, differences: pd.DataFrame, factor: Factor, metric: Metric) -> Answer | None:
     """Choose one level by its mean validation score over the datasets that have every level.
 
-    Where no dataset has every level: among the levels that all datasets have. None where these are not two.
+    Where no dataset has every level: among the levels that all datasets have. None where these are
+    not two.
     """
     validation = _by_level(cells, f"val_{metric.name}_mean", factor)
     complete = validation.dropna()
@@ -135,19 +141,23 @@ def find_answer(cells: pd.DataFrame, differences: pd.DataFrame, factor: Factor, 
     def common(column: str) -> pd.DataFrame:
         return _by_level(cells, column, factor).loc[complete.index, complete.columns]
 
-    test, gflops, seconds = common(f"test_{metric.name}_mean"), common("gflops_mean"), common("train_seconds_mean")
-    cost = gflops.mean()
+    test = common(f"test_{metric.name}_mean")
+    seconds = common("train_seconds_mean")
+    cost = common("gflops_mean").mean()
     baseline = baseline_of(factor, list(complete.columns))
     chosen = prefer(complete.mean(), cost, metric)
+    # Levels of one model, such as learning rates, cost the same GFLOPs: time tells them apart.
     spent = cost if cost.nunique() > 1 else seconds.sum()
     frugal = _cheapest_near(complete.mean(), spent, chosen, metric)
     gain = test[chosen] - test[baseline]
     tests = differences[(differences["level"] == chosen) & (differences["baseline"] == baseline)]
     tests = tests[tests["dataset_label"].isin(complete.index)]
+    # Where nothing was tested p is NaN, which is not below any threshold.
     is_clear = correct_holm(tests["p"]) < ALPHA
     clear = tests["estimate"][is_clear]
     if metric.lower_is_better:
         clear = -clear
+    unclear = tests.loc[~is_clear, ["dataset_label", "seeds", "needed"]]
     return Answer(
         datasets=tuple(complete.index),
         levels=tuple(complete.columns),
@@ -159,7 +169,7 @@ def find_answer(cells: pd.DataFrame, differences: pd.DataFrame, factor: Factor, 
         better=int((clear > 0).sum()),
         worse=int((clear < 0).sum()),
         tested=int(tests["p"].notna().sum()),
-        unclear=tuple(tests.loc[~is_clear, ["dataset_label", "seeds", "needed"]].itertuples(index=False, name=None)),
+        unclear=tuple(unclear.itertuples(index=False, name=None)),
         cost=float(cost[chosen] / cost[baseline]),
         seconds=float(seconds[chosen].sum() / seconds[baseline].sum()),
         frugal_gain=float((test[frugal] - test[baseline]).mean()),
@@ -170,17 +180,19 @@ def find_answer(cells: pd.DataFrame, differences: pd.DataFrame, factor: Factor, 
 
 def _cheapest_near(score: pd.Series, cost: pd.Series, chosen: str, metric: Metric) -> str:
     """The cheapest level within a point of the chosen one on validation."""
-    near = score <= score[chosen] + NEAR if metric.lower_is_better else score >= score[chosen] - NEAR
-    cheapest = cost[near].dropna()
-    return str(cheapest.idxmin()) if len(cheapest) else chosen
+    least, most = score[chosen] - NEAR, score[chosen] + NEAR
+    is_near = score <= most if metric.lower_is_better else score >= least
+    known = cost[is_near].dropna()
+    return str(known.idxmin()) if len(known) else chosen
 
 
 def _left_out(validation: pd.DataFrame, complete: pd.DataFrame, factor: Factor) -> tuple[str, ...]:
     """Say which datasets and which levels the answer is not about."""
     said = []
     for dataset in validation.index.difference(complete.index, sort=False):
-        lacking = [factor.phrase(level) for level in validation.columns if pd.isna(validation.loc[dataset, level])]
-        said.append(f"{dataset} (no result for {', '.join(lacking)})")
+        scores = validation.loc[dataset]
+        lacking = ", ".join(map(factor.phrase, scores.index[scores.isna()]))
+        said.append(f"{dataset} (no result for {lacking})")
     for level in validation.columns.difference(complete.columns, sort=False):
         said.append(f"{factor.phrase(level)} (not in all datasets)")
     return tuple(said)
@@ -189,5 +201,5 @@ def _left_out(validation: pd.DataFrame, complete: pd.DataFrame, factor: Factor) 
 def _by_level(cells: pd.DataFrame, column: str, factor: Factor) -> pd.DataFrame:
     """A column of the cells by dataset (rows, sorted by name) and level (columns, in order)."""
     wide = cells.pivot(index="dataset_label", columns="level", values=column)
-    ordered = sorted([str(name) for name in wide.columns], key=factor.rank)
+    ordered = sorted(map(str, wide.columns), key=factor.rank)
     return wide[ordered]

@@ -1,9 +1,10 @@
 """Ensembles of finished trials: which are members, and what they score and cost together.
 
-Members of one ensemble share a series and a seed; weights and members come from the validation split alone.
+Members of one ensemble share a series and a seed; weights and members come from the validation
+split alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -12,11 +13,11 @@ from numpy.typing import NDArray
 from raypatch.analysis.answer.cells import Question
 from raypatch.analysis.answer.summary import summarize
 from raypatch.analysis.columns import score_column
-from raypatch.analysis.statistics.ensembles import Rule, combine, fit_combination
-from raypatch.analysis.statistics.stacks import load_stack
+from raypatch.analysis.statistics.ensembles import Combination, Rule, combine, fit_combination
+from raypatch.analysis.statistics.stacks import Stack, load_stack
 from raypatch.config import TrialConfig, field_facts
 from raypatch.factors import Factor
-from raypatch.tasks import Metric, find_task
+from raypatch.tasks import Metric, Task, find_task
 
 MOST_MEMBERS = 3
 
@@ -24,9 +25,10 @@ MOST_MEMBERS = 3
 def default_members(factor: Factor, validation: pd.Series, *, lower: bool = False) -> tuple[str, ...]:
     """Return the levels whose models make the default ensemble; none where there are fewer than two.
 
-    validation: mean validation score by level of one series; only its levels can be members. Of an ordered factor they
-    are the last three, which are the patch sizes 1, 2 and 4 of arXiv 2602.18614 where the study has these. Of another
-    factor they are all levels, of more than three the three best on validation. lower: a lower score is better.
+    validation: mean validation score by level of one series; only its levels can be members. Of an
+    ordered factor they are the last three, which are the patch sizes 1, 2 and 4 of arXiv 2602.18614
+    where the study has these. Of another factor they are all levels, of more than three the three
+    best on validation. lower: a lower score is better.
     """
     known = [name for name in factor.names if name in validation.index]
     if len(known) < 2:
@@ -55,32 +57,42 @@ def score_ensembles(
 ) -> pd.DataFrame:
     """Return one row per group of `trials` that agree in the columns `by`, and per rule; members are all of a group.
 
-    Filter `trials` first to choose the members, and put them in order: by level with `by` naming the seed, by seed
-    with `by` naming the level. Columns: `by`, rule, level (of the members, `1+2+4`), member_ids, member_weights,
-    gflops and gflops_without_attention (sum over the members with weight), val_ and test_ scores. Groups of fewer than
-    `minimum` members are left out. Raises what `load_stack` raises.
+    Filter `trials` first to choose the members, and put them in order: by level with `by` naming
+    the seed, by seed with `by` naming the level. Columns: `by`, rule, level (of the members,
+    `1+2+4`), member_ids, member_weights, gflops and gflops_without_attention (sum over the members
+    with weight), val_ and test_ scores. Groups of fewer than `minimum` members are left out. Raises
+    what `load_stack` raises.
     """
     rows = []
     for key, group in trials.groupby(list(by), sort=False, dropna=False):
         if len(group) < minimum:
             continue
         task = find_task(group["task"].iloc[0])
-        val, test = load_stack(group, "val"), load_stack(group, "test")
+        stacks = {"val": load_stack(group, "val"), "test": load_stack(group, "test")}
+        own = dict(zip(by, key, strict=True))
         for rule in rules:
-            combination = fit_combination(rule, val, task)
-            row = {"rule": rule} | _members(group, combination.weights) | dict(zip(by, key, strict=True))
-            for split, stack in (("val", val), ("test", test)):
-                together = combine(combination, stack.probability, task)
-                for name, score in task.score(together, stack.label).items():
-                    row[score_column(split, name)] = score
-            rows.append(row)
+            combination = fit_combination(rule, stacks["val"], task)
+            members = _members(group, combination.weights)
+            # The keys last: where `by` names the level, it is that, and not the members' levels.
+            rows.append({"rule": rule} | members | _score(combination, stacks, task) | own)
     return pd.DataFrame(rows)
 
 
+def _score(combination: Combination, stacks: Mapping[str, Stack], task: Task) -> dict[str, object]:
+    """The scores of an ensemble on both splits, by column."""
+    scores: dict[str, object] = {}
+    for split, stack in stacks.items():
+        together = combine(combination, stack.probability, task)
+        for name, score in task.score(together, stack.label).items():
+            scores[score_column(split, name)] = score
+    return scores
+
+
 def _members(group: pd.DataFrame, weights: NDArray[np.float64]) -> dict[str, object]:
+    # A member without weight need not run, so that it costs nothing and is not named.
     used = group[weights > 0]
     return {
-        "level": join_levels(list(dict.fromkeys(used["level"]))),
+        "level": join_levels(list(used["level"].unique())),
         "member_ids": tuple(used["trial_id"]),
         "member_weights": tuple(weights[weights > 0]),
         "gflops": used["gflops"].sum(),
@@ -93,8 +105,8 @@ def level_ensembles(
 ) -> pd.DataFrame:
     """Return `score_ensembles` over the default members of each series, by seed.
 
-    trials: of `question`, one recipe per series and level, see `select_recipes`. metric: by which validation chooses
-    members where it has to. A seed that lacks one of them gives no ensemble.
+    trials: of `question`, one recipe per series and level, see `select_recipes`. metric: by which
+    validation chooses members where it has to. A seed that lacks one of them gives no ensemble.
     """
     found = []
     for _, series in trials.groupby(question.series, sort=False, dropna=False):
@@ -104,8 +116,15 @@ def level_ensembles(
             continue
         members = sort_members(series[series["level"].isin(names)], question.factor)
         found.append(score_ensembles(members, [*question.series, "seed"], rules, minimum=len(names)))
-    filled = [one for one in found if len(one)]
-    return pd.concat(filled, ignore_index=True) if filled else pd.DataFrame()
+    return _join(found)
+
+
+def _join(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    # pandas warns of frames without rows, whose columns have no type.
+    filled = [frame for frame in frames if len(frame)]
+    if not filled:
+        return pd.DataFrame()
+    return pd.concat(filled, ignore_index=True)
 
 
 def all_ensembles(
@@ -113,9 +132,9 @@ def all_ensembles(
 ) -> pd.DataFrame:
     """Return `summarize` of every kind of ensemble, by series, rule and level.
 
-    The default members by mean and by vote; all levels, weights or members by validation; and the seeds of the level
-    that validation prefers (rule `seeds`). usable: trials with predictions. chosen: the columns of the series and
-    `chosen`, a level.
+    The default members by mean and by vote; all levels, weights or members by validation; and the
+    seeds of the level that validation prefers (rule `seeds`). usable: trials with predictions.
+    chosen: the columns of the series and `chosen`, a level.
     """
     if usable.empty:
         return pd.DataFrame()
@@ -126,7 +145,7 @@ def all_ensembles(
     preferred = usable.merge(chosen[[*question.series, "chosen"]], on=question.series)
     preferred = preferred[preferred["level"] == preferred["chosen"]]
     parts.append(score_ensembles(preferred, question.cell, minimum=2).assign(rule="seeds"))
-    filled = [part for part in parts if len(part)]
-    if not filled:
-        return pd.DataFrame()
-    return summarize(pd.concat(filled, ignore_index=True), [*question.series, "rule", "level"], metrics)
+    ensembles = _join(parts)
+    if ensembles.empty:
+        return ensembles
+    return summarize(ensembles, [*question.series, "rule", "level"], metrics)

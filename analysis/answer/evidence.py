@@ -1,6 +1,8 @@
 """What the stored test predictions of one series say: intervals, differences, calibration, classes, confusions."""
 
 import hashlib
+import itertools
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,19 +18,20 @@ from raypatch.analysis.statistics.power import seeds_needed
 from raypatch.analysis.statistics.stacks import Stack, load_stack
 from raypatch.analysis.trial_rows import Problem
 from raypatch.results import DamagedFileError
-from raypatch.tasks import Metric, Task, find_task, task_metrics
+from raypatch.tasks import Metric, Probability, Task, find_task, task_metrics
 
 
 @dataclass(frozen=True)
 class Evidence:
     """Frames of one or several series; where of several, each with the series' keys as further columns.
 
-    intervals: 95 % bounds of each level and metric. differences: headline metric of each level against each other one,
-    `baseline`, with 95 % bounds, p (NaN where one of them has one seed), seeds (of the level with fewer) and with how
-    many of each level it would be seen (`needed`, NaN where no number would do or is known). calibration: expected
-    calibration error and Brier score of each seed. classes: `class_scores` of each seed. confusions: images by true
-    and predicted class, mean over seeds. reliability: `reliability` of the predictions of all seeds. level_scores: the
-    headline metric by series' keys and level.
+    intervals: 95 % bounds of each level and metric. differences: headline metric of each level
+    against each other one, `baseline`, with 95 % bounds, p (NaN where one of them has one seed),
+    seeds (of the level with fewer) and with how many of each level it would be seen (`needed`, NaN
+    where no number would do or is known). calibration: expected calibration error and Brier score
+    of each seed. classes: `class_scores` of each seed. confusions: images by true and predicted
+    class, mean over seeds. reliability: `reliability` of the predictions of all seeds.
+    level_scores: the headline metric by series' keys and level.
     """
 
     intervals: pd.DataFrame
@@ -57,31 +60,38 @@ def usable_predictions(trials: pd.DataFrame) -> tuple[pd.DataFrame, list[Problem
     """
     fingerprints: dict[int, str] = {}
     problems = []
-    for place, row in zip(trials.index, trials.to_dict("records"), strict=True):
+    for index in trials.index:
+        trial = trials.loc[[index]]
         try:
-            stacks = [load_stack(trials.loc[[place]], split) for split in ("val", "test")]
-        except DamagedFileError as error:
-            problems.append(Problem(Path(row["folder"]), str(error)))
-            continue
-        if any(np.isnan(stack.probability).any() for stack in stacks):
-            problems.append(Problem(Path(row["folder"]), "predicts NaN; its training diverged"))
-            continue
-        fingerprints[place] = _fingerprint(stacks)
-    usable = trials.loc[list(fingerprints)]
+            fingerprints[index] = _read_fingerprint(trial)
+        except (DamagedFileError, _DivergedError) as error:
+            problems.append(Problem(Path(trial["folder"].iloc[0]), str(error)))
+    usable = trials.loc[list(fingerprints)].assign(fingerprint=fingerprints)
     kept = []
     for _, group in usable.groupby("dataset", sort=False):
-        common = Counter(fingerprints[place] for place in group.index).most_common(1)[0][0]
-        for place in group.index:
-            if fingerprints[place] == common:
-                kept.append(place)
-                continue
-            reason = f"predicts other images or labels than the other trials of {group['dataset_label'].iloc[0]}"
-            problems.append(Problem(Path(str(trials.loc[place, "folder"])), reason))
+        common = Counter(group["fingerprint"]).most_common(1)[0][0]
+        kept.extend(group.index[group["fingerprint"] == common])
+        reason = f"predicts other images or labels than the other trials of {group['dataset_label'].iloc[0]}"
+        for folder in group.loc[group["fingerprint"] != common, "folder"]:
+            problems.append(Problem(Path(folder), reason))
     return trials.loc[sorted(kept)], problems
 
 
+class _DivergedError(ValueError):
+    """A trial predicts what is no number."""
+
+
+def _read_fingerprint(trial: pd.DataFrame) -> str:
+    """Read a trial's predictions; return what it has in common with another trial on the same images and labels."""
+    stacks = [load_stack(trial, "val"), load_stack(trial, "test")]
+    for stack in stacks:
+        if np.isnan(stack.probability).any():
+            raise _DivergedError("predicts NaN; its training diverged")
+    return _fingerprint(stacks)
+
+
 def _fingerprint(stacks: Sequence[Stack]) -> str:
-    """What two trials on the same images and labels have in common."""
+    """The digest of the images, labels and number of classes on both splits."""
     digest = hashlib.sha256()
     for stack in stacks:
         digest.update(repr((stack.label.shape, stack.probability.shape[2])).encode())
@@ -94,38 +104,56 @@ def examine_series(
 ) -> Evidence:
     """Examine the test predictions of the trials of one series: one recipe per level, any seeds.
 
-    metric: the one that differences are of. metrics: those that get intervals. Raises what `load_stack` raises.
+    metric: the one that differences are of. metrics: those that get intervals. Raises what
+    `load_stack` raises.
     """
     task = find_task(trials["task"].iloc[0])
     names: tuple[str, ...] = trials["classes"].iloc[0]
     ordered = trials.sort_values(["level_rank", "seed"], kind="stable")
-    cells = {str(level): cell for level, cell in ordered.groupby("level", sort=False)}
-    stacks = {level: load_stack(cell, "test") for level, cell in cells.items()}
-    rows: dict[str, list[pd.DataFrame]] = {name: [] for name in ("calibration", "classes", "confusions", "reliability")}
-    for level, stack in stacks.items():
-        for seed, member in zip(cells[level]["seed"], stack.probability, strict=True):
+    stacks: dict[str, Stack] = {}
+    calibration, classes, confusions, curves = [], [], [], []
+    for key, cell in ordered.groupby("level", sort=False):
+        level = str(key)
+        stack = load_stack(cell, "test")
+        stacks[level] = stack
+        for seed, member in zip(cell["seed"], stack.probability, strict=True):
             own = {"level": level, "seed": seed}
-            curve = reliability(*task.confidences(member, stack.label))
-            errors = {"ece": expected_calibration_error(curve), "brier": task.brier(member, stack.label)}
-            rows["calibration"].append(pd.DataFrame([own | errors]))
-            rows["classes"].append(class_scores(member, stack.label, task, names).assign(**own))
-        rows["confusions"].append(_mean_confusions(stack, task, names).assign(level=level))
-        rows["reliability"].append(_pooled_reliability(stack, task).assign(level=level))
+            calibration.append(_calibration(member, stack, task).assign(**own))
+            classes.append(class_scores(member, stack.label, task, names).assign(**own))
+        confusions.append(_mean_confusions(stack, task, names).assign(level=level))
+        curves.append(_pooled_reliability(stack, task).assign(level=level))
     own_metrics = [each for each in task_metrics(task) if each in (*metrics, metric)]
     measured = _measure(stacks, task, own_metrics, resamples)
-    headline = {level: found[metric.name] for level, found in measured.items() if metric.name in found}
+    # The headline is another task's metric where a study has datasets of several tasks.
+    headline: dict[str, LevelScores] = {}
+    for level, scores in measured.items():
+        if metric.name in scores:
+            headline[level] = scores[metric.name]
     return Evidence(
         intervals=_intervals(measured, own_metrics),
         differences=_differences(headline),
-        **{name: join_rows(frames, EVIDENCE_COLUMNS[name]) for name, frames in rows.items()},
-        level_scores={(level,): found for level, found in headline.items()},
+        calibration=join_rows(calibration, EVIDENCE_COLUMNS["calibration"]),
+        classes=join_rows(classes, EVIDENCE_COLUMNS["classes"]),
+        confusions=join_rows(confusions, EVIDENCE_COLUMNS["confusions"]),
+        reliability=join_rows(curves, EVIDENCE_COLUMNS["reliability"]),
+        level_scores={(level,): scores for level, scores in headline.items()},
     )
 
 
 def join_rows(frames: Iterable[pd.DataFrame], columns: Sequence[str]) -> pd.DataFrame:
     """Return the rows of all frames under one index, with `columns`; no rows where there is no frame."""
+    # pandas warns of frames without rows, whose columns have no type.
     filled = [frame for frame in frames if len(frame)]
-    return pd.concat(filled, ignore_index=True)[list(columns)] if filled else pd.DataFrame(columns=list(columns))
+    if not filled:
+        return pd.DataFrame(columns=list(columns))
+    return pd.concat(filled, ignore_index=True)[list(columns)]
+
+
+def _calibration(probability: Probability, stack: Stack, task: Task) -> pd.DataFrame:
+    """One row: how far one seed's confidence can be trusted."""
+    confidence, right = task.confidences(probability, stack.label)
+    error = expected_calibration_error(reliability(confidence, right))
+    return pd.DataFrame({"ece": [error], "brier": [task.brier(probability, stack.label)]})
 
 
 def _measure(
@@ -161,13 +189,14 @@ def compare_levels(levels: Mapping[str, Sequence[LevelScores]]) -> list[tuple[ob
     levels: the scores of each in the same settings, whose mean is compared.
     """
     rows: list[tuple[object, ...]] = []
-    for baseline, against in levels.items():
-        for level, own in levels.items():
-            if level != baseline:
-                found = mean_difference(own, against)
-                needed = seeds_needed(own, against)
-                shown = float("nan") if needed is None else float(needed)
-                rows.append((level, baseline, found.estimate, found.low, found.high, found.p, found.seeds, shown))
+    for baseline, level in itertools.product(levels, levels):
+        if level == baseline:
+            continue
+        own, against = levels[level], levels[baseline]
+        gap = mean_difference(own, against)
+        needed = seeds_needed(own, against)
+        shown = math.nan if needed is None else float(needed)
+        rows.append((level, baseline, gap.estimate, gap.low, gap.high, gap.p, gap.seeds, shown))
     return rows
 
 
@@ -188,6 +217,10 @@ def _mean_confusions(stack: Stack, task: Task, names: tuple[str, ...]) -> pd.Dat
 
 
 def _pooled_reliability(stack: Stack, task: Task) -> pd.DataFrame:
-    pairs = [task.confidences(member, stack.label) for member in stack.probability]
-    confidence, right = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
-    return reliability(confidence, right)
+    """The reliability of the predictions of all seeds together."""
+    confidences, rights = [], []
+    for member in stack.probability:
+        confidence, right = task.confidences(member, stack.label)
+        confidences.append(confidence)
+        rights.append(right)
+    return reliability(np.concatenate(confidences), np.concatenate(rights))

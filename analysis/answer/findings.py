@@ -32,11 +32,12 @@ from raypatch.tasks import Metric
 class Findings:
     """All that a report shows of one factor.
 
-    trials: finished, one recipe per series and level. metrics: those that tables show, `metric` (of the answer) among
-    them. cells: `summarize_cells` with test_<metric>_low and _high, the default ensemble beneath. recipes: the same of
-    every recipe, where hyperparameters were tuned, else empty. ensembles: `all_ensembles`. evidence: of all series,
-    with their keys as columns. conclusions: one per setting. overall: over the settings, where there are several.
-    problems: what could not be used.
+    trials: finished, one recipe per series and level. metrics: those that tables show, `metric` (of
+    the answer) among them. cells: `summarize_cells` with test_<metric>_low and _high, the default
+    ensemble beneath. recipes: the same of every recipe, where hyperparameters were tuned, else
+    empty. ensembles: `all_ensembles`. evidence: of all series, with their keys as columns.
+    conclusions: one per setting. overall: over the settings, where there are several. problems:
+    what could not be used.
     """
 
     results: Results
@@ -58,9 +59,18 @@ class Findings:
         return self.question.factor
 
     @property
+    def metric_headings(self) -> list[str]:
+        """What stands above the columns of the scores."""
+        return [metric.heading for metric in self.metrics]
+
+    @property
     def gains(self) -> pd.DataFrame:
         """The gains of all settings, one row per series."""
-        return pd.concat([conclusion.gains for conclusion in self.conclusions], ignore_index=True)
+        return _join_gains(self.conclusions)
+
+
+def _join_gains(conclusions: Sequence[Conclusion]) -> pd.DataFrame:
+    return pd.concat([conclusion.gains for conclusion in conclusions], ignore_index=True)
 
 
 def conclude(results: Results, factor: Factor | None = None, resamples: int = RESAMPLES) -> Findings:
@@ -72,13 +82,14 @@ def conclude(results: Results, factor: Factor | None = None, resamples: int = RE
     metric = headline_metric(trials, results.metric)
     metrics = shown_metrics(trials, metric)
     names = [each.name for each in metrics]
+    # Scores count without stored predictions; intervals, tests and ensembles need them.
     usable, problems = usable_predictions(trials)
     evidence = _examine(usable, question, metric, metrics, resamples)
     ensembles = level_ensembles(question, usable, metric)
     cells = summarize_cells(question, trials, names, ensembles=ensembles)
     cells = _add_intervals(cells, evidence.intervals, question.cell, names)
     conclusions = tuple(_conclude_settings(cells, evidence, question, metric))
-    chosen = pd.concat([conclusion.gains for conclusion in conclusions], ignore_index=True)
+    chosen = _join_gains(conclusions)
     recipes = summarize_cells(question, question.trials, names, recipe=question.tuned)
     return Findings(
         results=results,
@@ -101,18 +112,23 @@ def _examine(
 ) -> Evidence:
     """Examine every series, side by side on the cores: the bootstrap spends its time outside Python."""
     groups = dict(list(usable.groupby(question.series, sort=False, dropna=False)))
+
+    def examine(series: pd.DataFrame) -> Evidence:
+        return examine_series(series, metric, metrics, resamples)
+
     with ThreadPoolExecutor(available_cores()) as pool:
-        found = list(pool.map(lambda series: examine_series(series, metric, metrics, resamples), groups.values()))
+        by_series = dict(zip(groups, pool.map(examine, groups.values()), strict=True))
     joined = {}
     for name, columns in EVIDENCE_COLUMNS.items():
         frames = []
-        for key, evidence in zip(groups, found, strict=True):
+        for key, evidence in by_series.items():
             own = dict(zip(question.series, key, strict=True))
             frames.append(getattr(evidence, name).assign(**own))
         joined[name] = join_rows(frames, [*question.series, *columns])
     measured: dict[tuple[object, ...], LevelScores] = {}
-    for key, evidence in zip(groups, found, strict=True):
-        measured |= {(*key, *level): one for level, one in evidence.level_scores.items()}
+    for key, evidence in by_series.items():
+        for level, scores in evidence.level_scores.items():
+            measured[(*key, *level)] = scores
     return Evidence(**joined, level_scores=measured)
 
 
@@ -122,8 +138,8 @@ def _add_intervals(
     """Add the columns test_<metric>_low and test_<metric>_high; NaN for ensembles."""
     for metric in metrics:
         bounds = intervals.loc[intervals["metric"] == metric, [*keys, "low", "high"]]
-        names = {bound: f"test_{metric}_{bound}" for bound in ("low", "high")}
-        cells = cells.merge(bounds.rename(columns=names), how="left", on=list(keys))
+        named = bounds.rename(columns={"low": f"test_{metric}_low", "high": f"test_{metric}_high"})
+        cells = cells.merge(named, how="left", on=list(keys))
     return cells
 
 
@@ -133,7 +149,9 @@ def _conclude_settings(
     """The conclusion of each dimensionality under each setting."""
     by = ["dimensions", *question.setting_keys]
     differences = evidence.differences
-    for key, block in singles(cells).sort_values("dimensions", kind="stable").groupby(by, sort=False, dropna=False):
+    # Stable, and groups in order of appearance: settings keep the order that `Question.trials` has.
+    ordered = singles(cells).sort_values("dimensions", kind="stable")
+    for key, block in ordered.groupby(by, sort=False, dropna=False):
         here = dict(zip(by, key, strict=True))
         tested = differences[(differences[by] == pd.Series(here)).all(axis=1)]
         dimensions = int(str(here["dimensions"]))
@@ -159,8 +177,8 @@ def _conclude_overall(
         return
     for dimensions, block in singles(cells).groupby("dimensions"):
         common = common_settings(block, question)
-        settings = [question.name_setting(row) for row in common.to_dict("records")]
-        settings = list(dict.fromkeys(settings))
+        distinct = common.drop_duplicates(question.setting_keys)
+        settings = [question.name_setting(row) for row in distinct.to_dict("records")]
         if len(settings) < 2 or common["level"].nunique() < 2:
             continue
         means = average_cells(common)

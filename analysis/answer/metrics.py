@@ -1,6 +1,6 @@
 """Which metrics a report is about: those that its tasks have, and the one that the answer uses."""
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 
 import pandas as pd
 
@@ -10,14 +10,12 @@ from raypatch.tasks import Metric, find_metric, find_task, task_metrics
 
 def shown_metrics(trials: pd.DataFrame, headline: Metric) -> tuple[Metric, ...]:
     """Return the metrics of the trials' tasks that some trial has a score of, in the order of the tables."""
-    found: dict[str, Metric] = {}
-    for task in _tasks(trials):
-        for metric in task_metrics(find_task(task)):
-            column = score_column("test", metric.name)
-            if column in trials and trials[column].notna().any():
-                found.setdefault(metric.name, metric)
-    found.setdefault(headline.name, headline)
-    return tuple(found.values())
+    shown: dict[str, Metric] = {}
+    for metric in _known_metrics(trials):
+        if trials[score_column("test", metric.name)].notna().any():
+            shown.setdefault(metric.name, metric)
+    shown.setdefault(headline.name, headline)
+    return tuple(shown.values())
 
 
 def headline_metric(trials: pd.DataFrame, name: str | None) -> Metric:
@@ -34,9 +32,13 @@ def headline_metric(trials: pd.DataFrame, name: str | None) -> Metric:
 
 def known_scores(trials: pd.DataFrame) -> list[str]:
     """Return the metrics that the trials' tasks have and the frame has columns for."""
-    known = [metric.name for task in _tasks(trials) for metric in task_metrics(find_task(task))]
-    return [name for name in dict.fromkeys(known) if score_column("test", name) in trials]
+    names = [metric.name for metric in _known_metrics(trials)]
+    return list(dict.fromkeys(names))
 
 
-def _tasks(trials: pd.DataFrame) -> Iterable[str]:
-    return list(dict.fromkeys(trials["task"].dropna()))
+def _known_metrics(trials: pd.DataFrame) -> Iterator[Metric]:
+    """The metrics of each task that the frame has columns for; what several tasks share comes several times."""
+    for task in trials["task"].dropna().unique():
+        for metric in task_metrics(find_task(task)):
+            if score_column("test", metric.name) in trials:
+                yield metric

@@ -1,5 +1,6 @@
 """The answer in sentences: which level, what it gains and costs, whether the difference is real."""
 
+import math
 from dataclasses import dataclass
 
 from raypatch.analysis.answer.cells import ENSEMBLE
@@ -35,21 +36,26 @@ def state_answer(findings: Findings, conclusion: Conclusion) -> Statement:
     if answer is None:
         return Statement(conclusion.label, _no_answer(factor, conclusion), (*averaged, *best))
     across = _across(factor, conclusion)
-    left_out = [f"Left out of this answer: {', '.join(answer.left_out)}."] if answer.left_out else []
+    left_out = []
+    if answer.left_out:
+        left_out.append(f"Left out of this answer: {', '.join(answer.left_out)}.")
     if answer.chosen == answer.baseline:
         verdict = f"Keep {factor.phrase(answer.chosen)}: no other {factor.label} is better on validation."
         return Statement(conclusion.label, verdict, (*averaged, *left_out, *across, *best))
     verdict = (
-        f"{start_sentence(factor, answer.chosen)}: {points(answer.gain[0])} points of {findings.metric.label} against"
-        f" {factor.phrase(answer.baseline)}, {how_sure(answer)}."
+        f"{start_sentence(factor, answer.chosen)}: {points(answer.gain[0])} points of"
+        f" {findings.metric.label} against {factor.phrase(answer.baseline)}, {how_sure(answer)}."
     )
-    support = [_gain(factor, answer), *_seeds_needed(answer), *averaged, *left_out, *across, *_frugal(factor, answer)]
-    return Statement(conclusion.label, verdict, (*support, *_ensemble(findings, conclusion, answer), *best))
+    # A report prints the first two of these beside the verdict.
+    support = [_gain(factor, answer), *_seeds_needed(answer), *averaged, *left_out, *across]
+    support += _frugal(factor, answer)
+    support += _ensemble(findings, conclusion, answer)
+    return Statement(conclusion.label, verdict, (*support, *best))
 
 
 def _no_answer(factor: Factor, conclusion: Conclusion) -> str:
-    levels = [name for name in factor.names if name in set(conclusion.cells["level"])]
-    shown = ", ".join(factor.phrase(level) for level in levels)
+    levels = sorted(conclusion.cells["level"].unique(), key=factor.rank)
+    shown = ", ".join(map(factor.phrase, levels))
     if len(levels) == 1:
         return f"No answer yet: {shown} is the only {factor.label} so far, there is nothing to compare."
     return f"No answer yet: the datasets have no two levels of {factor.label} in common (so far {shown})."
@@ -71,16 +77,23 @@ def how_sure(answer: Answer) -> str:
 
 def _seeds_needed(answer: Answer) -> list[str]:
     """With how many seeds the gains that are not significant would be, were they as large as they seem."""
-    one_seed = [name for name, seeds, _ in answer.unclear if seeds == 1]
-    known = [(name, needed) for name, seeds, needed in answer.unclear if seeds > 1 and needed == needed]
-    never = [name for name, seeds, needed in answer.unclear if seeds > 1 and needed != needed]
+    one_seed: list[str] = []
+    known: list[str] = []
+    never: list[str] = []
+    for name, seeds, needed in answer.unclear:
+        if seeds == 1:
+            one_seed.append(name)
+        elif math.isnan(needed):
+            never.append(name)
+        else:
+            # The first says of what there would be so many.
+            unit = "" if known else " seeds of each level"
+            known.append(f"{needed:.0f}{unit} on {name}")
     said = []
     if one_seed:
         said.append(f"One seed says nothing of the next: run at least three ({list_names(one_seed)}).")
     if known:
-        shown = [f"{needed:.0f} on {name}" for name, needed in known]
-        shown[0] = shown[0].replace(" on", " seeds of each level on", 1)
-        said.append(f"Four of five studies would show a gain of this size with about {', '.join(shown)}.")
+        said.append(f"Four of five studies would show a gain of this size with about {', '.join(known)}.")
     if never:
         said.append(f"No number of seeds would show so small a gain on so few test images: {list_names(never)}.")
     return said
@@ -113,7 +126,8 @@ def _cost(answer: Answer) -> str:
 
 def _across(factor: Factor, conclusion: Conclusion) -> list[str]:
     ranks = conclusion.ranks
-    if ranks is not None and ranks.p == ranks.p:
+    # Friedman's test needs three levels and scores that are not all alike.
+    if ranks is not None and not math.isnan(ranks.p):
         verb = "differ" if ranks.p < 0.05 else "cannot be told apart"
         levels = f"{len(ranks.ranks)} {plural(factor.label)}"
         return [f"Across {len(ranks.datasets)} datasets the {levels} {verb} (Friedman, {p_equals(ranks.p)})."]
@@ -145,12 +159,15 @@ def _ensemble(findings: Findings, conclusion: Conclusion, answer: Answer) -> lis
         cells = cells[cells[name] == level]
     together = cells[cells["kind"] == ENSEMBLE].set_index("dataset_label")
     names = together["level"].unique()
-    if conclusion.averaged or len(names) != 1 or len(together) != len(answer.datasets) or together[score].isna().any():
+    in_all_datasets = len(together) == len(answer.datasets) and together[score].notna().all()
+    if conclusion.averaged or len(names) != 1 or not in_all_datasets:
         return []
     alone = cells[cells["level"] == answer.chosen].set_index("dataset_label")
     gain = float((together[score] - alone[score]).mean())
     cost = float(together["gflops_mean"].mean() / alone["gflops_mean"].mean())
-    members = f"{plural(findings.factor.label)} {names[0]}" if findings.factor.ordered else names[0]
+    members = names[0]
+    if findings.factor.ordered:
+        members = f"{plural(findings.factor.label)} {members}"
     return [
         f"The ensemble of {members} (mean probability) scores {points(gain)} points against"
         f" {findings.factor.phrase(answer.chosen)} alone, for {times(cost)} its GFLOPs."
@@ -165,11 +182,13 @@ def _best_gain(findings: Findings, conclusion: Conclusion) -> list[str]:
     said = []
     if len(known):
         best = known.iloc[0]
+        before = best["baseline_score"]
+        after = before + best["best_gain"]
         said.append(
-            f"Largest gain of any {factor.label} over the baseline, read from the test split as papers do:"
-            f" {points(best['best_gain'])} points ({best['dataset_label']}, {factor.phrase(best['best'])} against"
-            f" {factor.phrase(best['baseline'])}, {percent(best['baseline_score'])} to"
-            f" {percent(best['baseline_score'] + best['best_gain'])})."
+            f"Largest gain of any {factor.label} over the baseline, read from the test split as papers"
+            f" do: {points(best['best_gain'])} points ({best['dataset_label']},"
+            f" {factor.phrase(best['best'])} against {factor.phrase(best['baseline'])},"
+            f" {percent(before)} to {percent(after)})."
         )
     return [*said, *_expected(findings, conclusion)]
 
@@ -179,5 +198,8 @@ def _expected(findings: Findings, conclusion: Conclusion) -> list[str]:
     if findings.factor != findings.results.factors[0]:
         return []
     here = set(conclusion.gains["dataset"])
-    expectations = [one for one in findings.results.expect if here <= set(one.datasets)]
-    return [f"{one.says} ({one.source})." for one in expectations]
+    said = []
+    for expectation in findings.results.expect:
+        if here <= set(expectation.datasets):
+            said.append(f"{expectation.says} ({expectation.source}).")
+    return said

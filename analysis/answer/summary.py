@@ -15,15 +15,19 @@ RUN_COSTS = ("train_seconds", "images_per_second", "peak_memory_gb")
 
 def measures_of(frame: pd.DataFrame, metrics: Sequence[str]) -> list[str]:
     """Return the columns that are averaged: scores on both splits, costs of the model and of the run."""
-    scores = [score_column(split, metric) for split in ("test", "val") for metric in ("loss", *metrics)]
-    return [name for name in (*scores, *MODEL_COSTS, *RUN_COSTS) if name in frame]
+    names = []
+    for split in ("test", "val"):
+        for metric in ("loss", *metrics):
+            names.append(score_column(split, metric))
+    names += [*MODEL_COSTS, *RUN_COSTS]
+    return [name for name in names if name in frame]
 
 
 def summarize(trials: pd.DataFrame, keys: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:
     """Return one row per distinct `keys`: seeds (count), `<measure>_mean` and `<measure>_std` of each measure.
 
-    The standard deviation is the sample's (n - 1), NaN for one seed. A score that is undefined for one seed is
-    undefined for the group, rather than averaged over fewer seeds in silence.
+    The standard deviation is the sample's (n - 1), NaN for one seed. A score that is undefined for
+    one seed is undefined for the group, rather than averaged over fewer seeds in silence.
     """
     measures = measures_of(trials, metrics)
     groups = trials.groupby(list(keys), sort=False, dropna=False)
@@ -32,7 +36,8 @@ def summarize(trials: pd.DataFrame, keys: Sequence[str], metrics: Sequence[str])
     std = groups[measures].std(ddof=1).mask(undefined)
     columns = {"seeds": groups.size()}
     for name in measures:
-        columns |= {f"{name}_mean": mean[name], f"{name}_std": std[name]}
+        columns[f"{name}_mean"] = mean[name]
+        columns[f"{name}_std"] = std[name]
     return pd.DataFrame(columns).reset_index()
 
 
@@ -46,8 +51,9 @@ def summarize_cells(
 ) -> pd.DataFrame:
     """Return `summarize` of each cell of `trials`, with level, level_rank and kind.
 
-    recipe: hyperparameters that tell cells apart. ensembles: rows as `score_ensembles` gives them, beneath the series
-    of their members; their level names the members, their rank comes after all levels.
+    recipe: hyperparameters that tell cells apart. ensembles: rows as `score_ensembles` gives them,
+    beneath the series of their members; their level names the members, their rank comes after all
+    levels.
     """
     own = [*recipe, "level", "level_rank", "kind"]
     cells = summarize(trials.assign(kind=SINGLE), [*question.series, *own], metrics)
@@ -55,8 +61,10 @@ def summarize_cells(
         last = ensembles.assign(level_rank=len(question.factor.levels), kind=ENSEMBLE)
         extra = summarize(last, [*question.series, "level", "level_rank", "kind"], metrics)
         cells = pd.concat([cells, extra.reindex(columns=cells.columns)], ignore_index=True)
+    # By level within each series; the series stay in the order in which they appear.
     series = cells.groupby(question.series, sort=False, dropna=False).ngroup()
-    order = pd.DataFrame({"series": series, "rank": cells["level_rank"]}).sort_values(["series", "rank"], kind="stable")
+    order = pd.DataFrame({"series": series, "rank": cells["level_rank"]})
+    order = order.sort_values(["series", "rank"], kind="stable")
     return cells.loc[order.index].reset_index(drop=True)
 
 

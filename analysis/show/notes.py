@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 
+import pandas as pd
+
 from raypatch.analysis.answer.cells import Question
 from raypatch.analysis.answer.findings import Findings
 from raypatch.analysis.load import Results
-from raypatch.analysis.wording import plural
+from raypatch.analysis.wording import capitalize, plural
 
 
 def title_of(findings: Sequence[Findings]) -> str:
@@ -13,40 +15,61 @@ def title_of(findings: Sequence[Findings]) -> str:
     results = findings[0].results
     names = ", ".join(dict.fromkeys([*results.records, *results.trials["run"]]))
     asked = ", and ".join(f"which {one.factor.label}" for one in findings)
-    return f"{asked[:1].upper()}{asked[1:]}? {names}"
+    return f"{capitalize(asked)}? {names}"
 
 
 def list_notes(findings: Sequence[Findings]) -> list[str]:
     """Return what a reader must know first: made-up data, trials that are missing, failed or could not be used."""
-    first, results = findings[0], findings[0].results
-    notes = []
-    labels = first.trials["dataset_label"]
-    made_up = sorted(label for label in labels.unique() if label.startswith("phantom"))
-    if made_up:
-        notes.append(f"{', '.join(made_up)}: made-up images. They show that the tool works and nothing about medicine.")
-    notes += _notes_on_twins(results)
-    if len(results.missing):
-        states = results.missing["state"].value_counts()
-        shown = ", ".join(f"{count} {state}" for state, count in states.items())
-        notes.append(f"{len(results.missing)} planned trials have no result: {shown}. The table at the end names them.")
-    failed = results.trials[results.trials["status"] == "failed"]
-    for error, count in failed["error"].value_counts().items():
-        notes.append(f"{count} trials failed: {error}")
-    seeds = first.trials.groupby("dataset_label")["seed"].nunique()
-    if (seeds == 1).any():
-        few = ", ".join(seeds.index[seeds == 1])
-        notes.append(
-            f"One seed only: {few}. Intervals there speak of other test images, not of other seeds; nothing is tested."
-        )
+    first = findings[0]
+    notes = [
+        *_note_on_made_up_data(first.trials),
+        *_notes_on_twins(first.results),
+        *_notes_on_missing(first.results),
+        *_note_on_seeds(first.trials),
+    ]
     for one in findings:
         notes += _notes_on_question(one.question)
         notes += _notes_on_metric(one)
-    left_out = [str(problem) for one in findings for problem in one.problems]
-    notes += [f"Left out: {problem}" for problem in dict.fromkeys(left_out)]
+    for one in findings:
+        for problem in one.problems:
+            notes.append(f"Left out: {problem}")
+    # Several factors are asked of the same trials and so find the same problems.
     return list(dict.fromkeys(notes))
 
 
+def _note_on_made_up_data(trials: pd.DataFrame) -> list[str]:
+    labels = trials["dataset_label"].drop_duplicates().sort_values()
+    made_up = labels[labels.str.startswith("phantom")]
+    if made_up.empty:
+        return []
+    shown = ", ".join(made_up)
+    return [f"{shown}: made-up images. They show that the tool works and nothing about medicine."]
+
+
+def _notes_on_missing(results: Results) -> list[str]:
+    """How many planned trials have no result, and which errors the failed ones ended with."""
+    notes = []
+    missing = results.missing
+    if len(missing):
+        states = missing["state"].value_counts()
+        shown = ", ".join(f"{count} {state}" for state, count in states.items())
+        notes.append(f"{len(missing)} planned trials have no result: {shown}. The table at the end names them.")
+    failed = results.trials[results.trials["status"] == "failed"]
+    for error, count in failed["error"].value_counts().items():
+        notes.append(f"{count} trials failed: {error}")
+    return notes
+
+
+def _note_on_seeds(trials: pd.DataFrame) -> list[str]:
+    seeds = trials.groupby("dataset_label")["seed"].nunique()
+    if not (seeds == 1).any():
+        return []
+    few = ", ".join(seeds.index[seeds == 1])
+    return [f"One seed only: {few}. Intervals there speak of other test images, not of other seeds; nothing is tested."]
+
+
 def _notes_on_twins(results: Results) -> list[str]:
+    """How many test images repeat one of train or val, and whether they count."""
     notes = []
     finished = results.trials[results.trials["status"] == "ok"]
     for (dataset, label), trials in finished.groupby(["dataset", "dataset_label"], sort=False):
@@ -71,21 +94,27 @@ def _notes_on_question(question: Question) -> list[str]:
 def _notes_on_metric(findings: Findings) -> list[str]:
     """Say which datasets have no score of the metric that the answer is about."""
     column = f"test_{findings.metric.name}_mean"
-    without = findings.cells.groupby("dataset_label")[column].count() == 0
-    named = ", ".join(map(str, without.index[without]))
-    return [f"No {findings.metric.label}, so not in the answer: {named}."] if named else []
+    scored = findings.cells.groupby("dataset_label")[column].count()
+    without = scored.index[scored == 0]
+    if without.empty:
+        return []
+    named = ", ".join(map(str, without))
+    return [f"No {findings.metric.label}, so not in the answer: {named}."]
 
 
 def count_trials(results: Results) -> str:
     """Return how far the study is: `210 of 216 planned trials finished`."""
-    done = int((results.trials["status"] == "ok").sum())
+    status = results.trials["status"]
     if not results.records:
-        return f"{done} trials finished"
-    planned = {config.trial_id() for record in results.records.values() for config in record.trials}
-    missing = set(results.missing["trial_id"])
-    extra = done + int((results.trials["status"] == "pruned").sum()) - len(planned - missing)
-    more = f", and {extra} of earlier commands" if extra > 0 else ""
-    return f"{len(planned - missing)} of {len(planned)} planned trials finished{more}"
+        return f"{(status == 'ok').sum()} trials finished"
+    planned: set[str] = set()
+    for record in results.records.values():
+        planned.update(config.trial_id() for config in record.trials)
+    finished = len(planned - set(results.missing["trial_id"]))
+    said = f"{finished} of {len(planned)} planned trials finished"
+    # A folder keeps the trials of earlier commands, which sweep.json no longer plans.
+    extra = int(status.isin(["ok", "pruned"]).sum()) - finished
+    return f"{said}, and {extra} of earlier commands" if extra > 0 else said
 
 
 def describe_method(findings: Sequence[Findings]) -> tuple[str, ...]:

@@ -35,10 +35,11 @@ def _ratio(part: NDArray[np.int64], whole: NDArray[np.int64]) -> NDArray[np.floa
 def reliability(confidence: NDArray[np.float64], right: NDArray[np.bool_], bins: int = BINS) -> pd.DataFrame:
     """Return the reliability diagram: one row per bin of equal width that holds a prediction.
 
-    Columns: low, high (edges; a value on an edge belongs to the bin below), predictions (count), confidence and
-    accuracy (means, 0 to 1).
+    Columns: low, high (edges; a value on an edge belongs to the bin below), predictions (count),
+    confidence and accuracy (means, 0 to 1).
     """
     edges = np.linspace(0, 1, bins + 1)
+    # A confidence of exactly 0 would fall below the first bin.
     place = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
     frame = pd.DataFrame({"bin": place, "confidence": confidence, "right": right})
     grouped = frame.groupby("bin").agg(

@@ -21,11 +21,11 @@ def draw_images(
 ) -> Weights:
     """Draw weights of the images, (N, B), whatever their class; each column sums to N.
 
-    A Bayesian bootstrap (Rubin, Ann. Stat. 1981): counts of draws may leave a rare class out, whose recall then has no
-    value; these weights are above 0 for every image. strata: the class (N,) of each image. groups: (N,), who is on an
-    image; images of one patient share one weight. whole: counts of draws after all, for a metric that is computed image
-    by image. Give different `seed`s to datasets whose scores are averaged. Raises ValueError for groups of another
-    length.
+    A Bayesian bootstrap (Rubin, Ann. Stat. 1981): counts of draws may leave a rare class out, whose
+    recall then has no value; these weights are above 0 for every image. strata: the class (N,) of
+    each image. groups: (N,), who is on an image; images of one patient share one weight. whole:
+    counts of draws after all, for a metric that is computed image by image. Give different `seed`s
+    to datasets whose scores are averaged. Raises ValueError for groups of another length.
     """
     images = len(strata)
     names = np.arange(images) if groups is None else np.asarray(groups)
@@ -34,6 +34,7 @@ def draw_images(
     _, unit = np.unique(names, return_inverse=True)
     units = int(unit.max()) + 1
     rng = np.random.default_rng(seed)
+    # All images of a patient are one unit and share a weight.
     if whole:
         counts = rng.multinomial(units, np.full(units, 1 / units), size=resamples).T
         return counts[unit].astype(np.float32)
@@ -46,7 +47,8 @@ def draw_images(
 def _shapes(strata: NDArray[np.int64], unit: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return the Gamma shape of each unit, (U,): 1 - 2/n where n units show its (rarest) class.
 
-    With shape 1, Rubin's, the variance of a mean over n is short by (n + 1) / (n - 1); this shape makes up for it.
+    With shape 1, Rubin's, the variance of a mean over n is short by (n + 1) / (n - 1); this shape
+    makes up for it.
     """
     shape = np.ones(unit.max() + 1)
     for own in np.unique(strata):
@@ -80,11 +82,13 @@ class Draws:
 def measure_level(stack: Stack, task: Task, metric: Metric, draws: Draws) -> LevelScores:
     """Return the scores of one level's seeds, the members of `stack`, as they are and in each draw."""
     weights = draws.weights(metric)
+    # Weights of 1 give the score of the images as they are.
     as_they_are = np.ones((len(stack.label), 1), np.float32)
     plain = _resample(stack, task, metric, as_they_are)[:, 0]
     drawn = _resample(stack, task, metric, weights)
     parts = parts_of_score(stack, task, metric.name, draws.groups)
     if parts is None:
+        # No mean of proportions: the score itself stands for one, of as many images as there are.
         units = len(stack.label) if draws.groups is None else len(np.unique(draws.groups))
         parts = plain[:, None], np.array([float(units)])
     return LevelScores(plain, drawn, *parts)

@@ -27,8 +27,9 @@ class Combination:
 def fit_combination(rule: Rule, val: Stack, task: Task) -> Combination:
     """Return the weights of the members, from their validation predictions where the rule asks for it.
 
-    mean, vote: equal weights. weighted: the mixture weights of least log loss. greedy: forward selection with
-    replacement by the log loss of the mean (Caruana et al., ICML 2004); the weight is how often a member was taken.
+    mean, vote: equal weights. weighted: the mixture weights of least log loss. greedy: forward
+    selection with replacement by the log loss of the mean (Caruana et al., ICML 2004); the weight
+    is how often a member was taken.
     """
     members = len(val.probability)
     if rule == "weighted":
@@ -41,11 +42,12 @@ def fit_combination(rule: Rule, val: Stack, task: Task) -> Combination:
 def fit_mixture(val: Stack, task: Task, steps: int = 500) -> NDArray[np.float64]:
     """Return the weights (M,) that minimise the log loss of the weighted mean on `val`.
 
-    The loss is convex in the weights; expectation-maximisation for mixing proportions lowers it in every step.
-    Weights under 0.001 become 0.
+    The loss is convex in the weights; expectation-maximisation for mixing proportions lowers it in
+    every step. Weights under 0.001 become 0.
     """
     members = len(val.probability)
-    likelihood = task.likelihood(val.probability, val.label)  # (M, K)
+    # (M, K): what each member gave the right answer of each of K predictions.
+    likelihood = task.likelihood(val.probability, val.label)
     weights = np.full(members, 1 / members)
     for _ in range(steps):
         mixture = weights @ likelihood
@@ -65,7 +67,8 @@ def normalize(weights: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def select_greedily(val: Stack, task: Task, rounds: int = GREEDY_ROUNDS) -> NDArray[np.float64]:
     """Return how often each member was taken, as weights (M,): the best of the first `rounds` greedy ensembles."""
-    likelihood = task.likelihood(val.probability, val.label)  # (M, K)
+    # (M, K): what each member gave the right answer of each of K predictions.
+    likelihood = task.likelihood(val.probability, val.label)
     taken = np.zeros(len(likelihood))
     total = np.zeros(likelihood.shape[1])
     best, best_loss = taken, np.inf
@@ -74,6 +77,7 @@ def select_greedily(val: Stack, task: Task, rounds: int = GREEDY_ROUNDS) -> NDAr
         choice = int(losses.argmin())
         taken = taken + np.eye(len(likelihood))[choice]
         total = total + likelihood[choice]
+        # A tie goes to the smaller ensemble; without the margin rounding would decide it.
         if losses[choice] < best_loss - 1e-12:
             best, best_loss = taken, float(losses[choice])
     return normalize(best)
@@ -82,8 +86,8 @@ def select_greedily(val: Stack, task: Task, rounds: int = GREEDY_ROUNDS) -> NDAr
 def combine(combination: Combination, probability: NDArray[np.float32], task: Task) -> NDArray[np.float64]:
     """Return the ensemble's probability (N, C) from its members' (M, N, C).
 
-    vote: the share of the members' votes for each class, equal votes settled by the mean probability, which counts
-    as one more ballot. The other rules: the weighted mean.
+    vote: the share of the members' votes for each class, equal votes settled by the mean
+    probability, which counts as one more ballot. The other rules: the weighted mean.
     """
     combined: NDArray[np.float64] = np.tensordot(combination.weights, probability.astype(np.float64), axes=1)
     if combination.rule == "vote":

@@ -1,8 +1,9 @@
 """How sure a score, a difference or a mean over settings is: the test images and the seeds, both as samples.
 
-The images are resampled, the seeds enter by the spread of their scores, and a t distribution with Satterthwaite's
-degrees of freedom pays for how few seeds there are. This is the analysis of several readers and cases (Obuchowski and
-Rockette 1995; Hillis, Stat. Med. 2007) with the seeds as readers. Coverage: `benchmarks/statistics_coverage.py`.
+The images are resampled, the seeds enter by the spread of their scores, and a t distribution with
+Satterthwaite's degrees of freedom pays for how few seeds there are. This is the analysis of several
+readers and cases (Obuchowski and Rockette 1995; Hillis, Stat. Med. 2007) with the seeds as readers.
+Coverage: `benchmarks/statistics_coverage.py`.
 """
 
 import math
@@ -27,9 +28,10 @@ Centre = Literal["mean", "median"]
 class LevelScores:
     """Scores of the M seeds of one level in one setting, on the same test images.
 
-    plain: (M,), on the images as they are. drawn: (M, B), in each resample. shares: (M, K), the proportions whose mean
-    the score is, and counts: (K,), of how many images each; see `parts_of_score`. A score that is no mean of such
-    proportions: itself, (M, 1), and the number of images (or patients).
+    plain: (M,), on the images as they are. drawn: (M, B), in each resample. shares: (M, K), the
+    proportions whose mean the score is, and counts: (K,), of how many images each; see
+    `parts_of_score`. A score that is no mean of such proportions: itself, (M, 1), and the number of
+    images (or patients).
     """
 
     plain: NDArray[np.float64]
@@ -42,10 +44,11 @@ class LevelScores:
 class Interval:
     """An estimate with its 95 % interval.
 
-    p: two-sided, of no difference; NaN for a score that is compared with nothing and wherever a level has one seed.
-    seeds: of the level with the fewest. scope: what the interval speaks of; with one seed of a level, that the test
-    images could be others while the trained models stay. freedom: degrees of the t distribution. image_error,
-    seed_error: standard errors from the choice of the images and from the luck of training, NaN with one seed.
+    p: two-sided, of no difference; NaN for a score that is compared with nothing and wherever a
+    level has one seed. seeds: of the level with the fewest. scope: what the interval speaks of;
+    with one seed of a level, that the test images could be others while the trained models stay.
+    freedom: degrees of the t distribution. image_error, seed_error: standard errors from the choice
+    of the images and from the luck of training, NaN with one seed.
     """
 
     estimate: float
@@ -63,9 +66,10 @@ class Interval:
 class Variances:
     """What the variance of a sum of coefficient × score over L levels is made of.
 
-    these_seeds: from the images, for the seeds at hand. any_seeds: from the images, the part that all seeds share.
-    spread: sample variance over the seeds of each level times its squared coefficient. own: the part of `spread` that
-    the images explain: each seed errs on some images that others get right. seeds: M of each level.
+    these_seeds: from the images, for the seeds at hand. any_seeds: from the images, the part that
+    all seeds share. spread: sample variance over the seeds of each level times its squared
+    coefficient. own: the part of `spread` that the images explain: each seed errs on some images
+    that others get right. seeds: M of each level.
     """
 
     these_seeds: float
@@ -77,8 +81,9 @@ class Variances:
     def of_seeds(self) -> NDArray[np.float64]:
         """Return the variance of each level's mean over its seeds, (L,).
 
-        The sample variance of three seeds is often far too small by luck. One more squared deviation, as large as the
-        images alone make it, is added to its sum of squares; the simulations chose that one among 0, 0.5, 1, 1.5, 2.
+        The sample variance of three seeds is often far too small by luck. One more squared
+        deviation, as large as the images alone make it, is added to its sum of squares; the
+        simulations chose that one among 0, 0.5, 1, 1.5, 2.
         """
         added: NDArray[np.float64] = self.own / (self.seeds - 1)
         return (self.spread + added) / self.seeds
@@ -108,7 +113,8 @@ def score_interval(
 ) -> Interval:
     """Return the mean (or median) of a level's scores over its seeds with its interval.
 
-    bounds: what the score cannot leave; None for a loss. A score outside of them has an interval without bounds.
+    bounds: what the score cannot leave; None for a loss. A score outside of them has an interval
+    without bounds.
     """
     return mean_interval([level], centre=centre, bounds=bounds)
 
@@ -118,8 +124,8 @@ def mean_interval(
 ) -> Interval:
     """Return the mean over several settings of one level, each averaged over its seeds, with its interval.
 
-    The settings share images where their resamples were drawn alike, else not. The interval never collapses: it is
-    Wilson's for a proportion of as many images as have this variance.
+    The settings share images where their resamples were drawn alike, else not. The interval never
+    collapses: it is Wilson's for a proportion of as many images as have this variance.
     """
     weights = np.full(len(levels), 1 / len(levels))
     estimate = _estimate(levels, weights, centre)
@@ -129,6 +135,7 @@ def mean_interval(
     error, freedom = variances.error(), variances.freedom()
     t = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom))
     low, high = estimate - t * error, estimate + t * error
+    # Near 0 or 1 these may lie outside of what the score can be.
     if bounds is not None and bounds[0] <= estimate <= bounds[1]:
         low, high = _bounded(levels, estimate, error, t, bounds)
     return _interval(variances, estimate, low, high)
@@ -137,8 +144,9 @@ def mean_interval(
 def difference_interval(first: LevelScores, second: LevelScores, *, centre: Centre = "mean") -> Interval:
     """Return how much `first` scores above `second` on the same resamples, with interval and p.
 
-    Paired by image, not by seed: the same number of a seed in two levels stands for other initial weights and another
-    course, and pairs of three cost more in degrees of freedom than they could give.
+    Paired by image, not by seed: the same number of a seed in two levels stands for other initial
+    weights and another course, and pairs of three cost more in degrees of freedom than they could
+    give.
     """
     return mean_difference([first], [second], centre=centre)
 
@@ -170,6 +178,7 @@ def split_variance(levels: Sequence[LevelScores], weights: NDArray[np.float64], 
     drawn = np.concatenate([level.drawn for level in levels])
     # A resample may leave a score undefined, such as that of a class without an image: it is left out for all.
     covariance = np.atleast_2d(np.cov(drawn[:, ~np.isnan(drawn).any(axis=0)]))
+    # Every seed counts alike within its level: its share of the level's weight.
     share = (weights / seeds)[owner]
     these = float(share @ covariance @ share)
     own, spread = np.zeros(len(levels)), np.zeros(len(levels))
@@ -180,6 +189,7 @@ def split_variance(levels: Sequence[LevelScores], weights: NDArray[np.float64], 
             spread[place] = weights[place] ** 2 * level.plain.var(ddof=1)
     shares, counts = [level.shares for level in levels], [level.counts for level in levels]
     unseen = unseen_variance(shares, counts, weights, equal=these < NOTHING)
+    # What is not any seed's own stays, however many seeds there are.
     shared = max(these - float((own / seeds).sum()), 0.0)
     price = _price_of_median(seeds) if centre == "median" else np.ones(len(levels))
     return Variances(these + unseen, shared + unseen, price * spread, price * own, seeds)
@@ -201,7 +211,10 @@ def _price_of_median(seeds: NDArray[np.int64]) -> NDArray[np.float64]:
 
 def _estimate(levels: Sequence[LevelScores], weights: NDArray[np.float64], centre: Centre) -> float:
     locate = np.median if centre == "median" else np.mean
-    return float(sum(weight * locate(level.plain) for weight, level in zip(weights, levels, strict=True)))
+    total = 0.0
+    for weight, level in zip(weights, levels, strict=True):
+        total += weight * locate(level.plain)
+    return float(total)
 
 
 def _is_undefined(levels: Sequence[LevelScores], estimate: float) -> bool:
@@ -223,7 +236,8 @@ def _bounded(
     spread = error / (most - least)
     if 0 < share < 1 and error**2 > NOTHING:
         low, high = wilson(share, share * (1 - share) / spread**2, t)
-    else:  # all right or all wrong: no variance to take a number of images from
+    else:
+        # All right or all wrong: there is no variance to take a number of images from.
         behind = [count_behind(level.counts) for level in levels]
         low, high = wilson(share, count_behind(np.array(behind)), t)
         low, high = min(low, max(share - t * spread, 0.0)), max(high, min(share + t * spread, 1.0))

@@ -21,8 +21,9 @@ levels. Measured on BreastMNIST, DeiT-Tiny at patch 14, 7, 4: 0.46, 0.72, 0.70 w
 def seeds_needed(first: Sequence[LevelScores], second: Sequence[LevelScores], power: float = POWER) -> int | None:
     """Return with how many seeds of each level their mean difference over settings would be significant with `power`.
 
-    As rough as the spread of the seeds at hand. None where more seeds cannot do it: one of the levels has a single
-    seed, so that nothing is known of their spread, or the test images are too few.
+    As rough as the spread of the seeds at hand. None where more seeds cannot do it: one of the
+    levels has a single seed, so that nothing is known of their spread, or the test images are too
+    few.
     """
     found = mean_difference(first, second)
     if found.seeds < 2 or math.isnan(found.low):
@@ -44,9 +45,10 @@ def plan_seeds(
 ) -> int | None:
     """Return how many seeds of each of two levels show a `difference` of balanced accuracy with `power`.
 
-    images: test images of each class. score: of both levels, about, and of each class. seed_deviation: the standard
-    deviation of the scores of seeds. alike: within and between levels, see `WITHIN`. Scores are 0 to 1. None where no
-    number of seeds does it, because the test images are too few.
+    images: test images of each class. score: of both levels, about, and of each class.
+    seed_deviation: the standard deviation of the scores of seeds. alike: within and between levels,
+    see `WITHIN`. Scores are 0 to 1. None where no number of seeds does it, because the test images
+    are too few.
     """
     return _least_seeds(difference, assumed_variances(images, score, seed_deviation, alike), power)
 

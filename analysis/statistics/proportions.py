@@ -29,9 +29,10 @@ def parts_of_score(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
     """Return the K proportions whose mean is the score: each member's, (M, K), and of how many images, (K,).
 
-    Accuracy is one proportion (multilabel: one of each label), balanced accuracy one of each class. The AUC of a class
-    counts as much as 4mn / (m + n + 2) images, m with and n without it: near 1 that gives the variance of Hanley and
-    McNeil (Radiology 1982). groups: images of one patient count once. None for other metrics.
+    Accuracy is one proportion (multilabel: one of each label), balanced accuracy one of each class.
+    The AUC of a class counts as much as 4mn / (m + n + 2) images, m with and n without it: near 1
+    that gives the variance of Hanley and McNeil (Radiology 1982). groups: images of one patient
+    count once. None for other metrics.
     """
     if metric == "accuracy":
         return _accuracies(stack, task, groups)
@@ -55,6 +56,7 @@ def _recalls(
     stack: Stack, task: Task, groups: NDArray[np.generic] | None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     predicted = np.stack([task.predicted(member) for member in stack.probability])
+    # A multilabel set has a column of labels per class; any other has one.
     labels = stack.label if stack.label.ndim == 2 else stack.label[:, None]
     predicted = predicted.reshape(len(predicted), *labels.shape)
     shares, counts = [], []
@@ -107,11 +109,12 @@ def unseen_variance(
 ) -> float:
     """Return the variance that resamples of the images cannot show, of the sum of weight × score over L levels.
 
-    shares: (M, K) of each level, see `parts_of_score`. weights: above 0, or a difference: the first half against the
-    second half, setting by setting. A proportion that is 0 or 1 in every member stays so in every resample; it gets
-    the variance of Agresti and Coull (Am. Stat. 1998). Where both sides of a difference have the same such proportion,
-    or are `equal` in every resample, they seldom err on different images: that of Agresti and Min (Stat. Med. 2005)
-    for pairs. Settings may have the same images, so their errors add.
+    shares: (M, K) of each level, see `parts_of_score`. weights: above 0, or a difference: the first
+    half against the second half, setting by setting. A proportion that is 0 or 1 in every member
+    stays so in every resample; it gets the variance of Agresti and Coull (Am. Stat. 1998). Where
+    both sides of a difference have the same such proportion, or are `equal` in every resample, they
+    seldom err on different images: that of Agresti and Min (Stat. Med. 2005) for pairs. Settings
+    may have the same images, so their errors add.
     """
     sides = [_side(own) for own in shares]
     half = len(sides) // 2
@@ -120,6 +123,7 @@ def unseen_variance(
         agreed = np.zeros(len(side), bool)
         if weights.min() < 0:
             agreed = _agreed(side, sides[(place + half) % len(sides)], equal=equal)
+        # What both sides agree on counts once, as a pair, and not on either side.
         at_edge = ~np.isnan(side) & ~agreed
         alone = float(_variance_at_edge(count[at_edge]).sum())
         errors["first" if weight > 0 else "second"] += abs(weight) * math.sqrt(alone) / len(count)

@@ -18,10 +18,10 @@ ALPHA = 0.05
 class RankTest:
     """Ranks of k levels over n datasets, 1 the best, and what tests say of them.
 
-    ranks: mean rank by level, best first. statistic, p: Friedman's; NaN where k < 3, n < 2 or all scores are
-    equal. critical_difference: mean ranks that differ by more differ significantly at 5 % (Nemenyi).
-    nemenyi: p-values, (k, k). wilcoxon: one row per pair: first, second, median (of first - second, score units),
-    p, p_holm. left_out: datasets without a score for every level.
+    ranks: mean rank by level, best first. statistic, p: Friedman's; NaN where k < 3, n < 2 or all
+    scores are equal. critical_difference: mean ranks that differ by more differ significantly at 5
+    % (Nemenyi). nemenyi: p-values, (k, k). wilcoxon: one row per pair: first, second, median (of
+    first - second, score units), p, p_holm. left_out: datasets without a score for every level.
     """
 
     datasets: tuple[str, ...]
@@ -66,11 +66,12 @@ def critical_difference(k: int, n: int, alpha: float = ALPHA) -> float:
 def _friedman(complete: pd.DataFrame) -> tuple[float, float]:
     if complete.shape[1] < 3 or complete.eq(complete.iloc[:, 0], axis=0).all(axis=None):
         return math.nan, math.nan
-    found = stats.friedmanchisquare(*(complete[column] for column in complete))
+    found = stats.friedmanchisquare(*complete.to_numpy().T)
     return float(found.statistic), float(found.pvalue)
 
 
 def _nemenyi(complete: pd.DataFrame) -> pd.DataFrame:
+    # Here, because it loads statsmodels and seaborn, which take seconds.
     import scikit_posthocs
 
     found = scikit_posthocs.posthoc_nemenyi_friedman(complete.to_numpy())
@@ -81,6 +82,7 @@ def _wilcoxon_holm(complete: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for first, second in itertools.combinations(complete.columns, 2):
         difference = complete[first] - complete[second]
+        # Of differences that are all 0 scipy's test has no ranks to make.
         p = float(stats.wilcoxon(difference).pvalue) if difference.any() else 1.0
         rows.append((first, second, float(np.median(difference)), p))
     table = pd.DataFrame(rows, columns=["first", "second", "median", "p"])

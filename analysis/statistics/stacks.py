@@ -20,8 +20,8 @@ class MisalignedError(ValueError):
 class Stack:
     """Predictions of M trials on the same N images.
 
-    index: (N,), ascending. label: (N,) or (N, C). probability: (M, N, C), members in the order of the trials.
-    group: (N,), who is on each image, where the trials' data says so.
+    index: (N,), ascending. label: (N,) or (N, C). probability: (M, N, C), members in the order of
+    the trials. group: (N,), who is on each image, where the trials' data says so.
     """
 
     index: NDArray[np.int64]
@@ -44,8 +44,8 @@ def load_predictions(run: Path | str, trial_id: str, split: Split) -> Prediction
 def load_stack(trials: pd.DataFrame, split: Split) -> Stack:
     """Return the predictions of `trials` on `split`, aligned by index.
 
-    Raises MisalignedError when two trials differ in images, labels or classes, DamagedFileError when a file is
-    missing, truncated or inconsistent, ValueError without trials.
+    Raises MisalignedError when two trials differ in images, labels or classes, DamagedFileError
+    when a file is missing, truncated or inconsistent, ValueError without trials.
     """
     if trials.empty:
         raise ValueError("no trial to take predictions of")

@@ -1,4 +1,4 @@
-"""Before a run: how many seeds a difference takes on a study's test images, and what its own seeds could show."""
+"""Before a run: how many seeds a difference takes on a study's test images, and what its own can show."""
 
 from dataclasses import asdict, dataclass
 
@@ -12,10 +12,12 @@ from raypatch.data.source import describe, load_labels
 
 @dataclass(frozen=True)
 class Detection:
-    """What a dataset's test images allow. images: of each class, equal shares where the file is not at hand.
+    """What a dataset's test images allow.
 
-    seeds: of each level, for the asked difference; None where no number is enough. planned: seeds of the study. least:
-    the smallest difference, in points, that these show; None for a single seed or where nothing would be seen.
+    images: of each class, equal shares where the file is not at hand; exact: whether it was. seeds:
+    of each level, for the asked difference; None where no number is enough. planned: seeds of the
+    study. least: the smallest difference, in points, that these show; None for a single seed or
+    where nothing would be seen.
     """
 
     dataset: str
@@ -30,12 +32,14 @@ def plan_detection(
     trials: tuple[TrialConfig, ...], options: RunOptions, points: float, score: float, seed_spread: float
 ) -> list[Detection]:
     """Return what each dataset of the trials allows; points, score and spread of the seeds in percent."""
+    by_dataset: dict[str, list[TrialConfig]] = {}
+    for config in trials:
+        by_dataset.setdefault(config.dataset, []).append(config)
+    level, spread = score / 100, seed_spread / 100
     found = []
-    for dataset in dict.fromkeys(config.dataset for config in trials):
-        own = [config for config in trials if config.dataset == dataset]
+    for dataset, own in by_dataset.items():
         planned = len({config.seed for config in own})
         images, exact = _count_images(dataset, options)
-        level, spread = score / 100, seed_spread / 100
         least = least_difference(images, planned, score=level, seed_deviation=spread)
         found.append(
             Detection(
@@ -56,22 +60,27 @@ def _count_images(dataset: str, options: RunOptions) -> tuple[list[int], bool]:
     try:
         labels = load_labels(dataset, "test", data_dir=options.data_dir, files=options.files)
     except DataError:
+        # A plan must not wait for a download: it goes by what the catalog says.
         share = info.counts[2] / len(info.classes)
         return [max(round(share), 1)] * len(info.classes), False
-    if labels.ndim == 2:  # several labels: each asks all images, some of which have it
+    if labels.ndim == 2:
+        # With several labels each asks all images, some of which have it.
         return [len(labels)], True
-    return [int(count) for count in np.bincount(labels) if count], True
+    counts = np.bincount(labels)
+    return counts[counts > 0].tolist(), True
 
 
 def as_lines(found: list[Detection], points: float, score: float, seed_spread: float) -> str:
     """Return it for people."""
     lines = [
-        f"A difference of {points:g} points of balanced accuracy, seen in four of five studies (two-sided 5 %), where"
-        f" scores are about {score:g} % and seeds differ by {seed_spread:g} points (standard deviation):"
+        f"A difference of {points:g} points of balanced accuracy, seen in four of five studies"
+        f" (two-sided 5 %), where scores are about {score:g} %"
+        f" and seeds differ by {seed_spread:g} points (standard deviation):"
     ]
     for one in found:
-        shown = " + ".join(map(str, one.images)) if one.exact else f"about {sum(one.images)}"
-        images = f"{shown} test images{'' if one.exact else ', classes taken as equally frequent: no file at hand'}"
+        images = " + ".join(map(str, one.images)) + " test images"
+        if not one.exact:
+            images = f"about {sum(one.images)} test images, classes taken as equally frequent: no file at hand"
         needed = f"{one.seeds} seeds of each level"
         if one.seeds is None:
             needed = f"too few test images for any number of seeds (up to {MOST_SEEDS})"

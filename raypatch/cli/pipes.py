@@ -47,7 +47,7 @@ def to_nowhere(stream: TextIO) -> None:
 def outlive_readers() -> Iterator[None]:
     """Let what runs inside go on when nobody reads its output any more."""
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = _LastingStream(sys.stdout), _LastingStream(sys.stderr)  # type: ignore[assignment]
+    sys.stdout, sys.stderr = _LastingStream(sys.stdout), _LastingStream(sys.stderr)
     try:
         yield
     finally:

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from raypatch.cli import options as cli_options
-from raypatch.cli.commands import StudyCommand, with_groups
-from raypatch.cli.options import Narrowing
+from raypatch.cli.options.commands import StudyCommand, with_groups
+from raypatch.cli.options.groups import Narrowing
 
 app = typer.Typer()
 

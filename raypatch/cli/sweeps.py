@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from raypatch.cli import options as cli_options
-from raypatch.cli.commands import StudyCommand, with_groups
-from raypatch.cli.options import Changes, Execution, Narrowing, Place, Session
+from raypatch.cli.options.commands import StudyCommand, with_groups
+from raypatch.cli.options.groups import Changes, Execution, Narrowing, Place, Session
 from raypatch.cli.pipes import outlive_readers
 
 if TYPE_CHECKING:
@@ -55,11 +55,24 @@ def plan(
         typer.Option("--recalibrate", help="Time again what an earlier plan timed."),
     ] = False,
     detect: Annotated[
-        float | None, typer.Option(min=0.1, max=50, help="Also how many seeds show a difference of so many points.")
+        float | None,
+        typer.Option(
+            min=0.1,
+            max=50,
+            help="Also how many seeds show a difference of so many points.",
+        ),
     ] = None,
-    score: Annotated[float, typer.Option(min=1, max=99, help="With --detect: about what all levels score, %.")] = 80,
+    score: Annotated[
+        float,
+        typer.Option(min=1, max=99, help="With --detect: about what all levels score, %."),
+    ] = 80,
     seed_spread: Annotated[
-        float, typer.Option(min=0.1, max=30, help="With --detect: standard deviation over seeds, points.")
+        float,
+        typer.Option(
+            min=0.1,
+            max=30,
+            help="With --detect: standard deviation over seeds, points.",
+        ),
     ] = 4,
     json_: cli_options.Json = False,
 ) -> None:
@@ -81,6 +94,7 @@ def plan(
     if detect is None:
         print(as_json(rows) if json_ else as_table(rows))
         return
+    # Only where it is asked for, since it brings the statistics along.
     from raypatch.cli import detect as power
 
     trials = resolved.trials if isinstance(resolved, StudyTrials) else resolved.search.groups
@@ -88,7 +102,8 @@ def plan(
     if json_:
         print(as_json(rows, detect=power.as_data(found)))
     else:
-        print(as_table(rows), power.as_lines(found, detect, score, seed_spread), sep="\n\n")
+        lines = power.as_lines(found, detect, score, seed_spread)
+        print(f"{as_table(rows)}\n\n{lines}")
 
 
 @app.command(cls=StudyCommand)
@@ -166,19 +181,32 @@ def finish(outcome: "Outcome") -> None:
 def resume(
     folder: cli_options.RunFolder,
     changes: Changes,
-    dataset: Annotated[str | None, typer.Option(help="New paths of own .npz files that were moved, by commas.")] = None,
-    weights: Annotated[str | None, typer.Option(help="New paths of own weights that were moved, by commas.")] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(help="New paths of own .npz files that were moved, by commas."),
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(help="New paths of own weights that were moved, by commas."),
+    ] = None,
     retry_failed: cli_options.RetryFailed = False,
     time_limit: cli_options.TimeLimit = None,
 ) -> None:
     """Continue the last command of a run folder, as if it were typed again."""
     from raypatch.api import resume as resume_study
 
-    moved = [*cli_options.split_commas(dataset or ""), *cli_options.split_commas(weights or "")]
+    # Which is which, the identity of each file says.
+    moved = cli_options.split_commas(f"{dataset or ''},{weights or ''}")
     seconds = cli_options.seconds_of(time_limit)
     settings = changes.settings()
     with outlive_readers():
-        outcome = resume_study(folder, moved=moved, time_limit=seconds, retry_failed=retry_failed, **settings)
+        outcome = resume_study(
+            folder,
+            moved=moved,
+            time_limit=seconds,
+            retry_failed=retry_failed,
+            **settings,
+        )
     finish(outcome)
 
 

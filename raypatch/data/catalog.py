@@ -120,7 +120,8 @@ def canonical_name(name: str) -> str:
         return _aliases()[plain]
     # Several aliases may be near and stand for one dataset: it is named once.
     near_aliases = difflib.get_close_matches(plain, _aliases(), n=5, cutoff=0.6)
-    near = ", ".join(dict.fromkeys(map(_aliases().__getitem__, near_aliases)))
+    names = [_aliases()[alias] for alias in near_aliases]
+    near = ", ".join(dict.fromkeys(names))
     hint = f"did you mean {near}?" if near else "`raypatch data list` shows all names."
     raise ValueError(
         f"unknown dataset {name!r}: {hint} An own file is given by its path, ending in .npz",

@@ -29,8 +29,8 @@ from raypatch.storage.own_files import OWN_FILE, locate_own_file
 class Images:
     """One split.
 
-    images: (N, H, W), (N, H, W, 3) or (N, D, H, W) uint8. labels:
-    (N,) class numbers or (N, L) of 0 and 1, int64.
+    images: (N, H, W), (N, H, W, 3) or (N, D, H, W) uint8.
+    labels: (N,) class numbers or (N, L) of 0 and 1, int64.
     """
 
     images: NDArray[np.uint8]

@@ -33,8 +33,9 @@ class FinishedTrial:
 
 @dataclass(frozen=True)
 class FinishedTrials:
-    """The trials of a run that ran through, and what the run compares; levels:
-    by trial id, of each factor.
+    """The trials of a run that ran through, and what the run compares.
+
+    levels: by trial id the trial's level of each factor.
     """
 
     trials: tuple[FinishedTrial, ...]

@@ -110,8 +110,12 @@ class SweepPaths:
         return TrialPaths(self.trials / trial_id)
 
     def trial_folders(self) -> list[TrialPaths]:
-        """The trial folders that exist, sorted by name."""
-        # A run that was stopped before its first trial has no such folder.
+        folders = []
+        for entry in sorted(self.trials.iterdir()):
+            if entry.is_dir() and not entry.name.startswith("."):
+                folders.append(TrialPaths(entry))
+        return folders
         if not self.trials.is_dir():
             return []
-        return [TrialPaths(entry) for entry in sorted(self.trials.iterdir()) if entry.is_dir()]
+        entries = [entry for entry in sorted(self.trials.iterdir()) if not entry.name.startswith(".")]
+        return [TrialPaths(entry) for entry in entries if entry.is_dir()]

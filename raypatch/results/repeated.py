@@ -1,4 +1,6 @@
-"""Which test images of a run's datasets repeat an image of train or val: written when the sweep starts, for reports."""
+"""Which test images of a run's datasets repeat an image of train or val:
+written when the sweep starts, for reports.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +11,9 @@ from raypatch.storage.files import write_atomically
 
 
 class RepeatedImages(BaseModel):
-    """test: by dataset the indices of test images that are near-duplicates of images of train or val, ascending."""
+    """test: by dataset the indices of test images that are
+    near-duplicates of images of train or val, ascending.
+    """
 
     model_config = ConfigDict(frozen=True)
 

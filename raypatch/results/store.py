@@ -152,9 +152,12 @@ def read_predictions(path: Path, split: Split) -> Predictions:
     """
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
-            group = stored.get(f"{split}_group")
-            parts = [stored[f"{split}_{name}"] for name in ("index", "label", "probability")]
-            found = Predictions(*parts, group=group)
+            found = Predictions(
+                index=stored[f"{split}_index"],
+                label=stored[f"{split}_label"],
+                probability=stored[f"{split}_probability"],
+                group=stored.get(f"{split}_group"),
+            )
     # numpy and zipfile raise many kinds for a broken archive; all mean the same here.
     except Exception as error:
         raise DamagedFileError(

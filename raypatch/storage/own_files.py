@@ -50,7 +50,9 @@ def locate_own_file(identity: str, files: Mapping[str, Path], *, option: str) ->
         found = _id_of(path)
     except OSError as error:
         moved = _find_content(identity, _readable_files(path.parent, path.suffix))
-        way_out = f"its content now lies in {moved}: give {option} {moved}" if moved else f"give {option} FILE"
+        way_out = f"give {option} FILE"
+        if moved is not None:
+            way_out = f"its content now lies in {moved}: give {option} {moved}"
         raise ValueError(
             f"cannot read {path}, which was {identity}: {error.strerror}; bring it back, or {way_out}"
         ) from error
@@ -65,29 +67,33 @@ def locate_own_file(identity: str, files: Mapping[str, Path], *, option: str) ->
 def move_own_files(
     files: Mapping[str, Path], given: Iterable[Path], folders: Sequence[Path], beside: Sequence[Path] = ()
 ) -> dict[str, Path]:
-    """Return where own files lie now: `files` with what was given, or found by its content, in place of what was.
+    """Return where own files lie now: `files` with what was given, or found by its content,
+    in place of what was.
 
-    given: new paths, each of one of the files. folders: where those that are missing are looked for, whatever their
-    name is now; beside: where under their old name, as when data and runs were moved together. Raises ValueError for a
-    given file that is none of them.
+    given: new paths, each of one of the files. folders: where those that are missing are looked
+    for, whatever their name is now; beside: where under their old name, as when data and runs were
+    moved together. Raises ValueError for a given file that is none of them.
     """
     moved = dict(files)
     for path in given:
         digest = _digest(own_file_id(path))
         identities = [identity for identity in files if _digest(identity) == digest]
         if not identities:
+            known = ", ".join(files) or "it has none"
             raise ValueError(
-                f"{path} is {own_file_id(path)}, none of the files of this run: {', '.join(files) or 'it has none'}."
+                f"{path} is {own_file_id(path)}, none of the files of this run: {known}."
                 " Give the same content, or start a new run with the other file"
             )
+        # One content may have several names, where copies of a file were given.
         moved |= dict.fromkeys(identities, path.absolute())
     for identity, path in moved.items():
-        if not path.exists():
-            same_name = [folder / path.name for folder in beside]
-            for candidates in (same_name, *(_readable_files(folder, path.suffix) for folder in folders)):
-                found = _find_content(identity, candidates)
-                if found is not None:
-                    moved[identity] = found.absolute()
+        if path.exists():
+            continue
+        same_name = [folder / path.name for folder in beside]
+        for candidates in (same_name, *(_readable_files(folder, path.suffix) for folder in folders)):
+            found = _find_content(identity, candidates)
+            if found is not None:
+                moved[identity] = found.absolute()
     return moved
 
 
@@ -111,13 +117,17 @@ def _find_content(identity: str, candidates: Iterable[Path]) -> Path | None:
         try:
             if _digest(_id_of(path)) == _digest(identity):
                 return path
+        # A file that is another's, or was removed while this one looked.
         except (OSError, ValueError):
             continue
     return None
 
 
 def _id_of(path: Path) -> str:
-    """The file's id; the file is read once as long as its size and time of change stay. Raises OSError."""
+    """The file's id; the file is read once as long as its size and time of change stay.
+
+    Raises OSError.
+    """
     state = path.stat()
     return _id_of_state(path, state.st_size, state.st_mtime_ns)
 

@@ -4,8 +4,8 @@ import datetime
 import sys
 from typing import Any
 
-from raypatch.config import RunOptions, TrialConfig
-from raypatch.factors import Factor, factor_of_field
+from raypatch.config import RunOptions
+from raypatch.factors import Factor, factor_of_field, levels_by_fields
 from raypatch.machine.runtime import provenance
 from raypatch.results import SCHEMA_VERSION, SweepRecord
 from raypatch.study import Study
@@ -53,11 +53,6 @@ def complete_record(record: SweepRecord) -> SweepRecord:
         levels.setdefault(config.trial_id(), levels_by_fields(config, factors))
     completed = {"schema_version": SCHEMA_VERSION, "factors": factors, "levels": levels}
     return record.model_copy(update=completed)
-
-
-def levels_by_fields(config: TrialConfig, factors: tuple[Factor, ...]) -> tuple[str, ...]:
-    """The level that a trial has of each factor by its fields; empty text where it has none."""
-    return tuple(factor.level_of(config) or "" for factor in factors)
 
 
 def _patch_size_of(record: SweepRecord) -> Factor:

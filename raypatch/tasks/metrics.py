@@ -51,9 +51,9 @@ def balanced_accuracy(probability: Probability, label: Label, task: Task) -> flo
 
 
 def macro_auc(probability: Probability, label: Label, task: Task) -> float:
-    """Return the unweighted mean of the one-versus-rest AUC of all classes, 0 to 1; binary:
-    the AUC of class 1.
+    """Return the unweighted mean of the one-versus-rest AUC of all classes, 0 to 1.
 
+    With two classes it is the AUC of class 1.
     NaN with a warning where a class has no image or has all of them, or a probability is NaN.
     """
     import torch

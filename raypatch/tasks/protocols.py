@@ -41,13 +41,15 @@ class Metric:
     """One score of predictions.
 
     name: in files and on the command line, lower case with _. heading: above a column (bACC).
-    label: in a sentence (balanced accuracy). function: (probability, label, task) -> score, NaN
-    with an UndefinedMetricWarning where it is undefined. weighted: the same on resamples of the
-    images, (probability (N, C), label, task, weights (N, B)) -> (B,); without one it is computed
-    resample by resample, which takes longer. bounds: the least and the most it can be, which its
-    interval keeps; None where there are none. each_epoch: training shows it every epoch, so that a
-    trial can be selected by it; else it is computed once, at the end. tasks: those to which a
-    metric of an installed package is added; a task names its own ones itself.
+    label: in a sentence (balanced accuracy).
+    function: (probability, label, task) -> score, NaN with an UndefinedMetricWarning where it is
+    undefined.
+    weighted: the same on resamples of the images, (probability (N, C), label, task, weights (N, B))
+    -> (B,); without one it is computed resample by resample, which takes longer.
+    bounds: the least and the most it can be, which its interval keeps; None where there are none.
+    each_epoch: training shows it every epoch, so that a trial can be selected by it; else it is
+    computed once, at the end.
+    tasks: those to which a metric of an installed package is added; a task names its own ones.
     """
 
     name: str
@@ -65,11 +67,15 @@ class Task(Protocol):
     """What is asked of an image: how labels become a loss, logits probabilities,
     and predictions scores.
 
-    `raypatch.tasks.classification` has two to build on. name: as in files. kinds: of a dataset's
-    labels that it reads (binary, multiclass, ordinal: class numbers; multilabel: 0 and 1 in a
-    column per label). metrics: in the order in which tables show them, without the loss, which
-    every task has. default_metric: the name of the one that an answer is about. N images, C classes
-    or labels, M members of an ensemble.
+    `raypatch.tasks.classification` has two to build on.
+
+    name: as in files.
+    kinds: of a dataset's labels that it reads (binary, multiclass, ordinal: class numbers;
+    multilabel: 0 and 1 in a column per label).
+    metrics: in the order in which tables show them, without the loss, which every task has.
+    default_metric: the name of the one that an answer is about.
+
+    Below, N are images, C classes or labels, M members of an ensemble.
     """
 
     name: str

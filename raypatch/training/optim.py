@@ -9,9 +9,9 @@ from raypatch.config import TrialConfig
 
 
 def make_optimizer(model: nn.Module, config: TrialConfig) -> torch.optim.Optimizer:
-    """The config's optimizer over the model's trainable parameters, fused:
-    one pass over memory per step.
+    """The config's optimizer over the model's trainable parameters.
 
+    It is fused, which takes one pass over memory per step.
     As in the code of the patch-size paper every trainable parameter decays, biases and norms too.
     On a CUDA device the learning rate lies there as a tensor, so that a recorded step can read it.
     """

@@ -64,9 +64,9 @@ class TrainingStep:
         labels: torch.Tensor,
         parameters: torch.Tensor | None,
     ) -> torch.Tensor:
-        """Take one step on uint8 images (B, C, *spatial); parameters:
-        of their augmentation, None for none.
+        """Take one step on uint8 images (B, C, *spatial).
 
+        parameters: of their augmentation, None for none.
         Returns the batch's mean loss on the device, without waiting for it; the next call may
         overwrite it. Out of memory halves the micro-batch and takes the same step again; a batch of
         one that does not fit raises torch.OutOfMemoryError.

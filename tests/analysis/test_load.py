@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from raypatch.analysis.columns import describe_columns
@@ -203,3 +204,12 @@ def test_reading_costs_in_proportion_to_the_trials_and_little(tmp_path):
         assert gigabytes < 2
     assert seconds[10_000] < 10
     assert seconds[10_000] < 20 * seconds[1_000]
+
+
+def test_every_score_column_of_a_frame_is_explained():
+    frame = pd.DataFrame(columns=["trial_id", "val_auc", "test_auc", "test_images", "backbone size"])
+    meanings = describe_columns(frame).set_index("column")["meaning"]
+    assert meanings["val_auc"] == "auc on the validation split, best epoch; NaN where there is none"
+    assert meanings["test_auc"] == "auc on the test split, best epoch; NaN where there is none"
+    assert meanings["test_images"] == "images in the test split"
+    assert meanings["backbone size"] == "level of backbone size"

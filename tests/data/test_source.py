@@ -274,6 +274,8 @@ def test_own_file_may_move_but_not_change(own, tmp_path):
 def test_own_file_that_is_gone_or_unknown_is_explained(own, tmp_path):
     _, name = own
     with pytest.raises(DataError, match=r"absent.npz, which was file:own@.*--dataset FILE"):
+        locate(name, files={name: tmp_path / "elsewhere" / "absent.npz"})
+    with pytest.raises(DataError, match=r"absent.npz, .*its content now lies in .*own.npz: give --dataset .*own.npz"):
         locate(name, files={name: tmp_path / "absent.npz"})
     with pytest.raises(DataError, match=r"not known where file:own@.* lies"):
         locate(name, files={})

@@ -71,7 +71,7 @@ def test_mlflow_holds_every_epoch_in_the_run_folder(tmp_path: Path, monkeypatch:
     tracker.setup()
     tracker.on_trial_start(0, [], trial)
     for epoch in (1, 2):
-        append_epoch(epochs, epoch_row(epoch, val_loss=1 / epoch))
+        append_epoch(epochs, epoch_row(epoch, loss=1 / epoch))
         tracker.on_trial_result(0, [], trial, {"epoch": epoch})
     tracker.on_trial_complete(0, [], trial)
 

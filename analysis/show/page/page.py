@@ -27,10 +27,7 @@ MARKER_PATHS = {
 
 def render_page(report: Report) -> str:
     """Return the page; everything that comes from files (names, classes, errors) is escaped."""
-    plots = [plot for section in report.sections for plot in section.plots]
-    calls = [(plot, name, data) for plot in plots for name, data in plot.panels.items()]
-    drawn = on_all_cores(panel_svg, calls, panels=len(calls))
-    panels = {(plot.name, name): svg for (plot, name, _), svg in zip(calls, drawn, strict=True)}
+    panels = _draw_panels(report)
 
     def panel(plot: Plot, name: str) -> Markup:
         return Markup(panels[plot.name, name])  # noqa: S704  matplotlib escapes the text it writes
@@ -44,6 +41,19 @@ def render_page(report: Report) -> str:
         panel_svg=panel,
         csv_link=_csv_link,
     )
+
+
+def _draw_panels(report: Report) -> dict[tuple[str, str], str]:
+    """Draw all panels of the page, as SVG by the names of plot and panel."""
+    calls = []
+    for plot in report.plots:
+        for name, data in plot.panels.items():
+            calls.append((plot, name, data))
+    drawn = on_all_cores(panel_svg, calls, panels=len(calls))
+    panels = {}
+    for (plot, name, _), svg in zip(calls, drawn, strict=True):
+        panels[plot.name, name] = svg
+    return panels
 
 
 def _csv_link(data: pd.DataFrame) -> str:

@@ -1,11 +1,13 @@
 """How one panel of each plot is drawn: a data frame in, marks on an axes out."""
 
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
 from raypatch.analysis.answer.cells import ENSEMBLE
 from raypatch.analysis.show.plots.style import INK, PALETTE, level_axis, plain_numbers, style_of
@@ -13,6 +15,7 @@ from raypatch.analysis.wording import shorten
 
 SHORT, LONG = 6, 14
 """Characters of a name that stand above a point, and beyond which a name is cut."""
+ABOVE_POINT: dict[str, Any] = {"xytext": (0, 5), "ha": "center"}
 
 
 def draw_scores(axes: Axes, data: pd.DataFrame, *, heading: str, joined: bool) -> None:
@@ -20,13 +23,15 @@ def draw_scores(axes: Axes, data: pd.DataFrame, *, heading: str, joined: bool) -
 
     Columns: metric, level, level_rank, mean, low, high (0 to 1).
     """
-    levels = level_axis(axes, data, heading)
+    levels = pd.Index(level_axis(axes, data, heading))
+    linestyle = "-" if joined else "none"
     for place, (_, line) in enumerate(data.groupby("metric", sort=False)):
         colour, marker = style_of(place + 1)
-        x = np.array([levels.index(level) for level in line["level"]]) + 0.08 * (place - 1)
+        # A little beside each other, so that the bars of two metrics can be told apart.
+        x = levels.get_indexer(line["level"]) + 0.08 * (place - 1)
         mean = 100 * line["mean"].to_numpy()
         reach = np.abs(100 * line[["low", "high"]].to_numpy().T - mean)
-        axes.errorbar(x, mean, reach, color=colour, marker=marker, capsize=2, linestyle="-" if joined else "none")
+        axes.errorbar(x, mean, reach, color=colour, marker=marker, capsize=2, linestyle=linestyle)
     axes.set_ylabel("test score, %")
 
 
@@ -38,30 +43,46 @@ def draw_pareto(axes: Axes, data: pd.DataFrame, *, cost: str, unit: str, label: 
     front = data[data["front"]].sort_values(cost)
     axes.step(front[cost], 100 * front["score"], where="post", color=INK, linewidth=0.8, alpha=0.6, zorder=1)
     long_names = data.loc[data["kind"] != ENSEMBLE, "level"].str.len().max() > SHORT
-    for level, kind, x, score in data[["level", "kind", cost, "score"]].itertuples(index=False):
-        text = "ensemble" if kind == ENSEMBLE and len(level) > LONG else shorten(level, LONG)
-        # A short name stands above its point; a long one to its right, beneath it where another point
-        # of about its height would be in the way.
-        place: dict[str, Any] = {"xytext": (0, 5), "ha": "center"}
+    for point in data.to_dict("records"):
+        at = (point[cost], 100 * point["score"])
+        place = ABOVE_POINT
         if long_names:
-            to_right = (data[cost] > x) & (data["score"] >= score)
-            near = data.loc[to_right, "score"].min() - score < 0.1 * (data["score"].max() - data["score"].min())
-            place = {"xytext": (4, -8) if near else (4, 3)}
-        axes.annotate(text, (x, 100 * score), textcoords="offset points", fontsize=7, **place)
+            dearer = data.loc[data[cost] > point[cost], "score"]
+            place = _beside_point(point["score"], dearer, data["score"])
+        axes.annotate(_point_name(point), at, textcoords="offset points", fontsize=7, **place)
     axes.set_xscale("log")
     plain_numbers(axes.xaxis)
     axes.margins(x=0.12, y=0.15)
     if long_names:
+        # Names stand to the right of their points, and the last one needs room too.
         low, high = np.log(axes.get_xlim())
         axes.set_xlim(right=np.exp(high + 0.4 * (high - low)))
     axes.set_xlabel(unit)
     axes.set_ylabel(f"{label}, %")
 
 
+def _point_name(point: dict[Hashable, Any]) -> str:
+    level = str(point["level"])
+    if point["kind"] == ENSEMBLE and len(level) > LONG:
+        return "ensemble"
+    return shorten(level, LONG)
+
+
+def _beside_point(score: float, to_right: pd.Series, scores: pd.Series) -> dict[str, Any]:
+    """Where a long name stands: to the right, lower where another point of about this height would be in the way.
+
+    to_right: the scores of the points on that side. scores: of all points.
+    """
+    next_above = to_right[to_right >= score].min()
+    is_near = next_above - score < 0.1 * (scores.max() - scores.min())
+    return {"xytext": (4, -8) if is_near else (4, 3)}
+
+
 def draw_curves(axes: Axes, data: pd.DataFrame) -> None:
     """Validation loss by epoch: mean and range over seeds. Columns: level_rank, epoch, mean, low, high."""
     for rank, line in data.groupby("level_rank"):
         colour, marker = style_of(int(str(rank)))
+        # Some six markers along a line tell it apart; one at each epoch would hide it.
         every = max(1, len(line) // 6)
         axes.fill_between(line["epoch"], line["low"], line["high"], color=colour, alpha=0.15, linewidth=0)
         axes.plot(line["epoch"], line["mean"], color=colour, marker=marker, markevery=every)
@@ -83,19 +104,13 @@ def draw_reliability(axes: Axes, data: pd.DataFrame) -> None:
 
 def draw_confusion(axes: Axes, data: pd.DataFrame) -> None:
     """Share of each true class (row) that was taken for each class. Columns: true, predicted, share (0 to 1)."""
-    names = list(dict.fromkeys(data["true"]))
+    names = list(data["true"].unique())
     matrix = 100 * data["share"].to_numpy().reshape(len(names), len(names))
+    # Edges of the squares' own colour: without them a PDF shows fine white lines in between.
     axes.pcolormesh(matrix, cmap="cividis", vmin=0, vmax=100, edgecolors="face", linewidth=0.1)
     if len(names) <= 11:
-        for row, column in np.ndindex(matrix.shape):
-            share = matrix[row, column]
-            colour = "black" if share > 55 else "white"
-            if not np.isnan(share):
-                axes.text(column + 0.5, row + 0.5, f"{share:.0f}", ha="center", va="center", color=colour, fontsize=6)
-    short = [shorten(name) if len(names) == 2 else str(place) for place, name in enumerate(names)]
-    shown = short if len(names) <= 20 else []
-    axes.set_xticks(np.arange(len(shown)) + 0.5, shown)
-    axes.set_yticks(np.arange(len(shown)) + 0.5, shown, rotation=90 if len(names) == 2 else 0, va="center")
+        _write_shares(axes, matrix)
+    _name_classes(axes, names)
     axes.tick_params(length=0)
     axes.invert_yaxis()
     axes.grid(visible=False)
@@ -103,14 +118,40 @@ def draw_confusion(axes: Axes, data: pd.DataFrame) -> None:
     axes.set_ylabel("true class")
 
 
+def _write_shares(axes: Axes, matrix: NDArray[np.float64]) -> None:
+    """Write each share into its square; a class without any image has none."""
+    for (row, column), share in np.ndenumerate(matrix):
+        if not np.isnan(share):
+            colour = "black" if share > 55 else "white"
+            middle = (column + 0.5, row + 0.5)
+            axes.text(*middle, f"{share:.0f}", ha="center", va="center", color=colour, fontsize=6)
+
+
+def _name_classes(axes: Axes, names: Sequence[str]) -> None:
+    """Two classes have room for their names, up to twenty for the numbers of the table of classes, more for nothing."""
+    shown: list[str] = []
+    rotation = 0
+    if len(names) == 2:
+        shown = [shorten(name) for name in names]
+        rotation = 90
+    elif len(names) <= 20:
+        shown = list(map(str, range(len(names))))
+    middles = np.arange(len(shown)) + 0.5
+    axes.set_xticks(middles, shown)
+    axes.set_yticks(middles, shown, rotation=rotation, va="center")
+
+
 def draw_ranks(axes: Axes, data: pd.DataFrame) -> None:
     """Critical-difference diagram. Columns: first, second (levels), label, rank_first, p: every ordered pair."""
+    # Here, because it takes seconds to load.
     from scikit_posthocs import critical_difference_diagram
 
     known = data.drop_duplicates("first").set_index("first")
-    words = {level: shorten(label, LONG) for level, label in known["label"].items()}
-    if len(set(words.values())) < len(words):  # names that begin alike get a number
-        words = {level: f"{place}. {word}" for place, (level, word) in enumerate(words.items(), 1)}
+    words = known["label"].map(lambda label: shorten(label, LONG))
+    # Levels whose names begin alike would become one when they are cut; a number tells them apart.
+    if not words.is_unique:
+        numbers = pd.Series(range(1, len(words) + 1), index=words.index)
+        words = numbers.astype(str) + ". " + words
     ranks = known["rank_first"].rename(index=words)
     p = data.pivot(index="first", columns="second", values="p").rename(index=words, columns=words)
     colours = dict.fromkeys(ranks.index, INK)
@@ -126,11 +167,11 @@ def draw_ranks(axes: Axes, data: pd.DataFrame) -> None:
 
 def draw_costs(axes: Axes, data: pd.DataFrame, *, heading: str, joined: bool) -> None:
     """One cost against the level, a line or points per dataset. Columns: dataset, level, level_rank, value, unit."""
-    levels = level_axis(axes, data, heading)
+    levels = pd.Index(level_axis(axes, data, heading))
+    style: dict[str, Any] = {"color": PALETTE[1], "marker": "o", "markersize": 3, "alpha": 0.7}
+    style |= {"linewidth": 0.8, "linestyle": "-" if joined else "none"}
     for _, line in data.groupby("dataset", sort=False):
-        x = [levels.index(level) for level in line["level"]]
-        style: dict[str, Any] = {"color": PALETTE[1], "marker": "o", "markersize": 3, "linewidth": 0.8, "alpha": 0.7}
-        axes.plot(x, line["value"], linestyle="-" if joined else "none", **style)
+        axes.plot(levels.get_indexer(line["level"]), line["value"], **style)
     axes.set_yscale("log")
     plain_numbers(axes.yaxis)
     axes.set_ylabel(data["unit"].iloc[0])

@@ -3,6 +3,8 @@
 import contextlib
 import html
 import io
+import itertools
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +24,7 @@ from raypatch.machine.environment import OWN_ENVIRONMENT, changed_environment
 
 FILE_FORMATS = ("svg", "pdf", "png")
 PANEL_INCHES = (3.2, 2.5)
+LEGEND_INCHES = 0.4
 CHARACTERS = 55
 """How many fit above a panel in print."""
 MOST_PANELS = 40
@@ -32,17 +35,27 @@ WORTH_PROCESSES = 24
 Drawn = TypeVar("Drawn")
 
 STYLE: dict[Any, Any] = {
-    **{"font.size": 8, "axes.titlesize": 9, "axes.spines.top": False, "axes.spines.right": False},
-    **{"axes.grid": True, "grid.alpha": 0.15, "grid.color": INK, "lines.linewidth": 1.3, "lines.markersize": 4},
-    **{f"{part}.color": INK for part in ("text", "xtick", "ytick")},
-    **{
-        "axes.edgecolor": INK,
-        "axes.labelcolor": INK,
-        "svg.fonttype": "none",
-        "text.parse_math": False,
-        "pdf.fonttype": 42,
-        "savefig.dpi": 150,
-    },
+    "font.size": 8,
+    "axes.titlesize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.15,
+    "lines.linewidth": 1.3,
+    "lines.markersize": 4,
+    "savefig.dpi": 150,
+    "grid.color": INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    # Text stays text, which a page can recolour and a reader can search: in SVG by the page's font,
+    # in PDF as TrueType, which publishers ask for.
+    "svg.fonttype": "none",
+    "pdf.fonttype": 42,
+    # Names of levels and datasets may hold a dollar sign, which is no formula.
+    "text.parse_math": False,
 }
 
 
@@ -50,7 +63,8 @@ STYLE: dict[Any, Any] = {
 class Plot:
     """A plot: `data` with a column `panel`, drawn panel by panel. caption: what is shown, for people and readers.
 
-    lines: label, colour and marker of each line, for a legend. columns: panels side by side in print.
+    lines: label, colour and marker of each line, for a legend. columns: panels side by side in
+    print.
     """
 
     name: str
@@ -64,8 +78,10 @@ class Plot:
     @property
     def panels(self) -> dict[str, pd.DataFrame]:
         """The data of each panel, at most MOST_PANELS."""
-        groups = self.data.groupby("panel", sort=False)
-        return {str(name): group for (name, group), _ in zip(groups, range(MOST_PANELS), strict=False)}
+        found = {}
+        for name, group in itertools.islice(self.data.groupby("panel", sort=False), MOST_PANELS):
+            found[str(name)] = group
+        return found
 
 
 @contextlib.contextmanager
@@ -79,23 +95,33 @@ def own_style(changes: Mapping[Any, Any] | None = None) -> Iterator[None]:
 
 def draw_plot(plot: Plot) -> Figure:
     """Draw all panels of a plot into one figure, for print."""
-    found = plot.panels
-    columns = min(plot.columns, len(found))
-    rows = -(-len(found) // columns)
+    panels = plot.panels
+    columns = min(plot.columns, len(panels))
+    rows = math.ceil(len(panels) / columns)
+    width, height = PANEL_INCHES
     with own_style():
-        figure = Figure((PANEL_INCHES[0] * columns, PANEL_INCHES[1] * rows + 0.4), layout="constrained")
+        figure = Figure((width * columns, height * rows + LEGEND_INCHES), layout="constrained")
         grid = figure.subplots(rows, columns, squeeze=False).flatten()
-        for axes, (name, data) in zip(grid, found.items(), strict=False):
+        for axes, (name, data) in zip(grid, panels.items(), strict=False):
             plot.draw(axes, data)
             axes.set_title(wrap_title(name))
-        for axes in grid[len(found) :]:
+        for axes in grid[len(panels) :]:
             axes.set_axis_off()
         if plot.lines:
-            handles = [Line2D([], [], color=c, marker=m, label=label) for label, c, m in plot.lines]
-            figure.legend(handles=handles, loc="outside upper center", ncols=_columns_of(plot, columns), frameon=False)
+            _add_legend(figure, plot, columns)
+        # The layout takes most of the time: find it once here, and not again for each format.
         figure.draw_without_rendering()
-        figure.set_layout_engine("none")  # the layout is found: do not find it again for each format
+        figure.set_layout_engine("none")
     return figure
+
+
+def _add_legend(figure: Figure, plot: Plot, columns: int) -> None:
+    """Put one legend above all panels, which are so many side by side."""
+    handles = []
+    for label, colour, marker in plot.lines:
+        handles.append(Line2D([], [], color=colour, marker=marker, label=label))
+    entries = _columns_of(plot, columns)
+    figure.legend(handles=handles, loc="outside upper center", ncols=entries, frameon=False)
 
 
 def _columns_of(plot: Plot, panels: int) -> int:
@@ -107,8 +133,9 @@ def _columns_of(plot: Plot, panels: int) -> int:
 def on_all_cores(draw: Callable[..., Drawn], calls: Sequence[tuple[Any, ...]], *, panels: int) -> list[Drawn]:
     """Return draw(*call) of each call, in order; spread over processes where there are many panels to draw."""
     jobs = available_cores() if panels >= WORTH_PROCESSES else 1
+    tasks = [joblib.delayed(draw)(*call) for call in calls]
     with changed_environment(OWN_ENVIRONMENT):
-        drawn: list[Drawn] = joblib.Parallel(n_jobs=jobs)(joblib.delayed(draw)(*call) for call in calls)
+        drawn: list[Drawn] = joblib.Parallel(n_jobs=jobs)(tasks)
     return drawn
 
 
@@ -118,11 +145,13 @@ def save_plot(plot: Plot, folder: Path, formats: Sequence[str] = FILE_FORMATS) -
     plot.data.to_csv(data, index=False)
     figure = draw_plot(plot)
     written = [data]
+    # With a fixed salt for the ids and without a date, the same data give the same bytes.
     with own_style({"svg.hashsalt": plot.name}):
         for suffix in formats:
-            written.append(folder / f"{plot.name}.{suffix}")
+            path = folder / f"{plot.name}.{suffix}"
             undated = {DATE_KEYS[suffix]: None} if suffix in DATE_KEYS else {}
-            figure.savefig(written[-1], format=suffix, metadata=undated)
+            figure.savefig(path, format=suffix, metadata=undated)
+            written.append(path)
     return written
 
 
@@ -134,8 +163,12 @@ def panel_svg(plot: Plot, name: str, data: pd.DataFrame) -> str:
         stream = io.StringIO()
         figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
     svg = stream.getvalue()
+    # An XML declaration may not stand within a page.
     svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
-    own = re.sub(r"\W+", "-", f"{plot.name}-{name}")
-    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{own}-", svg)
+    # matplotlib names parts alike in every drawing, and ids must differ within a page.
+    prefix = re.sub(r"\W+", "-", f"{plot.name}-{name}")
+    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}-", svg)
+    # A style would hold for the whole page.
     svg = re.sub(r"<(metadata|style).*?</\1>", "", svg, flags=re.DOTALL)
-    return svg.replace("<svg ", f'<svg role="img" aria-label="{html.escape(f"{plot.title}: {name}")}" ', 1)
+    label = html.escape(f"{plot.title}: {name}")
+    return svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)

@@ -13,7 +13,7 @@ from raypatch.analysis.show.plots import draw
 from raypatch.analysis.show.plots.figure import Plot
 from raypatch.analysis.show.plots.style import style_of
 from raypatch.analysis.show.tables.scores import significant_count
-from raypatch.analysis.wording import file_stem
+from raypatch.analysis.wording import capitalize, file_stem
 
 LEAST_SHARE = 0.01
 RUN_COST_LABELS = {
@@ -51,34 +51,39 @@ def name_panels(frame: pd.DataFrame, findings: Findings) -> pd.Series:
 def level_lines(findings: Findings, levels: Sequence[str]) -> Lines:
     """Return the legend of these levels, each in its own colour and marker, the same in all plots."""
     factor = findings.factor
-    known = sorted(set(levels), key=factor.rank)
-    return tuple((factor.phrase(level), *style_of(factor.rank(level))) for level in known)
+    lines = []
+    for level in sorted(set(levels), key=factor.rank):
+        lines.append((factor.phrase(level), *style_of(factor.rank(level))))
+    return tuple(lines)
 
 
 def plot_scores(findings: Findings) -> Plot:
     """Every metric against the level, with its interval."""
     cells, factor = singles(findings.cells), findings.factor
-    parts = []
-    for metric in findings.metrics:
-        columns = {f"test_{metric.name}_{part}": part for part in ("mean", "std", "low", "high")}
-        part = cells[["level", "level_rank", "seeds", *columns]].rename(columns=columns)
+    parts, lines = [], []
+    # The first style is that of a baseline, which a metric is not.
+    for place, metric in enumerate(findings.metrics, 1):
+        part = cells[["level", "level_rank", "seeds"]].copy()
+        for name in ("mean", "std", "low", "high"):
+            part[name] = cells[f"test_{metric.name}_{name}"]
         parts.append(part.assign(metric=metric.name, panel=name_panels(cells, findings)))
-    labels = [metric.label for metric in findings.metrics]
+        lines.append((metric.label, *style_of(place)))
     return Plot(
         name=f"scores_by_{file_stem(factor.name)}",
         title=f"Score against {factor.label}",
         caption="Test scores, mean over seeds. Bars: 95 % intervals for other test images and seeds.",
         data=pd.concat(parts, ignore_index=True),
         draw=partial(draw.draw_scores, heading=factor.heading, joined=factor.ordered),
-        lines=tuple((label, *style_of(place + 1)) for place, label in enumerate(labels)),
+        lines=tuple(lines),
     )
 
 
 def plot_pareto(findings: Findings) -> Plot:
     """The headline score against cost, with the Pareto front: GFLOPs, or training time where these do not differ."""
     metric, cells = findings.metric, findings.cells
-    by_gflops = significant_count(singles(cells)) > 1
-    cost, unit = ("gflops", "GFLOPs per image") if by_gflops else ("train_seconds", "training time, seconds")
+    cost, unit = "gflops", "GFLOPs per image"
+    if significant_count(singles(cells)) <= 1:
+        cost, unit = "train_seconds", "training time, seconds"
     cells = cells.dropna(subset=[f"test_{metric.name}_mean", f"{cost}_mean"])
     data = pd.DataFrame(
         {
@@ -89,26 +94,34 @@ def plot_pareto(findings: Findings) -> Plot:
             "score": cells[f"test_{metric.name}_mean"],
         }
     )
-    good = -data["score"] if metric.lower_is_better else data["score"]
-    ordered = data.assign(good=good).sort_values([cost, "good"], ascending=[True, False])
-    best_so_far = ordered.groupby("panel")["good"].transform(lambda own: own.cummax().shift(fill_value=float("-inf")))
-    has_ensemble = (data["kind"] == ENSEMBLE).any()
+    data["front"] = _is_on_front(data, cost, lower=metric.lower_is_better)
     lines: Lines = (("one level", *style_of(1)),)
-    if has_ensemble:
+    together = ""
+    if (data["kind"] == ENSEMBLE).any():
         lines = (*lines, ("ensemble", *style_of(4)))
-    together = ", or the ensemble, which costs the sum of its members" if has_ensemble else ""
-    label = f"{metric.label[:1].upper()}{metric.label[1:]}"
+        together = ", or the ensemble, which costs the sum of its members"
     return Plot(
         name=f"score_against_{cost}",
         title="Score against cost",
         caption=(
-            f"{label} on the test split against {unit}; each point a {findings.factor.label}{together}. The line is"
-            " the Pareto front: nothing cheaper scores better."
+            f"{capitalize(metric.label)} on the test split against {unit}; each point a"
+            f" {findings.factor.label}{together}. The line is the Pareto front: nothing cheaper scores"
+            " better."
         ),
-        data=data.assign(front=good > best_so_far[data.index]),
+        data=data,
         draw=partial(draw.draw_pareto, cost=cost, unit=unit, label=metric.label),
         lines=lines,
     )
+
+
+def _is_on_front(data: pd.DataFrame, cost: str, *, lower: bool) -> pd.Series:
+    """Whether each point scores better than everything in its panel that is cheaper. lower: a lower score is better."""
+    good = -data["score"] if lower else data["score"]
+    # Of points that cost the same the best comes first, so that the others are not on the front.
+    ordered = data.assign(good=good).sort_values([cost, "good"], ascending=[True, False])
+    best_up_to_here = ordered.groupby("panel")["good"].cummax()
+    best_before = best_up_to_here.groupby(ordered["panel"]).shift(fill_value=float("-inf"))
+    return good > best_before[data.index]
 
 
 def plot_costs(findings: Findings) -> Plot:
@@ -117,24 +130,20 @@ def plot_costs(findings: Findings) -> Plot:
     parts = []
     for dimensions, block in cells.groupby("dimensions"):
         for name, (label, unit) in RUN_COST_LABELS.items():
-            part = pd.DataFrame(
-                {
-                    "panel": f"{dimensions}D: {label}",
-                    "dataset": name_panels(block, findings),
-                    "level": block["level"],
-                    "level_rank": block["level_rank"],
-                    "value": block[f"{name}_mean"],
-                    "unit": unit,
-                }
-            )
+            part = pd.DataFrame({"panel": f"{dimensions}D: {label}", "dataset": name_panels(block, findings)})
+            part[["level", "level_rank"]] = block[["level", "level_rank"]]
+            part["value"] = block[f"{name}_mean"]
+            part["unit"] = unit
+            # The axis is logarithmic: 0 and what was not measured have no place on it.
             parts.append(part[part["value"] > 0])
+    lines_or_points = "A line" if factor.ordered else "Points"
     return Plot(
         name=f"cost_by_{file_stem(factor.name)}",
         title="Time and memory",
         caption=(
-            f"{'A line' if factor.ordered else 'Points'} per dataset, mean over seeds: training time of a whole trial"
-            " with its validation, images per second in training, and peak memory of the device (of the process on a"
-            " CPU)."
+            f"{lines_or_points} per dataset, mean over seeds: training time of a whole trial with its"
+            " validation, images per second in training, and peak memory of the device (of the process"
+            " on a CPU)."
         ),
         data=pd.concat(parts, ignore_index=True),
         draw=partial(draw.draw_costs, heading=factor.heading, joined=factor.ordered),
@@ -149,15 +158,13 @@ def plot_ranks(findings: Findings) -> Plot:
         ranks = conclusion.ranks
         if ranks is None:
             continue
-        pairs = ranks.nemenyi.rename_axis("first").reset_index().melt("first", var_name="second", value_name="p")
-        parts.append(
-            pairs.assign(
-                panel=f"{conclusion.label}, {len(ranks.datasets)} datasets",
-                label=pairs["first"].map(findings.factor.phrase),
-                rank_first=pairs["first"].map(ranks.ranks),
-                critical_difference=ranks.critical_difference,
-            )
-        )
+        square = ranks.nemenyi.rename_axis("first").reset_index()
+        pairs = square.melt("first", var_name="second", value_name="p")
+        pairs["panel"] = f"{conclusion.label}, {len(ranks.datasets)} datasets"
+        pairs["label"] = pairs["first"].map(findings.factor.phrase)
+        pairs["rank_first"] = pairs["first"].map(ranks.ranks)
+        pairs["critical_difference"] = ranks.critical_difference
+        parts.append(pairs)
     return Plot(
         name="critical_difference",
         title="Ranks over the datasets",
@@ -173,14 +180,14 @@ def plot_ranks(findings: Findings) -> Plot:
 def plot_curves(findings: Findings) -> Plot:
     """Validation loss by epoch."""
     question, trials = findings.question, findings.trials
-    epochs = load_epochs(trials)
     own = ["trial_id", "dimensions", "dataset_label", "level_rank", *question.setting_keys]
-    places = {name: place for place, name in enumerate(dict.fromkeys(name_panels(trials, findings)))}
-    epochs = epochs.merge(trials[own], on="trial_id")
+    epochs = load_epochs(trials).merge(trials[own], on="trial_id")
     epochs["panel"] = name_panels(epochs, findings)
     points = epochs.groupby(["dimensions", "panel", "level", "level_rank", "epoch"])["val_loss"]
     curves = points.agg(mean="mean", low="min", high="max").dropna().reset_index()
-    curves["place"] = curves["panel"].map(places)
+    # Grouping has sorted the panels by name; they belong in the order of the trials, as in every other plot.
+    panels = pd.Index(name_panels(trials, findings).unique())
+    curves["place"] = panels.get_indexer(curves["panel"])
     curves = curves.sort_values(["place", "level_rank", "epoch"]).drop(columns="place")
     return Plot(
         name="learning_curves",
@@ -197,7 +204,9 @@ def plot_reliability(findings: Findings) -> Plot:
     bins = findings.evidence.reliability
     bins = bins.assign(panel=name_panels(bins, findings))
     bins["level_rank"] = bins["level"].map(findings.factor.rank)
-    share = bins["predictions"] / bins.groupby(["panel", "level"])["predictions"].transform("sum")
+    total = bins.groupby(["panel", "level"])["predictions"].transform("sum")
+    # The accuracy of a handful of predictions jumps about and would draw the eye.
+    is_drawn = bins["predictions"] / total >= LEAST_SHARE
     return Plot(
         name="reliability",
         title="Can the confidence be trusted?",
@@ -205,7 +214,7 @@ def plot_reliability(findings: Findings) -> Plot:
             "Accuracy of test predictions by their confidence, all seeds, in 15 bins; bins with under 1 % of the"
             " predictions are not drawn. On the dashed line confidence is right, under it too high."
         ),
-        data=bins[share >= LEAST_SHARE],
+        data=bins[is_drawn],
         draw=draw.draw_reliability,
         lines=level_lines(findings, list(bins["level"])),
     )
@@ -218,14 +227,15 @@ def plot_confusions(findings: Findings) -> Plot:
     data = findings.evidence.confusions.merge(chosen, on=series)
     data = data[data["level"] == data["chosen"]]
     images = data.groupby([*series, "true"], dropna=False)["images"].transform("sum")
-    names = name_panels(data, findings) + ", " + data["level"].map(findings.factor.phrase)
+    shares = data["images"] / images.where(images > 0)
+    panels = name_panels(data, findings) + ", " + data["level"].map(findings.factor.phrase)
     return Plot(
         name="confusions",
         title="What is taken for what",
         caption=(
-            f"Percent of each true class's test images, mean over seeds, at the {findings.factor.label} that validation"
-            " prefers. Classes have the numbers of the table of classes."
+            f"Percent of each true class's test images, mean over seeds, at the {findings.factor.label}"
+            " that validation prefers. Classes have the numbers of the table of classes."
         ),
-        data=data.assign(panel=names, share=data["images"] / images.where(images > 0)),
+        data=data.assign(panel=panels, share=shares),
         draw=draw.draw_confusion,
     )

@@ -19,41 +19,45 @@ def search_plots(results: Results) -> Iterator[Plot]:
     trials = search_trials(results)
     if trials.empty:
         return
+    parts = []
+    for run, part in trials.groupby("run"):
+        parts.append(_against(part, results.records[str(run)]))
     dots = (("ran through", *style_of(1)), ("stopped early", *style_of(2)))
     yield Plot(
         name="search_scores",
         title="Score against what was searched",
         caption="Validation score of each trial's best epoch. Trials that were stopped early had fewer epochs.",
-        data=pd.concat(
-            [_against(part, results.records[str(run)]) for run, part in trials.groupby("run")], ignore_index=True
-        ),
+        data=pd.concat(parts, ignore_index=True),
         draw=draw_search_scores,
         lines=dots,
     )
+    history = trials[["group", "number", "status", "score", "best", "metric"]]
     yield Plot(
         name="search_history",
         title="History of the search",
         caption="Validation scores in the order of drawing. The line is the best of the trials that ran through.",
-        data=trials[["group", "number", "status", "score", "best", "metric"]].rename(columns={"group": "panel"}),
+        data=history.rename(columns={"group": "panel"}),
         draw=draw_search_history,
         lines=dots,
     )
 
 
 def _against(trials: pd.DataFrame, record: SweepRecord) -> pd.DataFrame:
+    """A panel per group and searched number: status, score, metric, panel, field, value and logarithmic."""
     assert record.search is not None
-    fields = {name: field for name, field in record.search.settings.fields.items() if field.choices is None}
+    # A field with choices has no scale to draw a score against.
+    numbers = {name: field for name, field in record.search.settings.fields.items() if field.choices is None}
     parts = []
-    for name, field in fields.items():
-        parts.append(
-            trials[["status", "score", "metric"]].assign(
-                panel=trials["group"] + (f", {field_label(name)}" if len(fields) > 1 else ""),
-                field=name,
-                value=[float(drawn[name]) for drawn in trials["drawn"]],
-                logarithmic=field.loguniform is not None,
-            )
-        )
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["panel"])
+    for name, field in numbers.items():
+        part = trials[["status", "score", "metric"]].assign(panel=trials["group"], field=name)
+        if len(numbers) > 1:
+            part["panel"] += f", {field_label(name)}"
+        part["value"] = trials["drawn"].str[name].astype(float)
+        part["logarithmic"] = field.loguniform is not None
+        parts.append(part)
+    if not parts:
+        return pd.DataFrame(columns=["panel"])
+    return pd.concat(parts, ignore_index=True)
 
 
 def draw_search_scores(axes: Axes, data: pd.DataFrame) -> None:
@@ -62,6 +66,7 @@ def draw_search_scores(axes: Axes, data: pd.DataFrame) -> None:
     if data["logarithmic"].iloc[0]:
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter("{x:g}")
+        # Without this a range within one power of ten has its minor ticks labelled, one upon the other.
         axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(field_heading(str(data["field"].iloc[0])))
 
@@ -75,6 +80,7 @@ def draw_search_history(axes: Axes, data: pd.DataFrame) -> None:
 
 def _draw_trials(axes: Axes, data: pd.DataFrame, x: str) -> None:
     for status, place in (("ok", 1), ("pruned", 2)):
-        part, (colour, marker) = data[data["status"] == status], style_of(place)
+        part = data[data["status"] == status]
+        colour, marker = style_of(place)
         axes.plot(part[x], part["score"], linestyle="", color=colour, marker=marker)
     axes.set_ylabel(str(data["metric"].iloc[0]))

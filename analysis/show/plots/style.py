@@ -29,10 +29,10 @@ def level_axis(axes: Axes, data: pd.DataFrame, heading: str) -> list[str]:
 
     Columns: level, level_rank.
     """
-    levels = list(dict.fromkeys(data.sort_values("level_rank", kind="stable")["level"]))
+    levels = list(data.sort_values("level_rank", kind="stable")["level"].unique())
     names = [shorten(level, 20) for level in levels]
     axes.set_xticks(range(len(levels)), names)
-    if sum(len(name) + 2 for name in names) > ROOM:
+    if len("  ".join([*names, ""])) > ROOM:
         for label in axes.get_xticklabels():
             label.set(rotation=30, ha="right", rotation_mode="anchor")
     axes.set_xlim(-0.4, len(levels) - 0.6)
@@ -43,7 +43,9 @@ def level_axis(axes: Axes, data: pd.DataFrame, heading: str) -> list[str]:
 def plain_numbers(axis: Axis) -> None:
     """Write a logarithmic axis in plain numbers, which take a tenth of the time of powers of ten as formulas."""
     low, high = axis.get_data_interval()
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,), numticks=8))
+    # Over two powers of ten or more, ticks at 2 and 5 would stand too close.
+    within_power = (1, 2, 5) if high < 100 * low else (1,)
+    axis.set_major_locator(LogLocator(subs=within_power, numticks=8))
     axis.set_major_formatter(FuncFormatter(lambda value, _: significant(value)))
     axis.set_minor_locator(NullLocator())
 

@@ -8,56 +8,64 @@ import pandas as pd
 from raypatch.analysis.answer.findings import Findings
 from raypatch.analysis.answer.summary import MODEL_COSTS, RUN_COSTS, singles
 from raypatch.analysis.show.tables.scores import GFLOPS_NOTE
-from raypatch.analysis.show.tables.table import Cell, Row, Table
+from raypatch.analysis.show.tables.table import Row, Table, text_cells
 from raypatch.analysis.wording import UNDEFINED, duration, percent, significant
 
 
 def costs_table(findings: Findings) -> Table:
     """Return parameters, tokens, GFLOPs, time, speed and memory by dimensions, setting and level."""
     question = findings.question
-    cells = singles(findings.cells)
-    keys = ["dimensions", *question.setting_keys, "level"]
-    names = [name for name in (*MODEL_COSTS, *RUN_COSTS) if f"{name}_mean" in cells]
-    ordered = cells.sort_values(["dimensions"], kind="stable")
-    groups = ordered.groupby([*keys, "level_rank"], sort=False, dropna=False)
-    data = groups[[f"{name}_mean" for name in names]].mean()
-    data = data.rename(columns=lambda name: name.removesuffix("_mean")).reset_index()
-    places = {key: place for place, key in enumerate(dict.fromkeys(_keys_of(data, keys[:-1])))}
-    data["setting"] = [places[key] for key in _keys_of(data, keys[:-1])]
-    data = data.sort_values(["setting", "level_rank"]).reset_index(drop=True)
+    settings = ["dimensions", *question.setting_keys]
+    data = _mean_costs(singles(findings.cells), settings)
     blocks = []
-    for _, block in data.groupby("setting", sort=False):
-        blocks.append(tuple(_cost_row(row, keys) for row in block.to_dict("records")))
-    headings = ("Weights", "Tokens", "GFLOPs", "no attention", "Training", "Images/s", "GB")
+    for _, block in data.groupby(settings, sort=False, dropna=False):
+        rows = (_cost_row(row, question.setting_keys) for row in block.to_dict("records"))
+        blocks.append(tuple(rows))
+    names = ("", *question.setting_headings, findings.factor.heading)
+    model_costs = ("Weights", "Tokens", "GFLOPs", "no attention")
     return Table(
         name="costs",
         title=f"Cost of a trial by {findings.factor.label}",
-        columns=("", *(setting.heading for setting in question.settings), findings.factor.heading, *headings),
+        columns=(*names, *model_costs, "Training", "Images/s", "GB"),
         blocks=tuple(blocks),
-        labels=len(keys),
+        labels=len(names),
         note=f"Mean over datasets and seeds. {GFLOPS_NOTE} Images/s in training."
         " GB: peak memory of the device (of the process on a CPU).",
-        data=data.drop(columns=["setting", "level_rank"]),
+        data=data.drop(columns="level_rank"),
     )
 
 
-def _keys_of(frame: pd.DataFrame, columns: Sequence[str]) -> list[tuple[object, ...]]:
-    return list(frame[list(columns)].itertuples(index=False, name=None))
+def _mean_costs(cells: pd.DataFrame, settings: Sequence[str]) -> pd.DataFrame:
+    """The mean of each cost over the datasets: dimensions, settings, level, level_rank and the costs."""
+    means = {}
+    for name in (*MODEL_COSTS, *RUN_COSTS):
+        if f"{name}_mean" in cells:
+            means[name] = (f"{name}_mean", "mean")
+    ordered = cells.sort_values("dimensions", kind="stable")
+    keys = [*settings, "level", "level_rank"]
+    data = ordered.groupby(keys, sort=False, dropna=False).agg(**means).reset_index()
+    # A level that the first dataset lacks comes late: put the levels in order within each setting,
+    # and leave the settings in the order in which they appear.
+    place = data.groupby(list(settings), sort=False, dropna=False).ngroup()
+    ordered = data.assign(setting=place).sort_values(["setting", "level_rank"])
+    return ordered.drop(columns="setting").reset_index(drop=True)
 
 
-def _cost_row(row: dict[Hashable, Any], keys: Sequence[str]) -> Row:
-    names = [f"{row['dimensions']:.0f}D", *(str(row[key]) for key in keys[1:])]
+def _cost_row(row: dict[Hashable, Any], setting_keys: Sequence[str]) -> Row:
+    names = [f"{row['dimensions']:.0f}D", *(row[key] for key in setting_keys), row["level"]]
+    # Only some models have tokens.
     tokens = row.get("tokens", float("nan"))
-    return (
-        *map(Cell, names),
-        Cell(UNDEFINED if pd.isna(row["parameters"]) else f"{row['parameters'] / 1e6:.1f} M"),
-        Cell(UNDEFINED if pd.isna(tokens) else f"{tokens:.0f}"),
-        Cell(significant(row["gflops"])),
-        Cell(significant(row["gflops_without_attention"])),
-        Cell(duration(row["train_seconds"])),
-        Cell(significant(row["images_per_second"])),
-        Cell(significant(row["peak_memory_gb"])),
-    )
+    parameters = row["parameters"] / 1e6
+    costs = [
+        UNDEFINED if pd.isna(parameters) else f"{parameters:.1f} M",
+        UNDEFINED if pd.isna(tokens) else f"{tokens:.0f}",
+        significant(row["gflops"]),
+        significant(row["gflops_without_attention"]),
+        duration(row["train_seconds"]),
+        significant(row["images_per_second"]),
+        significant(row["peak_memory_gb"]),
+    ]
+    return text_cells([*names, *costs])
 
 
 def calibration_table(findings: Findings) -> Table | None:
@@ -66,31 +74,41 @@ def calibration_table(findings: Findings) -> Table | None:
     if calibration.empty:
         return None
     groups = calibration.groupby(question.cell, sort=False, dropna=False)
-    columns: dict[str, pd.Series] = {}
-    for name in ("ece", "brier"):
-        columns |= {f"{name}_mean": groups[name].mean(), f"{name}_std": groups[name].std()}
-    data = pd.DataFrame(columns).reset_index()
+    errors = {
+        "ece_mean": ("ece", "mean"),
+        "ece_std": ("ece", "std"),
+        "brier_mean": ("brier", "mean"),
+        "brier_std": ("brier", "std"),
+    }
+    data = groups.agg(**errors).reset_index()
     levels = sorted(calibration["level"].unique(), key=findings.factor.rank)
     rows = []
-    for key, block in data.groupby(question.series, sort=False, dropna=False):
-        names = [str(name) for name in key[2:]]
-        for label, name in (("ECE", "ece"), ("Brier", "brier")):
-            shown = {}
-            for row in block.to_dict("records"):
-                shown[row["level"]] = percent(row[f"{name}_mean"], row[f"{name}_std"])
-            rows.append((*map(Cell, [*names, label]), *(Cell(shown.get(level, "")) for level in levels)))
+    for _, block in data.groupby(question.series, sort=False, dropna=False):
+        first = block.iloc[0]
+        names = list(first[["dataset_label", *question.setting_keys]])
+        rows.append(text_cells([*names, "ECE", *_by_level(block, "ece", levels)]))
+        rows.append(text_cells([*names, "Brier", *_by_level(block, "brier", levels)]))
     return Table(
         name="calibration",
         title=f"Calibration by {findings.factor.label}",
-        columns=("Dataset", *(setting.heading for setting in question.settings), "", *levels),
+        columns=("Dataset", *question.setting_headings, "", *levels),
         blocks=(tuple(rows),),
         labels=2 + len(question.settings),
         note=(
-            "Test split, mean ± sample standard deviation over seeds. ECE: expected calibration error in percent,"
-            " 15 bins of equal width. Brier: half the squared error of the probabilities, × 100. 0 is best."
+            "Test split, mean ± sample standard deviation over seeds. ECE: expected calibration error"
+            " in percent, 15 bins of equal width. Brier: half the squared error of the probabilities,"
+            " × 100. 0 is best."
         ),
         data=data,
     )
+
+
+def _by_level(block: pd.DataFrame, error: str, levels: Sequence[str]) -> list[str]:
+    """The error of each level in words; empty where the series has no such level."""
+    shown = {}
+    for row in block.to_dict("records"):
+        shown[row["level"]] = percent(row[f"{error}_mean"], row[f"{error}_std"])
+    return [shown.get(level, "") for level in levels]
 
 
 def class_table(findings: Findings) -> Table | None:
@@ -99,35 +117,44 @@ def class_table(findings: Findings) -> Table | None:
     if classes.empty:
         return None
     groups = classes.groupby([*question.cell, "class"], sort=False, dropna=False)
-    means = {name: (name, "mean") for name in ("recall", "precision", "f1")}
-    data = groups.agg(images=("images", "first"), **means).reset_index()
+    means = {
+        "images": ("images", "first"),
+        "recall": ("recall", "mean"),
+        "precision": ("precision", "mean"),
+        "f1": ("f1", "mean"),
+    }
+    data = groups.agg(**means).reset_index()
+    named = ["dataset_label", *question.setting_keys]
     blocks = []
-    for _, pick in findings.gains.iterrows():
-        own = data[(data[question.series] == pick[question.series]).all(axis=1)]
-        first, chosen = own[own["level"] == pick["baseline"]], own[own["level"] == pick["chosen"]]
-        if len(first) and len(chosen):
-            names = [str(pick[key]) for key in ("dataset_label", *question.setting_keys)]
-            blocks.append(tuple(_class_rows(names, first, chosen)))
-    settings = [setting.heading for setting in question.settings]
+    for _, gain in findings.gains.iterrows():
+        own = data[(data[question.series] == gain[question.series]).all(axis=1)]
+        baseline = own[own["level"] == gain["baseline"]]
+        chosen = own[own["level"] == gain["chosen"]]
+        # The predictions of one of the two may be damaged or lost.
+        if len(baseline) and len(chosen):
+            blocks.append(_class_rows(list(gain[named]), baseline, chosen))
+    names = ("Dataset", *question.setting_headings, "Class", "")
     return Table(
         name="classes",
         title=f"Recall and F1 of each class, baseline → chosen {findings.factor.label}",
-        columns=("Dataset", *settings, "Class", "", "Images", findings.factor.heading, "Recall", "F1"),
+        columns=(*names, "Images", findings.factor.heading, "Recall", "F1"),
         blocks=tuple(blocks),
-        labels=3 + len(question.settings),
+        labels=len(names),
         note="Percent on the test split, mean over seeds. Chosen: by validation.",
         data=data,
     )
 
 
-def _class_rows(names: Sequence[str], first: pd.DataFrame, chosen: pd.DataFrame) -> list[Row]:
-    baseline, level = first["level"].iloc[0], chosen["level"].iloc[0]
-    same = baseline == level
-    shown = level if same else f"{baseline} → {level}"
+def _class_rows(names: Sequence[str], baseline: pd.DataFrame, chosen: pd.DataFrame) -> tuple[Row, ...]:
+    first, level = baseline["level"].iloc[0], chosen["level"].iloc[0]
+    is_change = first != level
+    shown = f"{first} → {level}" if is_change else level
+    old_rows, new_rows = baseline.to_dict("records"), chosen.to_dict("records")
     rows = []
-    for place, (old, new) in enumerate(zip(first.to_dict("records"), chosen.to_dict("records"), strict=True)):
-        changes = []
-        for name in ("recall", "f1"):
-            changes.append(percent(new[name]) if same else f"{percent(old[name])} → {percent(new[name])}")
-        rows.append(tuple(map(Cell, [*names, str(place), str(new["class"]), str(new["images"]), shown, *changes])))
-    return rows
+    for number, (old, new) in enumerate(zip(old_rows, new_rows, strict=True)):
+        recall, f1 = percent(new["recall"]), percent(new["f1"])
+        if is_change:
+            recall = f"{percent(old['recall'])} → {recall}"
+            f1 = f"{percent(old['f1'])} → {f1}"
+        rows.append(text_cells([*names, number, new["class"], new["images"], shown, recall, f1]))
+    return tuple(rows)

@@ -4,16 +4,18 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 
-from raypatch.analysis.show.tables.table import Row, Table
+from raypatch.analysis.show.tables.table import Cell, Row, Table
 
 LATEX_ROWS = 40
 
 _LATEX = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
     **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
-    **{"±": r"$\pm$", "×": r"$\times$", "–": "--", "≤": r"$\leq$", "≥": r"$\geq$", "<": "$<$", ">": "$>$"},
-    **{"²": "$^2$", "α": r"$\alpha$", "χ": r"$\chi$", "−": "$-$", "→": r"$\rightarrow$", "·": r"$\cdot$"},
+    **{"±": r"$\pm$", "×": r"$\times$", "–": "--", "≤": r"$\leq$", "≥": r"$\geq$"},
+    **{"<": "$<$", ">": "$>$", "−": "$-$", "→": r"$\rightarrow$", "·": r"$\cdot$"},
+    **{"²": "$^2$", "α": r"$\alpha$", "χ": r"$\chi$"},
 }
+_SPECIAL = re.compile("|".join(map(re.escape, _LATEX)))
 
 
 def to_latex(table: Table) -> str:
@@ -21,20 +23,22 @@ def to_latex(table: Table) -> str:
 
     Needs \\usepackage{booktabs} and \\usepackage{graphicx}.
     """
-    parts = list(_split_blocks(table.blocks, LATEX_ROWS))
-    labels = [""] + [f"-{number}" for number in range(2, len(parts) + 1)]
-    titles = [table.title] + [f"{table.title} (continued)"] * (len(parts) - 1)
-    return "\n".join(
-        _latex_table(replace(table, name=f"{table.name}{label}", title=title, blocks=blocks))
-        for label, title, blocks in zip(labels, titles, parts, strict=True)
-    )
+    parts = []
+    for number, blocks in enumerate(_split_blocks(table.blocks, LATEX_ROWS), 1):
+        part = replace(table, blocks=blocks)
+        # A label may occur only once in a document, so that each further part has its own.
+        if number > 1:
+            part = replace(part, name=f"{table.name}-{number}", title=f"{table.title} (continued)")
+        parts.append(_latex_table(part))
+    return "\n".join(parts)
 
 
 def _split_blocks(blocks: tuple[tuple[Row, ...], ...], rows: int) -> Iterator[tuple[tuple[Row, ...], ...]]:
     """Fill pages of so many rows with whole blocks; a block that is longer than a page is cut."""
     page: list[tuple[Row, ...]] = []
     for block in blocks:
-        for piece in (block[start : start + rows] for start in range(0, len(block), rows)):
+        for start in range(0, len(block), rows):
+            piece = block[start : start + rows]
             if page and sum(map(len, page)) + len(piece) > rows:
                 yield tuple(page)
                 page = []
@@ -43,14 +47,19 @@ def _split_blocks(blocks: tuple[tuple[Row, ...], ...], rows: int) -> Iterator[tu
 
 
 def _latex_table(table: Table) -> str:
-    spec = "l" * table.labels + "r" * (len(table.columns) - table.labels)
-    body = "\\midrule\n".join("".join(map(_latex_line, block)) for block in table.blocks)
+    alignment = "l" * table.labels + "r" * (len(table.columns) - table.labels)
+    headings = " & ".join(map(escape_latex, table.columns))
+    bodies = []
+    for block in table.blocks:
+        bodies.append("".join(map(_latex_line, block)))
+    body = "\\midrule\n".join(bodies)
     note = f"\n\\par\\smallskip\\footnotesize {escape_latex(table.note)}" if table.note else ""
+    # The table is set into a box first, because only a box's width can be compared with the line's.
     return (
         "\\begin{table}[htbp]\n\\centering\n"
         f"\\caption{{{escape_latex(table.title)}}}\n\\label{{tab:{table.name}}}\n"
-        f"\\sbox0{{\\small\\begin{{tabular}}{{{spec}}}\n\\toprule\n"
-        f"{' & '.join(map(escape_latex, table.columns))} \\\\\n\\midrule\n"
+        f"\\sbox0{{\\small\\begin{{tabular}}{{{alignment}}}\n\\toprule\n"
+        f"{headings} \\\\\n\\midrule\n"
         f"{body}\\bottomrule\n\\end{{tabular}}}}%\n"
         "\\ifdim\\wd0>\\linewidth\\resizebox{\\linewidth}{!}{\\usebox0}\\else\\usebox0\\fi"
         f"{note}\n\\end{{table}}\n"
@@ -58,10 +67,15 @@ def _latex_table(table: Table) -> str:
 
 
 def _latex_line(row: Row) -> str:
-    cells = (f"\\textbf{{{escape_latex(c.text)}}}" if c.best else escape_latex(c.text) for c in row)
-    return " & ".join(cells) + " \\\\\n"
+    return " & ".join(map(_latex_cell, row)) + " \\\\\n"
+
+
+def _latex_cell(cell: Cell) -> str:
+    text = escape_latex(cell.text)
+    return f"\\textbf{{{text}}}" if cell.best else text
 
 
 def escape_latex(text: str) -> str:
     """Return `text` with LaTeX's special characters and the few others we print made safe."""
-    return re.sub("|".join(map(re.escape, _LATEX)), lambda match: _LATEX[match[0]], text)
+    # All in one pass: replaced one after another, the backslash of one would be escaped by the next.
+    return _SPECIAL.sub(lambda match: _LATEX[match[0]], text)

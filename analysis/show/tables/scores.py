@@ -8,7 +8,7 @@ import pandas as pd
 from raypatch.analysis.answer.cells import DATASET_KEYS, ENSEMBLE, Question
 from raypatch.analysis.answer.findings import Findings
 from raypatch.analysis.answer.summary import mark_best, singles
-from raypatch.analysis.show.tables.table import Cell, Table
+from raypatch.analysis.show.tables.table import Cell, Row, Table, name_cells, text_cells
 from raypatch.analysis.wording import score_with_interval, significant
 from raypatch.factors import field_heading
 from raypatch.tasks import Metric
@@ -19,9 +19,10 @@ GFLOPS_NOTE = "GFLOPs: 2 × multiply-accumulates per image; an ensemble costs th
 def scores_note(question: Question) -> str:
     """Return what the cells of a table of scores are."""
     return (
-        "Percent on the test split, mean ± sample standard deviation over seeds, and the 95 % interval of the mean for"
-        " other test images and other seeds; with a single seed no deviation, and an interval for other images alone."
-        f" Bold: the best {question.factor.label} of the dataset, and an ensemble above it."
+        "Percent on the test split, mean ± sample standard deviation over seeds, and the 95 % interval"
+        " of the mean for other test images and other seeds; with a single seed no deviation, and an"
+        f" interval for other images alone. Bold: the best {question.factor.label} of the dataset, and"
+        " an ensemble above it."
     )
 
 
@@ -35,29 +36,30 @@ def recipes_table(findings: Findings) -> Table | None:
     """Return the same for every recipe; None where no hyperparameter was tuned."""
     if findings.recipes.empty:
         return None
-    return _long_table("recipes", "Every configuration", findings, findings.recipes, list(findings.question.tuned))
+    tuned = list(findings.question.tuned)
+    return _long_table("recipes", "Every configuration", findings, findings.recipes, tuned)
 
 
 def _long_table(name: str, title: str, findings: Findings, cells: pd.DataFrame, recipe: list[str]) -> Table:
     """A block per series, a row per level or recipe."""
-    question, metrics = findings.question, findings.metrics
+    question = findings.question
     named = ["dataset_label", *question.setting_keys, *recipe, "level"]
     blocks = []
     for _, block in cells.groupby(question.series, sort=False, dropna=False):
-        marks = {metric.name: _marks(block, metric) for metric in metrics}
+        scores = score_rows(block, block["kind"], findings.metrics)
         rows = []
-        for place, row in enumerate(block.to_dict("records")):
-            costs = [Cell(significant(row[f"{cost}_mean"])) for cost in ("gflops", "gflops_without_attention")]
-            scores = [score_cell(row, metric, mark=bool(marks[metric.name][place])) for metric in metrics]
-            rows.append((*(name_cell(row[key]) for key in named), *costs, *scores, Cell(str(row["seeds"]))))
+        for row, own_scores in zip(block.to_dict("records"), scores, strict=True):
+            names = name_cells(row[key] for key in named)
+            gflops = Cell(significant(row["gflops_mean"]))
+            no_attention = Cell(significant(row["gflops_without_attention_mean"]))
+            rows.append((*names, gflops, no_attention, *own_scores, Cell(str(row["seeds"]))))
         blocks.append(tuple(rows))
-    settings = [setting.heading for setting in question.settings]
-    tuned = [field_heading(field) for field in recipe]
-    headings = [metric.heading for metric in metrics]
+    tuned = map(field_heading, recipe)
+    names_of_row = ("Dataset", *question.setting_headings, *tuned, findings.factor.heading)
     return Table(
         name=name,
         title=title,
-        columns=("Dataset", *settings, *tuned, findings.factor.heading, "GFLOPs", "no attention", *headings, "Seeds"),
+        columns=(*names_of_row, "GFLOPs", "no attention", *findings.metric_headings, "Seeds"),
         blocks=tuple(blocks),
         labels=len(named),
         note=f"{scores_note(question)} {GFLOPS_NOTE}",
@@ -68,39 +70,48 @@ def _long_table(name: str, title: str, findings: Findings, cells: pd.DataFrame, 
 def metric_table(findings: Findings, cells: pd.DataFrame, metric: Metric) -> Table:
     """Return one metric of one dimensionality: a row per series, a column per level, the GFLOPs beneath.
 
-    The GFLOPs are the mean over the datasets, which differ by the classification head alone; they are left out where
-    all levels cost the same.
+    The GFLOPs are the mean over the datasets, which differ by the classification head alone; they
+    are left out where all levels cost the same.
     """
     question = findings.question
-    headed = _column_names(cells)
-    ordered = cells.assign(column=headed).sort_values("level_rank", kind="stable")
-    levels = list(dict.fromkeys(ordered["column"]))
-    cells = cells.assign(column=headed)
+    cells = cells.assign(column=_column_names(cells))
+    levels = list(cells.sort_values("level_rank", kind="stable")["column"].unique())
     rows = []
     for _, block in cells.groupby(question.series, sort=False, dropna=False):
-        records = block.to_dict("records")
-        shown = {}
-        for row, mark in zip(records, _marks(block, metric), strict=True):
-            shown[row["column"]] = score_cell(row, metric, mark=bool(mark))
-        names = [records[0][key] for key in ("dataset_label", *question.setting_keys)]
-        rows.append((*map(name_cell, names), *(shown.get(level, Cell("")) for level in levels)))
+        rows.append(_series_row(block, levels, question, metric))
     blocks = [tuple(rows)]
-    cost = cells.groupby("column")["gflops_mean"].mean()
-    costs_differ = significant_count(singles(cells)) > 1
-    if costs_differ:
-        empty = [Cell("") for _ in question.settings]
-        blocks.append(((Cell("GFLOPs"), *empty, *(Cell(significant(cost[level])) for level in levels)),))
+    note = scores_note(question)
+    if significant_count(singles(cells)) > 1:
+        blocks.append((_gflops_row(cells, levels, question),))
+        note = f"{note} {GFLOPS_NOTE}"
     dimensions = int(cells["dimensions"].iloc[0])
     scores = [name for name in map(str, cells) if name.startswith(f"test_{metric.name}_")]
+    shown = [*DATASET_KEYS, *question.setting_keys, "level", "kind", "seeds", "gflops_mean", *scores]
     return Table(
         name=f"{metric.name}_{dimensions}d",
         title=f"{metric.heading} by {findings.factor.label}, {dimensions}D",
-        columns=("Dataset", *(setting.heading for setting in question.settings), *levels),
+        columns=("Dataset", *question.setting_headings, *levels),
         blocks=tuple(blocks),
         labels=1 + len(question.settings),
-        note=f"{scores_note(question)} {GFLOPS_NOTE}" if costs_differ else scores_note(question),
-        data=cells[[*DATASET_KEYS, *question.setting_keys, "level", "kind", "seeds", "gflops_mean", *scores]],
+        note=note,
+        data=cells[shown],
     )
+
+
+def _series_row(block: pd.DataFrame, levels: Sequence[str], question: Question, metric: Metric) -> Row:
+    """The scores of one series; empty where a level has none."""
+    scores = {}
+    for column, row in zip(block["column"], score_rows(block, block["kind"], [metric]), strict=True):
+        scores[column] = row[0]
+    first = block.iloc[0]
+    names = name_cells(first[["dataset_label", *question.setting_keys]])
+    return (*names, *(scores.get(level, Cell("")) for level in levels))
+
+
+def _gflops_row(cells: pd.DataFrame, levels: Sequence[str], question: Question) -> Row:
+    cost = cells.groupby("column")["gflops_mean"].mean()
+    unnamed = [""] * len(question.settings)
+    return text_cells(["GFLOPs", *unnamed, *map(significant, cost[list(levels)])])
 
 
 def _column_names(cells: pd.DataFrame) -> pd.Series:
@@ -113,22 +124,28 @@ def _column_names(cells: pd.DataFrame) -> pd.Series:
 def significant_count(cells: pd.DataFrame) -> int:
     """Return how many different costs the levels have, as they would be shown."""
     means = cells.groupby("level")["gflops_mean"].mean()
-    return len({significant(mean) for mean in means})
+    return len(set(map(significant, means)))
 
 
-def _marks(block: pd.DataFrame, metric: Metric) -> Sequence[bool]:
-    means = block[f"test_{metric.name}_mean"]
-    return list(mark_best(means, block["kind"], lower=metric.lower_is_better))
+def score_rows(block: pd.DataFrame, kinds: pd.Series, metrics: Sequence[Metric]) -> list[list[Cell]]:
+    """Return for each row of a block its cell of every metric; the best of each metric is marked.
+
+    kinds: `single` or `ensemble` of each row; single models are compared with each other alone.
+    """
+    records = block.to_dict("records")
+    rows: list[list[Cell]] = [[] for _ in records]
+    for metric in metrics:
+        means = block[f"test_{metric.name}_mean"]
+        marks = mark_best(means, kinds, lower=metric.lower_is_better)
+        for cells, record, mark in zip(rows, records, marks, strict=True):
+            cells.append(score_cell(record, metric, mark=bool(mark)))
+    return rows
 
 
 def score_cell(row: dict[Hashable, Any], metric: Metric, *, mark: bool) -> Cell:
     """Return the cell of a score, mean ± deviation (interval); no interval where none was computed."""
+    score = f"test_{metric.name}"
     undefined = float("nan")
-    bounds = [row.get(f"test_{metric.name}_{bound}", undefined) for bound in ("low", "high")]
-    text = score_with_interval(row[f"test_{metric.name}_mean"], row[f"test_{metric.name}_std"], *bounds)
-    return Cell(text, mark)
-
-
-def name_cell(value: object) -> Cell:
-    """Return the cell of a name or of a hyperparameter's value."""
-    return Cell(f"{value:g}" if isinstance(value, float) else str(value))
+    low = row.get(f"{score}_low", undefined)
+    high = row.get(f"{score}_high", undefined)
+    return Cell(score_with_interval(row[f"{score}_mean"], row[f"{score}_std"], low, high), mark)

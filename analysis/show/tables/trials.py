@@ -5,9 +5,8 @@ import pandas as pd
 from raypatch.analysis.answer.findings import Findings
 from raypatch.analysis.answer.search import field_importance, search_trials
 from raypatch.analysis.load import Results
-from raypatch.analysis.show.tables.scores import name_cell
-from raypatch.analysis.show.tables.table import Cell, Table
-from raypatch.analysis.wording import percent, significant
+from raypatch.analysis.show.tables.table import Cell, Row, Table, name_cells, text_cells
+from raypatch.analysis.wording import capitalize, percent, significant
 from raypatch.factors import field_heading, field_label
 
 
@@ -16,31 +15,39 @@ def choices_table(findings: Findings) -> Table | None:
     if findings.recipes.empty:
         return None
     question, metric = findings.question, findings.metric
-    keys, tuned = question.cell, list(question.tuned)
-    tried = findings.recipes.groupby(keys, sort=False, dropna=False).size().rename("tried").reset_index()
-    first = findings.trials.drop_duplicates(keys)[list(dict.fromkeys([*keys, "selection", *tuned]))]
-    data = findings.cells.merge(first, on=keys).merge(tried, on=keys)
-    rows = []
+    data = _chosen_recipes(findings)
+    named = ["dataset_label", *question.setting_keys, "level", *question.tuned]
+    rows: list[Row] = []
     for row in data.to_dict("records"):
-        names = [row[key] for key in ("dataset_label", *question.setting_keys, "level")]
-        counts = [str(row["tried"]), str(row["seeds"])]
+        names = name_cells(row[key] for key in named)
         scores = []
         for split in ("val", "test"):
             column = f"{split}_{metric.name}"
-            scores.append(Cell(percent(row[f"{column}_mean"], row[f"{column}_std"])))
-        rows.append((*map(name_cell, [*names, *(row[field] for field in tuned)]), *map(Cell, counts), *scores))
-    settings = [setting.heading for setting in question.settings]
-    headings = (*(field_heading(field) for field in tuned), "Tried", "Seeds")
+            scores.append(percent(row[f"{column}_mean"], row[f"{column}_std"]))
+        rows.append(names + text_cells([row["tried"], row["seeds"], *scores]))
+    tuned = map(field_heading, question.tuned)
     scored = (f"Validation {metric.heading}", f"Test {metric.heading}")
+    names_of_row = ("Dataset", *question.setting_headings, findings.factor.heading, *tuned)
     return Table(
         name="choices",
         title=f"Best configuration per dataset and {findings.factor.label}",
-        columns=("Dataset", *settings, findings.factor.heading, *headings, *scored),
+        columns=(*names_of_row, "Tried", "Seeds", *scored),
         blocks=(tuple(rows),),
-        labels=2 + len(settings),
+        labels=2 + len(question.settings),
         note="Chosen by the validation score that the trials name in “selection”, among those with the most seeds.",
         data=data,
     )
+
+
+def _chosen_recipes(findings: Findings) -> pd.DataFrame:
+    """The cells of the chosen recipes, with the values of these and how many recipes were tried."""
+    keys, tuned = findings.question.cell, findings.question.tuned
+    recipes = findings.recipes.groupby(keys, sort=False, dropna=False)
+    tried = recipes.size().rename("tried").reset_index()
+    # `selection` may have been tuned itself, and a frame must not have a column twice.
+    columns = list(dict.fromkeys([*keys, "selection", *tuned]))
+    first = findings.trials.drop_duplicates(keys)[columns]
+    return findings.cells.merge(first, on=keys).merge(tried, on=keys)
 
 
 def importance_table(results: Results) -> Table | None:
@@ -53,7 +60,7 @@ def importance_table(results: Results) -> Table | None:
         search = results.records[str(run)].search
         assert search is not None
         for field, share in field_importance(part, search).items():
-            rows.append((Cell(str(group)), Cell(field_heading(field)), Cell(significant(share, 2))))
+            rows.append(text_cells([group, field_heading(field), significant(share, 2)]))
             data.append({"run": run, "group": group, "field": field, "importance": share})
     if not rows:
         return None
@@ -73,13 +80,14 @@ def missing_table(results: Results) -> Table | None:
     if missing.empty:
         return None
     groups = missing.groupby(["run", "dataset_label", "level", "state"], sort=False)["seed"]
-    shown = groups.agg(lambda seeds: ", ".join(map(str, sorted(seeds)))).rename("seeds").reset_index()
-    level = ", ".join(field_label(factor.name) for factor in results.factors)
+    shown = groups.agg(_listed).rename("seeds").reset_index()
+    rows = map(text_cells, shown.itertuples(index=False))
+    factors = ", ".join(field_label(factor.name) for factor in results.factors)
     return Table(
         name="missing",
         title=f"{len(missing)} planned trials without a result",
-        columns=("Run", "Dataset", f"{level[:1].upper()}{level[1:]}", "State", "Seeds"),
-        blocks=(tuple(tuple(Cell(str(value)) for value in row) for row in shown.itertuples(index=False)),),
+        columns=("Run", "Dataset", capitalize(factors), "State", "Seeds"),
+        blocks=(tuple(rows),),
         labels=5,
         data=missing,
     )
@@ -89,14 +97,14 @@ def provenance_table(findings: Findings) -> Table:
     """Return versions, hardware, commits and seeds: a row per kind, a column per distinct state of the trials."""
     results = findings.results
     known = results.provenance.set_index("run").T
-    empty = [Cell("") for _ in range(known.shape[1] - 1)]
-    rows = []
+    rows: list[Row] = []
     for name, values in known.iterrows():
-        rows.append((Cell(str(name)), *(Cell(str(value)) for value in values)))
-    seeds = ", ".join(map(str, sorted(set(findings.trials["seed"]))))
-    rows.append((Cell("seeds"), Cell(seeds), *empty))
+        rows.append(text_cells([name, *values]))
+    # Seeds and commands belong to all states together, and stand in the first column.
+    empty = (Cell(""),) * (known.shape[1] - 1)
+    rows.append(text_cells(["seeds", _listed(findings.trials["seed"].unique())]) + empty)
     for run, record in results.records.items():
-        rows.append((Cell(f"command of {run}"), Cell(" ".join(record.command)), *empty))
+        rows.append(text_cells([f"command of {run}", " ".join(record.command)]) + empty)
     return Table(
         name="provenance",
         title="Versions, hardware and commits of the trials",
@@ -105,3 +113,7 @@ def provenance_table(findings: Findings) -> Table:
         labels=1 + known.shape[1],
         data=results.provenance,
     )
+
+
+def _listed(seeds: pd.Series) -> str:
+    return ", ".join(map(str, sorted(seeds)))

@@ -18,9 +18,10 @@ class Activations:
     """What one image takes in memory, bytes, and the model's largest gradient.
 
     kept: what a forward pass leaves for its backward pass, with what that pass works in.
-    checkpointed: the same where activations are computed again (activation checkpointing); None
-    where the family cannot. passing: of a forward pass that keeps nothing. largest_gradient:
-    parameters whose gradient comes at once, count.
+    checkpointed: the same where activations are computed again (activation checkpointing);
+    None where the family cannot.
+    passing: of a forward pass that keeps nothing.
+    largest_gradient: parameters whose gradient comes at once, count.
     """
 
     kept: int
@@ -31,8 +32,9 @@ class Activations:
 
 @dataclass(frozen=True)
 class TimmEntry:
-    """How timm loads an exported model. arguments: of its constructor. layers:
-    names that timm's config asks for.
+    """How timm loads an exported model.
+
+    arguments: of its constructor. layers: names that timm's config asks for.
     """
 
     arguments: Mapping[str, object]

@@ -16,6 +16,7 @@ from raypatch.models.memory import available_bytes, choose_micro_batch, peak_byt
 from raypatch.study.resolve import StudySearch, StudyTrials
 from raypatch.sweep.cost.calibration import Calibration, calibrate, known_calibration, step_kind
 from raypatch.sweep.cost.planned import Planned, planned_samples, planned_trials
+from raypatch.words import align_columns
 
 
 class TrialCost(BaseModel):
@@ -123,6 +124,7 @@ def _trial_cost(config: TrialConfig, options: RunOptions, calibration: Calibrati
 
 def _telling_fields(groups: Iterable[_ByCost], factors: Sequence[Factor]) -> list[str]:
     """The fields by which trials of one dataset and level differ where they differ in cost."""
+    # Dataset and level have columns of their own, and seeds cost the same.
     known = fields_of_role("block") | fields_of_role("repeat")
     for factor in factors:
         known |= factor.fields
@@ -159,12 +161,14 @@ def _plan_row(
     cost: TrialCost,
     members: Sequence[Planned],
 ) -> PlanRow:
+    # A search's stand-in counts for several trials, in the share of their epochs that runs.
+    trials = sum(each.times for each in members)
     seconds = [each.times * each.share * cost.seconds for each in members]
     return PlanRow(
         dataset=dataset,
         levels=levels,
         settings=settings,
-        trials=sum(each.times for each in members),
+        trials=trials,
         cost=cost,
         seconds=sum(seconds),
     )
@@ -178,7 +182,7 @@ def as_table(rows: Sequence[PlanRow]) -> str:
     for row in rows:
         names = [row.dataset, *row.levels.values(), *row.settings.values()]
         table.append(names + _number_cells(row))
-    lines = _aligned(table, left=1 + len(named))
+    lines = align_columns(table, left=1 + len(named))
     trials, hours = _total(rows)
     lines.append(f"{trials} trials, about {hours:.2f} hours")
     if any(row.cost.checkpointing for row in rows):
@@ -207,18 +211,6 @@ def _total(rows: Sequence[PlanRow]) -> tuple[int, float]:
     """Trials and hours of all rows."""
     trials = sum(row.trials for row in rows)
     return trials, sum(row.seconds for row in rows) / 3600
-
-
-def _aligned(table: Sequence[Sequence[str]], *, left: int) -> list[str]:
-    """The lines of a table: the first `left` columns to the left, numbers to the right."""
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = []
-    for row in table:
-        cells = []
-        for number, (cell, width) in enumerate(zip(row, widths, strict=True)):
-            cells.append(cell.ljust(width) if number < left else cell.rjust(width))
-        lines.append("  ".join(cells))
-    return lines
 
 
 def as_json(rows: Sequence[PlanRow], **more: object) -> str:

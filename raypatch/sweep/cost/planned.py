@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from raypatch.config import TrialConfig
+from raypatch.factors import levels_by_fields
 from raypatch.study.resolve import StudySearch, StudyTrials
 
 
@@ -21,7 +22,11 @@ class Planned:
 
 def planned_trials(study: StudyTrials) -> list[Planned]:
     """Return each trial of a study, once and in full."""
-    return [Planned(config, study.levels[config.trial_id()]) for config in study.trials]
+    planned = []
+    for config in study.trials:
+        levels = study.levels[config.trial_id()]
+        planned.append(Planned(config, levels))
+    return planned
 
 
 def planned_samples(study: StudySearch) -> list[Planned]:
@@ -31,6 +36,7 @@ def planned_samples(study: StudySearch) -> list[Planned]:
     of its values.
     """
     settings = study.search.settings
+    # Without a pruner no trial is given up: all run through.
     share = 1.0 if settings.pruner == "none" else settings.budget
     planned = []
     for group in study.search.groups:
@@ -40,7 +46,7 @@ def planned_samples(study: StudySearch) -> list[Planned]:
             # What does not divide evenly goes to the first ones.
             times = each + 1 if number < more else each
             if times:
-                levels = tuple(factor.level_of(config) or "" for factor in study.factors)
+                levels = levels_by_fields(config, study.factors)
                 planned.append(Planned(config, levels, times=times, share=share))
     return planned
 

@@ -17,6 +17,7 @@ from raypatch.selection import select_best, selection_score
 from raypatch.storage.files import write_atomically
 from raypatch.study import Study, WhenRule
 from raypatch.study.resolve import resolve_trials
+from raypatch.words import align_columns
 
 
 @dataclass(frozen=True)
@@ -42,13 +43,15 @@ def summarize_search(record: SweepRecord, paths: SweepPaths) -> list[GroupOutcom
     """Return each group's outcome, from the trial folders."""
     assert record.search is not None
     search = record.search
-    members: list[list[TrialConfig]] = [[] for _ in search.groups]
+    members: dict[int, list[TrialConfig]] = {}
     for config in record.trials:
         index = search.group_of(config)
         assert index is not None, "sweep.json of a search holds its own trials only"
-        members[index].append(config)
+        members.setdefault(index, []).append(config)
     outcomes = []
-    for label, base, configs in zip(search.labels, search.groups, members, strict=True):
+    for index, (label, base) in enumerate(zip(search.labels, search.groups, strict=True)):
+        # A group may have no trial yet.
+        configs = members.get(index, [])
         outcomes.append(_summarize_group(label, base, configs, search.settings.samples, paths))
     return outcomes
 
@@ -94,23 +97,12 @@ def describe_search(record: SweepRecord, outcomes: Sequence[GroupOutcome]) -> st
     for outcome in outcomes:
         best = describe_values(outcome.best, record.search) if outcome.best else "none finished"
         score = f"{outcome.score:.4f}" if outcome.score is not None else ""
-        trials = ", ".join(f"{count} {status}" for status, count in sorted(outcome.counts.items()))
+        counts = sorted(outcome.counts.items())
+        trials = ", ".join(f"{count} {status}" for status, count in counts)
         spent = f"{outcome.epochs}/{outcome.full_epochs}"
         share = f"{outcome.epochs / outcome.full_epochs:.0%}"
         rows.append((outcome.label, best, score, trials, spent, share))
-    return "\n".join(_aligned(rows))
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """The lines of a table of texts."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for row in rows:
-        line = ""
-        for cell, width in zip(row, widths, strict=True):
-            line += cell.ljust(width) + "  "
-        lines.append(line.rstrip())
-    return lines
+    return "\n".join(align_columns(rows))
 
 
 def write_recipes(path: Path, record: SweepRecord, outcomes: Sequence[GroupOutcome]) -> None:

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from raypatch.config import TrialConfig
+from raypatch.factors import levels_by_fields
 from raypatch.results import SweepRecord
-from raypatch.sweep.record import levels_by_fields
 from raypatch.sweep.tuning.group import SearchGroup
 
 
