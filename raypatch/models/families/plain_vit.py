@@ -79,8 +79,9 @@ class PlainViT:
             dynamic_img_size=False,
         )
         # By type, not isinstance: a subclass such as a distilled one has parts that are not handled.
-        is_plain = type(model) is VisionTransformer and type(model.patch_embed) is PatchEmbed
-        if not is_plain or model.pos_embed is None:
+        if type(model) is not VisionTransformer or type(model.patch_embed) is not PatchEmbed:
+            raise unfit(config.model)
+        if model.pos_embed is None:
             raise unfit(config.model)
         for module in model.modules():
             # scaled_dot_product_attention always, whatever $TIMM_FUSED_ATTN says: memory counts on it.
