@@ -1,6 +1,7 @@
 """Who may import whom, as docs/ARCHITECTURE.md says: parsed from the source, so that it stays true."""
 
 import ast
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -155,3 +156,13 @@ def test_nothing_pickled_is_loaded_and_no_shell_is_used() -> None:
         assert not {"cloudpickle", "dill"} & _imports(tree, top_level=False), module
         from_joblib = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and _is_joblib(node)}
         assert from_joblib <= {"Parallel", "delayed"}, module  # joblib.load unpickles files
+
+
+def test_every_package_is_installed() -> None:
+    """A package that pyproject.toml forgets is missing from the wheel alone."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]
+    found = set()
+    for name, folder in {**PACKAGES, "raypatch.search_spaces": ROOT / "search_spaces"}.items():
+        for path in folder.rglob("__init__.py"):
+            found.add(".".join([name, *path.parent.relative_to(folder).parts]))
+    assert found == set(settings["packages"])
