@@ -51,7 +51,7 @@ LAYERS = (
     ("raypatch.sweep.plan", "raypatch.sweep.record"),
     ("raypatch.sweep.guard", "raypatch.sweep.watch.tracking"),
     ("raypatch.sweep.tuning", "raypatch.sweep.executors"),
-    ("raypatch.sweep", "raypatch.analysis", "raypatch.predict"),
+    ("raypatch.sweep", "raypatch.analysis", "raypatch.predict", "raypatch.run_folders"),
     ("raypatch.api",),
     ("raypatch.cli",),
 )

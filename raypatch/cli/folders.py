@@ -19,7 +19,7 @@ def runs(
     import dataclasses
     import json
 
-    from raypatch.sweep.folders import list_runs, word_bytes
+    from raypatch.run_folders import list_runs, word_bytes
     from raypatch.words import duration
 
     listed = list_runs(folder)
@@ -45,7 +45,7 @@ def clean(
 
     Results, predictions and logs stay, so that report, compare and predict answer as before.
     """
-    from raypatch.sweep.folders import find_removable, remove_files, word_bytes
+    from raypatch.run_folders import find_removable, remove_files, word_bytes
 
     removable = find_removable(folder)
     if not removable.files:

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from raypatch.results import SweepPaths
+from raypatch.run_folders import find_removable, list_runs, word_bytes
 from raypatch.storage.files import hold_lock
-from raypatch.sweep.folders import find_removable, list_runs, word_bytes
 
 from commands import Command
 from made_runs import made_configs, write_run, write_sweep, write_trial
