@@ -3,12 +3,14 @@
 import math
 import shutil
 import subprocess
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 
 from raypatch.analysis.answer.findings import conclude
 from raypatch.analysis.load import load_study
+from raypatch.analysis.show.tables.comparison import gains_table
 from raypatch.analysis.show.tables.latex import to_latex
 from raypatch.analysis.show.tables.scores import main_table, metric_table, recipes_table
 from raypatch.analysis.show.tables.table import Cell, Table, to_markdown, write_csv
@@ -64,6 +66,14 @@ def test_wide_table_has_a_column_per_level_and_gaps_where_nothing_ran(findings):
     assert retina[1].best
     assert [cell.text for cell in retina[2:]] == ["", "", ""]
     assert [cell.text for cell in gflops[:3]] == ["GFLOPs", "0.215", "0.729"]
+
+
+def test_a_level_is_not_compared_with_itself(findings):
+    conclusion = findings.conclusions[0]
+    gains = conclusion.gains.assign(chosen=conclusion.gains["baseline"])
+    table = gains_table(findings, replace(conclusion, gains=gains))
+    for row in table.blocks[0]:
+        assert [cell.text for cell in row[4:10]] == ["–"] * 6
 
 
 def test_csv_holds_the_full_numbers(findings, tmp_path):

@@ -54,7 +54,8 @@ def gains_table(findings: Findings, conclusion: Conclusion) -> Table:
             " correction over the datasets; no p with one seed. Seeds for it: of each level, to see a"
             " gain of this size in four studies of five; – where the test images are too few for any"
             " number, or one seed says nothing of the next. GFLOPs and training time as multiples of"
-            " the baseline's. Best on test is not a choice that could have been made; papers report it."
+            " the baseline's; all – where the baseline itself was chosen. Best on test is not a choice"
+            " that could have been made; papers report it."
         ),
         data=conclusion.gains,
     )
@@ -62,17 +63,22 @@ def gains_table(findings: Findings, conclusion: Conclusion) -> Table:
 
 def _gain_row(gain: dict[Hashable, Any]) -> Row:
     names = [gain["dataset_label"], gain["baseline"], gain["chosen"]]
+    own = text_cells([*names, percent(gain["chosen_score"])])
+    best = Cell(f"{points(gain['best_gain'])} ({gain['best']})")
+    # A level beside itself would read as a finding: no gain, once the cost.
+    if gain["chosen"] == gain["baseline"]:
+        return (*own, *text_cells([UNDEFINED] * 6), best)
     needed = UNDEFINED if pd.isna(gain["needed"]) else f"{gain['needed']:.0f}"
     is_significant = gain["p_holm"] < ALPHA
     return (
-        *text_cells([*names, percent(gain["chosen_score"])]),
+        *own,
         Cell(points(gain["gain"]), best=is_significant),
         Cell(interval(gain["low"], gain["high"])),
         Cell(p_value(gain["p_holm"])),
         Cell(needed),
         Cell(times(gain["cost"])),
         Cell(times(gain["seconds"])),
-        Cell(f"{points(gain['best_gain'])} ({gain['best']})"),
+        best,
     )
 
 
