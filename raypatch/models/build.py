@@ -110,11 +110,6 @@ def construct(config: TrialConfig, *, dimensions: int, outputs: int) -> nn.Modul
     return family.construct(config, dimensions=dimensions, outputs=outputs)
 
 
-def model_head(config: TrialConfig, model: nn.Module) -> nn.Module:
-    """Return the part of a trial's model that makes logits of features."""
-    return model.get_submodule(find_family(config.model).head_name(model))
-
-
 def _head_state(family: Family, model: nn.Module) -> dict[str, torch.Tensor]:
     name = family.head_name(model)
     return model.get_submodule(name).state_dict(prefix=f"{name}.")

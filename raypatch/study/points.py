@@ -51,7 +51,7 @@ class StudyPoints:
     def factor(self, name: str, configs: Sequence[TrialConfig]) -> Factor:
         """Return the factor `name` of these trials.
 
-        Raises ValueError for a baseline that is no level.
+        Raises ValueError for a baseline that is no level, or of which no trial is left.
         """
         axis = self.study.grid.get(name)
         if isinstance(axis, dict):
@@ -65,9 +65,11 @@ class StudyPoints:
         level = str(baseline) if isinstance(axis, dict) else self._level_of_value(factor, baseline)
         if level in factor.names:
             return factor.model_copy(update={"baseline": level})
-        # The rules may have skipped every trial of the baseline: then the first level stands in.
         if level in map(str, axis or ()):
-            return factor
+            raise ValueError(
+                f"baseline: a when-rule skips every trial of {name} {baseline}; name another level,"
+                f" one of {', '.join(factor.names)}, or change the rule",
+            )
         raise ValueError(
             f"baseline: {baseline} is no level of {name}; it has {', '.join(factor.names)}",
         )

@@ -39,6 +39,11 @@ HEAD = "name: bad\nfixed: {dataset: phantom2d, model: test_vit, weights: random}
             "baseline: 28 is no level of patch_size; it has 14, 7",
         ),
         (
+            "compare: patch_size\nbaseline: 7\ngrid: {patch_size: [14, 7, 4]}\n"
+            "when: [{if: {patch_size: 7}, skip: true}]",
+            "baseline: a when-rule skips every trial of patch_size 7; name another level, one of 14, 4",
+        ),
+        (
             "compare: [patch_size, lr]\nbaseline: 14\ngrid: {patch_size: [14, 7], lr: [1, 2]}",
             "baseline: several factors are compared; name one by factor",
         ),
