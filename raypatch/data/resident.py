@@ -61,11 +61,9 @@ def load_resident(
     images = channels_first(loaded.images[index], dimensions=info.dimensions)
     images = resize_images(images, config.image_size, config.resize)
     labels = torch.from_numpy(loaded.labels[index])
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        # A byte per pixel: images stay uint8 until they are used.
-        if images.numel() <= DEVICE_SHARE * free:
-            images, labels = images.to(device), labels.to(device)
+    # A byte per pixel: images stay uint8 until they are used.
+    if device_has_room(device, images.numel()):
+        images, labels = images.to(device), labels.to(device)
     return ResidentSplit(images, labels, torch.from_numpy(index), device)
 
 
@@ -75,3 +73,11 @@ def used_rows(config: TrialConfig, split: Split, labels: NDArray[np.int64]) -> N
         # Of the training images alone: every share is measured on the same validation and test.
         return stratified_subset(labels, config.train_fraction, config.seed)
     return np.arange(len(labels))
+
+
+def device_has_room(device: torch.device, size: int) -> bool:
+    """Whether a GPU can hold `size` bytes of data beside a model; a CPU has them in memory anyway."""
+    if device.type != "cuda":
+        return False
+    free, _ = torch.cuda.mem_get_info(device)
+    return size <= DEVICE_SHARE * free

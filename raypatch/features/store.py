@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,11 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from raypatch.data.catalog import Split
-from raypatch.models.weights import read_weights_file
-from raypatch.storage.files import hold_lock, write_atomically
-from raypatch.training.checkpoint import Progress, save_tensors
-
-logger = logging.getLogger(__name__)
+from raypatch.storage.files import hold_lock, remove_leftovers, write_atomically
+from raypatch.training.checkpoint import Progress, load_tensors, save_tensors
 
 
 @dataclass(frozen=True)
@@ -55,6 +51,7 @@ class FeatureStore:
         """Hold the store, so that of several workers and nodes one computes and the others wait."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with hold_lock(self.folder / ".lock", wait=True):
+            remove_leftovers(self.folder)
             yield
 
     def write(self, split: Split, parts: Iterable[Tensor], count: int) -> None:
@@ -80,20 +77,27 @@ class FeatureStore:
             aside.unlink(missing_ok=True)
             raise
 
-    def describe(self, fields: Mapping[str, Any]) -> None:
-        """Write what the features are of."""
-        write_atomically(self.about, json.dumps(dict(fields), indent=1, sort_keys=True).encode() + b"\n")
+    def describe(self, fields: Mapping[str, Any], split: Split, *, images: int, seconds: float) -> None:
+        """Write what the features are of, and what the pass over a split took."""
+        passes: dict[str, Any] = {}
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            passes = json.loads(self.about.read_bytes())["passes"]
+        passes[split] = {"images": images, "seconds": round(seconds, 3)}
+        content = json.dumps({**fields, "passes": passes}, indent=1, sort_keys=True)
+        write_atomically(self.about, content.encode() + b"\n")
 
     def keep_backbone(self, body: nn.Module) -> None:
         """Write the backbone's weights, unless they lie there: new images need them."""
-        if not self.backbone.exists():
+        if load_tensors(self.backbone) is None:
+            self.backbone.parent.mkdir(exist_ok=True)
             save_tensors(self.backbone, body.state_dict(), Progress())
 
     def read_backbone(self) -> dict[str, Tensor]:
         """Return the backbone's weights. Raises ValueError where they are missing or damaged."""
-        if not self.backbone.exists():
+        stored = load_tensors(self.backbone)
+        if stored is None:
             raise ValueError(
-                f"{self.backbone} is missing: the weights that this trial's head stands on;"
-                " put them back, or remove the trial's folder and run it again"
+                f"{self.backbone} is missing or damaged: the weights on which this trial's head stands;"
+                " put it back, or remove the trial's folder and run it again"
             )
-        return read_weights_file(self.backbone)
+        return stored[0]

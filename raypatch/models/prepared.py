@@ -52,6 +52,11 @@ class PreparedModel:
         """The part that makes logits of features."""
         return head_of(self.model, self.family)
 
+    @property
+    def stated_precision(self) -> Precision:
+        """The precision that a result states: what the arithmetic of the backbone is done in."""
+        return self.precision
+
     def normalize(self, images: torch.Tensor) -> torch.Tensor:
         """Bring floats from 0 to 1 (B, 1 or 3, *spatial)
         to what the weights expect: (B, 3, *spatial).
