@@ -21,6 +21,7 @@ from raypatch.models.build import BuiltModel
 from raypatch.models.flops import count_outputs, model_facts
 from raypatch.models.heads import bare_model, feature_kind
 from raypatch.models.prepared import PreparedModel, place_model, prepare_model
+from raypatch.models.weights import without_head
 from raypatch.results import TrialPaths
 from raypatch.training.loop import Interrupted
 
@@ -155,7 +156,8 @@ class FeatureSource:
         whole = self.config.model_copy(update={"train_fraction": 1.0})
         if self._backbone is None:
             self._backbone = prepare_model(whole, self.info, self.options)
-            self.store.keep_backbone(bare_model(self._backbone.model))
+            body, family = bare_model(self._backbone.model), self._backbone.family
+            self.store.keep_backbone(without_head(body.state_dict(), family.head_name(body)))
         images = load_resident(whole, split, self.info, self.options, self.device).images
         started = time.perf_counter()
         parts = extract_features(self._backbone, images, feature_kind(whole), self._stop_if_asked)

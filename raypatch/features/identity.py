@@ -6,8 +6,7 @@ from typing import Any
 
 from raypatch.config import TrialConfig, field_facts
 from raypatch.machine.runtime import Precision
-from raypatch.models.build import BODY_FIELDS
-from raypatch.models.heads import feature_kind
+from raypatch.models.heads import BODY_FIELDS, feature_kind
 
 OF_NO_MATTER = ("train_fraction", "method", "head", "augmentation", "precision")
 """Factors that change no feature: a share is taken of the features of all training images,

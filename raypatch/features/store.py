@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from raypatch.data.catalog import Split
 from raypatch.storage.files import hold_lock, remove_leftovers, write_atomically
-from raypatch.training.checkpoint import Progress, load_tensors, save_tensors
+from raypatch.training.checkpoint import Progress, Tensors, load_tensors, save_tensors
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,16 @@ class FeatureStore:
         except (OSError, ValueError, EOFError):
             return None
         return torch.from_numpy(mapped)
+
+    def require(self, split: Split) -> Tensor:
+        """Return what `read` does. Raises ValueError where there is nothing."""
+        found = self.read(split)
+        if found is None:
+            raise ValueError(
+                f"{self.array(split)} is missing or damaged: the features that a finished trial looks images up in;"
+                " put it back, or remove the trial's folder and run it again"
+            )
+        return found
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -86,13 +96,13 @@ class FeatureStore:
         content = json.dumps({**fields, "passes": passes}, indent=1, sort_keys=True)
         write_atomically(self.about, content.encode() + b"\n")
 
-    def keep_backbone(self, body: nn.Module) -> None:
-        """Write the backbone's weights, unless they lie there: new images need them."""
+    def keep_backbone(self, weights: Tensors) -> None:
+        """Write the backbone's weights, without its head, unless they lie there: new images need them."""
         if load_tensors(self.backbone) is None:
             self.backbone.parent.mkdir(exist_ok=True)
-            save_tensors(self.backbone, body.state_dict(), Progress())
+            save_tensors(self.backbone, weights, Progress())
 
-    def read_backbone(self) -> dict[str, Tensor]:
+    def read_backbone(self) -> Tensors:
         """Return the backbone's weights. Raises ValueError where they are missing or damaged."""
         stored = load_tensors(self.backbone)
         if stored is None:

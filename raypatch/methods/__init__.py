@@ -1,6 +1,6 @@
 """Methods: how a trial gets from a model to predictions. One file each, behind one protocol."""
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from raypatch.registry import Registry
@@ -71,10 +71,10 @@ class FeatureMethod(Protocol):
         """Build what makes logits of features, on the CPU."""
         ...
 
-    def restore_head(self, head: "nn.Module", stored: "Tensors", train: "Tensor", outputs: int) -> None:
+    def restore_head(self, head: "nn.Module", stored: "Tensors", train: "Callable[[], Tensor]", outputs: int) -> None:
         """Bring a new head to the state that a trial's best weights hold.
 
-        train: the features of all training images.
+        train: gives the features of all training images.
         """
         ...
 

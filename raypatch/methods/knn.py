@@ -1,5 +1,7 @@
 """k nearest neighbours: nothing trains; the most similar training images vote."""
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 
 from raypatch.config import TrialConfig
@@ -48,8 +50,8 @@ class KNearestNeighbours:
         save_tensors(trial.paths.best_weights, {"index": train.index, "labels": train.labels}, Progress())
         return Progress()
 
-    def restore_head(self, head: nn.Module, stored: Tensors, train: Tensor, outputs: int) -> None:
-        _neighbours(head).remember(train[stored["index"]], stored["labels"], outputs)
+    def restore_head(self, head: nn.Module, stored: Tensors, train: Callable[[], Tensor], outputs: int) -> None:
+        _neighbours(head).remember(train()[stored["index"]], stored["labels"], outputs)
 
 
 def _neighbours(head: nn.Module) -> NearestNeighbours:

@@ -1,6 +1,6 @@
 """Linear probe: the head trains by gradient on the features of a frozen backbone."""
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 
 from torch import Tensor, nn
 
@@ -29,7 +29,7 @@ class LinearProbe:
     def build_head(self, config: TrialConfig, *, dimensions: int, outputs: int) -> nn.Module:
         return build_head(config, dimensions=dimensions, outputs=outputs)
 
-    def restore_head(self, head: nn.Module, stored: Tensors, train: Tensor, outputs: int) -> None:
+    def restore_head(self, head: nn.Module, stored: Tensors, train: Callable[[], Tensor], outputs: int) -> None:
         head.load_state_dict(stored)
 
     def prepare(self, prepared: PreparedModel) -> None:

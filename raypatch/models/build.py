@@ -12,11 +12,8 @@ from torch import nn
 
 from raypatch.config import TrialConfig
 from raypatch.models.families import Family, find_family
-from raypatch.models.heads import HeadedModel, feature_kind, feature_shape, head_of, make_head
+from raypatch.models.heads import BODY_FIELDS, HeadedModel, feature_kind, feature_shape, head_of, make_head
 from raypatch.models.weights import ensure_weights, read_native_state
-
-BODY_FIELDS = ("model", "image_size", "patch_size")
-"""Fields of a trial that decide its model's shape, but for the head."""
 
 ARCHITECTURE_FIELDS = (*BODY_FIELDS, "head")
 """Fields of a trial that decide its model's shape."""

@@ -43,9 +43,7 @@ def model_facts(config: TrialConfig, *, dimensions: int, outputs: int) -> ModelF
     return _KNOWN[key]
 
 
-def _add_head(
-    body: ModelFacts, head: nn.Module, config: TrialConfig, *, dimensions: int, outputs: int
-) -> ModelFacts:
+def _add_head(body: ModelFacts, head: nn.Module, config: TrialConfig, *, dimensions: int, outputs: int) -> ModelFacts:
     """The facts of a body without its own head, and those of another head together."""
     shape = feature_shape(config, find_family(config.model), dimensions=dimensions, outputs=outputs)
     features = torch.zeros(1, *shape, device="meta")

@@ -16,6 +16,12 @@ FeatureKind = Literal["pooled", "tokens"]
 HEAD_DIM = 64
 """Width of one head of attention, as in the Vision Transformers themselves."""
 
+BODY_FIELDS = ("model", "image_size", "patch_size")
+"""Fields of a trial that decide its model's shape, but for the head."""
+
+_SHAPES: dict[tuple[object, ...], tuple[int, ...]] = {}
+"""Shapes of features by architecture, dimensions and outputs: a sweep asks for the same ones for each of its trials."""
+
 
 class MLPHead(nn.Sequential):
     """Features (B, width) -> a hidden layer of the same width with GELU -> logits."""
@@ -100,6 +106,13 @@ def feature_shape(
     It is seen on a pass over tensors without values. Raises ValueError where the head needs tokens
     and the model has none.
     """
+    key = (*(getattr(config, name) for name in BODY_FIELDS), feature_kind(config), dimensions, outputs)
+    if key not in _SHAPES:
+        _SHAPES[key] = _see_shape(config, family, dimensions=dimensions, outputs=outputs)
+    return _SHAPES[key]
+
+
+def _see_shape(config: TrialConfig, family: Family, *, dimensions: int, outputs: int) -> tuple[int, ...]:
     with torch.device("meta"):
         body = family.construct(config, dimensions=dimensions, outputs=outputs).eval()
         # Two, since some layers refuse a batch of one.

@@ -51,7 +51,8 @@ def load_parts(member: FinishedTrial) -> tuple[nn.Module, nn.Module | None]:
         return model, None
     precision: Precision = "bfloat16" if member.result.precision == "bfloat16" else "float32"
     store = feature_store(member.config, member.paths, precision, dimensions=facts.dimensions)
-    bare_model(model).load_state_dict(store.read_backbone())
+    # Not strict: the head is another's matter.
+    bare_model(model).load_state_dict(store.read_backbone(), strict=False)
     return model, _load_head(member, method, store, best[0], outputs)
 
 
@@ -61,11 +62,5 @@ def _load_head(
     # What the head starts from does not matter, so that no weights are looked for.
     config = member.config.model_copy(update={"weights": "random"})
     head = method.build_head(config, dimensions=member.dataset.dimensions, outputs=outputs)
-    features = store.read("train")
-    if features is None:
-        raise ValueError(
-            f"{store.array('train')} is missing or damaged: the features that trial"
-            f" {member.result.trial_id} is made of; put it back, or remove the trial's folder and run it again"
-        )
-    method.restore_head(head, stored, features, outputs)
+    method.restore_head(head, stored, lambda: store.require("train"), outputs)
     return head.eval()

@@ -206,7 +206,9 @@ def _train_epoch(stack: Stack) -> list[EpochRow | TrialError]:
     for place, member in enumerate(members):
         epoch, loss, logits = member.progress.epoch + 1, losses[place], every_logits[place]
         if not (math.isfinite(loss) and logits.isfinite().all()):
-            rows.append(TrialError(f"training diverged in epoch {epoch}: its loss is {loss}; lower lr={member.config.lr}"))
+            rows.append(
+                TrialError(f"training diverged in epoch {epoch}: its loss is {loss}; lower lr={member.config.lr}")
+            )
             continue
         row = EpochRow(
             epoch=epoch,
