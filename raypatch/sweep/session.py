@@ -119,8 +119,9 @@ class Work:
 
     groups: in order; those of a search are drawn one by one, when there is room. placement: what
     each group asks for, as its first trial does, and how many run at once. listener: is told of
-    each trial. judge: gives trials up; None where all run through. running: the counts of the sweep, for gauges. levels:
-    by trial id its level of each factor, for gauges too; a search adds to it as it draws.
+    each trial. judge: gives trials up; None where all run through. running: the counts of the
+    sweep, for gauges. levels: by trial id its level of each factor, for gauges too; a search adds
+    to it as it draws.
     """
 
     groups: Iterable[Group]
