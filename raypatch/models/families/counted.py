@@ -133,6 +133,9 @@ class CountedFamily:
     def tokens(self, model: nn.Module, images: Tensor) -> Tensor | None:
         return None
 
+    def feature_map(self, model: nn.Module, images: Tensor) -> Tensor | None:
+        return None
+
     def timm_entry(self, config: TrialConfig) -> TimmEntry:
         return TimmEntry({}, {})
 
