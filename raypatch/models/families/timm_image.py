@@ -119,9 +119,6 @@ class TimmImage(CountedFamily):
             ) from error
         return dict(resampled.state_dict())
 
-    def use_checkpointing(self, model: nn.Module) -> None:
-        model.set_grad_checkpointing(True)  # type: ignore[operator]
-
     def tokens(self, model: nn.Module, images: Tensor) -> Tensor | None:
         """Return what a transformer that keeps a row of tokens makes of them; None for maps."""
         features = model.forward_features(images)  # type: ignore[operator]
