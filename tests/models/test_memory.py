@@ -135,8 +135,10 @@ def test_estimate_is_never_under_what_is_allocated_and_at_most_a_quarter_over(
     assert allocated <= estimated <= 1.25 * allocated
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("model", ["resnet18", "mobilenetv3_small_100", "swin_tiny_patch4_window7_224"])
+@pytest.mark.parametrize(
+    ("model", "precision"),
+    [("resnet18", "float32"), ("resnet18", "bfloat16"), ("test_convnext", "bfloat16"), ("test_mambaout", "float32")],
+)
 def test_networks_whose_memory_is_measured_are_allocated_as_estimated(model: str, precision: Precision) -> None:
     fields = {"image_size": 64, "batch_size": 16, "weights": "random"}
     config = TrialConfig(dataset="breast", model=model, **fields)

@@ -11,6 +11,7 @@ FAMILIES: Registry[Family] = Registry(
     group="raypatch.families",
     shipped={
         "plain_vit": "raypatch.models.families.plain_vit:PlainViT",
+        "torchvision_image": "raypatch.models.families.torchvision_image:TorchvisionImage",
         # After the plain ones: it takes whatever else timm has.
         "timm_image": "raypatch.models.families.timm_image:TimmImage",
     },

@@ -5,6 +5,7 @@ The model is timm's own, at its own patch size; where its positions are bound to
 size, timm resamples them.
 """
 
+import functools
 from collections.abc import Mapping
 
 import timm
@@ -23,7 +24,7 @@ from raypatch.models.families.timm_names import (
     pretrained_source,
     timm_normalisation,
 )
-from raypatch.models.families.timm_sizes import construct_empty, size_arguments
+from raypatch.models.families.timm_sizes import check_timm_size, construct_empty, native_size, size_arguments
 
 BOUND_TO_SIZE = ("pos_embed", "rel_pos", "relative_position")
 """Parts of the names of tensors that timm resamples to an image size."""
@@ -44,13 +45,10 @@ class TimmImage(CountedFamily):
         if config.patch_size is not None:
             raise unfit(config.model, config.patch_size)
         check_tag(config.model)
-        classifier = pretrained_source(config.model).classifier
-        if not isinstance(classifier, str):
-            found = " and ".join(classifier) if classifier else "none"
-            raise ValueError(f"model {config.model} is no image classifier with one head: timm names {found}")
+        _require_one_head(config.model)
         if dimensions != 2:
             raise ValueError(f"model {config.model} takes images, not volumes")
-        size_arguments(config.model, config.image_size)
+        check_timm_size(config.model, config.image_size)
 
     def construct(self, config: TrialConfig, *, dimensions: int, outputs: int) -> nn.Module:
         arguments = size_arguments(config.model, config.image_size)
@@ -115,7 +113,7 @@ class TimmImage(CountedFamily):
             first = str(error).splitlines()[-1].strip()
             raise ValueError(
                 f"timm cannot bring the weights of {config.model} to image_size={config.image_size} ({first});"
-                f" use image_size={pretrained_source(config.model).input_size[-1]}, or --weights random"
+                f" use image_size={native_size(config.model)}, or --weights random"
             ) from error
         return dict(resampled.state_dict())
 
@@ -145,3 +143,15 @@ class TimmImage(CountedFamily):
             arguments=size_arguments(config.model, config.image_size),
             layers={"first_conv": str(source.first_conv), "classifier": str(source.classifier)},
         )
+
+
+@functools.cache
+def _require_one_head(model: str) -> None:
+    classifier = pretrained_source(model).classifier
+    if isinstance(classifier, str):
+        modules = dict(construct_empty(model).named_modules())
+        classifier = classifier if classifier in modules else None
+    if isinstance(classifier, str):
+        return
+    found = " and ".join(classifier) if classifier else "none"
+    raise ValueError(f"model {model} is no image classifier with one head (it has {found}): use one that is")

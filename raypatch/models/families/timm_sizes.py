@@ -1,4 +1,4 @@
-"""Which image sizes a timm model takes, found by a pass over tensors without values."""
+"""How a timm model is told the size of its images."""
 
 import functools
 
@@ -6,27 +6,22 @@ import timm
 import torch
 from torch import nn
 
+from raypatch.models.families.sizes import check_size, why_not
 from raypatch.models.families.timm_names import pretrained_source
 
 
-def size_arguments(model: str, image_size: int) -> dict[str, int]:
-    """What timm's constructor must be told so that the model takes images of this edge.
+def check_timm_size(model: str, image_size: int) -> None:
+    """Raise ValueError, with sizes that fit, for one that the model cannot take."""
 
-    Raises ValueError, with sizes that fit, for an image below the model's stride or one that its
-    grid cannot take.
-    """
-    stride = model_stride(model)
-    if image_size < stride:
-        raise ValueError(
-            f"image_size={image_size} is below the stride of {model}, {stride}: its last map would have no"
-            f" place of its own; use {_word_sizes(model, image_size)}"
-        )
-    arguments, reason = _try_size(model, image_size)
-    if arguments is None:
-        raise ValueError(
-            f"model {model} does not take image_size={image_size} ({reason}); use {_word_sizes(model, image_size)}"
-        )
-    return dict(arguments)
+    def reason(size: int) -> str:
+        return _try_size(model, size)[1]
+
+    check_size(model, image_size, stride=model_stride(model), native=native_size(model), reason=reason)
+
+
+def size_arguments(model: str, image_size: int) -> dict[str, int]:
+    """What timm's constructor must be told so that the model takes images of this edge, which fits."""
+    return dict(_try_size(model, image_size)[0])
 
 
 def native_size(model: str) -> int:
@@ -57,36 +52,20 @@ def _patch_edge(model: nn.Module) -> int:
 
 
 @functools.cache
-def _try_size(model: str, image_size: int) -> tuple[dict[str, int] | None, str]:
-    """The constructor's arguments that let the model take this size; None with the reason if nothing does."""
-    choices: list[dict[str, int]] = [{}]
-    if pretrained_source(model).fixed_input_size:
-        # Some with a grid resample their positions as they go; the others are told the size.
-        choices.append({"img_size": image_size})
-    reason = ""
-    for arguments in choices:
+def _try_size(model: str, image_size: int) -> tuple[dict[str, int], str]:
+    """The constructor's arguments that let the model take this size, and an empty text; else the reason."""
+    reason = why_not(construct_empty(model), image_size)
+    # Some with a grid resample their positions as they go; the others are told the size.
+    arguments: dict[str, int] = {}
+    if reason and pretrained_source(model).fixed_input_size:
+        arguments = {"img_size": image_size}
         try:
-            built = construct_empty(model, **arguments).eval()
-            edge = _patch_edge(built)
-            # timm would leave out the pixels of a last patch that is not whole.
-            if image_size % edge:
-                return None, f"its patches of {edge} pixels do not divide it"
-            with torch.no_grad():
-                built(torch.empty(2, 3, image_size, image_size, device="meta"))
-        # Whatever a model raises for a size that it was not made for.
+            reason = why_not(construct_empty(model, **arguments), image_size)
+        # Whatever a constructor raises for a size that it cannot make, or that it does not ask for.
         except Exception as error:
-            reason = str(error).rstrip(".") or type(error).__name__
-        else:
-            return arguments, ""
-    return None, reason
-
-
-def _word_sizes(model: str, image_size: int) -> str:
-    """Sizes that fit, in words: the nearest ones, and that of the weights."""
-    stride = model_stride(model)
-    native = native_size(model)
-    below = image_size // stride * stride
-    near = {below - stride, below, below + stride, native}
-    fitting = [size for size in sorted(near) if size >= stride and _try_size(model, size)[0] is not None]
-    words = ", ".join(f"{size} (native)" if size == native else str(size) for size in fitting)
-    return words or f"image_size={native}"
+            reason = reason if isinstance(error, TypeError) else str(error)
+    edge = _patch_edge(construct_empty(model))
+    if not reason and image_size % edge:
+        # timm would leave out the pixels of a last patch that is not whole.
+        reason = f"its patches of {edge} pixels do not divide it"
+    return arguments, reason
