@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 
 Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]
-"""uint8 images (B, C, *spatial), their labels and the parameters of
+"""uint8 images (B, C, *spatial), of any size, their labels and the parameters of
 their augmentation, None for none.
 """
 
