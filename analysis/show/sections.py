@@ -10,6 +10,7 @@ from raypatch.analysis.show.plots.search import search_plots
 from raypatch.analysis.show.plots.standings import standing_plots
 from raypatch.analysis.show.tables.comparison import ensembles_table, gains_table, ranks_table
 from raypatch.analysis.show.tables.details import calibration_table, class_table, costs_table
+from raypatch.analysis.show.tables.published import published_tables
 from raypatch.analysis.show.tables.scores import metric_table, recipes_table
 from raypatch.analysis.show.tables.standings import averages_table, quartiles_table, rank_counts_table, steps_table
 from raypatch.analysis.show.tables.table import Table
@@ -65,6 +66,7 @@ def _trial_sections(findings: Findings) -> Iterator[Section]:
     results = findings.results
     plots = [*trial_plots(findings), *search_plots(results)]
     tuned = _known(choices_table(findings), recipes_table(findings), importance_table(results))
+    yield Section("published", "Beside what was published", tuple(published_tables(findings)))
     yield Section("search", "Hyperparameters", tuned, _picked(plots, "search"))
     yield Section("training", "Training", (), _picked(plots, "learning_curves"))
     yield Section("classes", "Classes", _known(class_table(findings)), _picked(plots, "confusions"))
