@@ -27,8 +27,8 @@ LEAST_POINTS = 3
 """Levels from which on a curve says more than the scores beside each other."""
 
 BETTER, WORSE = PALETTE[1], PALETTE[4]
-LONGEST = 16
-"""Characters of a level's name beside an axis."""
+SHORT, LONG = 9, 16
+"""Characters of a level's name beneath a column of the matrix, and beside an axis."""
 
 WIDE_SCALE = 8
 """Times the smallest value from which on an axis of values is logarithmic."""
@@ -125,7 +125,7 @@ def draw_matrix(axes: Axes, data: pd.DataFrame) -> None:
             axes.text(column, row, mark, ha="center", va="center", color="white", fontsize=7)
     axes.imshow(colours, aspect="auto", interpolation="nearest")
     _name_levels_beside(axes, levels)
-    axes.set_xticks(range(len(levels)), [shorten(level, 9) for level in levels], rotation=60, ha="right",
+    axes.set_xticks(range(len(levels)), _short_names(levels, SHORT), rotation=60, ha="right",
                     rotation_mode="anchor")  # fmt: skip
     axes.set_xlabel(f"against, on {data['datasets'].iloc[0]} datasets")
     axes.tick_params(length=0)
@@ -219,5 +219,13 @@ def _levels_in_order(data: pd.DataFrame) -> list[str]:
 
 def _name_levels_beside(axes: Axes, levels: Sequence[str]) -> None:
     """Name the levels at the left, the first on top."""
-    axes.set_yticks(range(len(levels)), [shorten(level, LONGEST) for level in levels])
+    axes.set_yticks(range(len(levels)), _short_names(levels, LONG))
     axes.set_ylim(len(levels) - 0.5, -0.5)
+
+
+def _short_names(levels: Sequence[str], length: int) -> list[str]:
+    """The names cut to a length, with numbers where two would become one."""
+    short = [shorten(level, length) for level in levels]
+    if len(set(short)) == len(set(levels)):
+        return short
+    return [f"{number}. {shorten(level, length - 2)}" for number, level in enumerate(levels, 1)]
