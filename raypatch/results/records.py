@@ -48,8 +48,9 @@ class _Record(BaseModel):
 class EpochRow(_Record):
     """One line of epochs.jsonl. There is no test score here: a search cannot see the test set.
 
-    val: scores on validation. lr: of the epoch's last step. seconds: training and validation.
-    images_per_second: training only. peak_memory_bytes: most so far, on the device; on a CPU of the
+    val: scores on validation. lr: of the epoch's last step, the encoder's where that trains. seconds:
+    training and validation since the row before. images_per_second: training only. step: optimizer
+    steps taken so far, 0 in files of earlier versions. peak_memory_bytes: most so far, on the device; on a CPU of the
     process. 0 in files of earlier versions.
     """
 
@@ -60,6 +61,7 @@ class EpochRow(_Record):
     seconds: float
     images_per_second: float
     peak_memory_bytes: int = 0
+    step: int = 0
 
     @model_validator(mode="before")
     @classmethod

@@ -1,6 +1,7 @@
 """A study: what is compared, on which data, with which fields; the rules that hold between these."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -60,6 +61,10 @@ class Study(BaseModel):
     when: tuple[WhenRule, ...] = Field(
         (),
         description="Rules that set fields, such as the recipe of 2D or 3D data.",
+    )
+    resolutions: dict[str, dict[int, Path]] = Field(
+        default_factory=dict,
+        description="Own datasets of several sizes: name -> edge in pixels -> .npz file of the same images.",
     )
     search: SearchSettings | None = Field(
         None,

@@ -27,7 +27,8 @@ from raypatch.storage.files import hold_lock, remove_leftovers
 from raypatch.sweep.plan import finished_result
 from raypatch.sweep.watch.tensorboard import EventFile
 from raypatch.training.checkpoint import Progress
-from raypatch.training.loop import TrialError, advance
+from raypatch.training.loop import TrialError
+from raypatch.training.progress import advance
 from raypatch.trial import train_trial
 
 
@@ -117,13 +118,13 @@ def record_pruned(config: TrialConfig, paths: TrialPaths) -> TrialResult:
     progress = Progress()
     for row in rows:
         progress = advance(progress, row, config)
-    best = progress.best_epoch
+    (best,) = [row for row in rows if row.epoch == progress.best_epoch]
     result = TrialResult(
         trial_id=config.trial_id(),
         status="pruned",
         epochs=rows[-1].epoch,
-        best_epoch=best,
-        val=rows[best - 1].val,
+        best_epoch=best.epoch,
+        val=best.val,
         train_seconds=sum(row.seconds for row in rows),
         images_per_second=statistics.median(row.images_per_second for row in rows),
         provenance=provenance(),

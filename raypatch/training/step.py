@@ -1,19 +1,21 @@
 """One optimizer step on one batch, in as many forward passes as the memory asks for."""
 
 import contextlib
+import itertools
 import logging
 
 import torch
+from torch import nn
 
-from raypatch.data.augment import augment, to_float
+from raypatch.config import TrialConfig
 from raypatch.machine.runtime import rounded_products
 from raypatch.models.prepared import PreparedModel
-from raypatch.tasks import Task
+from raypatch.training.loss import Loss
 
 logger = logging.getLogger(__name__)
 
 Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]
-"""uint8 images (B, C, *spatial), their labels and the parameters of
+"""uint8 images (B, C, *spatial), of any size, their labels and the parameters of
 their augmentation, None for none.
 """
 
@@ -33,25 +35,27 @@ class TrainingStep:
 
     Gradients of micro-batches add up to those of the whole batch.
 
-    micro_batch: images of one forward pass. fixed_buffers: take full batches from buffers of fixed
-    addresses; on a CUDA device, where this is the default, such a step is recorded once as a CUDA
-    graph and replayed (the optimizer must be capturable), elsewhere it runs as it is.
+    loss: what is minimised. micro_batch: images of one forward pass. fixed_buffers: take full
+    batches from buffers of fixed addresses; on a CUDA device, where this is the default, such a step
+    is recorded once as a CUDA graph and replayed (the optimizer must be capturable), elsewhere it
+    runs as it is.
     """
 
     def __init__(
         self,
         prepared: PreparedModel,
         optimizer: torch.optim.Optimizer,
-        task: Task,
+        loss: Loss,
+        config: TrialConfig,
         *,
-        batch_size: int,
         micro_batch: int,
         fixed_buffers: bool | None = None,
     ) -> None:
         self.prepared = prepared
         self.optimizer = optimizer
-        self.task = task
-        self.batch_size = batch_size
+        self.loss = loss
+        self.batch_size = config.batch_size
+        self.clip_norm = config.clip_norm
         self.micro_batch = micro_batch
         record = prepared.device.type == "cuda" if fixed_buffers is None else fixed_buffers
         # -1: never record.
@@ -114,7 +118,7 @@ class TrainingStep:
         labels: torch.Tensor,
         parameters: torch.Tensor | None,
     ) -> torch.Tensor:
-        inputs = self.prepared.normalize(to_float(images) if parameters is None else augment(images, parameters))
+        inputs = self.prepared.inputs(images, parameters)
         total = torch.zeros((), device=inputs.device)  # inputs: (B, 3, *spatial)
         rounded = self.prepared.precision == "bfloat16"
         cast = rounded and self._casting_pays(inputs)
@@ -128,9 +132,12 @@ class TrainingStep:
             for part, part_labels in parts:
                 with torch.autocast(part.device.type, torch.bfloat16, enabled=cast):
                     logits = self.prepared.model(part)
-                loss = self.task.loss(logits, part_labels) * (len(part) / len(inputs))
+                loss = self.loss(logits, part_labels) * (len(part) / len(inputs))
                 torch.autograd.backward(loss)
                 total += loss.detach()
+        if self.clip_norm is not None:
+            parameters_of_groups = [group["params"] for group in self.optimizer.param_groups]
+            nn.utils.clip_grad_norm_(itertools.chain(*parameters_of_groups), self.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return total

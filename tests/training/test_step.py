@@ -15,7 +15,7 @@ from raypatch.models.families import find_family
 from raypatch.models.prepared import PreparedModel
 from raypatch.results import ModelFacts
 from raypatch.tasks import find_task
-from raypatch.training.optim import make_optimizer, set_learning_rate
+from raypatch.training.optim import make_optimizer, set_learning_rates
 from raypatch.training.step import WARM_UP_STEPS, TrainingStep
 
 MEAN = STD = torch.full((3,), 0.5)
@@ -23,6 +23,7 @@ MEAN = STD = torch.full((3,), 0.5)
 
 def _config(dimensions: int, **fields: object) -> TrialConfig:
     values = {"dataset": f"phantom{dimensions}d", "image_size": 8, "patch_size": 4, "model": "test_vit", "lr": 1e-3}
+    values["batch_size"] = 8
     return TrialConfig.model_validate({"weights": "random", **values, **fields})
 
 
@@ -57,9 +58,12 @@ def _step(
         std=STD.to(device),
         device=torch.device(device),
         precision=precision,
+        image_size=config.image_size,
+        resize=config.resize,
     )
-    settings = {"batch_size": 8, "micro_batch": 8, "fixed_buffers": False} | fields
-    return TrainingStep(prepared, make_optimizer(model, config), find_task("multiclass"), **settings)  # type: ignore[arg-type]
+    settings = {"micro_batch": 8, "fixed_buffers": False} | fields
+    loss = find_task("multiclass").loss
+    return TrainingStep(prepared, make_optimizer(model, config), loss, config, **settings)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("dimensions", [2, 3])
@@ -103,7 +107,7 @@ def test_fixed_buffers_change_no_bit_and_short_batches_pass_them_by() -> None:
         batch = images[:size], labels[:size], parameters[:size]
         assert torch.equal(eager(*batch), fixed(*batch).clone())
         for step in (eager, fixed):
-            set_learning_rate(step.optimizer, 1e-3 / (number + 1))
+            set_learning_rates(step.optimizer, [1e-3 / (number + 1)] * 2)
     assert fixed._recorded is not None
     assert all(torch.equal(*pair) for pair in zip(model.parameters(), other.parameters(), strict=True))
 
@@ -123,7 +127,7 @@ def test_a_recorded_step_agrees_with_an_eager_one() -> None:
         one, two = eager(images, labels, parameters).item(), recorded(images, labels, parameters).item()
         assert two == pytest.approx(one, rel=1e-3)
         for step in (eager, recorded):
-            set_learning_rate(step.optimizer, 1e-3 / (number + 1))
+            set_learning_rates(step.optimizer, [1e-3 / (number + 1)] * 2)
 
 
 @pytest.mark.parametrize("tokens", [4, 400, None])

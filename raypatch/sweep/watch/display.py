@@ -13,6 +13,7 @@ from raypatch.config import TrialConfig
 from raypatch.results import EpochRow, TrialResult
 from raypatch.sweep.watch.running import RunningSweep
 from raypatch.sweep.watch.wording import describe_scores, other_selection
+from raypatch.trial_fields.length import words_done
 from raypatch.words import duration
 
 
@@ -103,8 +104,8 @@ class LiveDisplay(RunningSweep):
 def _cells(config: TrialConfig, row: EpochRow | None, selections: Sequence[str]) -> list[str]:
     """What the live display shows of a running trial after its name."""
     if row is None:
-        return [f"0/{config.epochs}"]
-    cells = [f"{row.epoch}/{config.epochs}", f"{row.val['loss']:.4f}"]
+        return [words_done(config, 0, 0)]
+    cells = [words_done(config, row.epoch, row.step), f"{row.val['loss']:.4f}"]
     for metric in selections:
         # The table may have a column for another trial's score.
         cells.append(f"{row.val[metric]:.3f}" if metric in row.val else "")

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from raypatch.config import TrialConfig
 from raypatch.results import EpochRow, TrialResult
+from raypatch.trial_fields.length import share_done, share_of_row
 
 
 class RunningSweep:
@@ -41,7 +42,7 @@ class RunningSweep:
     def epoch(self, trial_id: str, row: EpochRow) -> None:
         self.running[trial_id] = row
         self._measured += row.seconds
-        self._expected += self.seconds[trial_id] / self.configs[trial_id].epochs
+        self._expected += self.seconds[trial_id] * share_of_row(self.configs[trial_id], row.epoch, row.step)
 
     def finished(self, result: TrialResult) -> None:
         self.running.pop(result.trial_id, None)
@@ -102,7 +103,7 @@ class RunningSweep:
             if trial_id in self.results:
                 continue
             row = self.running.get(trial_id)
-            done = row.epoch / config.epochs if row else 0.0
+            done = share_done(config, row.epoch, row.step) if row else 0.0
             expected += self.seconds[trial_id] * (1 - done)
         side_by_side = max(1, min(self.side_by_side, self.total))
         return expected * self._measured / self._expected / side_by_side

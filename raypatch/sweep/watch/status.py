@@ -29,7 +29,8 @@ _WORTH_SAYING: tuple[State, ...] = ("failed", "damaged", "running", "stopped", "
 class TrialStatus:
     """One planned trial.
 
-    state: `stopped` was begun, and nobody works on it now. epoch: completed. seconds: spent so
+    state: `stopped` was begun, and nobody works on it now. epoch, step: completed. steps: where
+    these, not epochs, are the length. seconds: spent so
     far. val: validation scores of the last epoch, None for undefined ones. selection: the score
     that chooses its weights.
     """
@@ -38,7 +39,9 @@ class TrialStatus:
     state: State
     epochs: int
     selection: str
+    steps: int | None = None
     epoch: int = 0
+    step: int = 0
     val: Mapping[str, float | None] = field(default_factory=dict)
     images_per_second: float | None = None
     peak_memory_bytes: int | None = None
@@ -89,7 +92,7 @@ def read_status(paths: SweepPaths) -> SweepStatus:
 
 
 def _trial_status(config: TrialConfig, paths: TrialPaths) -> TrialStatus:
-    named = TrialStatus(config.trial_id(), "waiting", config.epochs, config.selection)
+    named = TrialStatus(config.trial_id(), "waiting", config.epochs, config.selection, config.steps)
     try:
         result = read_result(paths.result)
         rows = read_epochs(paths.epochs)
@@ -114,6 +117,7 @@ def _trial_status(config: TrialConfig, paths: TrialPaths) -> TrialStatus:
     return replace(
         named,
         epoch=last.epoch,
+        step=last.step,
         val=scores,
         images_per_second=last.images_per_second,
         peak_memory_bytes=last.peak_memory_bytes,
@@ -138,7 +142,10 @@ def show_status(status: SweepStatus, console: Console | None = None) -> None:
         console.print(f"{status.others} more trial folders of earlier commands")
     for trial in status.trials:
         if trial.state in ("running", "stopped"):
-            line = f"  {trial.state} {trial.trial_id} epoch {trial.epoch}/{trial.epochs} {_scores(trial)}"
+            done = f"epoch {trial.epoch}/{trial.epochs}"
+            if trial.steps is not None:
+                done = f"step {trial.step}/{trial.steps}"
+            line = f"  {trial.state} {trial.trial_id} {done} {_scores(trial)}"
             console.print(line.rstrip())
         elif trial.state in ("failed", "damaged"):
             error = (trial.error or "unknown").strip()
