@@ -91,7 +91,7 @@ def ranks_table(findings: Findings, conclusion: Conclusion) -> Table | None:
     return Table(
         name=f"ranks_{file_stem(conclusion.label)}",
         title=f"{levels} across {len(ranks.datasets)} datasets, {conclusion.label}",
-        columns=("Pair", "Median gain of the second", "Wilcoxon p", "with Holm", "Nemenyi p"),
+        columns=("Pair", "Median gain of the second", "Wilcoxon p", "with Holm", "with Bonferroni", "Nemenyi p"),
         blocks=(_pair_rows(ranks),),
         note=f"{capitalize(findings.metric.label)}, mean over seeds. {_describe_ranks(ranks)}",
         data=ranks.wilcoxon,
@@ -109,6 +109,7 @@ def _pair_rows(ranks: RankTest) -> tuple[Row, ...]:
             Cell(points(-pair["median"])),
             Cell(p_value(pair["p"])),
             Cell(p_value(pair["p_holm"]), best=pair["p_holm"] < ALPHA),
+            Cell(p_value(pair["p_bonferroni"]), best=pair["p_bonferroni"] < ALPHA),
             Cell(p_value(nemenyi), best=nemenyi < ALPHA),
         )
         rows.append(row)
@@ -122,9 +123,31 @@ def _describe_ranks(ranks: RankTest) -> str:
         f" Mean ranks, 1 is best: {shown}."
         f" Critical difference of two mean ranks at 5 %: {ranks.critical_difference:.2f}."
     )
-    if not ranks.left_out:
-        return said
-    return f"{said} Left out, not every level has a score: {', '.join(ranks.left_out)}."
+    if ranks.left_out:
+        said += f" Left out, not every level has a score: {', '.join(ranks.left_out)}."
+    return f"{said} {say_reach(ranks)}{_say_equal(ranks)}"
+
+
+def say_reach(ranks: RankTest) -> str:
+    """Say which p Wilcoxon's exact test can reach at all on so many datasets, and whether that is enough."""
+    datasets, pairs = len(ranks.datasets), len(ranks.wilcoxon)
+    said = f"Wilcoxon's test is exact; with {datasets} datasets its smallest p is {significant(ranks.least_p, 2)}"
+    if ranks.can_be_significant:
+        return f"{said}."
+    among = f" of one pair among {pairs}" if pairs > 1 else ""
+    return f"{said}, too large to call a difference{among} significant, however clear it is."
+
+
+def _say_equal(ranks: RankTest) -> str:
+    """Say that datasets with equal scores were left out of a pair's test, where there are such."""
+    pairs = ranks.wilcoxon[ranks.wilcoxon["equal"] > 0]
+    if pairs.empty:
+        return ""
+    most = int(pairs["equal"].max())
+    return (
+        f" Datasets on which both score the same are left out of a pair's test: in {len(pairs)} of"
+        f" {len(ranks.wilcoxon)} pairs, up to {most} datasets."
+    )
 
 
 def ensembles_table(findings: Findings) -> Table | None:
