@@ -1,5 +1,6 @@
 """A sweep: the same command continues, both executors agree, and nothing is run twice or left behind."""
 
+import errno
 import io
 import json
 import os
@@ -10,8 +11,11 @@ import time
 from pathlib import Path
 
 import pytest
+import typer
 
 import raypatch.sweep.executors.local
+from raypatch.api import tell
+from raypatch.cli.sweeps import finish
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.models.flops import model_facts
 from raypatch.results import SweepPaths, read_config
@@ -127,8 +131,50 @@ def test_time_limit_stops_and_says_so(tmp_path: Path, data: Path) -> None:
     outcome = run_sweep(tiny_study(data, epochs=[5000]), tmp_path / "run", OPTIONS, LOCAL, time_limit=2.0)
     assert outcome.stopped == "time limit"
     assert outcome.left == 2
+    assert not outcome.halted
+    (log,) = (trial.log.read_text() for trial in SweepPaths(tmp_path / "run").trial_folders())
+    assert "stopped as asked; it can go on from its checkpoint" in log
+    assert "ERROR" not in log
+    assert "Traceback" not in log
     assert not list((tmp_path / "run").rglob("*.tmp"))
     assert not (tmp_path / "run" / ".stop").exists()
+
+
+def test_a_stop_when_all_is_done_stops_nothing(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = raypatch.sweep.executors.local.run_guarded
+
+    def with_a_late_signal(config: TrialConfig, *given: object, **named: object) -> object:
+        result = real(config, *given, **named)  # type: ignore[arg-type]
+        os.kill(os.getpid(), signal.SIGTERM)
+        return result
+
+    monkeypatch.setattr(raypatch.sweep.executors.local, "run_guarded", with_a_late_signal)
+    study, folder = tiny_study(data), tmp_path / "run"
+    assert run_sweep(study, folder, OPTIONS, LOCAL).stopped == "SIGTERM"  # before the second trial
+    after = run_sweep(study, folder, OPTIONS, LOCAL)
+    assert (after.ok, after.left, after.stopped) == (2, 0, None)
+    tell(after)
+    assert "stopped" not in "".join(capsys.readouterr())
+
+
+def test_a_full_disk_halts_with_a_code_of_its_own(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def write_nothing(*given: object, **named: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("raypatch.sweep.guard.train_trial", write_nothing)
+    outcome = run_sweep(tiny_study(data), tmp_path / "run", OPTIONS, LOCAL)
+    assert (outcome.halted, outcome.left, dict(outcome.errors)) == (True, 2, {})
+    tell(outcome)
+    assert "halted (no space left in" in capsys.readouterr().err
+    with pytest.raises(typer.Exit) as ended:
+        finish(outcome)
+    assert ended.value.exit_code == 3
+    (log,) = (trial.log.read_text() for trial in SweepPaths(tmp_path / "run").trial_folders())
+    assert "Traceback" not in log
 
 
 def test_status_reads_the_files_alone(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
