@@ -16,11 +16,12 @@ SAME = 0.005
 
 @dataclass(frozen=True)
 class Statement:
-    """What a report opens with for one setting: the verdict and what supports it."""
+    """What a report opens with for one setting: the verdict and what supports it. answer: the numbers of both."""
 
     label: str
     verdict: str
     support: tuple[str, ...]
+    answer: Answer | None = None
 
 
 def state_answers(findings: Findings) -> list[Statement]:
@@ -42,14 +43,14 @@ def state_answer(findings: Findings, conclusion: Conclusion) -> Statement:
         left_out.append(f"Left out of this answer: {', '.join(answer.left_out)}.")
     if answer.chosen == answer.baseline:
         verdict = f"Keep {factor.phrase(answer.chosen)}: no other {factor.label} is better on validation."
-        return Statement(conclusion.label, verdict, (*averaged, *left_out, *across, *best))
+        return Statement(conclusion.label, verdict, (*averaged, *left_out, *across, *best), answer)
     verdict = _verdict(findings, answer)
     # A report prints the first two of these beside the verdict.
     support = [_gain(factor, answer), *_seeds_needed(answer), *averaged, *left_out, *across]
     support += _majority(findings, conclusion, answer)
     support += _frugal(factor, answer)
     support += _ensemble(findings, conclusion, answer)
-    return Statement(conclusion.label, verdict, (*support, *best))
+    return Statement(conclusion.label, verdict, (*support, *best), answer)
 
 
 def _no_answer(factor: Factor, conclusion: Conclusion) -> str:

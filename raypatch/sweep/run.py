@@ -24,6 +24,7 @@ from raypatch.sweep.stop import StopRequest
 from raypatch.sweep.tuning.recipes import describe_search, summarize_search, write_recipes
 from raypatch.sweep.twins import note_twins
 from raypatch.sweep.watch.choose import make_display
+from raypatch.sweep.watch.names import what_varies
 
 __all__ = ["ExecutorOptions", "Outcome", "resume_sweep", "run_sweep"]
 
@@ -154,7 +155,8 @@ def _execute(source: TrialSource, executor: Executor, session: Session, study: S
             datasets = dict.fromkeys(config.dataset for config in (*source.record.trials, *upcoming))
             note_twins(datasets, session.paths, options)
         seconds = {config.trial_id(): rough_seconds(config, options) for config in plan.todo}
-        with make_display(plan.todo, seconds, done=done, side_by_side=placement.slots) as display:
+        varied = what_varies(source.record)
+        with make_display(plan.todo, seconds, done=done, side_by_side=placement.slots, varied=varied) as display:
             executor.run(source.make_work(placement, display))
 
 
