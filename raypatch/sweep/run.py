@@ -25,6 +25,7 @@ from raypatch.sweep.stop import StopRequest
 from raypatch.sweep.tuning.recipes import describe_search, summarize_search, write_recipes
 from raypatch.sweep.twins import note_twins
 from raypatch.sweep.watch.choose import make_display
+from raypatch.sweep.watch.names import what_varies
 
 __all__ = ["ExecutorOptions", "Outcome", "resume_sweep", "run_sweep"]
 
@@ -159,9 +160,10 @@ def _execute(source: TrialSource, executor: Executor, session: Session, study: S
         if not session.execution.on_cluster:
             note_twins((*source.record.trials, *upcoming), session.paths, options)
         seconds = {config.trial_id(): rough_seconds(config, options) for config in plan.todo}
-        with make_display(plan.todo, seconds, done=done, side_by_side=placement.slots) as display:
-            with halting_on_full_disk(session.paths.folder):
-                executor.run(source.make_work(placement, display))
+        varied = what_varies(source.record)
+        display = make_display(plan.todo, seconds, done=done, side_by_side=placement.slots, varied=varied)
+        with display as listener, halting_on_full_disk(session.paths.folder):
+            executor.run(source.make_work(placement, listener))
 
 
 def _write_record(record: SweepRecord, paths: SweepPaths, study: Study | None) -> None:
