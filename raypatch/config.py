@@ -12,14 +12,18 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from raypatch.data.catalog import canonical_name
-from raypatch.fields import HEAD_WORDS, METHOD_WORDS, FieldFacts, Role
-from raypatch.storage.own_files import OWN_FILE, own_file_stem
+from raypatch.fields import FieldFacts, Role
+from raypatch.storage.own_files import OWN_FILE, OWN_SET, own_file_stem
+from raypatch.trial_fields.loss import LossFields
+from raypatch.trial_fields.method import MethodFields
+from raypatch.trial_fields.optimisation import OptimisationFields
+from raypatch.trial_fields.resolution import source_name
 
-KNN_FIELDS = ("k", "distance", "vote", "vote_temperature")
-"""Fields that only nearest neighbours read."""
+Resize = Literal["bilinear", "nearest", "bicubic", "pad", "pad_mean"]
+"""How images are brought to another size; all but nearest and the pads are low-pass filtered where they shrink."""
 
 
-class TrialConfig(BaseModel):
+class TrialConfig(MethodFields, LossFields, OptimisationFields):
     """Everything that decides the result of one training. Frozen; unknown keys are refused.
 
     Defaults are part of the schema: a field that is left at its default does not enter the trial's
@@ -32,15 +36,25 @@ class TrialConfig(BaseModel):
     dataset: Annotated[str, FieldFacts("block", "dataset")] = Field(
         description="Canonical dataset name, or file:STEM@DIGEST for an own .npz file."
     )
+    resolution: Annotated[
+        int | None,
+        FieldFacts("factor", "resolution", "resolution {}", "rising", "px"),
+    ] = Field(
+        None,
+        ge=4,
+        le=1024,
+        description="Edge of the images in the file that is read, where a dataset comes in several sizes.",
+    )
     image_size: Annotated[int, FieldFacts("factor", "image size", "{} px", "rising", "px")] = Field(
         28, ge=4, le=1024, description="Edge of the image or volume the model sees, pixels."
     )
     resize: Annotated[
-        Literal["bilinear", "nearest", "pad"],
+        Resize,
         FieldFacts("factor", "resizing"),
     ] = Field(
         "bilinear",
-        description="How a file of another size is brought to image_size; pad centres it on zeros.",
+        description="How a file of another size is brought to image_size; pad centres it on zeros, which are black,"
+        " pad_mean on the mean colour of the weights' normalisation.",
     )
     train_fraction: Annotated[
         float,
@@ -80,78 +94,6 @@ class TrialConfig(BaseModel):
         "repeat",
         description="3D only: a pretrained kernel repeated along depth / p, or on the central slice alone.",
     )
-    method: Annotated[str, FieldFacts("factor", "training method", words=METHOD_WORDS)] = Field(
-        "finetune",
-        description="finetune trains all weights, linear_probe only the head on frozen features, knn asks"
-        " the most similar training images; or module:NAME.",
-    )
-    head: Annotated[
-        Literal["linear", "mlp", "attention"],
-        FieldFacts("factor", "head", words=HEAD_WORDS),
-    ] = Field(
-        "linear",
-        description="What makes logits of features: one layer; mlp, a hidden layer of the same width with GELU;"
-        " attention, a learned query that pools the tokens.",
-    )
-    k: Annotated[
-        int,
-        FieldFacts("hyperparameter", "number of neighbours", "{} neighbours", "rising", "images"),
-    ] = Field(11, ge=1, description="knn only: training images that vote.")
-    distance: Annotated[
-        Literal["euclidean", "cosine"],
-        FieldFacts("hyperparameter", "distance", "{} distance"),
-    ] = Field("euclidean", description="knn only: what is small between the features of similar images.")
-    vote: Annotated[
-        Literal["plain", "weighted"],
-        FieldFacts("hyperparameter", "vote", "{} vote"),
-    ] = Field(
-        "plain",
-        description="knn only: every neighbour counts one, or exp(s / vote_temperature) of its similarity s:"
-        " the cosine, or minus the Euclidean distance.",
-    )
-    vote_temperature: Annotated[
-        float,
-        FieldFacts("hyperparameter", "vote temperature", "vote temperature {}", "rising"),
-    ] = Field(0.1, gt=0, description="knn with a weighted vote: the smaller, the more the nearest ones count.")
-    epochs: Annotated[
-        int,
-        FieldFacts("hyperparameter", "number of epochs", "{} epochs", "rising"),
-    ] = Field(100, ge=1, description="Passes over the training images.")
-    batch_size: Annotated[
-        int,
-        FieldFacts("hyperparameter", "batch size", "batch size {}", "rising", "images"),
-    ] = Field(8, ge=1, description="Images per optimizer step.")
-    optimizer: Annotated[
-        Literal["adamw", "adam", "sgd"],
-        FieldFacts("hyperparameter", "optimizer"),
-    ] = Field("adamw", description="Update rule; sgd has momentum 0.9.")
-    lr: Annotated[
-        float,
-        FieldFacts("hyperparameter", "learning rate", "learning rate {}", "falling"),
-    ] = Field(1e-4, gt=0, description="Learning rate of the first epoch after warm-up.")
-    weight_decay: Annotated[
-        float,
-        FieldFacts("hyperparameter", "weight decay", "weight decay {}", "rising"),
-    ] = Field(0.05, ge=0, description="Weight decay (decoupled in adamw).")
-    schedule: Annotated[
-        Literal["step", "cosine", "constant"],
-        FieldFacts("hyperparameter", "schedule", "{} schedule"),
-    ] = Field(
-        "step",
-        description="Learning rate over the epochs: step multiplies by step_gamma every step_epochs.",
-    )
-    step_epochs: Annotated[
-        int,
-        FieldFacts("hyperparameter", "step length", "a step per {} epochs", "rising"),
-    ] = Field(30, ge=1, description="Epochs between two steps of the step schedule.")
-    step_gamma: Annotated[
-        float,
-        FieldFacts("hyperparameter", "step factor", "step factor {}", "rising"),
-    ] = Field(0.5, gt=0, le=1, description="Factor of each step of the step schedule.")
-    warmup_epochs: Annotated[
-        int,
-        FieldFacts("hyperparameter", "warm-up", "{} warm-up epochs", "rising"),
-    ] = Field(0, ge=0, description="Epochs over which the learning rate rises linearly to lr.")
     augmentation: Annotated[
         Literal["paper", "none"],
         FieldFacts("factor", "augmentation", "{} augmentation"),
@@ -179,7 +121,8 @@ class TrialConfig(BaseModel):
     @field_validator("dataset")
     @classmethod
     def _canonical_dataset(cls, value: str) -> str:
-        return value if OWN_FILE.fullmatch(value) else canonical_name(value)
+        is_own = OWN_FILE.fullmatch(value) or OWN_SET.fullmatch(value)
+        return value if is_own else canonical_name(value)
 
     @field_validator("weights")
     @classmethod
@@ -198,26 +141,14 @@ class TrialConfig(BaseModel):
             raise ValueError(
                 f"patch_size={self.patch_size} must divide image_size={self.image_size}; use one of {divisors}"
             )
-        if self.warmup_epochs >= self.epochs:
-            raise ValueError(
-                f"warmup_epochs={self.warmup_epochs} must be below epochs={self.epochs}",
-            )
+        # It raises where there is no such file.
+        source_name(self.dataset, self.resolution)
         return self
 
-    @model_validator(mode="after")
-    def _fields_fit_the_method(self) -> Self:
-        if self.method == "knn" and self.head != "linear":
-            raise ValueError(f"head={self.head} goes with a method that trains one, not with knn; leave it out")
-        if self.method in ("finetune", "linear_probe"):
-            for name in KNN_FIELDS:
-                value = getattr(self, name)
-                if value != type(self).model_fields[name].default:
-                    raise ValueError(f"{name}={value} goes with method=knn, not with {self.method}; leave it out")
-        if self.vote == "plain" and self.vote_temperature != type(self).model_fields["vote_temperature"].default:
-            raise ValueError(
-                f"vote_temperature={self.vote_temperature} goes with vote=weighted; set that, or leave it out",
-            )
-        return self
+    @property
+    def source(self) -> str:
+        """The name that the trial's images are read by: of the dataset's file at this resolution."""
+        return source_name(self.dataset, self.resolution)
 
     @property
     def dataset_label(self) -> str:

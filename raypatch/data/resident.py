@@ -9,9 +9,11 @@ import torch
 from numpy.typing import NDArray
 
 from raypatch.config import RunOptions, TrialConfig
-from raypatch.data.augment import channels_first, resize_images
+from raypatch.data.augment import channels_first
 from raypatch.data.catalog import DatasetInfo, Split
-from raypatch.data.source import load_split, stratified_subset
+from raypatch.data.resize import held_size, resize_images
+from raypatch.data.source import load_split
+from raypatch.data.subset import stratified_subset
 
 DEVICE_SHARE = 0.5
 """Share of the free device memory that images may take;
@@ -52,14 +54,15 @@ class ResidentSplit:
 def load_resident(
     config: TrialConfig, split: Split, info: DatasetInfo, options: RunOptions, device: torch.device
 ) -> ResidentSplit:
-    """Load a split for a trial: the train split cut to train_fraction, all resized to image_size.
+    """Load a split for a trial, the train split cut to train_fraction, in the size of the file or of the model.
 
-    Raises DataError where the file is missing or wrong.
+    The smaller of the two: batches are enlarged when they are used. Raises DataError where the file
+    is missing or wrong.
     """
-    loaded = load_split(config.dataset, split, data_dir=options.data_dir, files=options.files)
+    loaded = load_split(config.source, split, data_dir=options.data_dir, files=options.files)
     index = used_rows(config, split, loaded.labels)
     images = channels_first(loaded.images[index], dimensions=info.dimensions)
-    images = resize_images(images, config.image_size, config.resize)
+    images = resize_images(images, held_size(info.size, config.image_size, config.resize), config.resize)
     labels = torch.from_numpy(loaded.labels[index])
     # A byte per pixel: images stay uint8 until they are used.
     if device_has_room(device, images.numel()):

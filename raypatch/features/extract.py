@@ -1,12 +1,10 @@
 """One pass of a frozen backbone over images."""
 
-import math
 from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
-from raypatch.data.augment import to_float
 from raypatch.models.heads import FeatureKind, bare_model, features_of
 from raypatch.models.prepared import PreparedModel, evaluation_batch
 
@@ -24,11 +22,11 @@ def extract_features(
     """
     body = bare_model(prepared.model)
     body.eval()
-    size = evaluation_batch(prepared.facts.tokens, math.prod(images.shape[2:]))
+    size = evaluation_batch(prepared.facts.tokens, prepared.image_size ** (images.ndim - 2))
     for batch in images.split(size):
         before_batch()
         with torch.inference_mode():
-            inputs = prepared.normalize(to_float(batch.to(prepared.device, non_blocking=True)))
+            inputs = prepared.inputs(batch.to(prepared.device, non_blocking=True))
             cast = prepared.precision == "bfloat16"
             with torch.autocast(prepared.device.type, torch.bfloat16, enabled=cast):
                 found = features_of(prepared.family, body, inputs, kind)

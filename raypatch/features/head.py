@@ -49,7 +49,7 @@ class PreparedHead(PreparedModel):
     def stated_precision(self) -> Precision:
         return self.features_in
 
-    def normalize(self, images: Tensor) -> Tensor:
+    def inputs(self, images: Tensor, parameters: Tensor | None = None) -> Tensor:
         """Leave features as they are."""
         return images
 
@@ -72,6 +72,7 @@ def place_head(head: nn.Module, prepared: PreparedModel) -> PreparedHead:
         std=prepared.std,
         device=prepared.device,
         precision="float32",
+        image_size=prepared.image_size,
         features_in=prepared.precision,
     )
 
@@ -111,7 +112,7 @@ class FeatureSource:
 
     def load(self, config: TrialConfig, split: Split) -> FeatureSplit:
         """Return a split as a trial sees it. Raises Interrupted when asked to stop."""
-        labels = load_labels(config.dataset, split, data_dir=self.options.data_dir, files=self.options.files)
+        labels = load_labels(config.source, split, data_dir=self.options.data_dir, files=self.options.files)
         index = torch.from_numpy(used_rows(config, split, labels))
         whole = self._whole(split)
         chosen = torch.from_numpy(labels)[index].to(whole.device)

@@ -12,19 +12,26 @@ from torch.func import functional_call, vmap
 
 from raypatch.config import TrialConfig
 from raypatch.data.resident import ResidentSplit
-from raypatch.machine.runtime import generator, peak_memory
+from raypatch.machine.runtime import peak_memory
 from raypatch.results import EpochRow, append_epoch
 from raypatch.training.checkpoint import Progress, load_tensors, save_tensors, training_state
 from raypatch.training.evaluate import score_logits
-from raypatch.training.loop import Interrupted, Trial, TrialError, advance
-from raypatch.training.optim import learning_rate, make_optimizer, set_learning_rate
+from raypatch.training.loop import Interrupted, Trial, TrialError, draw_order
+from raypatch.training.loss import make_loss
+from raypatch.training.optim import HEAD, learning_rates, make_optimizer, set_learning_rates
+from raypatch.training.progress import advance, is_over
 from raypatch.training.resume import resume
 from raypatch.training.stacked_optimizer import StackedOptimizer
+from raypatch.trial_fields.length import training_length
 
 logger = logging.getLogger(__name__)
 
 FREE_FIELDS = frozenset(
-    ("lr", "weight_decay", "schedule", "step_epochs", "step_gamma", "warmup_epochs", "selection", "seed")
+    (
+        *("lr", "head_lr", "encoder_lr", "weight_decay", "min_lr"),
+        *("schedule", "head_schedule", "step_epochs", "step_steps", "step_gamma", "plateau_patience"),
+        *("warmup_epochs", "warmup_steps", "patience", "selection", "seed"),
+    )
 )
 """Fields in which trials that train together may differ."""
 
@@ -39,6 +46,9 @@ def stack_key(config: TrialConfig) -> Hashable | None:
     """Return what trials share whose heads may train together; None for a trial that must train alone."""
     # A loss of one's own may do what cannot be done for several trials at once.
     if config.task is not None and ":" in config.task:
+        return None
+    # And a head that is not to learn is refused, which must hit that trial alone.
+    if config.base_rates[HEAD] == 0:
         return None
     fields = config.model_dump(exclude=set(FREE_FIELDS))
     if config.weights == "random":
@@ -61,8 +71,9 @@ class Member:
     def __init__(self, trial: Trial) -> None:
         self.trial, self.config = trial, trial.config
         self.head = trial.prepared.model
-        self.optimizer = make_optimizer(self.head, trial.config)
-        self.progress = resume(trial.paths, self.head, self.optimizer)
+        self.length = training_length(trial.config, len(trial.train))
+        self.optimizer = make_optimizer(self.head, trial.config, self.head)
+        self.progress = resume(trial.paths, self.head, self.optimizer, self.length)
         self.best: dict[str, Tensor] = {}
         best = load_tensors(trial.paths.best_weights)
         if best is not None:
@@ -70,18 +81,13 @@ class Member:
 
     @property
     def is_over(self) -> bool:
-        return self.progress.epoch >= self.config.epochs
+        return is_over(self.progress, self.config, self.length)
 
-    def set_learning_rate(self) -> float:
-        """Set the learning rate of the next epoch, and return it."""
-        lr = learning_rate(self.config, self.progress.epoch)
-        set_learning_rate(self.optimizer, lr)
-        return lr
-
-    def order(self) -> Tensor:
-        """The order of the training images in the next epoch, as in a trial that trains alone."""
-        random = generator(self.config.seed, self.progress.epoch, "order")
-        return torch.randperm(len(self.trial.train), generator=random)
+    def set_learning_rate(self, step: int) -> float:
+        """Set the learning rate of a step, and return it."""
+        rates = learning_rates(self.config, self.length, step, self.progress.reductions)
+        set_learning_rates(self.optimizer, rates)
+        return rates[self.optimizer.param_groups[0]["part"]]
 
     def save(self) -> None:
         """Write the checkpoint, with the best weights, which are small."""
@@ -105,7 +111,9 @@ class Stack:
     def __init__(self, members: Sequence[Member]) -> None:
         self.members = members
         first = members[0]
-        self._task = first.trial.task
+        # Class weights go by how many images a class has, which is the same for all.
+        labels = first.trial.train.labels.to(first.trial.prepared.device)
+        self._loss = make_loss(first.config, first.trial.task, labels)
         # Its own parameters are never used: those of a trial come with each call.
         self._template = copy.deepcopy(first.head).requires_grad_(False)
         self.parameters: dict[str, Tensor] = {}
@@ -121,9 +129,12 @@ class Stack:
 
         features: (T, B, ...). labels: (T, B) or (T, B, L).
         """
-        losses = vmap(self._loss)(self.parameters, features, labels)
+        losses = vmap(self._loss_of)(self.parameters, features, labels)
         # A trial's loss hangs on its own row alone, so that the sum has the gradients of all.
         gradients = torch.autograd.grad(losses.sum(), list(self.parameters.values()))
+        clip_norm = self.members[0].config.clip_norm
+        if clip_norm is not None:
+            gradients = clip_rows(gradients, clip_norm)
         self.optimizer.step(dict(zip(self.parameters, gradients, strict=True)))
         return losses.detach()
 
@@ -139,8 +150,8 @@ class Stack:
         logits: Tensor = functional_call(self._template, parameters, (features,))
         return logits
 
-    def _loss(self, parameters: dict[str, Tensor], features: Tensor, labels: Tensor) -> Tensor:
-        return self._task.loss(self._logits(parameters, features), labels)
+    def _loss_of(self, parameters: dict[str, Tensor], features: Tensor, labels: Tensor) -> Tensor:
+        return self._loss(self._logits(parameters, features), labels)
 
 
 def train_stacked(trials: Sequence[Trial]) -> Iterator[tuple[Trial, Progress | TrialError]]:
@@ -150,32 +161,38 @@ def train_stacked(trials: Sequence[Trial]) -> Iterator[tuple[Trial, Progress | T
     over, its head with its best weights, or with the error of one that diverged. The others go on.
     The numbers are those of a trial alone up to rounding. Raises Interrupted when asked to stop.
     """
-    running = [Member(trial) for trial in trials]
-    logger.info("%d heads train together", len(running))
-    while running:
-        for member in running:
+    members = [Member(trial) for trial in trials]
+    logger.info("%d heads train together", len(members))
+    while True:
+        for member in members:
             if member.is_over:
                 yield member.trial, member.finish()
-        running = [member for member in running if not member.is_over]
-        for member, error in _train_until_one_leaves(running):
+        members = [member for member in members if not member.is_over]
+        if not members:
+            return
+        # After a kill some may be behind: these catch up first.
+        epochs = sorted({member.progress.epoch for member in members})
+        behind = [member for member in members if member.progress.epoch == epochs[0]]
+        until = epochs[1] if len(epochs) > 1 else behind[0].length.epochs
+        for member, error in _train_until(behind, until):
             yield member.trial, error
-            running.remove(member)
+            members.remove(member)
 
 
-def _train_until_one_leaves(members: Sequence[Member]) -> list[tuple[Member, TrialError]]:
-    """Train until a trial is over or has diverged; return those that have, with their error."""
-    if not members:
-        return []
+def _train_until(members: Sequence[Member], epoch: int) -> list[tuple[Member, TrialError]]:
+    """Train up to an epoch, or until a trial is over or has diverged; return those that have, with their error."""
     stack = Stack(members)
     saved = time.monotonic()
     while True:
-        rows = _train_epoch(stack)
+        rows = _train_to_evaluation(stack)
         diverged = []
         for member, row in zip(members, rows, strict=True):
             if isinstance(row, TrialError):
                 diverged.append((member, row))
-        one_leaves = bool(diverged) or any(member.is_over for member in members)
-        checkpoint = one_leaves or time.monotonic() - saved > CHECKPOINT_SECONDS
+        # All that are left are at the same epoch.
+        is_there = any(member.progress.epoch >= epoch for member in members)
+        ends = bool(diverged) or is_there or any(member.is_over for member in members)
+        checkpoint = ends or time.monotonic() - saved > CHECKPOINT_SECONDS
         if checkpoint:
             stack.optimizer.write_back()
             saved = time.monotonic()
@@ -187,37 +204,42 @@ def _train_until_one_leaves(members: Sequence[Member]) -> list[tuple[Member, Tri
             if checkpoint:
                 member.save()
             member.trial.on_epoch(row)
-        if one_leaves:
+        if ends:
             return diverged
 
 
-def _train_epoch(stack: Stack) -> list[EpochRow | TrialError]:
-    """Train an epoch of each trial; return its row, or the error of a trial that diverged."""
+def _train_to_evaluation(stack: Stack) -> list[EpochRow | TrialError]:
+    """Train each trial to its next evaluation; return its row, or the error of a trial that diverged."""
     members = stack.members
-    first = members[0].trial
+    first, length = members[0].trial, members[0].length
+    done = members[0].progress.epoch
+    until = length.next_evaluation(done)
     started = time.perf_counter()
-    rates = [member.set_learning_rate() for member in members]
-    stack.optimizer.read_rates()
-    losses = _take_steps(stack)
+    losses = torch.zeros(len(members), device=first.prepared.device)
+    images = 0
+    for epoch in range(done, until):
+        losses += take_steps(stack, epoch)
+        images += min(len(first.train), (length.steps_at(epoch + 1) - length.steps_at(epoch)) * first.config.batch_size)
+    means = (losses / images).tolist()
     # Each trial counts its share of the time, so that their sum is what was spent.
     train_seconds = (time.perf_counter() - started) / len(members)
     every_logits = stack.logits(first.val.images, first.prepared.device)
     rows: list[EpochRow | TrialError] = []
     for place, member in enumerate(members):
-        epoch, loss, logits = member.progress.epoch + 1, losses[place], every_logits[place]
+        loss, logits = means[place], every_logits[place]
         if not (math.isfinite(loss) and logits.isfinite().all()):
-            rows.append(
-                TrialError(f"training diverged in epoch {epoch}: its loss is {loss}; lower lr={member.config.lr}")
-            )
+            lr = member.config.lr
+            rows.append(TrialError(f"training diverged in epoch {until}: its loss is {loss}; lower lr={lr}"))
             continue
         row = EpochRow(
-            epoch=epoch,
+            epoch=until,
             train_loss=loss,
             val=dict(score_logits(logits, first.val.labels, first.task, final=False)),
-            lr=rates[place],
+            lr=member.set_learning_rate(length.steps_at(until) - 1),
             seconds=train_seconds,
-            images_per_second=len(member.trial.train) / train_seconds,
+            images_per_second=images / train_seconds,
             peak_memory_bytes=peak_memory(first.prepared.device),
+            step=length.steps_at(until),
         )
         member.progress = advance(member.progress, row, member.config)
         if member.progress.best_epoch == row.epoch:
@@ -235,27 +257,51 @@ def _with_seconds(row: EpochRow | TrialError, more: float) -> EpochRow | TrialEr
     return row.model_copy(update={"seconds": row.seconds + more})
 
 
-def _take_steps(stack: Stack) -> list[float]:
-    """Take the steps of an epoch; return the mean loss of each trial. Raises Interrupted when asked to stop."""
-    first = stack.members[0].trial
-    whole, batch_size = _whole_features(first.train), first.config.batch_size
+def take_steps(stack: Stack, epoch: int) -> Tensor:
+    """Take the steps of one epoch, counted from 0; return the sum of the images' losses of each trial, (T,).
+
+    Raises Interrupted when asked to stop.
+    """
+    first, length, config = stack.members[0].trial, stack.members[0].length, stack.members[0].config
+    device, whole = first.prepared.device, _whole_features(first.train)
     rows, labels = [], []
     for member in stack.members:
-        order = member.order()
-        train = member.trial.train
-        rows.append(train.index[order])
-        labels.append(train.labels[order.to(train.labels.device)])
+        # As in a trial that trains alone.
+        order = draw_order(member.trial, epoch)
+        rows.append(member.trial.train.index[order.cpu()])
+        labels.append(member.trial.train.labels[order.to(member.trial.train.labels.device)])
     every_row = torch.stack(rows).to(whole.device)
-    every_label = torch.stack(labels).to(first.prepared.device)
-    count = every_row.shape[1]
-    losses = torch.zeros(len(rows), device=first.prepared.device)
-    for start in range(0, count, batch_size):
+    every_label = torch.stack(labels).to(device)
+    losses = torch.zeros(len(rows), device=device)
+    first_step, last_step = length.steps_at(epoch), length.steps_at(epoch + 1)
+    for number in range(first_step, last_step):
         if first.should_stop():
             raise Interrupted
-        batch = every_row[:, start : start + batch_size]
-        features = whole[batch].to(first.prepared.device)
-        losses += stack.step(features, every_label[:, start : start + batch_size]) * batch.shape[1]
-    return (losses / count).tolist()
+        if number == first_step or _rates_move_by_step(stack.members):
+            for member in stack.members:
+                member.set_learning_rate(number)
+            stack.optimizer.read_rates()
+        start = (number - first_step) * config.batch_size
+        batch = every_row[:, start : start + config.batch_size]
+        features = whole[batch].to(device)  # (T, B, ...)
+        losses += stack.step(features, every_label[:, start : start + config.batch_size]) * batch.shape[1]
+    return losses
+
+
+def _rates_move_by_step(members: Sequence[Member]) -> bool:
+    """Whether a learning rate may change within an epoch."""
+    for member in members:
+        config = member.config
+        if config.steps is not None or config.step_steps is not None or config.warmup_steps:
+            return True
+    return False
+
+
+def clip_rows(gradients: Sequence[Tensor], norm: float) -> tuple[Tensor, ...]:
+    """Shorten each trial's gradients (T, ...) to a norm of all its parameters together, as torch's clip_grad_norm_."""
+    squares = [gradient.flatten(1).square().sum(1) for gradient in gradients]
+    scale = (norm / (torch.stack(squares).sum(0).sqrt() + 1e-6)).clamp(max=1)
+    return tuple(gradient * scale.view(-1, *(1,) * (gradient.ndim - 1)) for gradient in gradients)
 
 
 def _whole_features(train: ResidentSplit) -> Tensor:

@@ -55,7 +55,7 @@ class LocalExecutor:
                 # Asked to stop: the checkpoints stand, and the next session goes on from them.
                 break
             except SweepHaltedError as error:
-                stop.set(str(error))
+                stop.halt(str(error))
                 break
             except Exception as error:
                 # Anything else may be a passing trouble, such as a full memory: it is tried again.

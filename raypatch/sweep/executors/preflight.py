@@ -49,14 +49,14 @@ def check_before_start(
             " --device out, or use --executor local"
         )
     models = one_per_model(trials)
-    datasets = {config.dataset: None for config in models}
+    datasets = {config.source: None for config in models}
     for dataset in datasets:
         check_data(dataset, options, say=say)
     infos = {dataset: describe(dataset, data_dir=options.data_dir, files=options.files) for dataset in datasets}
     for config in trials:
-        check_fields(config, infos[config.dataset])
+        check_fields(config, infos[config.source])
     for config in models:
-        info = infos[config.dataset]
+        info = infos[config.source]
         check_selection(config, info, options)
         outputs = count_outputs(config, info)
         check_model(config, dimensions=info.dimensions, outputs=outputs, files=options.files)
@@ -69,7 +69,7 @@ def check_selection(config: TrialConfig, info: DatasetInfo, options: RunOptions)
     """
     if info.made_up or config.selection_metric == LOSS.name:
         return
-    labels = load_labels(config.dataset, "val", data_dir=options.data_dir, files=options.files)
+    labels = load_labels(config.source, "val", data_dir=options.data_dir, files=options.files)
     task = find_task(config.task or info.task)
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(len(labels), task.outputs(info.classes), generator=generator)
@@ -95,7 +95,7 @@ def one_per_model(trials: Sequence[TrialConfig]) -> list[TrialConfig]:
     """Return the first trial of each model on each dataset: if these are fit, all are."""
     first: dict[tuple[Any, ...], TrialConfig] = {}
     for config in trials:
-        first.setdefault((config.dataset, config.task, config.selection, *model_key(config)), config)
+        first.setdefault((config.source, config.task, config.selection, *model_key(config)), config)
     return list(first.values())
 
 
