@@ -287,3 +287,36 @@ class NormedNets(CountedFamily):
 
     def construct(self, config: TrialConfig, *, dimensions: int, outputs: int) -> torch.nn.Module:
         return NormedNet(outputs)
+
+
+def test_folding_batch_norm_changes_no_feature_but_by_rounding() -> None:
+    from raypatch.features.frozen import fold_batch_norm
+
+    torch.manual_seed(0)
+    family = NormedNets()
+    net = NormedNet(2).eval()
+    with torch.no_grad():
+        for value in (net.body[1].running_mean, net.body[1].weight, net.body[1].bias):
+            value.normal_()
+        net.body[1].running_var.uniform_(0.5, 2)  # type: ignore[operator]
+    images = torch.randn(3, 3, 8, 8)
+    folded = fold_batch_norm(family, net, images, "pooled")
+    assert isinstance(folded.body[1], torch.nn.Identity)  # type: ignore[index]
+    assert isinstance(net.body[1], torch.nn.BatchNorm2d)
+    expected, found = family.pooled(net, images), family.pooled(folded, images)
+    assert torch.allclose(expected, found, atol=1e-5)
+
+
+def test_a_convolution_that_others_read_too_is_not_folded() -> None:
+    from raypatch.features.frozen import fold_batch_norm
+
+    class Branched(NormedNet):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            first = self.body[0](images)
+            logits: torch.Tensor = self.head((self.body[1](first) + first).mean((2, 3)))
+            return logits
+
+    net = Branched(2).eval()
+    with torch.no_grad():
+        net.body[1].running_mean.normal_()  # type: ignore[operator]
+    assert fold_batch_norm(NormedNets(), net, torch.randn(3, 3, 8, 8), "pooled") is net

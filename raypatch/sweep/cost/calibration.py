@@ -5,9 +5,7 @@ import functools
 import hashlib
 import json
 import os
-import statistics
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,11 +20,13 @@ from raypatch.data.source import describe
 from raypatch.machine.cores import available_cores
 from raypatch.machine.environment import home
 from raypatch.machine.runtime import provenance, resolve_device
-from raypatch.methods import find_method
+from raypatch.methods import feature_method, find_method
 from raypatch.models.flops import trial_facts
 from raypatch.models.memory import fit_memory
 from raypatch.models.prepared import evaluation_batch, prepare_model
 from raypatch.storage.files import write_atomically
+from raypatch.sweep.cost.head_timing import time_head
+from raypatch.sweep.cost.timing import TIMED_STEPS, Timing, median_seconds
 from raypatch.tasks import find_task
 from raypatch.training.checkpoint import Progress, save_tensors
 from raypatch.training.optim import make_optimizer
@@ -38,19 +38,8 @@ LONGEST_STEP = 4.0
 Its time is scaled, by its arithmetic, from that of the next shorter one.
 """
 
-TIMED_STEPS = 5
-
 BUSY_LOAD = 0.5
 """Processes per core that wanted to run in the last minute; from here on timings are not trusted."""
-
-
-class Timing(BaseModel):
-    """Seconds of one optimizer step and of evaluating one image."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    step: float
-    evaluation: float
 
 
 class Calibration(BaseModel):
@@ -127,7 +116,7 @@ def _scaled_timing(before: tuple[float, Timing] | None, flops: float) -> Timing 
     scale = flops / flops_before
     if scale * timing.step <= LONGEST_STEP:
         return None
-    return Timing(step=scale * timing.step, evaluation=scale * timing.evaluation)
+    return timing.model_copy(update={"step": scale * timing.step, "evaluation": scale * timing.evaluation})
 
 
 def known_calibration(options: RunOptions) -> Calibration | None:
@@ -137,6 +126,8 @@ def known_calibration(options: RunOptions) -> Calibration | None:
 
 def time_trial(config: TrialConfig, options: RunOptions) -> Timing:
     """Time a training step and the evaluation of an image, on noise shaped like the trial's images."""
+    if feature_method(config) is not None:
+        return time_head(config, options)
     info = describe(config.source, data_dir=options.data_dir, files=options.files)
     # Pretrained weights would be downloaded, and take no other time than random ones.
     made = config.model_copy(update={"weights": "random"})
@@ -149,7 +140,7 @@ def time_trial(config: TrialConfig, options: RunOptions) -> Timing:
     noise = torch.randint(0, 256, (count, info.channels, *held), dtype=torch.uint8)
     images = noise.to(prepared.device)
     # A GPU works on after the call has returned: .cpu() here and .item() below wait for it.
-    evaluation = _median_seconds(lambda: prepared.logits(images).cpu(), warm_up=1, repeats=3) / count
+    evaluation = median_seconds(lambda: prepared.logits(images).cpu(), warm_up=1, repeats=3) / count
 
     task = find_task(config.task or info.task)
     labels = task.blank_labels(config.batch_size, task.outputs(info.classes)).to(prepared.device)
@@ -170,17 +161,8 @@ def time_trial(config: TrialConfig, options: RunOptions) -> Timing:
     batch = images[: config.batch_size], labels, parameters
     # The first steps on a GPU are slower: a CUDA graph is recorded then.
     warm_up = WARM_UP_STEPS + 2 if prepared.device.type == "cuda" else 1
-    seconds = _median_seconds(lambda: step(*batch).item(), warm_up=warm_up, repeats=TIMED_STEPS)
+    seconds = median_seconds(lambda: step(*batch).item(), warm_up=warm_up, repeats=TIMED_STEPS)
     return Timing(step=seconds, evaluation=evaluation)
-
-
-def _median_seconds(call: Callable[[], object], *, warm_up: int, repeats: int) -> float:
-    seconds = []
-    for _ in range(warm_up + repeats):
-        started = time.perf_counter()
-        call()
-        seconds.append(time.perf_counter() - started)
-    return statistics.median(seconds[warm_up:])
 
 
 def _time_disk() -> float:
@@ -188,7 +170,7 @@ def _time_disk() -> float:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "weights"
         tensors = {"weights": weights}
-        seconds = _median_seconds(lambda: save_tensors(path, tensors, Progress()), warm_up=0, repeats=3)
+        seconds = median_seconds(lambda: save_tensors(path, tensors, Progress()), warm_up=0, repeats=3)
     return weights.nbytes / seconds
 
 
@@ -206,6 +188,11 @@ def step_kind(config: TrialConfig, options: RunOptions) -> str:
     # Most trials leave the following as it is: their text stays as earlier versions wrote it.
     if config.task is not None:
         parts.append(config.task)
+    if config.head != "linear":
+        parts.append(f"head {config.head}")
+    if feature_method(config) is not None:
+        # What is timed hangs on the number of validation images too.
+        parts.append(f"on stored features of {info.counts[1]}")
     if held_size(info.size, config.image_size, config.resize) != config.image_size:
         parts.append(f"{config.resize} from {info.size}")
     if 0 in config.base_rates:

@@ -1,0 +1,35 @@
+"""What is timed of a trial, and how."""
+
+import statistics
+import time
+from collections.abc import Callable
+
+from pydantic import BaseModel, ConfigDict
+
+TIMED_STEPS = 5
+
+
+class Timing(BaseModel):
+    """Seconds of one optimizer step and of evaluating one image.
+
+    Of a trial on stored features the step is its head's, and evaluation the pass of an image through
+    the backbone. together: seconds of a step of each of `head_timing.TOGETHER` heads that train together, None
+    where they cannot. scoring: of evaluating the head on the validation images.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    step: float
+    evaluation: float
+    together: float | None = None
+    scoring: float = 0.0
+
+
+def median_seconds(call: Callable[[], object], *, warm_up: int, repeats: int) -> float:
+    """Return the middle of the seconds of some calls, after some that do not count."""
+    seconds = []
+    for _ in range(warm_up + repeats):
+        started = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds[warm_up:])
