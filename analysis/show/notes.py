@@ -6,6 +6,7 @@ import pandas as pd
 
 from raypatch.analysis.answer.cells import Question
 from raypatch.analysis.answer.findings import Findings
+from raypatch.analysis.answer.majority import say_majority
 from raypatch.analysis.load import Results
 from raypatch.analysis.show.tables.published import published_notes
 from raypatch.analysis.wording import capitalize, plural
@@ -32,6 +33,8 @@ def list_notes(findings: Sequence[Findings]) -> list[str]:
     for one in findings:
         notes += _notes_on_question(one.question)
         notes += _notes_on_metric(one)
+    # The same trials are behind every question.
+    notes += say_majority(first.cells, first.factor, first.question.settings)
     for one in findings:
         for problem in one.problems:
             notes.append(f"Left out: {problem}")

@@ -64,8 +64,9 @@ def gains_table(findings: Findings, conclusion: Conclusion) -> Table:
 def _gain_row(gain: dict[Hashable, Any]) -> Row:
     names = [gain["dataset_label"], gain["baseline"], gain["chosen"]]
     own = text_cells([*names, percent(gain["chosen_score"])])
-    best = Cell(f"{points(gain['best_gain'])} ({gain['best']})")
-    # A level beside itself would read as a finding: no gain, once the cost.
+    # A level beside itself, here and below, would read as a finding: no gain, once the cost.
+    best_gain = UNDEFINED if gain["best"] == gain["baseline"] else points(gain["best_gain"])
+    best = Cell(f"{best_gain} ({gain['best']})")
     if gain["chosen"] == gain["baseline"]:
         return (*own, *text_cells([UNDEFINED] * 6), best)
     needed = UNDEFINED if pd.isna(gain["needed"]) else f"{gain['needed']:.0f}"
@@ -118,11 +119,13 @@ def _pair_rows(ranks: RankTest) -> tuple[Row, ...]:
 
 def _describe_ranks(ranks: RankTest) -> str:
     shown = ", ".join(f"{level}: {rank:.2f}" for level, rank in ranks.ranks.items())
-    said = (
-        f"Friedman: χ² = {significant(ranks.statistic)}, {p_equals(ranks.p)}."
-        f" Mean ranks, 1 is best: {shown}."
-        f" Critical difference of two mean ranks at 5 %: {ranks.critical_difference:.2f}."
-    )
+    said = f"Mean ranks, 1 is best: {shown}."
+    # Friedman's test is of three levels or more.
+    if not pd.isna(ranks.p):
+        said = (
+            f"Friedman: χ² = {significant(ranks.statistic)}, {p_equals(ranks.p)}. {said}"
+            f" Critical difference of two mean ranks at 5 %: {ranks.critical_difference:.2f}."
+        )
     if ranks.left_out:
         said += f" Left out, not every level has a score: {', '.join(ranks.left_out)}."
     return f"{said} {say_reach(ranks)}{_say_equal(ranks)}"
