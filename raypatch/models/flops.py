@@ -6,12 +6,14 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.data.catalog import DatasetInfo
 from raypatch.data.source import describe
 from raypatch.models.build import architecture_key, construct
 from raypatch.models.families import find_family
+from raypatch.models.heads import HeadedModel, bare_model, feature_shape
 from raypatch.results import ModelFacts
 from raypatch.tasks import find_task
 
@@ -19,6 +21,10 @@ _KNOWN: dict[tuple[object, ...], ModelFacts] = {}
 """Facts by architecture, dimensions and outputs:
 a sweep asks for the same ones for each of its trials.
 """
+
+
+_BODIES: dict[ModelFacts, ModelFacts] = {}
+"""By the facts of a model under another head those that its family gave it."""
 
 
 def model_facts(config: TrialConfig, *, dimensions: int, outputs: int) -> ModelFacts:
@@ -30,8 +36,34 @@ def model_facts(config: TrialConfig, *, dimensions: int, outputs: int) -> ModelF
     if key not in _KNOWN:
         with torch.device("meta"):
             model = construct(config, dimensions=dimensions, outputs=outputs)
-        _KNOWN[key] = find_family(config.model).facts(model, config, dimensions=dimensions)
+        facts = find_family(config.model).facts(bare_model(model), config, dimensions=dimensions)
+        if isinstance(model, HeadedModel):
+            facts = _add_head(facts, model.head, config, dimensions=dimensions, outputs=outputs)
+        _KNOWN[key] = facts
     return _KNOWN[key]
+
+
+def _add_head(body: ModelFacts, head: nn.Module, config: TrialConfig, *, dimensions: int, outputs: int) -> ModelFacts:
+    """The facts of a body without its own head, and those of another head together."""
+    shape = feature_shape(config, find_family(config.model), dimensions=dimensions, outputs=outputs)
+    features = torch.zeros(1, *shape, device="meta")
+    with FlopCounterMode(display=False) as counter:
+        head.to("meta")(features)
+    gflops = 1e-9 * counter.get_total_flops()
+    facts = body.model_copy(
+        update={
+            "parameters": body.parameters + sum(parameter.numel() for parameter in head.parameters()),
+            "gflops": body.gflops + gflops,
+            "gflops_without_attention": body.gflops_without_attention + gflops,
+        }
+    )
+    _BODIES[facts] = body
+    return facts
+
+
+def body_facts(facts: ModelFacts) -> ModelFacts:
+    """Return what the family counted of a model, whose facts this process made with `model_facts`."""
+    return _BODIES.get(facts, facts)
 
 
 def trial_facts(config: TrialConfig, options: RunOptions) -> tuple[DatasetInfo, ModelFacts]:
