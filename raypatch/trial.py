@@ -66,7 +66,7 @@ def prepare_trial(
     """
     if options.threads:
         torch.set_num_threads(options.threads)
-    info = describe(config.dataset, data_dir=options.data_dir, files=options.files)
+    info = describe(config.source, data_dir=options.data_dir, files=options.files)
     prepared = prepare_model(config, info, options)
     # Before the images are loaded, which lie on the device and count as the trial's own.
     reset_peak_memory(prepared.device)
@@ -86,7 +86,7 @@ def prepare_trial(
 
 def _groups(trial: Trial, name: Split, split: ResidentSplit) -> NDArray[np.int64] | None:
     """Who is on each image, for intervals; None where the data does not say."""
-    groups = load_groups(trial.config.dataset, name, data_dir=trial.options.data_dir, files=trial.options.files)
+    groups = load_groups(trial.config.source, name, data_dir=trial.options.data_dir, files=trial.options.files)
     return None if groups is None else groups[split.index.numpy()]
 
 

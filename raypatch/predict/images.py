@@ -44,14 +44,16 @@ def predict(
     total = np.zeros(())
     for member in members:
         config = member.config
-        # Read for each member: levels may differ in the size that their models see.
+        # Read for each member: levels may differ in the size that their models see. One that was trained on a
+        # file of another resolution sees new images at that resolution first, as it saw its own.
+        is_resolved = config.resolution is not None
         names, images = read_inputs(
             source,
             split,
             dimensions=facts.dimensions,
             channels=facts.channels,
-            image_size=config.image_size,
-            resize=config.resize,
+            image_size=config.resolution or config.image_size,
+            resize="bilinear" if is_resolved else config.resize,
         )
         total = total + predict_member(member, images, device)
     mean = (total / len(members)).astype(np.float32)

@@ -69,13 +69,23 @@ def _allocated(
         splits = [torch.empty(count, *shape, dtype=torch.uint8) for count in info.counts]
         mean = std = torch.empty(3)
         family, cpu = find_family(config.model), torch.device("cpu")
-        prepared = PreparedModel(model, family, facts, mean=mean, std=std, device=cpu, precision=precision)
+        prepared = PreparedModel(
+            model,
+            family,
+            facts,
+            mean=mean,
+            std=std,
+            device=cpu,
+            precision=precision,
+            image_size=config.image_size,
+            resize=config.resize,
+        )
         method.prepare(prepared)
         train = step.TrainingStep(
             prepared,
             make_optimizer(model, config),
-            find_task("multiclass"),
-            batch_size=config.batch_size,
+            find_task("multiclass").loss,
+            config,
             micro_batch=micro_batch,
         )
         for _ in range(2):
