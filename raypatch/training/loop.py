@@ -67,7 +67,7 @@ def train_epochs(trial: Trial, set_training_mode: Callable[[], None]) -> Progres
     config, paths, prepared = trial.config, trial.paths, trial.prepared
     model = prepared.model
     length = training_length(config, len(trial.train))
-    optimizer = make_optimizer(model, config)
+    optimizer = make_optimizer(model, config, prepared.head)
     progress = resume(paths, model, optimizer, length)
     step = make_step(trial, optimizer)
     logger.info(
