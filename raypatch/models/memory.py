@@ -139,8 +139,9 @@ def available_bytes(device: torch.device) -> int:
     so that a resumed trial divides its batches alike.
     """
     if device.type == "cuda":
-        # What other processes hold on the card is not free.
-        return torch.cuda.mem_get_info(device)[0]
+        # What other processes hold on the card is not free, what this one's allocator keeps is.
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + kept
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 

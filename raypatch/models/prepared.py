@@ -11,7 +11,7 @@ from raypatch.config import Resize, RunOptions, TrialConfig
 from raypatch.data.augment import augment, normalize, to_float
 from raypatch.data.catalog import DatasetInfo
 from raypatch.data.resize import pad_centred, resize_images
-from raypatch.machine.runtime import Precision, resolve_device, resolve_precision
+from raypatch.machine.runtime import Precision, forbid_tf32, resolve_device, resolve_precision
 from raypatch.models.build import BuiltModel, build_model
 from raypatch.models.families import Family, find_family
 from raypatch.models.flops import count_outputs, model_facts
@@ -118,6 +118,8 @@ def place_model(
     precision: Precision,
 ) -> PreparedModel:
     """Bring a built model to a device."""
+    if precision == "float32":
+        forbid_tf32()
     return PreparedModel(
         model=built.model.to(device),
         family=find_family(config.model),

@@ -9,7 +9,7 @@ alone, is read too.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -161,12 +161,21 @@ class Predictions:
 class Expectation(_Record):
     """What a publication states, shown beside the datasets that it is about.
 
-    says: the statement. source: where it stands. datasets: canonical names, on which it was found.
+    says: the statement. source: where it stands. datasets: canonical names, on which it was found;
+    none where a table says it. table: scores cell by cell, as the text of a CSV with a column
+    `dataset`, columns named as factors or fields, and columns of metrics.
     """
 
     says: str
     source: str
-    datasets: tuple[str, ...]
+    datasets: tuple[str, ...] = ()
+    table: str = ""
+
+    @model_validator(mode="after")
+    def _is_about_something(self) -> Self:
+        if not self.datasets and not self.table:
+            raise ValueError(f"expect: {self.says!r} is about nothing; give datasets or a table")
+        return self
 
 
 class SweepRecord(BaseModel):

@@ -11,13 +11,9 @@ from raypatch.config import TrialConfig
 from raypatch.machine.runtime import rounded_products
 from raypatch.models.prepared import PreparedModel
 from raypatch.training.loss import Loss
+from raypatch.training.recorded import OUT_OF_MEMORY, RecordedStep
 
 logger = logging.getLogger(__name__)
-
-Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]
-"""uint8 images (B, C, *spatial), of any size, their labels and the parameters of
-their augmentation, None for none.
-"""
 
 WARM_UP_STEPS = 3
 """Steps taken before recording: libraries choose their kernels and
@@ -78,18 +74,17 @@ class TrainingStep:
         if self._may_record(images):
             self._record(images, labels, parameters)
         if self._recorded is not None and len(images) == self.batch_size:
-            return self._recorded(images, labels, parameters)
+            return self._recorded((images, labels, parameters), self._step)
         while True:
             try:
                 return self._step(images, labels, parameters)
             except torch.OutOfMemoryError:
-                # Gradients of the passes that went through would count twice in the next try.
-                self.optimizer.zero_grad(set_to_none=True)
                 if self.micro_batch == 1:
                     raise
-                self.micro_batch = max(1, self.micro_batch // 2)
-                torch.cuda.empty_cache()
-                logger.warning("out of memory: going on with micro_batch=%d", self.micro_batch)
+            # Here, not in the handler: its traceback still holds the broken step's tensors.
+            self._free()
+            self.micro_batch = max(1, self.micro_batch // 2)
+            logger.warning("out of memory: going on with micro_batch=%d", self.micro_batch)
 
     def _may_record(self, images: torch.Tensor) -> bool:
         """Whether to record now: after the warm-up, on a full batch that goes through in one pass."""
@@ -100,17 +95,28 @@ class TrainingStep:
             return False
         return self.micro_batch >= self.batch_size
 
-    def _record(self, *batch: torch.Tensor | None) -> None:
+    def _record(
+        self,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        parameters: torch.Tensor | None,
+    ) -> None:
         """Record the step; where the second copy of its memory does not fit, go on without."""
-        images, labels, parameters = batch
-        assert images is not None
-        assert labels is not None
-        try:
-            self._recorded = RecordedStep(self, (images, labels, parameters))
-        except torch.OutOfMemoryError:
+        with contextlib.suppress(*OUT_OF_MEMORY):
+            self._recorded = RecordedStep(self._step, (images, labels, parameters))
+        if self._recorded is None:
             self._warm_up_left = -1
-            torch.cuda.empty_cache()
+            self._free()
             logger.warning("no memory to record the step as a CUDA graph: going on without")
+
+    def _free(self) -> None:
+        """Drop what a broken step or recording left behind.
+
+        Gradients of passes that went through would count twice in the next try, and those of a
+        recording were never computed.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        torch.cuda.empty_cache()
 
     def _step(
         self,
@@ -148,41 +154,3 @@ class TrainingStep:
         if inputs.is_cuda or tokens is None:
             return True
         return tokens * min(self.micro_batch, len(inputs)) > FEW_TOKENS
-
-
-class RecordedStep:
-    """A step on buffers of fixed addresses: a CUDA graph of it, or on a CPU the step itself."""
-
-    def __init__(self, step: TrainingStep, batch: Batch) -> None:
-        images, labels, parameters = batch
-        self._step = step
-        self._images, self._labels = images.clone(), labels.clone()
-        self._parameters = None if parameters is None else parameters.clone()
-        self._graph: torch.cuda.CUDAGraph | None = None
-        if images.is_cuda:
-            torch.cuda.synchronize(images.device)
-            self._graph = torch.cuda.CUDAGraph()
-            # Recording runs nothing: weights and optimizer state stay as they are.
-            with torch.cuda.graph(self._graph):
-                self._loss = self._take()
-
-    def __call__(
-        self,
-        images: torch.Tensor,
-        labels: torch.Tensor,
-        parameters: torch.Tensor | None,
-    ) -> torch.Tensor:
-        """Copy the batch into the buffers and take the step;
-        the loss lies in the same memory every time.
-        """
-        self._images.copy_(images)
-        self._labels.copy_(labels)
-        if self._parameters is not None and parameters is not None:
-            self._parameters.copy_(parameters)
-        if self._graph is None:
-            return self._take()
-        self._graph.replay()
-        return self._loss
-
-    def _take(self) -> torch.Tensor:
-        return self._step._step(self._images, self._labels, self._parameters)

@@ -145,6 +145,20 @@ def test_estimate_is_never_under_what_is_allocated_and_at_most_a_quarter_over(
     assert allocated <= estimated <= 1.25 * allocated
 
 
+@pytest.mark.parametrize(
+    ("model", "precision"),
+    [("resnet18", "float32"), ("resnet18", "bfloat16"), ("test_convnext", "bfloat16"), ("test_mambaout", "float32")],
+)
+def test_networks_whose_memory_is_measured_are_allocated_as_estimated(model: str, precision: Precision) -> None:
+    fields = {"image_size": 64, "batch_size": 16, "weights": "random"}
+    config = TrialConfig(dataset="breast", model=model, **fields)
+    info = dataset_info("breast")
+    facts = model_facts(config, dimensions=2, outputs=2)
+    how = {"micro_batch": 16, "checkpointing": False}
+    allocated = _allocated(config, info, precision, **how) + LIBRARY_BYTES
+    assert allocated <= peak_bytes(config, info, facts, precision, **how) <= 1.4 * allocated
+
+
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_a_volume_of_patch_1_is_allocated_as_estimated(checkpointing: bool) -> None:
     config = TrialConfig(dataset="vessel", patch_size=1, batch_size=2)
