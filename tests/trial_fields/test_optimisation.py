@@ -1,10 +1,13 @@
 """Fields of the optimisation that contradict each other are refused with the way out."""
 
 import re
+from pathlib import Path
 
 import pytest
+import yaml
 
 from raypatch.config import TrialConfig, make_config
+from raypatch.trial_fields.length import training_length
 
 BASE = {"dataset": "derma", "patch_size": 4}
 
@@ -35,6 +38,18 @@ def test_contradictions_are_refused(change: dict[str, object], message: str) -> 
 def test_no_new_field_renames_an_old_trial() -> None:
     assert make_config(BASE).trial_id() == "dermamnist-p4-s0-131001ff"
     assert make_config(BASE | {"head_lr": 1e-3}).trial_id() != make_config(BASE).trial_id()
+
+
+def test_the_published_recipes_in_the_docs_are_trials() -> None:
+    usage = (Path(__file__).parents[2] / "docs" / "USAGE.md").read_text("utf-8")
+    (block,) = re.findall(r"```yaml\n(medmnist_plus:.*?)```", usage, re.DOTALL)
+    recipes = yaml.safe_load(block)
+    assert list(recipes) == ["medmnist_plus", "foundation", "pretrained_vits"]
+    foundation = make_config({"dataset": "breast"} | recipes["foundation"])
+    length = training_length(foundation, 546)
+    assert (length.steps, length.steps_per_epoch, length.every) == (15_000, 8, 187)
+    for recipe in recipes.values():
+        make_config({"dataset": "breast"} | recipe)
 
 
 def test_rates_and_schedules_of_the_parts() -> None:
