@@ -160,9 +160,9 @@ def _execute(source: TrialSource, executor: Executor, session: Session, study: S
             datasets = dict.fromkeys(config.dataset for config in (*source.record.trials, *upcoming))
             note_twins(datasets, session.paths, options)
         seconds = {config.trial_id(): rough_seconds(config, options) for config in plan.todo}
-        with make_display(plan.todo, seconds, done=done, side_by_side=placement.slots) as display:
-            with halting_on_full_disk(session.paths.folder):
-                executor.run(source.make_work(placement, display))
+        displayed = make_display(plan.todo, seconds, done=done, side_by_side=placement.slots)
+        with displayed as display, halting_on_full_disk(session.paths.folder):
+            executor.run(source.make_work(placement, display))
 
 
 def _write_record(record: SweepRecord, paths: SweepPaths, study: Study | None) -> None:
