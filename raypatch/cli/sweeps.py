@@ -83,7 +83,8 @@ def plan(
     from raypatch.config import RunOptions
     from raypatch.results import SweepPaths
     from raypatch.study import default_run_name, load_study
-    from raypatch.study.resolve import StudyTrials, resolve_search, resolve_trials
+    from raypatch.study.budget import describe_budget
+    from raypatch.study.resolve import StudySearch, StudyTrials, resolve_search, resolve_trials
     from raypatch.sweep.cost.estimate import as_json, as_table, plan_cost
 
     original = load_study(space)
@@ -92,6 +93,8 @@ def plan(
     options = RunOptions(files=resolved.files, **place.settings())
     # stdout holds the table or the JSON alone, so that a script can read it.
     say = functools.partial(print, file=sys.stderr, flush=True)
+    if isinstance(resolved, StudySearch):
+        say(describe_budget(resolved.search))
     # Where `raypatch run` would go on: features that lie there cost nothing.
     store = SweepPaths(Path("runs") / default_run_name(chosen, original)).features
     rows = plan_cost(resolved, options, say, recalibrate=recalibrate, store=store)

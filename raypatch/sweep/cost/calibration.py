@@ -151,7 +151,7 @@ def time_trial(config: TrialConfig, options: RunOptions) -> Timing:
         parameters = drawn.to(prepared.device)
     step = TrainingStep(
         prepared,
-        make_optimizer(prepared.model, config),
+        make_optimizer(prepared.model, config, prepared.head),
         # Weights and focal loss take no time to speak of.
         task.loss,
         config,
