@@ -19,7 +19,8 @@ def export_trial(folder: Path, trial_id: str, out: Path) -> Path:
     """Write a trial's model as model.safetensors and config.json into the folder `out`.
 
     2D: `timm.create_model("local-dir:OUT", pretrained=True)` loads a model of timm's. 3D and own
-    models, and those with another head than a linear one: `raypatch.predict.load_exported(OUT)`, which takes all. config.json holds architecture,
+    models, and those with another head than a linear one: `raypatch.predict.load_exported(OUT)`, which
+    takes all. config.json holds architecture,
     sizes, classes and the normalisation (mean, std of 0..1). Raises ValueError when there is no
     such finished trial, and for one that is no network.
     """
