@@ -17,7 +17,7 @@ from raypatch.study import Study
 from raypatch.sweep.executors.executor import Executor, open_executor
 from raypatch.sweep.executors.preflight import check_address, check_monitoring, check_space
 from raypatch.sweep.guard import SweepHaltedError, halting_on_full_disk
-from raypatch.sweep.plan import plan_sweep, rough_seconds
+from raypatch.sweep.plan import finished_results
 from raypatch.sweep.record import complete_record, make_record
 from raypatch.sweep.session import ExecutorOptions, Session
 from raypatch.sweep.source import TrialSource, open_source
@@ -159,8 +159,7 @@ def _execute(source: TrialSource, executor: Executor, session: Session, study: S
         if not session.execution.on_cluster:
             datasets = dict.fromkeys(config.dataset for config in (*source.record.trials, *upcoming))
             note_twins(datasets, session.paths, options)
-        seconds = {config.trial_id(): rough_seconds(config, options) for config in plan.todo}
-        displayed = make_display(plan.todo, seconds, done=done, side_by_side=placement.slots)
+        displayed = make_display(plan.todo, plan.seconds, done=done, side_by_side=placement.slots)
         with displayed as display, halting_on_full_disk(session.paths.folder):
             executor.run(source.make_work(placement, display))
 
@@ -176,8 +175,8 @@ def _count(source: TrialSource, session: Session) -> Outcome:
     """Recount the trials from their folders; of a search, also say and write down what it found."""
     paths, record = session.paths, source.record
     # From the folders, not from what the executor told: a worker may have died after its last word.
-    after = plan_sweep(record.trials, paths, session.planning_options)
-    left = len(after.todo) + len(source.undrawn)
+    results = finished_results(record.trials, paths)
+    left = len(record.trials) - len(results) + len(source.undrawn)
     table, recipes = None, None
     if record.search is not None:
         groups = summarize_search(record, paths)
@@ -187,7 +186,7 @@ def _count(source: TrialSource, session: Session) -> Outcome:
             write_recipes(paths.recipes, record, groups)
             recipes = paths.recipes
     errors = {}
-    for trial_id, result in after.results.items():
+    for trial_id, result in results.items():
         if result.status == "failed":
             errors[trial_id] = result.error or ""
     resume_command = f"raypatch resume {shlex.quote(str(paths.folder))}"
@@ -197,7 +196,7 @@ def _count(source: TrialSource, session: Session) -> Outcome:
     is_unfinished = left > 0 or (session.retry_failed and len(errors) > 0)
     return Outcome(
         folder=paths.folder,
-        ok=len(after.results) - len(errors),
+        ok=len(results) - len(errors),
         left=left,
         errors=errors,
         stopped=session.stop.reason if is_unfinished else None,

@@ -1,6 +1,7 @@
 """Estimates: seconds from a calibration, and the table of a plan."""
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -49,9 +50,16 @@ def test_a_calibration_beside_other_work_says_so(tmp_path: Path, monkeypatch: py
     said: list[str] = []
     calibrate([config], options, said.append)
     assert "load 99.0" in said[0]
-    assert "--recalibrate" in said[0]
+    assert "are not kept" in said[0]
+    assert known_seconds(config, options) is None
+    monkeypatch.setattr("os.getloadavg", lambda: (0.25, 0.0, 0.0))
     calibrate([config], options, said.append)
-    assert len(said) == 2, "nothing is timed then, so nothing is falsified"
+    assert said[2:] == [said[1]], "what other work falsified is timed again"
+    assert known_seconds(config, options) is not None
+    monkeypatch.setattr("os.getloadavg", lambda: (99.0, 0.0, 0.0))
+    calibrate([config], options, said.append)
+    assert len(said) == 4, "nothing is timed then, so nothing is falsified"
+    assert re.fullmatch(r"kinds of trials timed before: 1, up to \d+s ago, at a load of up to 0\.2; .*", said[3])
     calibration._cache_of.cache_clear()
 
 
@@ -72,11 +80,12 @@ def test_plan_calibrates_once_and_orders_the_sweep(tmp_path: Path, monkeypatch: 
     assert len(said) == 2
     assert all(row.seconds > 0 and row.cost.memory_bytes > 0 for row in rows)
     plan_cost(study, options, said.append)
-    assert len(said) == 2, "the second plan reads what the first one timed"
+    (line,) = said[2:]
+    assert "kinds of trials timed before: 2" in line, "the second plan reads what the first one timed"
     plan_cost(half, options, said.append, recalibrate=True)
-    assert said[2:] == said[:1], "what is asked for is timed again and the rest is kept"
+    assert said[3:] == said[:1], "what is asked for is timed again and the rest is kept"
     rows = plan_cost(study, options, said.append)
-    assert len(said) == 3
+    assert len(said) == 5
     found = json.loads(as_json(rows))
     assert found["trials"] == 4
     assert found["hours"] == pytest.approx(sum(row.seconds for row in rows) / 3600)

@@ -31,6 +31,7 @@ from raypatch.tasks import find_task
 from raypatch.training.checkpoint import Progress, save_tensors
 from raypatch.training.optim import make_optimizer
 from raypatch.training.step import WARM_UP_STEPS, TrainingStep
+from raypatch.words import duration
 
 LONGEST_STEP = 4.0
 """Seconds. A step that is expected to take longer is not timed.
@@ -45,12 +46,17 @@ BUSY_LOAD = 0.5
 
 
 class Timing(BaseModel):
-    """Seconds of one optimizer step and of evaluating one image."""
+    """Seconds of one optimizer step and of evaluating one image.
+
+    taken: when, seconds since 1970; load: processes that wanted to run then. None in what earlier versions kept.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     step: float
     evaluation: float
+    taken: float | None = None
+    load: float | None = None
 
 
 class Calibration(BaseModel):
@@ -72,19 +78,28 @@ def calibrate(
 ) -> Calibration:
     """Time a few steps on made images for each kind of trial that is not yet known; keep the result.
 
-    again: also for those that are known. say: told what is timed, and when other work on the
-    machine falsifies it.
+    It is not kept where other work on the machine falsifies it. again: also time those that are
+    known. say: told what is timed, what falsifies it, and how old what is known is.
     """
     path, machine = _cache(options)
     kinds = {step_kind(config, options): config for config in trials}
-    calibration = _read(path, machine)
-    if calibration is None or again:
-        kept = {} if calibration is None else dict(calibration.timings)
+    found = _read(path, machine)
+    kept = {} if found is None else dict(found.timings)
+    if again:
         for kind in kinds:
             kept.pop(kind, None)
-        calibration = Calibration(machine=machine, disk=_time_disk(), timings=kept)
-    if not kinds.keys() <= calibration.timings.keys():
-        _warn_of_load(say)
+    disk = _time_disk() if found is None or again else found.disk
+    # A copy: what was read is shared by all who ask, and is not changed.
+    calibration = Calibration(machine=machine, disk=disk, timings=kept)
+    load, known = os.getloadavg()[0], kinds.keys() & calibration.timings.keys()
+    is_busy = load > BUSY_LOAD * available_cores()
+    if known:
+        say(_describe_known([calibration.timings[kind] for kind in known]))
+    if is_busy and len(known) < len(kinds):
+        say(
+            f"other work runs here (load {load:.1f} on {available_cores()} cores): times may be too long and are not"
+            " kept; plan again when the machine is idle"
+        )
     if options.threads:
         torch.set_num_threads(options.threads)
     # Cheapest first: a step that would take too long is scaled from the one before.
@@ -97,23 +112,31 @@ def calibrate(
             if timing is None:
                 say(f"timing {kind}")
                 timing = time_trial(config, options)
+            timing = timing.model_copy(update={"taken": time.time(), "load": load})
             calibration.timings[kind] = timing
-            # Each is kept at once, since the user may break off. Without a place to keep it,
-            # the next calibration takes its time again.
-            with contextlib.suppress(OSError):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                write_atomically(path, calibration.model_dump_json(indent=1).encode())
+            # Each is kept at once, since the user may break off.
+            if not is_busy:
+                _keep(calibration, path)
         before = flops, timing
     return calibration
 
 
-def _warn_of_load(say: Callable[[str], object]) -> None:
-    load, cores = os.getloadavg()[0], available_cores()
-    if load > BUSY_LOAD * cores:
-        say(
-            f"other work runs here (load {load:.1f} on {cores} cores): times may be too long;"
-            " `raypatch plan --recalibrate` takes them anew"
-        )
+def _keep(calibration: Calibration, path: Path) -> None:
+    """Write a calibration down; without a place for it, the next one takes its time again."""
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, calibration.model_dump_json(indent=1).encode())
+
+
+def _describe_known(timings: Sequence[Timing]) -> str:
+    """Say how old the known timings are, and beside how much other work they were taken."""
+    taken = [timing.taken for timing in timings if timing.taken is not None]
+    loads = [timing.load for timing in timings if timing.load is not None]
+    if len(taken) < len(timings):
+        age = "by an earlier version, perhaps beside other work"
+    else:
+        age = f"up to {duration(time.time() - min(taken))} ago, at a load of up to {max(loads):.1f}"
+    return f"kinds of trials timed before: {len(timings)}, {age}; --recalibrate times them anew"
 
 
 def _scaled_timing(before: tuple[float, Timing] | None, flops: float) -> Timing | None:
@@ -230,8 +253,13 @@ def _cache_of(device: str, threads: int) -> tuple[Path, dict[str, str]]:
 
 def _read(path: Path, machine: dict[str, str]) -> Calibration | None:
     try:
-        found = Calibration.model_validate_json(path.read_bytes())
+        found = _parse(path, path.stat().st_mtime_ns)
     except (OSError, ValidationError):
         return None
     # The file's name holds 12 digits of a digest only: its content decides.
     return found if found.machine == machine else None
+
+
+@functools.cache
+def _parse(path: Path, _mtime_ns: int) -> Calibration:
+    return Calibration.model_validate_json(path.read_bytes())
