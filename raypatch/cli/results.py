@@ -41,6 +41,7 @@ def report(
     without_twins: Annotated[
         bool, typer.Option("--without-twins", help="Leave out test images that repeat one of train or val.")
     ] = False,
+    json_: cli_options.Json = False,
 ) -> None:
     """Print the answer and write tables, ensembles, statistics, plots and a page; also while it runs."""
     from raypatch.api import report as write_report
@@ -49,6 +50,9 @@ def report(
     written = write_report(
         runs, out=out, formats=cli_options.split_commas(formats), compare=factors, without_twins=without_twins
     )
+    if json_:
+        print(written.as_json())
+        return
     print(written.text)
     # The first ones are those to open; the rest are plots.
     names = ", ".join(path.name for path in written.files[:6])
@@ -67,13 +71,13 @@ def compare(
         Path | None,
         typer.Option(help="Where to write; default in the first run's report."),
     ] = None,
+    json_: cli_options.Json = False,
 ) -> None:
     """Put two runs side by side: the same datasets and levels, with intervals of their difference."""
     from raypatch.analysis.compare import compare_runs
 
     written = compare_runs(first, second, out, metric=metric)
-    print(written.text)
-    print(f"written to {written.folder}")
+    print(written.as_json() if json_ else f"{written.text}\nwritten to {written.folder}")
 
 
 @app.command()
@@ -103,6 +107,7 @@ def predict(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
 ) -> None:
     """Predict new images with a run's best model, or the ensemble of some levels; best by validation."""
+    from raypatch.predict import describe_choice
     from raypatch.predict import predict as predict_images
     from raypatch.storage.files import write_atomically
 
@@ -123,6 +128,7 @@ def predict(
     # Every line ends with a line break, and the first is the heading.
     images = table.count("\n") - 1
     print(f"{images} images predicted by {', '.join(members)}, in {out}")
+    print(describe_choice(folder, members))
 
 
 @app.command()

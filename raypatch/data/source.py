@@ -17,10 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raypatch.data import phantom
-from raypatch.data.archive import Archive
-from raypatch.data.catalog import SPLITS, DatasetInfo, Split, dataset_info
-from raypatch.data.layout import read_labels
-from raypatch.data.npz import DataError, inspect_npz, read_split, read_split_groups
+from raypatch.data.catalog import DatasetInfo, Split, dataset_info
+from raypatch.data.npz import DataError, inspect_npz, read_split, read_split_groups, read_split_labels
 from raypatch.machine.environment import home
 from raypatch.storage.files import hold_lock
 from raypatch.storage.own_files import OWN_FILE, locate_own_file
@@ -132,8 +130,7 @@ def load_labels(
     info = describe(dataset, data_dir=data_dir, files=files)
     if info.made_up:
         return phantom.make_split(info, split)[1]
-    with Archive(locate(dataset, data_dir=data_dir, files=files)) as archive:
-        return read_labels(archive, split, info.counts[SPLITS.index(split)])
+    return read_split_labels(locate(dataset, data_dir=data_dir, files=files), split)
 
 
 def load_groups(
@@ -203,25 +200,6 @@ def fetch(name: str, *, data_dir: Path | None = None, progress: bool = True) -> 
             " choose a writable folder with room by --data-dir or $MEDMNIST_ROOT"
         ) from error
     return locate(info.name, data_dir=data_dir)
-
-
-def stratified_subset(labels: NDArray[np.int64], fraction: float, seed: int) -> NDArray[np.int64]:
-    """Return sorted positions of a random share of the images.
-
-    labels (N,): the share is taken of each class, at least one image each; labels (N, L): of all
-    images. For one seed a smaller share lies within a larger one.
-    """
-    generator = np.random.Generator(np.random.PCG64(seed))
-    everything = np.arange(len(labels))
-    groups = [everything]
-    if labels.ndim == 1:
-        groups = [everything[labels == label] for label in np.unique(labels)]
-    chosen = []
-    for group in groups:
-        size = max(1, round(fraction * len(group)))
-        # The beginning of one permutation: a larger share of the same seed begins alike.
-        chosen.append(generator.permutation(group)[:size])
-    return np.sort(np.concatenate(chosen))
 
 
 def _by_hand(info: DatasetInfo, path: Path) -> str:

@@ -25,6 +25,7 @@ from raypatch.sweep.stop import StopRequest
 from raypatch.sweep.tuning.recipes import describe_search, summarize_search, write_recipes
 from raypatch.sweep.twins import note_twins
 from raypatch.sweep.watch.choose import make_display
+from raypatch.sweep.watch.names import what_varies
 
 __all__ = ["ExecutorOptions", "Outcome", "resume_sweep", "run_sweep"]
 
@@ -157,11 +158,11 @@ def _execute(source: TrialSource, executor: Executor, session: Session, study: S
         session.say(f"{counts}, in {session.paths.folder}")
         # Not for a cluster: this machine may not have the data that lie there.
         if not session.execution.on_cluster:
-            datasets = dict.fromkeys(config.dataset for config in (*source.record.trials, *upcoming))
-            note_twins(datasets, session.paths, options)
-        displayed = make_display(plan.todo, plan.seconds, done=done, side_by_side=placement.slots)
-        with displayed as display, halting_on_full_disk(session.paths.folder):
-            executor.run(source.make_work(placement, display))
+            note_twins((*source.record.trials, *upcoming), session.paths, options)
+        varied = what_varies(source.record)
+        display = make_display(plan.todo, plan.seconds, done=done, side_by_side=placement.slots, varied=varied)
+        with display as listener, halting_on_full_disk(session.paths.folder):
+            executor.run(source.make_work(placement, listener))
 
 
 def _write_record(record: SweepRecord, paths: SweepPaths, study: Study | None) -> None:

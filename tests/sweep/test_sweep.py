@@ -23,9 +23,10 @@ from raypatch.study.resolve import resolve_trials
 from raypatch.sweep.executors.preflight import needed_bytes
 from raypatch.sweep.guard import record_failure
 from raypatch.sweep.run import ExecutorOptions, resume_sweep, run_sweep
-from raypatch.sweep.watch.display import LiveDisplay, describe_result
+from raypatch.sweep.watch.display import LiveDisplay
 from raypatch.sweep.watch.running import RunningSweep
 from raypatch.sweep.watch.status import read_status, show_status
+from raypatch.sweep.watch.wording import describe_result
 from raypatch.words import duration
 
 from tiny import epoch_row, make_images, read_figures, tiny_study, tiny_trial
@@ -184,7 +185,12 @@ def test_status_reads_the_files_alone(tmp_path: Path, data: Path, capsys: pytest
     paths.trial_folders()[0].result.unlink()
     status = read_status(paths)
     assert (status.count("ok"), status.count("stopped"), status.held_by) == (1, 1, None)
-    assert json.loads(status.as_json())["counts"]["ok"] == 1
+    told = json.loads(status.as_json())
+    assert told["counts"]["ok"] == 1
+    (trial,) = (trial for trial in told["trials"] if trial["state"] == "ok")
+    assert trial["config"] == read_config(paths.trial(trial["trial_id"]).config).model_dump(mode="json")
+    assert trial["levels"] == {"patch_size": str(trial["config"]["patch_size"])}
+    assert trial["best_val"] == json.loads(paths.trial(trial["trial_id"]).result.read_bytes())["val"]
     capsys.readouterr()
     show_status(status)
     assert "1/2 done, 1 stopped" in capsys.readouterr().out
@@ -216,11 +222,11 @@ def test_live_display_fits_80_and_160_columns() -> None:
         lines = console.export_text().splitlines()
         assert max(map(len, lines)) <= width
         assert "3/4 done, 0 failed, 1 running, 0 left" in lines[0]
-        assert any(config.trial_id() in line and "0/100" in line for line in lines)
+        assert any("dermamnist-p4-s0" in line and "0/100" in line for line in lines)
     display.epoch(config.trial_id(), epoch_row(7, peak_memory_bytes=3 << 29, images_per_second=1.0))
     console = Console(width=80, record=True, file=io.StringIO())
     console.print(display.render())
-    (line,) = (line for line in console.export_text().splitlines() if config.trial_id() in line)
+    (line,) = (line for line in console.export_text().splitlines() if "dermamnist-p4-s0" in line)
     assert line.split()[1:] == ["7/100", "0.5000", "1", "1.5", "GiB"]
 
 
@@ -236,7 +242,7 @@ def test_the_score_that_selects_is_shown_beside_the_loss() -> None:
     text = console.export_text()
     assert "val balanced accuracy" in text
     assert "auc" not in text.lower()
-    (line,) = (line for line in text.splitlines() if config.trial_id() in line)
+    (line,) = (line for line in text.splitlines() if "dermamnist-p4-s0" in line)
     assert line.split()[1:4] == ["7/100", "0.2500", "0.500"]
 
 

@@ -4,20 +4,21 @@ as the uint8 that models are fed with.
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from numpy.typing import NDArray
 
-from raypatch.data.augment import channels_first, resize_images
+from raypatch.config import Resize
+from raypatch.data.augment import channels_first
 from raypatch.data.catalog import Split
 from raypatch.data.inputs.pictures import read_pictures
 from raypatch.data.inputs.volumes import read_volume
 from raypatch.data.npz import DataError, read_new_images
+from raypatch.data.resize import resize_images
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 VOLUMES = (".nii", ".nii.gz")
-Resize = Literal["bilinear", "nearest", "pad"]
 
 
 def read_inputs(
@@ -58,6 +59,9 @@ def read_inputs(
     for image in read:
         tensor = channels_first(image[None], dimensions=dimensions)
         tensors.append(resize_images(tensor, image_size, resize))
+    sizes = {tuple(tensor.shape[2:]) for tensor in tensors}
+    if len(sizes) > 1:
+        raise DataError(f"resize={resize} takes images of one size, and {path} has {sorted(sizes)}: bring them to one")
     return [file.name for file in files], torch.cat(tensors)
 
 

@@ -47,7 +47,8 @@ class SearchedTrials:
         options = self.session.planning_options
         running.to_draw = [rough_seconds(config, options) for config in self.undrawn]
         return Work(
-            trials=draw_trials(self.state, self.unfinished, self.session, running),
+            # Each alone: what comes of one decides what is drawn next.
+            groups=((config,) for config in draw_trials(self.state, self.unfinished, self.session, running)),
             placement=placement,
             listener=SearchListener(self.state, running),
             judge=SearchJudge(self.state, self.session),
