@@ -14,6 +14,7 @@ from raypatch.results import SweepPaths, SweepRecord, read_sweep, write_json
 from raypatch.storage.files import hold_lock, write_atomically
 from raypatch.storage.own_files import move_own_files
 from raypatch.study import Study
+from raypatch.study.files import study_content
 from raypatch.sweep.executors.executor import Executor, open_executor
 from raypatch.sweep.executors.preflight import check_address, check_monitoring, check_space
 from raypatch.sweep.guard import SweepHaltedError, halting_on_full_disk
@@ -94,7 +95,7 @@ def resume_sweep(
         changed[name] = value
     where = RunOptions.model_validate(options)
     folders = [Path(changes["data_dir"])] if changes.get("data_dir") else []
-    beside = [folder.absolute().parent, folder.absolute().parent.parent]
+    beside = list(folder.absolute().parents)[:3]
     files = move_own_files(where.files, moved, folders, beside)
     # Changes may come as paths, and JSON as text: both are brought to one form.
     options = where.model_copy(update={"files": files}).model_dump(mode="json")
@@ -168,8 +169,8 @@ def _execute(source: TrialSource, executor: Executor, session: Session, study: S
 def _write_record(record: SweepRecord, paths: SweepPaths, study: Study | None) -> None:
     write_json(paths.record, record)
     if study is not None:
-        content = study.model_dump(mode="json", by_alias=True, exclude_defaults=True)
-        write_atomically(paths.space, yaml.safe_dump(content, sort_keys=False).encode())
+        content = yaml.safe_dump(study_content(study), sort_keys=False)
+        write_atomically(paths.space, content.encode())
 
 
 def _count(source: TrialSource, session: Session) -> Outcome:

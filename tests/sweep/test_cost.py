@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from raypatch.config import RunOptions, TrialConfig
+from raypatch.data.catalog import DatasetInfo
 from raypatch.models import memory
 from raypatch.models.flops import model_facts, trial_facts
 from raypatch.results import SweepPaths
@@ -180,3 +181,26 @@ def test_levels_that_are_searched_together_have_a_row_each(tmp_path: Path, monke
     rows = _plan(study, tmp_path, monkeypatch)
     assert [(row.levels["patch_size"], row.trials) for row in rows] == [("8", 3), ("4", 2)]
     assert rows[0].cost.tokens != rows[1].cost.tokens
+
+
+def test_a_plan_of_many_trials_reads_each_thing_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from raypatch.data import source
+    from raypatch.factors import Level
+
+    path, inspected, real = make_images(tmp_path / "a.npz"), [], source.inspect_npz
+
+    def inspect(file: Path) -> DatasetInfo:
+        inspected.append(file)
+        return real(file)
+
+    def refuse(level: Level, config: TrialConfig) -> bool:
+        raise AssertionError("levels are looked up by value, not gone through for each trial")
+
+    monkeypatch.setattr(source, "inspect_npz", inspect)
+    monkeypatch.setattr(Level, "holds", refuse)
+    study = tiny_study(path, train_fraction=[number / 500 for number in range(1, 501)], patch_size=[8])
+    resolved = resolve_trials(study.model_copy(update={"compare": ("train_fraction",)}))
+    assert len(resolved.factors[0].levels) == 500
+    options = RunOptions(device="cpu", files=resolved.files)
+    assert len(plan_sweep(resolved.trials, SweepPaths(tmp_path / "run"), options).todo) == 500
+    assert inspected == [path]
