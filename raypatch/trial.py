@@ -16,7 +16,6 @@ from raypatch.data.source import describe, load_groups
 from raypatch.features.head import FeatureSource, open_source
 from raypatch.machine.runtime import peak_memory, provenance, reset_peak_memory, resolve_device
 from raypatch.methods import GroupMethod, feature_method, find_method
-from raypatch.models.flops import count_outputs
 from raypatch.models.prepared import prepare_model
 from raypatch.results import (
     DatasetFacts,
@@ -126,8 +125,7 @@ def _prepare(
         # A pass over the images may be needed, which counts as this trial's.
         reset_peak_memory(resolve_device(options.device))
         source = source or open_source(config, paths, options, info, should_stop)
-        outputs = count_outputs(config, info)
-        prepared = source.prepare_head(method.build_head(config, dimensions=info.dimensions, outputs=outputs))
+        prepared = source.prepare_head(method, config)
         load = functools.partial(source.load, config)
         # Its passes take no memory to speak of.
         options = options.model_copy(update={"micro_batch": config.batch_size})

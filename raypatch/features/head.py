@@ -1,5 +1,6 @@
 """A trial on stored features: its head is the model, and features stand in for images."""
 
+import copy
 import logging
 import math
 import time
@@ -17,6 +18,7 @@ from raypatch.features.extract import extract_features
 from raypatch.features.identity import backbone_key, feature_fields, feature_key
 from raypatch.features.store import FeatureStore
 from raypatch.machine.runtime import Precision, resolve_device, resolve_precision
+from raypatch.methods import FeatureMethod
 from raypatch.models.build import BuiltModel
 from raypatch.models.flops import count_outputs, model_facts
 from raypatch.models.heads import bare_model, feature_kind
@@ -89,7 +91,7 @@ class FeatureSplit(ResidentSplit):
 
 @dataclass
 class FeatureSource:
-    """The features of trials that share them: read from the store, or made and stored.
+    """The features of trials that share them and have heads of one kind: read from the store, or made and stored.
 
     config: of one of these trials. should_stop: asked before every batch of a pass.
     """
@@ -100,6 +102,7 @@ class FeatureSource:
     store: FeatureStore
     should_stop: Callable[[], bool]
     _loaded: dict[Split, Tensor] = field(default_factory=dict)
+    _heads: dict[int, nn.Module] = field(default_factory=dict)
     _backbone: PreparedModel | None = None
 
     @property
@@ -119,10 +122,15 @@ class FeatureSource:
         features = whole if len(index) == len(whole) else whole[index.to(whole.device)]
         return FeatureSplit(features, chosen, index, self.device, whole)
 
-    def prepare_head(self, head: nn.Module) -> PreparedHead:
-        """Bring the head of a trial to the device of its features; the backbone is not needed for that."""
-        config, info = self.config, self.info
-        facts = model_facts(config, dimensions=info.dimensions, outputs=count_outputs(config, info))
+    def prepare_head(self, method: FeatureMethod, config: TrialConfig) -> PreparedHead:
+        """Build the head of a trial where its features are; the backbone is not needed for that."""
+        info = self.info
+        outputs = count_outputs(config, info)
+        # Trials of one seed start from the same head, which random backbones take seconds to draw.
+        if config.seed not in self._heads:
+            self._heads[config.seed] = method.build_head(config, dimensions=info.dimensions, outputs=outputs)
+        head = copy.deepcopy(self._heads[config.seed])
+        facts = model_facts(config, dimensions=info.dimensions, outputs=outputs)
         absent = BuiltModel(nn.Identity(), mean=(0.0,), std=(1.0,))
         return place_head(head, place_model(config, absent, facts, self.device, self.precision))
 

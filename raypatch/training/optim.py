@@ -8,8 +8,6 @@ import torch
 from torch import nn
 
 from raypatch.config import TrialConfig
-from raypatch.models.families import find_family
-from raypatch.models.heads import head_of
 from raypatch.trial_fields.length import Length
 from raypatch.trial_fields.optimisation import Schedule
 
@@ -20,8 +18,7 @@ ENCODER, HEAD = 0, 1
 def make_optimizer(model: nn.Module, config: TrialConfig, head: nn.Module | None = None) -> torch.optim.Optimizer:
     """The config's optimizer over the model's trainable parameters.
 
-    head: the part that makes logits of features, which may be all of the model; None looks it up.
-
+    head: the part of the model that makes logits; needed where the config treats it otherwise than the rest.
     It is fused, which takes one pass over memory per step.
     As in the code of the patch-size paper every trainable parameter decays, biases and norms too, unless decay_1d is
     False. Parameters whose learning rate is 0 are frozen: no step would move them.
@@ -44,9 +41,10 @@ def make_optimizer(model: nn.Module, config: TrialConfig, head: nn.Module | None
 def _parameter_groups(model: nn.Module, config: TrialConfig, head: nn.Module | None) -> list[dict[str, Any]]:
     """One group, in the model's order, unless parts of the model differ in learning rate or decay."""
     of_head: set[nn.Parameter] = set()
-    parts_differ = config.base_rates[ENCODER] != config.base_rates[HEAD] or len(set(config.schedules)) > 1
+    parts_differ = len(set(config.base_rates)) > 1 or len(set(config.schedules)) > 1
     if parts_differ:
-        of_head = set((head or head_of(model, find_family(config.model))).parameters())
+        assert head is not None, "the config treats the head otherwise than the rest"
+        of_head = set(head.parameters())
     groups: dict[tuple[int, bool], dict[str, Any]] = {}
     for parameter in model.parameters():
         part = HEAD if parameter in of_head else ENCODER

@@ -1,5 +1,6 @@
 """Heads of several trials, trained together on features that they share: each product is one of all."""
 
+import contextlib
 import copy
 import logging
 import math
@@ -12,7 +13,7 @@ from torch.func import functional_call, vmap
 
 from raypatch.config import TrialConfig
 from raypatch.data.resident import ResidentSplit
-from raypatch.machine.runtime import peak_memory
+from raypatch.machine.runtime import on_one_thread, peak_memory
 from raypatch.results import EpochRow, append_epoch
 from raypatch.training.checkpoint import Progress, load_tensors, save_tensors, training_state
 from raypatch.training.evaluate import score_logits
@@ -40,6 +41,9 @@ CHECKPOINT_SECONDS = 5.0
 
 VALUES_AT_ONCE = 2**24
 """Features times heads in memory at once while a split is evaluated."""
+
+SMALL_STEP = 2**26
+"""Multiply-accumulates of one step, forward, up to which a CPU takes it on one thread."""
 
 
 def stack_key(config: TrialConfig) -> Hashable | None:
@@ -124,6 +128,12 @@ class Stack:
         optimizers = [member.optimizer for member in members]
         self.optimizer = StackedOptimizer(first.config.optimizer, self.parameters, heads, optimizers)
 
+    @property
+    def is_small(self) -> bool:
+        """Whether a step is so little work that dividing it among threads would cost more."""
+        parameters = sum(parameter.numel() for parameter in self.parameters.values())
+        return parameters * self.members[0].config.batch_size < SMALL_STEP
+
     def step(self, features: Tensor, labels: Tensor) -> Tensor:
         """Take one step of each trial on its own batch; return the mean losses (T,).
 
@@ -182,6 +192,13 @@ def train_stacked(trials: Sequence[Trial]) -> Iterator[tuple[Trial, Progress | T
 def _train_until(members: Sequence[Member], epoch: int) -> list[tuple[Member, TrialError]]:
     """Train up to an epoch, or until a trial is over or has diverged; return those that have, with their error."""
     stack = Stack(members)
+    with on_one_thread() if stack.is_small else contextlib.nullcontext():
+        return _train_stack(stack, epoch)
+
+
+def _train_stack(stack: Stack, epoch: int) -> list[tuple[Member, TrialError]]:
+    """Train as `_train_until` says."""
+    members = stack.members
     saved = time.monotonic()
     while True:
         rows = _train_to_evaluation(stack)

@@ -16,6 +16,7 @@ from raypatch.config import TrialConfig
 from raypatch.models import hub
 from raypatch.models.families.counted import CountedFamily
 from raypatch.models.families.heads import on_grid, replace_pointwise_head
+from raypatch.models.families.inflate import INFLATABLE, inflate, inflate_state
 from raypatch.models.families.protocol import TimmEntry
 from raypatch.models.families.registry import unfit
 from raypatch.models.families.timm_names import (
@@ -46,13 +47,15 @@ class TimmImage(CountedFamily):
             raise unfit(config.model, config.patch_size)
         check_tag(config.model)
         _require_one_head(config.model)
-        if dimensions != 2:
-            raise ValueError(f"model {config.model} takes images, not volumes")
+        if dimensions == 3:
+            _require_inflatable(config.model)
         check_timm_size(config.model, config.image_size)
 
     def construct(self, config: TrialConfig, *, dimensions: int, outputs: int) -> nn.Module:
         arguments = size_arguments(config.model, config.image_size)
         model: nn.Module = timm.create_model(config.model, num_classes=outputs, in_chans=3, **arguments)
+        if dimensions == 3:
+            inflate(model)
         replace_pointwise_head(model, self.head_name(model))
         return model
 
@@ -72,9 +75,11 @@ class TimmImage(CountedFamily):
         return hub.read_hub_state(config.model)
 
     def misfit(self, name: str, found: tuple[int, ...], model: nn.Module) -> str:
-        """Positions also fit at the size of timm's own weights."""
+        """Positions also fit at the size of timm's own weights, kernels over images where the model's are
+        over volumes.
+        """
         wanted = tuple(model.state_dict()[name].shape)
-        if found == wanted:
+        if found == wanted or (len(wanted) == 5 and found == (*wanted[:2], *wanted[3:])):
             return ""
         if any(part in name for part in BOUND_TO_SIZE):
             architecture = str(model.pretrained_cfg["architecture"])  # type: ignore[index]
@@ -96,6 +101,8 @@ class TimmImage(CountedFamily):
         Raises ValueError where timm cannot.
         """
         wanted = model.state_dict()
+        if dimensions == 3:
+            return inflate_state(native, wanted, config.inflation)
         if all(tensor.shape == wanted[name].shape for name, tensor in native.items()):
             return native
         arguments = size_arguments(config.model, config.image_size)
@@ -147,11 +154,35 @@ class TimmImage(CountedFamily):
 
 @functools.cache
 def _require_one_head(model: str) -> None:
+    """Raise ValueError for a model that has not one head which makes logits of pooled features."""
     classifier = pretrained_source(model).classifier
-    if isinstance(classifier, str):
-        modules = dict(construct_empty(model).named_modules())
-        classifier = classifier if classifier in modules else None
-    if isinstance(classifier, str):
-        return
-    found = " and ".join(classifier) if classifier else "none"
-    raise ValueError(f"model {model} is no image classifier with one head (it has {found}): use one that is")
+    refused = f"model {model} is no image classifier with one head behind its pool"
+    way_out = "`raypatch models` lists those that are"
+    if isinstance(classifier, tuple | list):
+        raise ValueError(f"{refused}: it has {' and '.join(classifier)}; {way_out}")
+    built = construct_empty(model, **size_arguments(model, native_size(model))).eval()
+    if classifier not in dict(built.named_modules()):
+        raise ValueError(f"{refused}: it has none; {way_out}")
+    image = torch.empty(1, 3, native_size(model), native_size(model), device="meta")
+    with torch.no_grad():
+        pooled = TimmImage().pooled(built, image)
+    if pooled.ndim != 2:
+        raise ValueError(f"{refused}: {classifier} stands before it; {way_out}")
+
+
+@functools.cache
+def _require_inflatable(model: str) -> None:
+    """Raise ValueError for a model that has no counterpart over volumes."""
+    built = construct_empty(model)
+    reason = "its kind is not known to work over volumes"
+    if isinstance(built, INFLATABLE):
+        try:
+            inflate(built)
+        except ValueError as error:
+            reason = str(error)
+        else:
+            return
+    raise ValueError(
+        f"model {model} takes images, not volumes: {reason}. For volumes use a plain Vision Transformer"
+        " such as vit_small_patch16_224, or a CNN such as resnet18, efficientnet_b0, mobilenetv3_large_100, densenet121"
+    )

@@ -172,7 +172,7 @@ def time_trial(config: TrialConfig, options: RunOptions) -> Timing:
         parameters = drawn.to(prepared.device)
     step = TrainingStep(
         prepared,
-        make_optimizer(prepared.model, made),
+        make_optimizer(prepared.model, made, prepared.head),
         # Weights and focal loss take no time to speak of.
         task.loss,
         made,
