@@ -95,25 +95,32 @@ def calibrate(
         _warn_of_load(say)
     if options.threads:
         torch.set_num_threads(options.threads)
-    # Cheapest first: a step that would take too long is scaled from the one before.
-    before: tuple[float, Timing] | None = None
+    # Cheapest first: a step that would take too long is scaled from the one before, of the same method,
+    # since methods do other things with the same arithmetic.
+    before: dict[str, tuple[float, Timing]] = {}
     started = time.perf_counter()
+    hurried = 0
     for kind, config in sorted(kinds.items(), key=lambda item: _step_flops(item[1], options)):
         flops = _step_flops(config, options)
         timing = calibration.timings.get(kind)
         if timing is None:
             in_time = time.perf_counter() - started < LONGEST_CALIBRATION
-            timing = _scaled_timing(before, flops, longest=LONGEST_STEP if in_time else 0)
+            timing = _scaled_timing(before.get(config.method), flops, longest=LONGEST_STEP if in_time else 0)
             if timing is None:
                 say(f"timing {kind}")
                 timing = time_trial(config, options)
+            elif not in_time:
+                hurried += 1
             calibration.timings[kind] = timing
             # Each is kept at once, since the user may break off. Without a place to keep it,
             # the next calibration takes its time again.
             with contextlib.suppress(OSError):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_atomically(path, calibration.model_dump_json(indent=1).encode())
-        before = flops, timing
+        before[config.method] = flops, timing
+    if hurried:
+        said = f"{hurried} more kinds of steps are not timed but scaled by their arithmetic"
+        say(f"{LONGEST_CALIBRATION:g} seconds are over: {said}")
     return calibration
 
 
