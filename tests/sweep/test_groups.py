@@ -150,9 +150,8 @@ def test_neighbours_are_reported_beside_a_probe(tmp_path: Path) -> None:
     data = make_images(tmp_path / "own.npz")
     methods = {"probe": {"method": "linear_probe", "lr": 1e-2}, "neighbours": {"method": "knn", "k": 3}}
     assert _run(data, tmp_path / "run", patch_size=[4], how=methods, seed=[0, 1]).ok == 4
-    assert "neighbours" in report(tmp_path / "run", compare=["how"]).text
-    trials = load(tmp_path / "run").set_index("level")
-    assert list(trials.loc["neighbours", "epochs"]) == [0, 0]
-    assert trials.loc["neighbours", "test_auc"].notna().all()
+    assert "Keep linear probe" in report(tmp_path / "run", compare=["method"]).text
+    trials = load(tmp_path / "run").set_index("method")
+    assert trials.loc["knn", "test_auc"].notna().all()
     assert "4" in read_status(SweepPaths(tmp_path / "run")).as_json()
     assert find_removable(tmp_path / "run").weights == 2

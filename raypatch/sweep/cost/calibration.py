@@ -95,15 +95,16 @@ def calibrate(
         torch.set_num_threads(options.threads)
     # Cheapest first: a step that would take too long is scaled from the one before, of the same method,
     # since methods do other things with the same arithmetic.
-    before: dict[str, tuple[float, Timing]] = {}
+    before: dict[tuple[str, bool], tuple[float, Timing]] = {}
     started = time.perf_counter()
     hurried: set[str] = set()
     for kind, config in sorted(kinds.items(), key=lambda item: _step_flops(item[1], options)):
         flops = _step_flops(config, options)
+        alike = config.method, feature_method(config) is not None
         timing = calibration.timings.get(kind)
         if timing is None:
             in_time = time.perf_counter() - started < LONGEST_CALIBRATION
-            timing = _scaled_timing(before.get(config.method), flops, longest=LONGEST_STEP if in_time else 0)
+            timing = _scaled_timing(before.get(alike), flops, longest=LONGEST_STEP if in_time else 0)
             if timing is None:
                 say(f"timing {kind}")
                 timing = time_trial(config, options)
@@ -114,7 +115,7 @@ def calibrate(
             # Each is kept at once, since the user may break off; what only hurry left untimed is not.
             if not is_busy and kind not in hurried:
                 _keep(calibration, hurried, path)
-        before[config.method] = flops, timing
+        before[alike] = flops, timing
     if hurried:
         said = f"{len(hurried)} more kinds of steps are not timed but scaled by their arithmetic"
         say(f"{LONGEST_CALIBRATION:g} seconds are over: {said}")
@@ -152,7 +153,10 @@ def _scaled_timing(before: tuple[float, Timing] | None, flops: float, *, longest
     scale = flops / flops_before
     if scale * timing.step <= longest:
         return None
-    return timing.model_copy(update={"step": scale * timing.step, "evaluation": scale * timing.evaluation})
+    evaluation = scale * timing.evaluation
+    # On stored features a step is the head's, which does not grow with the backbone.
+    step = timing.step if timing.scoring else scale * timing.step
+    return timing.model_copy(update={"step": step, "evaluation": evaluation})
 
 
 def known_calibration(options: RunOptions) -> Calibration | None:
