@@ -106,6 +106,7 @@ def predict(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
 ) -> None:
     """Predict new images with a run's best model, or the ensemble of some levels; best by validation."""
+    from raypatch.predict import describe_choice
     from raypatch.predict import predict as predict_images
     from raypatch.storage.files import write_atomically
 
@@ -126,6 +127,7 @@ def predict(
     # Every line ends with a line break, and the first is the heading.
     images = table.count("\n") - 1
     print(f"{images} images predicted by {', '.join(members)}, in {out}")
+    print(describe_choice(folder, members))
 
 
 @app.command()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.data.augment import channels_first
@@ -59,16 +60,27 @@ def load_resident(
     is missing or wrong.
     """
     loaded = load_split(config.source, split, data_dir=options.data_dir, files=options.files)
-    index = np.arange(len(loaded.labels))
-    if split == "train" and config.train_fraction < 1:
-        # Of the training images alone: every share is measured on the same validation and test.
-        index = stratified_subset(loaded.labels, config.train_fraction, config.seed)
+    index = used_rows(config, split, loaded.labels)
     images = channels_first(loaded.images[index], dimensions=info.dimensions)
     images = resize_images(images, held_size(info.size, config.image_size, config.resize), config.resize)
     labels = torch.from_numpy(loaded.labels[index])
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        # A byte per pixel: images stay uint8 until they are used.
-        if images.numel() <= DEVICE_SHARE * free:
-            images, labels = images.to(device), labels.to(device)
+    # A byte per pixel: images stay uint8 until they are used.
+    if device_has_room(device, images.numel()):
+        images, labels = images.to(device), labels.to(device)
     return ResidentSplit(images, labels, torch.from_numpy(index), device)
+
+
+def used_rows(config: TrialConfig, split: Split, labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return which images of a split a trial sees, as sorted positions (N,) in the file."""
+    if split == "train" and config.train_fraction < 1:
+        # Of the training images alone: every share is measured on the same validation and test.
+        return stratified_subset(labels, config.train_fraction, config.seed)
+    return np.arange(len(labels))
+
+
+def device_has_room(device: torch.device, size: int) -> bool:
+    """Whether a GPU can hold `size` bytes of data beside a model; a CPU has them in memory anyway."""
+    if device.type != "cuda":
+        return False
+    free, _ = torch.cuda.mem_get_info(device)
+    return size <= DEVICE_SHARE * free
