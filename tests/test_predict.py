@@ -218,3 +218,25 @@ def test_trials_selected_by_different_figures_are_not_compared(tmp_path: Path) -
     _run_on(data, run, selection="val_auc")
     with pytest.raises(ValueError, match="selected by val_auc and val_loss"):
         choose_members(find_trials(run), None, None)
+
+
+def test_a_trial_of_a_resolution_sees_new_images_as_it_saw_its_own(tmp_path: Path) -> None:
+    files = {size: make_images(tmp_path / f"own_{size}.npz", size=size) for size in (8, 16)}
+    fixed = {"dataset": "own", "model": "test_vit", "weights": "random", "epochs": 1, "lr": 1e-3, "patch_size": 8}
+    content = {
+        "name": "t",
+        "compare": "resolution",
+        "fixed": fixed | {"image_size": 16, "resize": "pad_mean"},
+        "grid": {"resolution": [8, 16]},
+        "resolutions": {"own": files},
+    }
+    run = tmp_path / "run"
+    run_sweep(
+        Study.model_validate(content), run, RunOptions(device="cpu", threads=1), ExecutorOptions(executor="local")
+    )
+    for size, data in files.items():
+        text, (used,) = predict(run, data, dataset=None, levels=[str(size)], split="test", device="cpu")
+        assert np.array_equal(_table(text)[1], _stored(find_trials(run), used))
+    # Larger ones are brought to the resolution, where padding alone would refuse them.
+    text, _ = predict(run, files[16], dataset=None, levels=["8"], split="test", device="cpu")
+    assert len(_table(text)[0]) == 12

@@ -52,7 +52,14 @@ def _dataset_names(study: Study) -> list[str]:
     names = set()
     for name in map(str, given):
         # An own file is known by its stem here: it need not be there yet to name a folder.
-        names.add(Path(name).stem if name.endswith(".npz") else canonical_name(name))
+        if name.endswith(".npz"):
+            names.add(Path(name).stem)
+        elif name in study.resolutions:
+            names.add(name)
+        elif Path(name).is_dir():
+            names.add(Path(name).resolve().name)
+        else:
+            names.add(canonical_name(name))
     return sorted(names)
 
 

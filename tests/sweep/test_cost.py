@@ -4,8 +4,10 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+from torch import Tensor
 
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.data.catalog import DatasetInfo
@@ -98,7 +100,10 @@ def test_plan_calibrates_once_and_orders_the_sweep(tmp_path: Path, monkeypatch: 
     calibration._cache_of.cache_clear()
 
 
-def test_what_would_take_too_long_is_scaled_by_its_arithmetic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("limit", ["LONGEST_STEP", "LONGEST_CALIBRATION"])
+def test_what_would_take_too_long_is_scaled_by_its_arithmetic(
+    limit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     from raypatch.sweep.cost import calibration
 
@@ -107,12 +112,38 @@ def test_what_would_take_too_long_is_scaled_by_its_arithmetic(tmp_path: Path, mo
     trials = [tiny_trial(path, patch_size=patch)[0] for patch in (8, 2)]
     options = tiny_trial(path)[1]
     said: list[str] = []
-    monkeypatch.setattr(calibration, "LONGEST_STEP", 0.0)
+    monkeypatch.setattr(calibration, limit, 0.0)
     short, long = calibrate(trials, options, said.append).timings.values()
     flops = [model_facts(config, dimensions=2, outputs=2).gflops for config in trials]
-    assert len(said) == 1
+    hurried = [text for text in said if "1 more kinds of steps are not timed but scaled" in text]
+    assert len(hurried) == (limit == "LONGEST_CALIBRATION")
+    assert len(said) - len(hurried) == 1
     assert long.step / short.step == pytest.approx(flops[1] / flops[0])
     calibration._cache_of.cache_clear()
+
+
+def test_a_step_on_a_cpu_is_timed_on_as_many_images_as_it_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from raypatch.sweep.cost import calibration
+
+    seen: list[tuple[int, ...]] = []
+
+    class Step(calibration.TrainingStep):
+        def __call__(self, images: Tensor, *rest: Any) -> Tensor:
+            seen.append(tuple(images.shape))
+            return super().__call__(images, *rest)
+
+    monkeypatch.setattr(calibration, "TrainingStep", Step)
+    config, options = tiny_trial(make_images(tmp_path / "a.npz"))
+    whole = calibration.time_trial(config, options)
+    monkeypatch.setattr(calibration, "TIMED_FLOPS", 0.0)
+    monkeypatch.setattr(calibration, "LONGEST_TIMING", 0.0)
+    part = calibration.time_trial(config, options)
+    assert [shape[0] for shape in seen] == [8] * 6 + [2] * 2
+    # Both speak of a whole step; how long one takes hangs on what else runs here.
+    assert whole.step > 0
+    assert part.step > 0
 
 
 def _plan(study: Study, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[PlanRow]:

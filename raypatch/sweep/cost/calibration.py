@@ -8,7 +8,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,15 @@ LONGEST_STEP = 4.0
 Its time is scaled, by its arithmetic, from that of the next shorter one.
 """
 
+LONGEST_CALIBRATION = 30.0
+"""Seconds after which nothing more is timed: what is left is scaled likewise."""
+
 TIMED_STEPS = 5
+LONGEST_TIMING = 4.0
+"""Seconds after which a step that was timed once is not repeated."""
+
+TIMED_FLOPS = 1e11
+"""On a CPU a step is timed on no more images than this arithmetic: there time grows with the images."""
 
 BUSY_LOAD = 0.5
 """Processes per core that wanted to run in the last minute; from here on timings are not trusted."""
@@ -102,27 +110,38 @@ def calibrate(
         )
     if options.threads:
         torch.set_num_threads(options.threads)
-    # Cheapest first: a step that would take too long is scaled from the one before.
-    before: tuple[float, Timing] | None = None
+    # Cheapest first: a step that would take too long is scaled from the one before, of the same method,
+    # since methods do other things with the same arithmetic.
+    before: dict[str, tuple[float, Timing]] = {}
+    started = time.perf_counter()
+    hurried: set[str] = set()
     for kind, config in sorted(kinds.items(), key=lambda item: _step_flops(item[1], options)):
         flops = _step_flops(config, options)
         timing = calibration.timings.get(kind)
         if timing is None:
-            timing = _scaled_timing(before, flops)
+            in_time = time.perf_counter() - started < LONGEST_CALIBRATION
+            timing = _scaled_timing(before.get(config.method), flops, longest=LONGEST_STEP if in_time else 0)
             if timing is None:
                 say(f"timing {kind}")
                 timing = time_trial(config, options)
+            elif not in_time:
+                hurried.add(kind)
             timing = timing.model_copy(update={"taken": time.time(), "load": load})
             calibration.timings[kind] = timing
-            # Each is kept at once, since the user may break off.
-            if not is_busy:
-                _keep(calibration, path)
-        before = flops, timing
+            # Each is kept at once, since the user may break off; what only hurry left untimed is not.
+            if not is_busy and kind not in hurried:
+                _keep(calibration, hurried, path)
+        before[config.method] = flops, timing
+    if hurried:
+        said = f"{len(hurried)} more kinds of steps are not timed but scaled by their arithmetic"
+        say(f"{LONGEST_CALIBRATION:g} seconds are over: {said}")
     return calibration
 
 
-def _keep(calibration: Calibration, path: Path) -> None:
-    """Write a calibration down; without a place for it, the next one takes its time again."""
+def _keep(calibration: Calibration, hurried: Collection[str], path: Path) -> None:
+    """Write a calibration down but for the hurried kinds; without a place for it, the next one takes its time again."""
+    timed = {kind: timing for kind, timing in calibration.timings.items() if kind not in hurried}
+    calibration = calibration.model_copy(update={"timings": timed})
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, calibration.model_dump_json(indent=1).encode())
@@ -139,8 +158,8 @@ def _describe_known(timings: Sequence[Timing]) -> str:
     return f"kinds of trials timed before: {len(timings)}, {age}; --recalibrate times them anew"
 
 
-def _scaled_timing(before: tuple[float, Timing] | None, flops: float) -> Timing | None:
-    """The timing of a step that is too long to be timed; None for one that is not.
+def _scaled_timing(before: tuple[float, Timing] | None, flops: float, *, longest: float) -> Timing | None:
+    """The timing of a step that is longer than `longest` seconds; None for one that is not.
 
     before: the arithmetic of the next cheaper step and its timing, None where there is none.
     """
@@ -148,7 +167,7 @@ def _scaled_timing(before: tuple[float, Timing] | None, flops: float) -> Timing 
         return None
     flops_before, timing = before
     scale = flops / flops_before
-    if scale * timing.step <= LONGEST_STEP:
+    if scale * timing.step <= longest:
         return None
     return Timing(step=scale * timing.step, evaluation=scale * timing.evaluation)
 
@@ -161,13 +180,15 @@ def known_calibration(options: RunOptions) -> Calibration | None:
 def time_trial(config: TrialConfig, options: RunOptions) -> Timing:
     """Time a training step and the evaluation of an image, on noise shaped like the trial's images."""
     info = describe(config.source, data_dir=options.data_dir, files=options.files)
+    batch_size = _timed_images(config, options)
     # Pretrained weights would be downloaded, and take no other time than random ones.
-    made = config.model_copy(update={"weights": "random"})
+    made = config.model_copy(update={"weights": "random", "batch_size": batch_size})
     prepared = prepare_model(made, info, options)
     method = find_method(config.method)
     method.prepare(prepared)
     evaluated = evaluation_batch(prepared.facts.tokens, config.image_size**info.dimensions)
-    count = max(config.batch_size, min(64, evaluated))
+    # Of a batch that is cut short the evaluation is, too.
+    count = max(config.batch_size, min(64, evaluated)) if batch_size == config.batch_size else batch_size
     held = (held_size(info.size, config.image_size, config.resize),) * info.dimensions
     noise = torch.randint(0, 256, (count, info.channels, *held), dtype=torch.uint8)
     images = noise.to(prepared.device)
@@ -175,34 +196,45 @@ def time_trial(config: TrialConfig, options: RunOptions) -> Timing:
     evaluation = _median_seconds(lambda: prepared.logits(images).cpu(), warm_up=1, repeats=3) / count
 
     task = find_task(config.task or info.task)
-    labels = task.blank_labels(config.batch_size, task.outputs(info.classes)).to(prepared.device)
+    labels = task.blank_labels(batch_size, task.outputs(info.classes)).to(prepared.device)
     parameters = None
     if config.augmentation == "paper":
         shape = prepared.augmented_shape(images)
-        drawn = draw_parameters(config.batch_size, shape, torch.Generator(), mirror_safe=True)
+        drawn = draw_parameters(batch_size, shape, torch.Generator(), mirror_safe=True)
         parameters = drawn.to(prepared.device)
     step = TrainingStep(
         prepared,
-        make_optimizer(prepared.model, config, prepared.head),
+        make_optimizer(prepared.model, made, prepared.head),
         # Weights and focal loss take no time to speak of.
         task.loss,
-        config,
-        micro_batch=fit_memory(prepared, config, options.micro_batch),
+        made,
+        micro_batch=fit_memory(prepared, made, options.micro_batch),
     )
     method.set_training_mode(prepared)
-    batch = images[: config.batch_size], labels, parameters
+    batch = images[:batch_size], labels, parameters
     # The first steps on a GPU are slower: a CUDA graph is recorded then.
     warm_up = WARM_UP_STEPS + 2 if prepared.device.type == "cuda" else 1
     seconds = _median_seconds(lambda: step(*batch).item(), warm_up=warm_up, repeats=TIMED_STEPS)
-    return Timing(step=seconds, evaluation=evaluation)
+    return Timing(step=seconds * config.batch_size / batch_size, evaluation=evaluation)
+
+
+def _timed_images(config: TrialConfig, options: RunOptions) -> int:
+    """How many of a batch's images a step is timed on."""
+    if resolve_device(options.device).type != "cpu":
+        return config.batch_size
+    # A backward pass counts as two forward ones. Batch statistics need two images.
+    per_image = 3e9 * trial_facts(config, options)[1].gflops
+    return min(config.batch_size, max(2, int(TIMED_FLOPS / per_image)))
 
 
 def _median_seconds(call: Callable[[], object], *, warm_up: int, repeats: int) -> float:
-    seconds = []
+    seconds: list[float] = []
     for _ in range(warm_up + repeats):
         started = time.perf_counter()
         call()
         seconds.append(time.perf_counter() - started)
+        if len(seconds) > warm_up and sum(seconds) > LONGEST_TIMING:
+            break
     return statistics.median(seconds[warm_up:])
 
 
