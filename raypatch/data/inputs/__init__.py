@@ -1,5 +1,5 @@
 """New images to predict on, from any of the files that people keep them in."""
 
-from raypatch.data.inputs.reading import PICTURES, VOLUMES, Resize, read_inputs
+from raypatch.data.inputs.reading import PICTURES, VOLUMES, read_inputs
 
-__all__ = ["PICTURES", "VOLUMES", "Resize", "read_inputs"]
+__all__ = ["PICTURES", "VOLUMES", "read_inputs"]
