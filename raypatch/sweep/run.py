@@ -17,7 +17,7 @@ from raypatch.study import Study
 from raypatch.sweep.executors.executor import Executor, open_executor
 from raypatch.sweep.executors.preflight import check_address, check_monitoring, check_space
 from raypatch.sweep.guard import SweepHaltedError, halting_on_full_disk
-from raypatch.sweep.plan import plan_sweep, rough_seconds
+from raypatch.sweep.plan import expected_seconds, plan_sweep
 from raypatch.sweep.record import complete_record, make_record
 from raypatch.sweep.session import ExecutorOptions, Session
 from raypatch.sweep.source import TrialSource, open_source
@@ -159,7 +159,7 @@ def _execute(source: TrialSource, executor: Executor, session: Session, study: S
         # Not for a cluster: this machine may not have the data that lie there.
         if not session.execution.on_cluster:
             note_twins((*source.record.trials, *upcoming), session.paths, options)
-        seconds = {config.trial_id(): rough_seconds(config, options) for config in plan.todo}
+        seconds = expected_seconds(plan.todo, session.paths, options)
         varied = what_varies(source.record)
         display = make_display(plan.todo, seconds, done=done, side_by_side=placement.slots, varied=varied)
         with display as listener, halting_on_full_disk(session.paths.folder):
