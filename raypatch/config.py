@@ -73,11 +73,11 @@ class TrialConfig(MethodFields, LossFields, OptimisationFields):
     )
     model: Annotated[str, FieldFacts("factor", "model")] = Field(
         "vit_small_patch16_224",
-        description="Name of a timm VisionTransformer, tag allowed, or module:NAME of an own family.",
+        description="Name of a timm model, tag allowed, torchvision/NAME, or module:NAME of an own family.",
     )
     weights: Annotated[str, FieldFacts("factor", "initial weights", "{} weights")] = Field(
         "timm",
-        description="timm (its hub), random, or file:STEM@DIGEST for a local .safetensors or .pth file.",
+        description="timm (those that come with the model), random, or file:STEM@DIGEST for an own file.",
     )
     patch_size: Annotated[
         int | None,
@@ -85,7 +85,7 @@ class TrialConfig(MethodFields, LossFields, OptimisationFields):
     ] = Field(
         None,
         ge=1,
-        description="Edge of a patch in pixels; must divide image_size. A Vision Transformer needs it.",
+        description="Edge of a patch in pixels; must divide image_size. A plain Vision Transformer needs it.",
     )
     inflation: Annotated[
         Literal["repeat", "centre"],

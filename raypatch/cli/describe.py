@@ -14,7 +14,7 @@ from raypatch.study.resolve import resolve_search, resolve_trials
 SHOWN_TRIALS = 12
 TEXTS = {
     "dataset": "a name (`raypatch data list`), or the path of an .npz file",
-    "model": "a name that timm knows (`raypatch model NAME` shows its cost), or module:NAME",
+    "model": "a name that timm knows (`raypatch models` lists them), torchvision/NAME, or module:NAME",
     "weights": "timm, random, or the path of a .safetensors or .pth file",
     "method": "finetune, linear_probe, or module:NAME",
     "selection": "val_loss, or val_ and a metric such as val_auc",

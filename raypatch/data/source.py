@@ -11,6 +11,7 @@ import urllib.error
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,8 @@ from raypatch.data.npz import DataError, inspect_npz, read_split, read_split_gro
 from raypatch.machine.environment import home
 from raypatch.storage.files import hold_lock
 from raypatch.storage.own_files import OWN_FILE, locate_own_file
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,9 @@ def describe(
     """
     if not OWN_FILE.fullmatch(dataset):
         return dataset_info(dataset)
-    return replace(inspect_npz(locate(dataset, data_dir=data_dir, files=files)), name=dataset)
+    # A study of thousands of trials asks for each of them, several times.
+    found = _once(inspect_npz, locate(dataset, data_dir=data_dir, files=files))
+    return replace(found, name=dataset)
 
 
 def load_split(
@@ -209,17 +214,18 @@ def _md5(path: Path) -> str:
         return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
-def _once(compute: Callable[[Path], str], path: Path) -> str:
+def _once(compute: Callable[[Path], Found], path: Path) -> Found:
     """Return `compute(path)`, computed once per process while the file stays as it is."""
     try:
         state = path.stat()
-        return _of_state(compute, path, state.st_size, state.st_mtime_ns)
+        found: Found = _of_state(compute, path, state.st_size, state.st_mtime_ns)
+        return found
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
 
 
 @functools.cache
-def _of_state(compute: Callable[[Path], str], path: Path, _size: int, _mtime_ns: int) -> str:
+def _of_state(compute: Callable[[Path], Any], path: Path, _size: int, _mtime_ns: int) -> Any:
     return compute(path)
 
 

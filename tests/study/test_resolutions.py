@@ -13,6 +13,7 @@ from raypatch.models.build import architecture_key
 from raypatch.results import SweepPaths
 from raypatch.results.repeated import read_repeated
 from raypatch.study import Study
+from raypatch.study.files import default_run_name, load_study
 from raypatch.study.resolve import StudyTrials, resolve_trials
 from raypatch.sweep.twins import note_twins
 
@@ -144,3 +145,9 @@ def test_a_search_takes_no_steps() -> None:
     study = Study.model_validate({"name": "s", "fixed": {"steps": 50}, "grid": grid, "search": search})
     with pytest.raises(ValueError, match="steps=50: a search judges and saves by epochs; give these"):
         resolve_search(study)
+
+
+def test_a_run_is_named_by_the_folder_or_the_name(tmp_path: Path) -> None:
+    _two_sizes(tmp_path / "lesions")
+    original = load_study("grid")
+    assert default_run_name(original.override({"dataset": [str(tmp_path / "lesions")]}), original) == "grid-lesions"

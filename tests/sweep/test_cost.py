@@ -1,6 +1,7 @@
 """Estimates: seconds from a calibration, and the table of a plan."""
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from torch import Tensor
 
 from raypatch.config import RunOptions, TrialConfig
+from raypatch.data.catalog import DatasetInfo
 from raypatch.machine.runtime import resolve_device, resolve_precision
 from raypatch.models import memory
 from raypatch.models.flops import model_facts, trial_facts
@@ -52,9 +54,16 @@ def test_a_calibration_beside_other_work_says_so(tmp_path: Path, monkeypatch: py
     said: list[str] = []
     calibrate([config], options, said.append)
     assert "load 99.0" in said[0]
-    assert "--recalibrate" in said[0]
+    assert "are not kept" in said[0]
+    assert known_seconds(config, options) is None
+    monkeypatch.setattr("os.getloadavg", lambda: (0.25, 0.0, 0.0))
     calibrate([config], options, said.append)
-    assert len(said) == 2, "nothing is timed then, so nothing is falsified"
+    assert said[2:] == [said[1]], "what other work falsified is timed again"
+    assert known_seconds(config, options) is not None
+    monkeypatch.setattr("os.getloadavg", lambda: (99.0, 0.0, 0.0))
+    calibrate([config], options, said.append)
+    assert len(said) == 4, "nothing is timed then, so nothing is falsified"
+    assert re.fullmatch(r"kinds of trials timed before: 1, up to \d+s ago, at a load of up to 0\.2; .*", said[3])
     calibration._cache_of.cache_clear()
 
 
@@ -75,11 +84,12 @@ def test_plan_calibrates_once_and_orders_the_sweep(tmp_path: Path, monkeypatch: 
     assert len(said) == 2
     assert all(row.seconds > 0 and row.cost.memory_bytes > 0 for row in rows)
     plan_cost(study, options, said.append)
-    assert len(said) == 2, "the second plan reads what the first one timed"
+    (line,) = said[2:]
+    assert "kinds of trials timed before: 2" in line, "the second plan reads what the first one timed"
     plan_cost(half, options, said.append, recalibrate=True)
-    assert said[2:] == said[:1], "what is asked for is timed again and the rest is kept"
+    assert said[3:] == said[:1], "what is asked for is timed again and the rest is kept"
     rows = plan_cost(study, options, said.append)
-    assert len(said) == 3
+    assert len(said) == 5
     found = json.loads(as_json(rows))
     assert found["trials"] == 4
     assert found["hours"] == pytest.approx(sum(row.seconds for row in rows) / 3600)
@@ -243,3 +253,26 @@ def test_a_pass_for_features_counts_once_and_not_where_they_lie(
     cheaper = [trial_id for trial_id in before if after[trial_id] < before[trial_id]]
     assert cheaper == [study.trials[0].trial_id()]
     calibration._cache_of.cache_clear()
+
+
+def test_a_plan_of_many_trials_reads_each_thing_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from raypatch.data import source
+    from raypatch.factors import Level
+
+    path, inspected, real = make_images(tmp_path / "a.npz"), [], source.inspect_npz
+
+    def inspect(file: Path) -> DatasetInfo:
+        inspected.append(file)
+        return real(file)
+
+    def refuse(level: Level, config: TrialConfig) -> bool:
+        raise AssertionError("levels are looked up by value, not gone through for each trial")
+
+    monkeypatch.setattr(source, "inspect_npz", inspect)
+    monkeypatch.setattr(Level, "holds", refuse)
+    study = tiny_study(path, train_fraction=[number / 500 for number in range(1, 501)], patch_size=[8])
+    resolved = resolve_trials(study.model_copy(update={"compare": ("train_fraction",)}))
+    assert len(resolved.factors[0].levels) == 500
+    options = RunOptions(device="cpu", files=resolved.files)
+    assert len(plan_sweep(resolved.trials, SweepPaths(tmp_path / "run"), options).todo) == 500
+    assert inspected == [path]

@@ -20,6 +20,7 @@ from raypatch.models.families.inflate import INFLATABLE, inflate, inflate_state
 from raypatch.models.families.protocol import TimmEntry
 from raypatch.models.families.registry import unfit
 from raypatch.models.families.timm_names import (
+    architecture_of,
     check_tag,
     is_timm_model,
     pretrained_source,
@@ -46,7 +47,12 @@ class TimmImage(CountedFamily):
         if config.patch_size is not None:
             raise unfit(config.model, config.patch_size)
         check_tag(config.model)
-        _require_one_head(config.model)
+        refusal = refusal_by_name(config.model, construct=True)
+        if refusal:
+            raise ValueError(
+                f"model {config.model} is no image classifier with one head behind its pool: {refusal};"
+                " `raypatch models` lists those that are"
+            )
         if dimensions == 3:
             _require_inflatable(config.model)
         check_timm_size(config.model, config.image_size)
@@ -152,22 +158,37 @@ class TimmImage(CountedFamily):
         )
 
 
-@functools.cache
-def _require_one_head(model: str) -> None:
-    """Raise ValueError for a model that has not one head which makes logits of pooled features."""
+def refusal_by_name(model: str, *, construct: bool = False) -> str:
+    """Why a model of timm's is no classifier with one head behind its pool; empty where it is one.
+
+    construct: also look at the model itself, without memory.
+    """
     classifier = pretrained_source(model).classifier
-    refused = f"model {model} is no image classifier with one head behind its pool"
-    way_out = "`raypatch models` lists those that are"
-    if isinstance(classifier, tuple | list):
-        raise ValueError(f"{refused}: it has {' and '.join(classifier)}; {way_out}")
-    built = construct_empty(model, **size_arguments(model, native_size(model))).eval()
+    if classifier is None:
+        return "it has none"
+    if not isinstance(classifier, str):
+        return f"it has {' and '.join(classifier)}"
+    return _refusal_by_pass(architecture_of(model)) if construct else ""
+
+
+@functools.cache
+def _refusal_by_pass(architecture: str) -> str:
+    classifier = pretrained_source(architecture).classifier
+    size = native_size(architecture)
+    built = construct_empty(architecture, **size_arguments(architecture, size)).eval()
     if classifier not in dict(built.named_modules()):
-        raise ValueError(f"{refused}: it has none; {way_out}")
-    image = torch.empty(1, 3, native_size(model), native_size(model), device="meta")
+        return "it has none"
     with torch.no_grad():
-        pooled = TimmImage().pooled(built, image)
-    if pooled.ndim != 2:
-        raise ValueError(f"{refused}: {classifier} stands before it; {way_out}")
+        pooled = TimmImage().pooled(built, torch.empty(1, 3, size, size, device="meta"))
+    return "" if pooled.ndim == 2 else f"{classifier} stands before it"
+
+
+@functools.cache
+def published_parameters(model: str) -> int:
+    """Parameters of the network as timm publishes it, its head included."""
+    with torch.device("meta"):
+        built = timm.create_model(model)
+    return sum(parameter.numel() for parameter in built.parameters())
 
 
 @functools.cache

@@ -8,7 +8,7 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from raypatch.tasks import find_task
 from raypatch.training.checkpoint import Progress, save_tensors
 from raypatch.training.optim import make_optimizer
 from raypatch.training.step import WARM_UP_STEPS, TrainingStep
+from raypatch.words import duration
 
 LONGEST_STEP = 4.0
 """Seconds. A step that is expected to take longer is not timed.
@@ -67,45 +68,53 @@ def calibrate(
 ) -> Calibration:
     """Time a few steps on made images for each kind of trial that is not yet known; keep the result.
 
-    again: also for those that are known. say: told what is timed, and when other work on the
-    machine falsifies it.
+    It is not kept where other work on the machine falsifies it. again: also time those that are
+    known. say: told what is timed, what falsifies it, and how old what is known is.
     """
     path, machine = _cache(options)
     kinds = {step_kind(config, options): config for config in trials}
-    calibration = _read(path, machine)
-    if calibration is None or again:
-        kept = {} if calibration is None else dict(calibration.timings)
+    found = _read(path, machine)
+    kept = {} if found is None else dict(found.timings)
+    if again:
         for kind in kinds:
             kept.pop(kind, None)
-        calibration = Calibration(machine=machine, disk=_time_disk(), timings=kept)
-    if not kinds.keys() <= calibration.timings.keys():
-        _warn_of_load(say)
+    disk = _time_disk() if found is None or again else found.disk
+    # A copy: what was read is shared by all who ask, and is not changed.
+    calibration = Calibration(machine=machine, disk=disk, timings=kept)
+    load, known = os.getloadavg()[0], kinds.keys() & calibration.timings.keys()
+    is_busy = load > BUSY_LOAD * available_cores()
+    if known:
+        say(_describe_known([calibration.timings[kind] for kind in known]))
+    if is_busy and len(known) < len(kinds):
+        say(
+            f"other work runs here (load {load:.1f} on {available_cores()} cores): times may be too long and are not"
+            " kept; plan again when the machine is idle"
+        )
     if options.threads:
         torch.set_num_threads(options.threads)
     timed: dict[str, list[tuple[float, Timing]]] = {}
     started = time.perf_counter()
-    hurried = 0
+    hurried: set[str] = set()
     for kind, config in _in_order(kinds, options):
         flops = _step_flops(config, options)
         timing = calibration.timings.get(kind)
         if timing is None:
             in_time = time.perf_counter() - started < LONGEST_CALIBRATION
-            known = timed.get(config.method, [])
-            timing = _scaled_timing(known, flops, config, longest=LONGEST_STEP if in_time else 0)
+            longest = LONGEST_STEP if in_time else 0
+            timing = _scaled_timing(timed.get(config.method, []), flops, config, longest=longest)
             if timing is None:
                 say(f"timing {kind}")
                 timing = time_trial(config, options)
             elif not in_time:
-                hurried += 1
+                hurried.add(kind)
+            timing = timing.model_copy(update={"taken": time.time(), "load": load})
             calibration.timings[kind] = timing
-            # Each is kept at once, since the user may break off. Without a place to keep it,
-            # the next calibration takes its time again.
-            with contextlib.suppress(OSError):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                write_atomically(path, calibration.model_dump_json(indent=1).encode())
+            # Each is kept at once, since the user may break off; what only hurry left untimed is not.
+            if not is_busy and kind not in hurried:
+                _keep(calibration, hurried, path)
         timed.setdefault(config.method, []).append((flops, timing))
     if hurried:
-        said = f"{hurried} more kinds of steps are not timed but scaled by their arithmetic"
+        said = f"{len(hurried)} more kinds of steps are not timed but scaled by their arithmetic"
         say(f"{LONGEST_CALIBRATION:g} seconds are over: {said}")
     return calibration
 
@@ -121,13 +130,24 @@ def _in_order(kinds: Mapping[str, TrialConfig], options: RunOptions) -> list[tup
     return firsts + others
 
 
-def _warn_of_load(say: Callable[[str], object]) -> None:
-    load, cores = os.getloadavg()[0], available_cores()
-    if load > BUSY_LOAD * cores:
-        say(
-            f"other work runs here (load {load:.1f} on {cores} cores): times may be too long;"
-            " `raypatch plan --recalibrate` takes them anew"
-        )
+def _keep(calibration: Calibration, hurried: Collection[str], path: Path) -> None:
+    """Write a calibration down but for the hurried kinds; without a place for it, the next one takes its time again."""
+    timed = {kind: timing for kind, timing in calibration.timings.items() if kind not in hurried}
+    calibration = calibration.model_copy(update={"timings": timed})
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, calibration.model_dump_json(indent=1).encode())
+
+
+def _describe_known(timings: Sequence[Timing]) -> str:
+    """Say how old the known timings are, and beside how much other work they were taken."""
+    taken = [timing.taken for timing in timings if timing.taken is not None]
+    loads = [timing.load for timing in timings if timing.load is not None]
+    if len(taken) < len(timings):
+        age = "by an earlier version, perhaps beside other work"
+    else:
+        age = f"up to {duration(time.time() - min(taken))} ago, at a load of up to {max(loads):.1f}"
+    return f"kinds of trials timed before: {len(timings)}, {age}; --recalibrate times them anew"
 
 
 def _scaled_timing(
@@ -257,8 +277,13 @@ def _cache_of(device: str, threads: int) -> tuple[Path, dict[str, str]]:
 
 def _read(path: Path, machine: dict[str, str]) -> Calibration | None:
     try:
-        found = Calibration.model_validate_json(path.read_bytes())
+        found = _parse(path, path.stat().st_mtime_ns)
     except (OSError, ValidationError):
         return None
     # The file's name holds 12 digits of a digest only: its content decides.
     return found if found.machine == machine else None
+
+
+@functools.cache
+def _parse(path: Path, _mtime_ns: int) -> Calibration:
+    return Calibration.model_validate_json(path.read_bytes())

@@ -22,7 +22,8 @@ class Timing(BaseModel):
 
     Of a trial on stored features the step is its head's, and evaluation the pass of an image through
     the backbone. together: seconds of a step of each of `head_timing.TOGETHER` heads that train together, None
-    where they cannot. scoring: of evaluating the head on the validation images.
+    where they cannot. scoring: of evaluating the head on the validation images. taken: when, seconds
+    since 1970; load: processes that wanted to run then. None in what earlier versions kept.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -31,6 +32,8 @@ class Timing(BaseModel):
     evaluation: float
     together: float | None = None
     scoring: float = 0.0
+    taken: float | None = None
+    load: float | None = None
 
 
 def timed_images(images: int, gflops: float, options: RunOptions) -> int:

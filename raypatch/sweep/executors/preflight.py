@@ -23,6 +23,7 @@ from raypatch.features.cost import shared_bytes
 from raypatch.machine.runtime import resolve_device
 from raypatch.methods import check_fields, feature_method
 from raypatch.models.build import check_model, model_key
+from raypatch.models.families.timm_names import choice_of_tag
 from raypatch.models.flops import count_outputs, trial_facts
 from raypatch.results import SweepPaths, read_sweep
 from raypatch.storage.own_files import OWN_FILE
@@ -60,6 +61,9 @@ def check_before_start(
         check_selection(config, info, options)
         outputs = count_outputs(config, info)
         check_model(config, dimensions=info.dimensions, outputs=outputs, files=options.files)
+    for name in dict.fromkeys(config.model for config in models if config.weights != "random"):
+        if choice := choice_of_tag(name):
+            say(choice)
 
 
 def check_selection(config: TrialConfig, info: DatasetInfo, options: RunOptions) -> None:
