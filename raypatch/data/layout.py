@@ -245,16 +245,29 @@ def read_class_names(archive: Archive, count: int) -> tuple[str, ...]:
 
 
 def read_groups(archive: Archive, split: Split, count: int) -> NDArray[np.int64] | None:
-    """A number for each of `count` images, equal where one patient is on them: from `<split>_groups`, else None."""
-    key = f"{split}_groups"
+    """A number for each of `count` images, equal where one patient is on them; None where the file does not say.
+
+    From `<split>_patients`, else from `<split>_groups`, as files of older versions name them.
+    """
+    for key in (f"{split}_patients", f"{split}_groups"):
+        if key in archive:
+            who = _read_names(archive, key, count, "who is on each")
+            return np.unique(who, return_inverse=True)[1].astype(np.int64)
+    return None
+
+
+def read_texts(archive: Archive, key: str, count: int) -> NDArray[np.str_] | None:
+    """What `key` calls each of `count` images, as text: its file or its patient; None where the file does not say."""
     if key not in archive:
         return None
+    return _read_names(archive, key, count, "a name for each image").astype(np.str_)
+
+
+def _read_names(archive: Archive, key: str, count: int, meaning: str) -> NDArray[Any]:
     shape, dtype = archive.header(key)
     if dtype.kind not in "iuUS" or shape != (count,):
-        raise archive.error(
-            key, f"is {dtype} of shape {shape}, must be {count} whole numbers or strings: who is on each"
-        )
-    return np.unique(archive.array(key), return_inverse=True)[1].astype(np.int64)
+        raise archive.error(key, f"is {dtype} of shape {shape}, must be {count} whole numbers or strings: {meaning}")
+    return archive.array(key)
 
 
 def read_mirror_safe(archive: Archive) -> bool:

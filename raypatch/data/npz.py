@@ -1,10 +1,12 @@
 """Reads .npz files in MedMNIST's layout, and says what is wrong with one that is not.
 
 Keys {train,val,test}_{images,labels}; optional in an own file: `class_names` (strings),
-`mirror_safe` (one bool), `task` (one string) and {train,val,test}_groups (who is on each image).
+`mirror_safe` (one bool), `task` (one string), {train,val,test}_patients (who is on each image;
+`_groups` means the same) and {train,val,test}_ids (what each image is called).
 """
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +20,10 @@ from raypatch.data.layout import (
     read_labels,
     read_mirror_safe,
     read_task,
+    read_texts,
 )
 
-__all__ = ["DataError", "inspect_npz", "read_new_images", "read_split", "read_split_groups"]
+__all__ = ["DataError", "inspect_npz", "read_new_images", "read_split", "read_split_groups", "read_split_texts"]
 
 
 def inspect_npz(path: Path) -> DatasetInfo:
@@ -37,8 +40,9 @@ def inspect_npz(path: Path) -> DatasetInfo:
     with Archive(path) as archive:
         shapes = {split: check_images(archive, f"{split}_images") for split in SPLITS}
         labels = {split: read_labels(archive, split, shapes[split][0]) for split in SPLITS}
-        for split in SPLITS[1:]:
+        for split in SPLITS:
             read_groups(archive, split, shapes[split][0])
+            read_texts(archive, f"{split}_ids", shapes[split][0])
             if shapes[split][1:] != shapes["train"][1:]:
                 raise archive.error(
                     f"{split}_images",
@@ -74,6 +78,12 @@ def read_split_groups(path: Path, split: Split) -> NDArray[np.int64] | None:
     """Read who is on each image of one split, (N,), None where the file does not say. Raises DataError."""
     with Archive(path) as archive:
         return read_groups(archive, split, check_images(archive, f"{split}_images")[0])
+
+
+def read_split_texts(path: Path, split: Split, what: Literal["ids", "patients"]) -> NDArray[np.str_] | None:
+    """Read `{split}_ids` or `{split}_patients` as text, (N,); None where the file does not say. Raises DataError."""
+    with Archive(path) as archive:
+        return read_texts(archive, f"{split}_{what}", check_images(archive, f"{split}_images")[0])
 
 
 def read_new_images(path: Path, split: Split) -> tuple[str, NDArray[np.uint8]]:

@@ -11,6 +11,7 @@ import urllib.error
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ from raypatch.data import phantom
 from raypatch.data.archive import Archive
 from raypatch.data.catalog import SPLITS, DatasetInfo, Split, dataset_info
 from raypatch.data.layout import read_labels
-from raypatch.data.npz import DataError, inspect_npz, read_split, read_split_groups
+from raypatch.data.npz import DataError, inspect_npz, read_split, read_split_groups, read_split_texts
 from raypatch.machine.environment import home
 from raypatch.storage.files import hold_lock
 from raypatch.storage.own_files import OWN_FILE, locate_own_file
@@ -141,6 +142,37 @@ def load_groups(
     if not OWN_FILE.fullmatch(dataset):  # the catalog's files do not say
         return None
     return read_split_groups(locate(dataset, data_dir=data_dir, files=files), split)
+
+
+def load_ids(
+    dataset: str, split: Split, *, data_dir: Path | None = None, files: Mapping[str, Path] | None = None
+) -> NDArray[np.str_] | None:
+    """Load what each image of one split is called, (N,) text; None where the data does not say.
+
+    Raises DataError as `load_split`.
+    """
+    return _load_texts(dataset, split, "ids", data_dir, files)
+
+
+def load_patients(
+    dataset: str, split: Split, *, data_dir: Path | None = None, files: Mapping[str, Path] | None = None
+) -> NDArray[np.str_] | None:
+    """Load the name of the patient on each image of one split, (N,) text, for tables of patients;
+    None where the data does not say. Raises DataError as `load_split`.
+    """
+    return _load_texts(dataset, split, "patients", data_dir, files)
+
+
+def _load_texts(
+    dataset: str,
+    split: Split,
+    what: Literal["ids", "patients"],
+    data_dir: Path | None,
+    files: Mapping[str, Path] | None,
+) -> NDArray[np.str_] | None:
+    if not OWN_FILE.fullmatch(dataset):  # the catalog's files do not say
+        return None
+    return read_split_texts(locate(dataset, data_dir=data_dir, files=files), split, what)
 
 
 def verify(name: str, *, data_dir: Path | None = None) -> Path:
