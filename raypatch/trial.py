@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.data.catalog import Split
 from raypatch.data.resident import ResidentSplit, load_resident
-from raypatch.data.source import describe, load_groups
+from raypatch.data.source import describe, load_ids, load_patients
 from raypatch.machine.runtime import peak_memory, provenance, reset_peak_memory
 from raypatch.methods import find_method
 from raypatch.models.prepared import prepare_model
@@ -84,10 +84,12 @@ def prepare_trial(
     )
 
 
-def _groups(trial: Trial, name: Split, split: ResidentSplit) -> NDArray[np.int64] | None:
-    """Who is on each image, for intervals; None where the data does not say."""
-    groups = load_groups(trial.config.dataset, name, data_dir=trial.options.data_dir, files=trial.options.files)
-    return None if groups is None else groups[split.index.numpy()]
+def _names(
+    trial: Trial, name: Split, split: ResidentSplit, load: Callable[..., NDArray[np.str_] | None]
+) -> NDArray[np.str_] | None:
+    """What the images are called, or their patients, as `load` says; None where the data does not say."""
+    names = load(trial.config.dataset, name, data_dir=trial.options.data_dir, files=trial.options.files)
+    return None if names is None else names[split.index.numpy()]
 
 
 def finish_trial(trial: Trial, progress: Progress) -> TrialResult:
@@ -105,7 +107,8 @@ def finish_trial(trial: Trial, progress: Progress) -> TrialResult:
             index=split.index.numpy(),
             label=split.labels.cpu().numpy(),
             probability=trial.task.probabilities(logits).cpu().numpy(),
-            group=_groups(trial, name, split),
+            group=_names(trial, name, split, load_patients),
+            id=_names(trial, name, split, load_ids),
         )
     write_predictions(trial.paths.predictions, predictions)
     rows = read_epochs(trial.paths.epochs)

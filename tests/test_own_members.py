@@ -50,7 +50,15 @@ def test_a_study_with_members_of_ones_own_runs_and_keeps_their_scores(finished: 
     assert len(found.trials) == 4
     for trial in found.trials:
         assert trial.result.test is not None
-        assert list(trial.result.test) == ["loss", "accuracy", "balanced_accuracy", "auc", "macro_f1", "error_rate"]
+        assert list(trial.result.test) == [
+            "loss",
+            "accuracy",
+            "balanced_accuracy",
+            "auc",
+            "macro_recall",
+            "macro_f1",
+            "error_rate",
+        ]
         rows = read_epochs(trial.paths.epochs)
         assert list(rows[0].val) == ["loss", "accuracy", "balanced_accuracy", "auc", "macro_f1"]
         best = max(range(2), key=lambda place: rows[place].val["macro_f1"])

@@ -83,7 +83,12 @@ def read_split_groups(path: Path, split: Split) -> NDArray[np.int64] | None:
 def read_split_texts(path: Path, split: Split, what: Literal["ids", "patients"]) -> NDArray[np.str_] | None:
     """Read `{split}_ids` or `{split}_patients` as text, (N,); None where the file does not say. Raises DataError."""
     with Archive(path) as archive:
-        return read_texts(archive, f"{split}_{what}", check_images(archive, f"{split}_images")[0])
+        count = check_images(archive, f"{split}_images")[0]
+        names = read_texts(archive, f"{split}_{what}", count)
+        if names is None and what == "patients":
+            # As files of older versions name them.
+            names = read_texts(archive, f"{split}_groups", count)
+        return names
 
 
 def read_new_images(path: Path, split: Split) -> tuple[str, NDArray[np.uint8]]:

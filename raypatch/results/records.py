@@ -141,19 +141,22 @@ class TrialResult(_Record):
 class Predictions:
     """Predictions of one split.
 
-    index: (N,) int64 into the file. label: (N,) or (N, L) int64. probability: (N, C) float32. group: (N,) int64, equal
-    for images of one patient, where the data says who is who.
+    index: (N,) int64 into the file. label: (N,) or (N, L) int64. probability: (N, C) float32.
+    group: (N,), who is on each image: the name of the patient as text (a number in files of earlier
+    versions). id: (N,), what each image is called, text. Both only where the data says so.
     """
 
     index: NDArray[np.int64]
     label: NDArray[np.int64]
     probability: NDArray[np.float32]
-    group: NDArray[np.int64] | None = None
+    group: NDArray[np.generic] | None = None
+    id: NDArray[np.str_] | None = None
 
     def take(self, images: NDArray[np.int64] | NDArray[np.bool_]) -> "Predictions":
         """Return the predictions of some images, by places in order or as a mask."""
         group = None if self.group is None else self.group[images]
-        return Predictions(self.index[images], self.label[images], self.probability[images], group)
+        names = None if self.id is None else self.id[images]
+        return Predictions(self.index[images], self.label[images], self.probability[images], group, names)
 
 
 class Expectation(_Record):
