@@ -173,7 +173,8 @@ def test_kappa_and_macro_recall_equal_the_references(classes, rare):
     if rare:
         probability[:, 0] = 0
         label[label == classes - 1] = 0
-    found = score(probability, label, "ordinal")
+    task = find_task("ordinal")
+    found = {name: find_metric(name).function(probability, label, task) for name in ("quadratic_kappa", "macro_recall")}
     predicted = torch.from_numpy(probability.argmax(1))
     truth = torch.from_numpy(label)
     kappa = multiclass_cohen_kappa(predicted, truth, num_classes=classes, weights="quadratic")
