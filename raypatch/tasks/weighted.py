@@ -113,12 +113,12 @@ def macro_auc(
     scores, truth = task.one_versus_rest(probability, label)
     columns = []
     for question in range(scores.shape[1]):
-        columns.append(_weighted_auc(scores[:, question], truth[:, question], weights))
+        columns.append(weighted_auc(scores[:, question], truth[:, question], weights))
     means: NDArray[np.float64] = np.mean(columns, axis=0)
     return means
 
 
-def _weighted_auc(
+def weighted_auc(
     score: NDArray[np.floating],
     truth: NDArray[np.bool_],
     weights: Weights,
