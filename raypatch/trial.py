@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from raypatch.config import RunOptions, TrialConfig
+from raypatch.data.balance import count_classes, count_patients
 from raypatch.data.catalog import Split
 from raypatch.data.resident import ResidentSplit, load_resident
 from raypatch.data.source import describe, load_ids, load_patients
@@ -121,7 +122,7 @@ def finish_trial(trial: Trial, progress: Progress) -> TrialResult:
         best_epoch=progress.best_epoch,
         val=dict(scores["val"]),
         test=dict(scores["test"]),
-        dataset=dataset_facts(trial, len(test)),
+        dataset=dataset_facts(trial, test),
         model=prepared.facts,
         train_seconds=sum(row.seconds for row in rows),
         images_per_second=statistics.median(speeds) if speeds else math.nan,
@@ -136,13 +137,21 @@ def finish_trial(trial: Trial, progress: Progress) -> TrialResult:
     return result
 
 
-def dataset_facts(trial: Trial, test_images: int) -> DatasetFacts:
+def dataset_facts(trial: Trial, test: ResidentSplit) -> DatasetFacts:
     """What the analysis needs of a trial's dataset."""
     info = trial.info
+    balance: list[tuple[int, ...]] = []
+    patients: list[int | None] = []
+    splits: dict[Split, ResidentSplit] = {"train": trial.train, "val": trial.val, "test": test}
+    for name, split in splits.items():
+        balance.append(count_classes(split.labels.cpu().numpy(), len(info.classes)))
+        patients.append(count_patients(_names(trial, name, split, load_patients)))
     return DatasetFacts(
         task=trial.config.task or info.task,
         dimensions=3 if info.dimensions == 3 else 2,
         channels=3 if info.channels == 3 else 1,
         classes=info.classes,
-        counts=(len(trial.train), len(trial.val), test_images),
+        counts=(len(trial.train), len(trial.val), len(test)),
+        balance=tuple(balance),
+        patients=tuple(patients),
     )

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from raypatch.tasks import Weights
 
-ACT_FROM: NDArray[np.float64] = np.linspace(0.01, 0.99, 99)
+ACT_FROM: NDArray[np.float64] = np.linspace(0.02, 0.98, 49)
 """Threshold probabilities: who would act from 20 % on holds one missed case to be as bad as four false alarms."""
 
 
@@ -15,12 +15,23 @@ def net_benefit(score: NDArray[np.floating], truth: NDArray[np.bool_], weights: 
     True positives minus false positives times the odds of the threshold, per image (Vickers and
     Elkin, Med. Decis. Making 2006). Acting on nobody has 0. score: probabilities (N,). truth: (N,).
     """
-    act = (score[None, :] >= ACT_FROM[:, None]).astype(np.float32)
-    total = weights.sum(axis=0)
-    hits = (act * truth) @ weights / total
-    alarms = (act * ~truth) @ weights / total
-    benefit: NDArray[np.float64] = hits - alarms * _odds()[:, None]
+    order = np.argsort(score, kind="stable")
+    wide = weights[order].astype(np.float64)
+    positive = truth[order][:, None]
+    # From each threshold on all images are called positive: what is below it is taken off.
+    below = np.searchsorted(score[order], ACT_FROM.astype(score.dtype))
+    hits = _from(wide * positive, below)
+    alarms = _from(wide * ~positive, below)
+    benefit: NDArray[np.float64] = (hits - alarms * _odds()[:, None]) / wide.sum(axis=0)
     return benefit
+
+
+def _from(values: NDArray[np.float64], places: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the sum of the rows from each place on, (T, B)."""
+    nothing = np.zeros((1, values.shape[1]))
+    reached = np.concatenate([nothing, np.cumsum(values, axis=0)])
+    rest: NDArray[np.float64] = reached[-1] - reached[places]
+    return rest
 
 
 def benefit_of_all(truth: NDArray[np.bool_]) -> NDArray[np.float64]:

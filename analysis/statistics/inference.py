@@ -141,6 +141,21 @@ def mean_interval(
     return _interval(variances, estimate, low, high)
 
 
+def value_interval(
+    plain: NDArray[np.float64],
+    drawn: NDArray[np.float64],
+    count: float,
+    bounds: tuple[float, float] | None = (0, 1),
+) -> Interval:
+    """Return the mean over M seeds of a value that is a share of `count` images, with its interval.
+
+    plain: (M,). drawn: (M, B). One that is 0 or 1 in every resample gets the width that so many
+    images allow.
+    """
+    level = LevelScores(plain, drawn, plain[:, None], np.array([max(float(count), 1.0)]))
+    return score_interval(level, bounds=bounds)
+
+
 def difference_interval(first: LevelScores, second: LevelScores, *, centre: Centre = "mean") -> Interval:
     """Return how much `first` scores above `second` on the same resamples, with interval and p.
 

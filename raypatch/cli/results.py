@@ -41,13 +41,23 @@ def report(
     without_twins: Annotated[
         bool, typer.Option("--without-twins", help="Leave out test images that repeat one of train or val.")
     ] = False,
+    sensitivity: cli_options.Sensitivity = None,
+    checklist: Annotated[
+        bool, typer.Option("--checklist", help="Add what the run can say to the items of TRIPOD+AI and CLAIM.")
+    ] = False,
 ) -> None:
     """Print the answer and write tables, ensembles, statistics, plots and a page; also while it runs."""
     from raypatch.api import report as write_report
 
     factors = None if compare is None else cli_options.split_commas(compare)
     written = write_report(
-        runs, out=out, formats=cli_options.split_commas(formats), compare=factors, without_twins=without_twins
+        runs,
+        out=out,
+        formats=cli_options.split_commas(formats),
+        compare=factors,
+        without_twins=without_twins,
+        sensitivity=sensitivity,
+        checklist=checklist,
     )
     print(written.text)
     # The first ones are those to open; the rest are plots.

@@ -88,6 +88,9 @@ class EpochRow(_Record):
 class DatasetFacts(_Record):
     """What the analysis needs of the dataset: its kind,
     class names and images in train (as used), val, test.
+
+    balance: the images of each class (or with each label) in these three splits. patients: how many
+    these are of, None where the data does not say. Both empty in files of earlier versions.
     """
 
     task: str
@@ -95,6 +98,8 @@ class DatasetFacts(_Record):
     channels: Literal[1, 3]
     classes: tuple[str, ...]
     counts: tuple[int, int, int]
+    balance: tuple[tuple[int, ...], ...] = ()
+    patients: tuple[int | None, ...] = ()
 
 
 class ModelFacts(_Record):

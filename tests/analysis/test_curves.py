@@ -120,7 +120,9 @@ def test_net_benefit_is_that_of_the_confusion_matrix(kind):
     score, truth = made_scores(kind)
     found = net_benefit(score, truth, once(len(truth)))[:, 0]
     for place, act_from in enumerate(ACT_FROM):
-        _, alarms, _, hits = reference.confusion_matrix(truth, score >= act_from, labels=[False, True]).ravel()
+        _, alarms, _, hits = reference.confusion_matrix(
+            truth, score >= np.float32(act_from), labels=[False, True]
+        ).ravel()
         wanted = hits / len(truth) - alarms / len(truth) * act_from / (1 - act_from)
         assert found[place] == pytest.approx(wanted, abs=1e-5)
     everybody = net_benefit(np.ones(len(truth), np.float32), truth, once(len(truth)))[:, 0]
