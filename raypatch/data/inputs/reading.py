@@ -1,6 +1,6 @@
 """Files as images: the one reader of packing and of prediction."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -55,7 +55,7 @@ def read_scan(image: ImageFiles, *, dimensions: int, frame: int | None = None) -
 
 def read_image(image: ImageFiles, rule: InputRule, whites: Whites) -> NDArray[np.uint8]:
     """Read an image by the rule. Raises DataError naming the file."""
-    return _named(image, lambda: rule.apply(read_scan(image, dimensions=rule.dimensions, frame=rule.frame), whites))
+    return named(image, lambda: rule.apply(read_scan(image, dimensions=rule.dimensions, frame=rule.frame), whites))
 
 
 def read_inputs(
@@ -119,12 +119,12 @@ def _as_it_lies(
     image: ImageFiles, intensity: Intensity, dimensions: int, channels: int, whites: Whites
 ) -> NDArray[np.uint8]:
     scan = read_scan(image, dimensions=dimensions)
-    levels = _named(image, lambda: to_levels(scan, intensity, channels, whites))
+    levels = named(image, lambda: to_levels(scan, intensity, channels, whites))
     rounded: NDArray[np.uint8] = np.rint(levels).astype(np.uint8)
     return rounded
 
 
-def _named(image: ImageFiles, work: Any) -> Any:
+def named(image: ImageFiles, work: Callable[[], Any]) -> Any:
     """Do it; a DataError that names no file gets this one's."""
     try:
         return work()

@@ -1,7 +1,7 @@
 """What a source holds, before anything is read: images with label, patient, split and mask."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from raypatch.data.archive import DataError
@@ -37,6 +37,10 @@ class Item:
     patient: str | None = None
     split: Split | None = None
     mask: ImageFiles | None = None
+
+    def without_patient(self) -> "Item":
+        """The same image, of nobody known."""
+        return replace(self, patient=None)
 
 
 @dataclass

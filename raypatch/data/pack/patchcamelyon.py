@@ -48,7 +48,7 @@ def _read_slides(images: Path, count: int) -> list[str] | None:
         return None
     with table.open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
-    if len(rows) != count or "wsi" not in rows[0]:
+    if len(rows) != count or (rows and "wsi" not in rows[0]):
         raise DataError(
             f"{table} has {len(rows)} rows, with the columns {', '.join(rows[0])}; {count} with wsi are needed"
         )
