@@ -86,7 +86,8 @@ def prepare_trial(
 
 def _groups(trial: Trial, name: Split, split: ResidentSplit) -> NDArray[np.int64] | None:
     """Who is on each image, for intervals; None where the data does not say."""
-    groups = load_groups(trial.config.dataset, name, data_dir=trial.options.data_dir, files=trial.options.files)
+    config, options = trial.config, trial.options
+    groups = load_groups(config.dataset, name, fold=config.fold, data_dir=options.data_dir, files=options.files)
     return None if groups is None else groups[split.index.numpy()]
 
 
@@ -142,4 +143,5 @@ def dataset_facts(trial: Trial, test_images: int) -> DatasetFacts:
         channels=3 if info.channels == 3 else 1,
         classes=info.classes,
         counts=(len(trial.train), len(trial.val), test_images),
+        rule=info.rule,
     )

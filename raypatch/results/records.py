@@ -88,6 +88,9 @@ class EpochRow(_Record):
 class DatasetFacts(_Record):
     """What the analysis needs of the dataset: its kind,
     class names and images in train (as used), val, test.
+
+    rule: JSON of the InputRule by which own images were packed, which new ones are read by; None
+    where the data does not say.
     """
 
     task: str
@@ -95,6 +98,7 @@ class DatasetFacts(_Record):
     channels: Literal[1, 3]
     classes: tuple[str, ...]
     counts: tuple[int, int, int]
+    rule: str | None = None
 
 
 class ModelFacts(_Record):

@@ -165,7 +165,7 @@ def _require_all_splits(part: NDArray[np.int64], groups: NDArray[np.int64]) -> N
         if not (part == number).any():
             raise DataError(
                 f"no image is left for {split}: there are {len(np.unique(groups))} patients or images to deal;"
-                " give more, or other --shares"
+                " give more, other --shares, or --split image, which lets a patient be on two sides"
             )
 
 
