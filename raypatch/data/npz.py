@@ -84,9 +84,7 @@ def _count_folds(archive: Archive, shapes: dict[Split, tuple[int, ...]]) -> int:
         raise archive.error("train_folds", "and those of val and test belong together: each split needs its own")
     numbers = np.unique(np.concatenate(present))
     if len(numbers) < 3 or not np.array_equal(numbers, np.arange(len(numbers))):
-        raise archive.error(
-            "train_folds", f"and the others hold {numbers.tolist()}; folds are numbered 0 to K-1, K >= 3"
-        )
+        raise archive.error("train_folds", f"and the others hold {numbers.tolist()}; number 3 or more folds from 0")
     return len(numbers)
 
 
