@@ -39,7 +39,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	  { echo "raypatch needs Python 3.11 or newer: make PYTHON=/path/to/python3.11"; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade --constraint constraints.txt pip setuptools
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,nifti]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,medical]'
 	touch $@
 
 clean:

@@ -89,7 +89,8 @@ def _names(
     trial: Trial, name: Split, split: ResidentSplit, load: Callable[..., NDArray[np.str_] | None]
 ) -> NDArray[np.str_] | None:
     """What the images are called, or their patients, as `load` says; None where the data does not say."""
-    names = load(trial.config.dataset, name, data_dir=trial.options.data_dir, files=trial.options.files)
+    config, options = trial.config, trial.options
+    names = load(config.dataset, name, fold=config.fold, data_dir=options.data_dir, files=options.files)
     return None if names is None else names[split.index.numpy()]
 
 
@@ -154,4 +155,5 @@ def dataset_facts(trial: Trial, test: ResidentSplit) -> DatasetFacts:
         counts=(len(trial.train), len(trial.val), len(test)),
         balance=tuple(balance),
         patients=tuple(patients),
+        rule=info.rule,
     )

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from raypatch.cli import options as cli_options
+from raypatch.cli.packing import data_pack
 from raypatch.data.catalog import SPLITS
 
 app = typer.Typer()
@@ -15,6 +16,7 @@ data_app = typer.Typer(
     help="List, fetch and verify datasets.",
 )
 app.add_typer(data_app, name="data")
+data_app.command("pack")(data_pack)
 
 
 @data_app.command("list")

@@ -55,17 +55,17 @@ def load_resident(
 
     Raises DataError where the file is missing or wrong.
     """
-    loaded = load_split(config.dataset, split, data_dir=options.data_dir, files=options.files)
-    index = np.arange(len(loaded.labels))
+    loaded = load_split(config.dataset, split, fold=config.fold, data_dir=options.data_dir, files=options.files)
+    rows = np.arange(len(loaded.labels))
     if split == "train" and config.train_fraction < 1:
         # Of the training images alone: every share is measured on the same validation and test.
-        index = stratified_subset(loaded.labels, config.train_fraction, config.seed)
-    images = channels_first(loaded.images[index], dimensions=info.dimensions)
+        rows = stratified_subset(loaded.labels, config.train_fraction, config.seed)
+    images = channels_first(loaded.images[rows], dimensions=info.dimensions)
     images = resize_images(images, config.image_size, config.resize)
-    labels = torch.from_numpy(loaded.labels[index])
+    labels = torch.from_numpy(loaded.labels[rows])
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         # A byte per pixel: images stay uint8 until they are used.
         if images.numel() <= DEVICE_SHARE * free:
             images, labels = images.to(device), labels.to(device)
-    return ResidentSplit(images, labels, torch.from_numpy(index), device)
+    return ResidentSplit(images, labels, torch.from_numpy(loaded.index[rows]), device)

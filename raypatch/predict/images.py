@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from raypatch.data.catalog import Split
-from raypatch.data.inputs import read_inputs
+from raypatch.data.inputs import InputRule, read_inputs
 from raypatch.machine.runtime import resolve_device, resolve_precision
 from raypatch.models.build import BuiltModel, construct
 from raypatch.models.families import find_family
@@ -52,6 +52,7 @@ def predict(
             channels=facts.channels,
             image_size=config.image_size,
             resize=config.resize,
+            rule=InputRule.from_json(facts.rule) if facts.rule else None,
         )
         total = total + predict_member(member, images, device)
     mean = (total / len(members)).astype(np.float32)

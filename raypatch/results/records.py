@@ -91,6 +91,8 @@ class DatasetFacts(_Record):
 
     balance: the images of each class (or with each label) in these three splits. patients: how many
     these are of, None where the data does not say. Both empty in files of earlier versions.
+    rule: JSON of the InputRule by which own images were packed, which new ones are read by; None
+    where the data does not say.
     """
 
     task: str
@@ -100,6 +102,7 @@ class DatasetFacts(_Record):
     counts: tuple[int, int, int]
     balance: tuple[tuple[int, ...], ...] = ()
     patients: tuple[int | None, ...] = ()
+    rule: str | None = None
 
 
 class ModelFacts(_Record):

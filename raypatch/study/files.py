@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from raypatch.config import TrialConfig, explain_validation, field_facts
 from raypatch.data.catalog import canonical_name
+from raypatch.data.pack import is_source
 from raypatch.study.names import LONGEST_NAME
 from raypatch.study.rules import as_list
 from raypatch.study.study import Study
@@ -50,7 +51,8 @@ def _dataset_names(study: Study) -> list[str]:
     names = set()
     for name in map(str, given):
         # An own file is known by its stem here: it need not be there yet to name a folder.
-        names.add(Path(name).stem if name.endswith(".npz") else canonical_name(name))
+        is_own = name.endswith(".npz") or is_source(name)
+        names.add(Path(name).resolve().stem if is_own else canonical_name(name))
     return sorted(names)
 
 

@@ -3,12 +3,14 @@
 import difflib
 import functools
 import itertools
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from raypatch.config import TrialConfig, make_config
 from raypatch.data.catalog import DatasetInfo, canonical_name
+from raypatch.data.pack import is_source, packed
 from raypatch.data.source import describe
 from raypatch.factors import Factor, factor_of_axis, factor_of_field
 from raypatch.methods import check_method
@@ -28,6 +30,7 @@ class StudyPoints:
         # Own files by their content's name, and back: a file is read once however often it is named.
         self._files: dict[str, Path] = {}
         self._identities: dict[Path, str] = {}
+        self._sources: dict[str, Path] = {}
         self._infos: dict[str, DatasetInfo] = {}
         self._rules = [self._canonical_rule(rule) for rule in study.when]
 
@@ -153,7 +156,9 @@ class StudyPoints:
             value = named.get(field)
             if not isinstance(value, str) or OWN_FILE.fullmatch(value):
                 continue
-            if value.endswith(suffixes):
+            if field == "dataset" and is_source(value):
+                named[field] = self._identify(self._packed(value))
+            elif value.endswith(suffixes):
                 named[field] = self._identify(Path(value).expanduser().resolve())
         return named
 
@@ -164,6 +169,14 @@ class StudyPoints:
         identity = self._identities[path]
         self._files[identity] = path
         return identity
+
+    def _packed(self, source: str) -> Path:
+        """The .npz of own images that are no .npz yet."""
+        if source not in self._sources:
+            # To stderr: what a command answers may be read by a script.
+            say = functools.partial(print, file=sys.stderr)
+            self._sources[source] = packed(Path(source).expanduser(), say=say)
+        return self._sources[source]
 
     def _describe(self, dataset: str) -> DatasetInfo:
         if dataset not in self._infos:
@@ -198,6 +211,9 @@ def check_fit(config: TrialConfig, info: DatasetInfo) -> None:
         raise ValueError(
             f"selection={config.selection} is no score that training computes for {config.dataset_label}: use {known}"
         )
+    if config.fold is not None and config.fold >= info.folds:
+        way_out = f"it has 0 to {info.folds - 1}" if info.folds else "it has none: pack own images with --folds"
+        raise ValueError(f"fold={config.fold} is no fold of {config.dataset_label}; {way_out}")
     if info.dimensions == 2 and config.inflation != "repeat":
         raise ValueError(
             f"inflation={config.inflation} is for volumes; {info.name} has 2D images: leave it out",

@@ -34,7 +34,7 @@ def clinical_plots(findings: Findings, clinical: Clinical) -> Iterator[Plot]:
         yield _plot(
             "decision",
             "Net benefit",
-            "What acting on the prediction gains per 100 patients, against the probability from which one would act."
+            "What acting on the prediction gains per 100 images, against the probability from which one would act."
             f" Dotted: acting on everybody; 0: on nobody. {bands}",
             clinical.decision,
             findings,
@@ -68,7 +68,7 @@ def draw_rates(axes: Axes, data: pd.DataFrame, *, kind: str) -> None:
     else:
         axes.set_xlabel("recall, %")
         axes.set_ylabel("precision, %")
-    _name_classes(axes, "lower right" if kind == "roc" else "lower left")
+    _name_classes(axes, "lower right" if kind == "roc" else "upper right")
 
 
 def draw_decision(axes: Axes, data: pd.DataFrame) -> None:
