@@ -74,7 +74,7 @@ def write_report(
         texts["tables.tex"] = report_latex(report)
     folder = out or SweepPaths(Path(runs[0])).report
     try:
-        files = _write(folder, texts, report)
+        files = write_files(folder, texts, report)
     except OSError as error:
         raise ValueError(f"cannot write the report to {folder}: {error.strerror}; give another --out") from error
     return Written(folder, tuple(files), report.text)
@@ -97,7 +97,7 @@ def _require_results(results: Results, runs: Sequence[Path | str]) -> None:
     )
 
 
-def _write(folder: Path, texts: dict[str, str], report: Report) -> list[Path]:
+def write_files(folder: Path, texts: dict[str, str], report: Report) -> list[Path]:
     """Write the texts, the tables and the plots; return the files in that order."""
     files = []
     for part in ("tables", "figures"):

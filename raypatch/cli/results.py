@@ -1,5 +1,6 @@
 """Commands that use what a run left: report, compare, predict, export; and what a model costs."""
 
+import csv
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -91,7 +92,7 @@ def predict(
     folder: cli_options.RunFolder,
     input_: Annotated[
         Path,
-        typer.Option("--input", help="An .npz, a folder of pictures or .nii.gz volumes, or one."),
+        typer.Option("--input", help="An .npz, a folder of images or of class folders, a table, or one image."),
     ],
     dataset: Annotated[
         str | None,
@@ -121,7 +122,7 @@ def predict(
         rule = f"there must be a folder {out.parent}, and no folder of that name in it"
         raise ValueError(f"--out {out}: {rule}")
     levels = levels_of(level, patch_size)
-    table, members = predict_images(
+    found = predict_images(
         folder,
         input_,
         dataset=dataset,
@@ -129,10 +130,68 @@ def predict(
         split=split,
         device=device,
     )
-    write_atomically(out, table.encode())
-    # Every line ends with a line break, and the first is the heading.
-    images = table.count("\n") - 1
-    print(f"{images} images predicted by {', '.join(members)}, in {out}")
+    write_atomically(out, found.table.encode())
+    print(f"{_rows(found.table)} images predicted by {', '.join(found.members)}, in {out}")
+    if found.patients is not None:
+        beside = out.with_name(f"{out.stem}_patients.csv")
+        write_atomically(beside, found.patients.encode())
+        print(f"{_rows(found.patients)} patients, the mean of their images, in {beside}")
+
+
+def _rows(table: str) -> int:
+    # The first line is the heading; a quoted name may hold line breaks.
+    return sum(1 for _ in csv.reader(table.splitlines(keepends=True))) - 1
+
+
+@app.command()
+def evaluate(
+    folder: cli_options.RunFolder,
+    data: Annotated[
+        Path, typer.Option("--data", help="Labelled data of another source: an .npz, class folders, or a table.")
+    ],
+    dataset: Annotated[str | None, typer.Option(help="Trained on this dataset, where the run has several.")] = None,
+    level: Annotated[
+        str | None, typer.Option(help="Level of the study; default the one that validation prefers.")
+    ] = None,
+    split: Annotated[Literal["train", "val", "test"], typer.Option(help="Which split of the data.")] = "test",
+    rename: Annotated[
+        str | None, typer.Option(help="Classes by the model's names: THEIRS=OURS,...", show_default=False)
+    ] = None,
+    columns: Annotated[
+        str | None, typer.Option(help="Columns of a table: image=NAME,label=NAME,patient=NAME.", show_default=False)
+    ] = None,
+    sensitivity: cli_options.Sensitivity = None,
+    out: Annotated[Path | None, typer.Option(help="Where to write; default external/NAME in the run folder.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+) -> None:
+    """Test a run's best model, all its seeds, on data of another source: scores beside the internal ones, the drop."""
+    from raypatch.analysis.external import Asked, evaluate_external
+    from raypatch.data.pack import parse_columns
+
+    asked = Asked(
+        data=data,
+        dataset=dataset,
+        level=level,
+        split=split,
+        rename=_pairs("--rename", rename),
+        columns=parse_columns(columns),
+        sensitivity=sensitivity,
+        device=device,
+    )
+    written = evaluate_external(folder, asked, out)
+    print(written.text)
+    print(f"written to {written.folder}: {', '.join(path.name for path in written.files[:5])} ...")
+
+
+def _pairs(option: str, text: str | None) -> dict[str, str]:
+    """Read THEIRS=OURS,... Raises ValueError."""
+    pairs = {}
+    for part in cli_options.split_commas(text) if text else ():
+        theirs, separator, ours = part.partition("=")
+        if not separator or not theirs.strip() or not ours.strip():
+            raise ValueError(f"{option} {part!r} must be THEIRS=OURS, such as {option} malignant=MEL")
+        pairs[theirs.strip()] = ours.strip()
+    return pairs
 
 
 @app.command()
