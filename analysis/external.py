@@ -139,8 +139,9 @@ def _report(run: Path, asked: Asked, members: Sequence[FinishedTrial], external:
         warnings.simplefilter("ignore", UndefinedMetricWarning)
         frames["scores"] = pd.DataFrame(_scores(stacks, task, metrics))
         patients = {name: by_patient(stack) for name, stack in stacks.items()}
-        if patients[EXTERNAL] is not None:
-            known = {name: found.stack for name, found in patients.items() if found is not None}
+        # Patients whose images differ in their label may be all of them.
+        known = {name: found.stack for name, found in patients.items() if found and len(found.stack.label)}
+        if EXTERNAL in known:
             frames["patients"] = pd.DataFrame(_scores(known, task, metrics))
     return compose_external(
         Compared(
@@ -170,13 +171,11 @@ def _scores(stacks: Mapping[str, Stack], task: Task, metrics: Sequence[Metric]) 
         row: dict[str, Any] = {"metric": metric.name}
         measured: dict[str, LevelScores] = {}
         for name, stack in stacks.items():
-            if not len(stack.label):
-                continue
             measured[name] = measure_level(stack, task, metric, draws[name])
             value = score_interval(measured[name], bounds=metric.bounds)
             row |= {name: value.estimate, f"{name}_low": value.low, f"{name}_high": value.high}
         if len(measured) == len((INTERNAL, EXTERNAL)):
-            gap = mean_difference([measured[EXTERNAL]], [measured[INTERNAL]])
+            gap = mean_difference([measured[EXTERNAL]], [measured[INTERNAL]], paired=False)
             row |= {"difference": gap.estimate, "difference_low": gap.low, "difference_high": gap.high}
         yield row
 
