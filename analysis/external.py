@@ -146,7 +146,7 @@ def _report(run: Path, asked: Asked, members: Sequence[FinishedTrial], external:
     return compose_external(
         Compared(
             run=SweepPaths(run).folder.name,
-            source=str(asked.data),
+            source=asked.data.name,
             members=tuple(member.result.trial_id for member in members),
             dataset=best.config.dataset_label,
             classes=best.dataset.classes,

@@ -197,15 +197,58 @@ def _pairs(option: str, text: str | None) -> dict[str, str]:
 @app.command()
 def export(
     folder: cli_options.RunFolder,
-    trial: Annotated[str, typer.Option(help="The trial's id, as in `raypatch status` and the report.")],
+    trial: Annotated[
+        str | None, typer.Option(help="The trial's id, as in `raypatch status` and the report.", show_default=False)
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("exported"),
+    card: Annotated[bool, typer.Option("--card", help="With a model card: README.md and card.html.")] = False,
+    licence: Annotated[
+        str | None, typer.Option(help="Licence of the model, for its card, such as apache-2.0.", show_default=False)
+    ] = None,
+    upload: Annotated[
+        str | None,
+        typer.Option(help="To the Hugging Face hub as OWNER/NAME, with its card; needs $HF_TOKEN.", show_default=False),
+    ] = None,
+    all_results: Annotated[
+        bool, typer.Option("--all-results", help="All that a report needs of the run, without weights and images.")
+    ] = False,
+    with_names: Annotated[
+        bool, typer.Option("--with-names", help="With --all-results: keep the names of patients and images.")
+    ] = False,
 ) -> None:
-    """Write a trial's model as safetensors and JSON that timm loads (2D) or raypatch.predict.load_exported (3D)."""
-    from raypatch.predict import export_trial
+    """Write a trial's model for timm (2D) or raypatch.predict.load_exported, or a run's results for a colleague."""
+    if all_results == (trial is not None):
+        raise ValueError("give --trial ID for a model, or --all-results for what a report needs")
+    if all_results:
+        if card or upload or licence:
+            raise ValueError("--card, --licence and --upload are about one model: give --trial ID with them")
+        _export_results(folder, out, with_names=with_names)
+        return
+    if with_names:
+        raise ValueError("--with-names belongs to --all-results: a model holds no names")
+    assert trial is not None
+    from raypatch.predict import export_trial, find_trials
 
     written = export_trial(folder, trial, out)
+    if card or upload or licence:
+        from raypatch.analysis.card import write_card
+
+        (member,) = [one for one in find_trials(folder).trials if one.result.trial_id == trial]
+        print(f"card: {', '.join(map(str, write_card(member, written, licence)))}")
     in_timm = f'timm.create_model("local-dir:{written}", pretrained=True)'
     print(f"{written}: {in_timm}, or raypatch.predict.load_exported")
+    if upload:
+        from raypatch.predict.share import upload as upload_folder
+
+        print(f"uploaded: {upload_folder(written, upload)}")
+
+
+def _export_results(folder: Path, out: Path, *, with_names: bool) -> None:
+    from raypatch.predict.share import export_results
+
+    written, trials = export_results(folder, out, with_names=with_names)
+    names = "with the names of patients and images" if with_names else "patients numbered, images without names"
+    print(f"{trials} trials in {written}, {names}; no weights, no images. To read them: raypatch report {written}")
 
 
 @app.command()
