@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from raypatch.cli import options as cli_options
-from raypatch.cli.packing import data_pack
+from raypatch.cli.packing import data_check, data_pack
 from raypatch.data.catalog import SPLITS
 
 app = typer.Typer()
@@ -17,6 +17,7 @@ data_app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 data_app.command("pack")(data_pack)
+data_app.command("check")(data_check)
 
 
 @data_app.command("list")

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from raypatch.cli.options import split_commas
+from raypatch.cli.options import DataDir, split_commas
 
 
 def data_pack(
@@ -137,3 +137,32 @@ def shown_progress() -> Iterator[Callable[[str, int, int], None]]:
             progress.update(tasks[what], completed=done)
 
         yield on_progress
+
+
+def data_check(
+    source: Annotated[str, typer.Argument(help="An .npz, the name of a dataset, or what `data pack` takes.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for page and pictures; default NAME-check.", show_default=False)
+    ] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Check a dataset before training: balance, intensities, repeated images, patients, and images to look at."""
+    import tempfile
+
+    from raypatch.data.check import check_file
+    from raypatch.data.check.page import write_check
+    from raypatch.data.pack import PackOptions, is_source, pack
+    from raypatch.data.source import locate
+
+    notes: list[str] = []
+    with shown_progress() as on_progress, tempfile.TemporaryDirectory() as scratch:
+        if is_source(source):
+            path = Path(scratch) / f"{Path(source).resolve().stem}.npz"
+            # Everything that is wrong is to be seen, so what cannot be read is listed and left out.
+            pack(Path(source), path, PackOptions(skip_broken=True), say=notes.append, on_progress=on_progress)
+        else:
+            path = Path(source) if source.endswith(".npz") else locate(source, data_dir=data_dir)
+        findings = check_file(path, on_progress)
+        page = write_check(findings, out or Path(f"{path.stem}-check"), notes)
+    print("\n".join([*notes, *findings.lines()]))
+    print(f"look at {page}")

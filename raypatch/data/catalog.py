@@ -128,7 +128,7 @@ def canonical_name(name: str) -> str:
     near = ", ".join(dict.fromkeys(names))
     hint = f"did you mean {near}?" if near else "`raypatch data list` shows all names."
     raise ValueError(
-        f"unknown dataset {name!r}: {hint} An own file is given by its path, ending in .npz",
+        f"unknown dataset {name!r}: {hint} Own images are given by the path of an .npz, a folder or a .csv",
     )
 
 

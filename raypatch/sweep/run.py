@@ -151,8 +151,7 @@ def _execute(source: TrialSource, executor: Executor, session: Session, study: S
         session.say(f"{counts}, in {session.paths.folder}")
         # Not for a cluster: this machine may not have the data that lie there.
         if not session.execution.on_cluster:
-            datasets = dict.fromkeys(config.dataset for config in (*source.record.trials, *upcoming))
-            note_twins(datasets, session.paths, options)
+            note_twins((*source.record.trials, *upcoming), session.paths, options, session.say)
         seconds = {config.trial_id(): rough_seconds(config, options) for config in plan.todo}
         with make_display(plan.todo, seconds, done=done, side_by_side=placement.slots) as display:
             executor.run(source.make_work(placement, display))

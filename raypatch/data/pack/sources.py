@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from raypatch.data.archive import DataError
-from raypatch.data.catalog import catalog
+from raypatch.data.catalog import canonical_name
 from raypatch.data.inputs.scan import HDF5, is_hidden
 from raypatch.data.pack.csv_table import TABLES, TableOptions, list_table
 from raypatch.data.pack.folders import add_dicom_patients, list_folders
@@ -15,10 +15,18 @@ from raypatch.data.pack.patchcamelyon import list_patchcamelyon
 def is_source(text: str) -> bool:
     """Whether a text that should name a dataset is the path of one to be packed: a folder or a table."""
     # A name of the catalog means the official set, whatever folder is called so.
-    if text.lower() in catalog():
+    if "/" not in text and _is_known(text):
         return False
     path = Path(text).expanduser()
     return path.is_dir() or (path.name.lower().endswith(TABLES) and path.is_file())
+
+
+def _is_known(name: str) -> bool:
+    try:
+        canonical_name(name)
+    except ValueError:
+        return False
+    return True
 
 
 def list_source(source: Path, options: PackOptions) -> Listing:
