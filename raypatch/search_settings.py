@@ -14,6 +14,7 @@ NEVER_SEARCHED = {
     "dataset": "scores of different data cannot be compared",
     "epochs": "it is what the search saves; `raypatch tune` takes --max-epochs",
     "selection": "it is the score that the search judges by; `raypatch tune` takes --metric",
+    "steps": "a search judges by epochs; give these",
     "seed": "a lucky seed is no better recipe",
 }
 """Fields of TrialConfig that a search must not vary, and why."""

@@ -67,7 +67,7 @@ def prepare_trial(
     """
     if options.threads:
         torch.set_num_threads(options.threads)
-    info = describe(config.dataset, data_dir=options.data_dir, files=options.files)
+    info = describe(config.source, data_dir=options.data_dir, files=options.files)
     prepared = prepare_model(config, info, options)
     # Before the images are loaded, which lie on the device and count as the trial's own.
     reset_peak_memory(prepared.device)
@@ -90,7 +90,7 @@ def _names(
 ) -> NDArray[np.str_] | None:
     """What the images are called, or their patients, as `load` says; None where the data does not say."""
     config, options = trial.config, trial.options
-    names = load(config.dataset, name, fold=config.fold, data_dir=options.data_dir, files=options.files)
+    names = load(config.source, name, fold=config.fold, data_dir=options.data_dir, files=options.files)
     return None if names is None else names[split.index.numpy()]
 
 

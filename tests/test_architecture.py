@@ -28,6 +28,7 @@ LAYERS = (
         "raypatch.fields",
         "raypatch",
     ),
+    ("raypatch.trial_fields",),
     ("raypatch.config", "raypatch.search_settings", "raypatch.factors"),
     ("raypatch.data", "raypatch.results"),
     (

@@ -117,7 +117,7 @@ def compare_with_baseline(
 
 def rank_levels(cells: pd.DataFrame, factor: Factor, metric: Metric) -> RankTest | None:
     """Return the tests across datasets; None for too few datasets or levels, which the report says."""
-    scores = _by_level(cells, f"test_{metric.name}_mean", factor)
+    scores = scores_by_level(cells, f"test_{metric.name}_mean", factor)
     good = -scores if metric.lower_is_better else scores
     try:
         return compare_ranks(good)
@@ -131,7 +131,7 @@ def find_answer(cells: pd.DataFrame, differences: pd.DataFrame, factor: Factor, 
     Where no dataset has every level: among the levels that all datasets have. None where these are
     not two.
     """
-    validation = _by_level(cells, f"val_{metric.name}_mean", factor)
+    validation = scores_by_level(cells, f"val_{metric.name}_mean", factor)
     complete = validation.dropna()
     if complete.empty:
         complete = validation.dropna(axis=1)
@@ -139,7 +139,7 @@ def find_answer(cells: pd.DataFrame, differences: pd.DataFrame, factor: Factor, 
         return None
 
     def common(column: str) -> pd.DataFrame:
-        return _by_level(cells, column, factor).loc[complete.index, complete.columns]
+        return scores_by_level(cells, column, factor).loc[complete.index, complete.columns]
 
     test = common(f"test_{metric.name}_mean")
     seconds = common("train_seconds_mean")
@@ -198,8 +198,8 @@ def _left_out(validation: pd.DataFrame, complete: pd.DataFrame, factor: Factor) 
     return tuple(said)
 
 
-def _by_level(cells: pd.DataFrame, column: str, factor: Factor) -> pd.DataFrame:
-    """A column of the cells by dataset (rows, sorted by name) and level (columns, in order)."""
+def scores_by_level(cells: pd.DataFrame, column: str, factor: Factor) -> pd.DataFrame:
+    """Return a column of the cells by dataset (rows, sorted by name) and level (columns, in order)."""
     wide = cells.pivot(index="dataset_label", columns="level", values=column)
     ordered = sorted(map(str, wide.columns), key=factor.rank)
     return wide[ordered]

@@ -12,6 +12,7 @@ import typer
 import raypatch
 from raypatch.cli import data, folders, results, studies, sweeps
 from raypatch.cli.pipes import to_nowhere
+from raypatch.cli.plain_text import fit_terminal
 from raypatch.machine.environment import prepare_environment
 
 WRONG_INPUT = 2
@@ -56,6 +57,7 @@ for part in (studies.app, sweeps.app, results.app, folders.app, data.app):
 def main() -> None:
     """Entry point: a user's mistake is one message and exit code 2, never a traceback."""
     prepare_environment()
+    fit_terminal()
     try:
         app()
     except (ValueError, LookupError, OSError, RuntimeError) as error:

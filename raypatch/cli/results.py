@@ -46,6 +46,7 @@ def report(
     checklist: Annotated[
         bool, typer.Option("--checklist", help="Add what the run can say to the items of TRIPOD+AI and CLAIM.")
     ] = False,
+    json_: cli_options.Json = False,
 ) -> None:
     """Print the answer and write tables, ensembles, statistics, plots and a page; also while it runs."""
     from raypatch.api import report as write_report
@@ -60,6 +61,9 @@ def report(
         sensitivity=sensitivity,
         checklist=checklist,
     )
+    if json_:
+        print(written.as_json())
+        return
     print(written.text)
     # The first ones are those to open; the rest are plots.
     names = ", ".join(path.name for path in written.files[:6])
@@ -78,13 +82,13 @@ def compare(
         Path | None,
         typer.Option(help="Where to write; default in the first run's report."),
     ] = None,
+    json_: cli_options.Json = False,
 ) -> None:
     """Put two runs side by side: the same datasets and levels, with intervals of their difference."""
     from raypatch.analysis.compare import compare_runs
 
     written = compare_runs(first, second, out, metric=metric)
-    print(written.text)
-    print(f"written to {written.folder}")
+    print(written.as_json() if json_ else f"{written.text}\nwritten to {written.folder}")
 
 
 @app.command()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from raypatch.sweep.run import Outcome
 
 # 130 is what a shell gives for a program that Ctrl+C ended.
-SOME_FAILED, INTERRUPTED = 1, 130
+SOME_FAILED, HALTED, INTERRUPTED = 1, 3, 130
 
 app = typer.Typer()
 
@@ -170,7 +170,7 @@ def finish(outcome: "Outcome") -> None:
     """Exit with the code that says how a sweep ended."""
     # A stopped sweep has trials left, too: that it was asked to stop says more.
     if outcome.stopped:
-        raise typer.Exit(INTERRUPTED)
+        raise typer.Exit(HALTED if outcome.halted else INTERRUPTED)
     nothing_found = outcome.table is not None and outcome.recipes is None
     if outcome.errors or outcome.left or nothing_found:
         raise typer.Exit(SOME_FAILED)

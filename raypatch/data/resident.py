@@ -8,9 +8,11 @@ import numpy as np
 import torch
 
 from raypatch.config import RunOptions, TrialConfig
-from raypatch.data.augment import channels_first, resize_images
+from raypatch.data.augment import channels_first
 from raypatch.data.catalog import DatasetInfo, Split
-from raypatch.data.source import load_split, stratified_subset
+from raypatch.data.resize import held_size, resize_images
+from raypatch.data.source import load_split
+from raypatch.data.subset import stratified_subset
 
 DEVICE_SHARE = 0.5
 """Share of the free device memory that images may take;
@@ -51,17 +53,18 @@ class ResidentSplit:
 def load_resident(
     config: TrialConfig, split: Split, info: DatasetInfo, options: RunOptions, device: torch.device
 ) -> ResidentSplit:
-    """Load a split for a trial: the train split cut to train_fraction, all resized to image_size.
+    """Load a split for a trial, the train split cut to train_fraction, in the size of the file or of the model.
 
-    Raises DataError where the file is missing or wrong.
+    The smaller of the two: batches are enlarged when they are used. Raises DataError where the file
+    is missing or wrong.
     """
-    loaded = load_split(config.dataset, split, fold=config.fold, data_dir=options.data_dir, files=options.files)
+    loaded = load_split(config.source, split, fold=config.fold, data_dir=options.data_dir, files=options.files)
     rows = np.arange(len(loaded.labels))
     if split == "train" and config.train_fraction < 1:
         # Of the training images alone: every share is measured on the same validation and test.
         rows = stratified_subset(loaded.labels, config.train_fraction, config.seed)
     images = channels_first(loaded.images[rows], dimensions=info.dimensions)
-    images = resize_images(images, config.image_size, config.resize)
+    images = resize_images(images, held_size(info.size, config.image_size, config.resize), config.resize)
     labels = torch.from_numpy(loaded.labels[rows])
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)

@@ -285,25 +285,6 @@ def fetch(name: str, *, data_dir: Path | None = None, progress: bool = True) -> 
     return locate(info.name, data_dir=data_dir)
 
 
-def stratified_subset(labels: NDArray[np.int64], fraction: float, seed: int) -> NDArray[np.int64]:
-    """Return sorted positions of a random share of the images.
-
-    labels (N,): the share is taken of each class, at least one image each; labels (N, L): of all
-    images. For one seed a smaller share lies within a larger one.
-    """
-    generator = np.random.Generator(np.random.PCG64(seed))
-    everything = np.arange(len(labels))
-    groups = [everything]
-    if labels.ndim == 1:
-        groups = [everything[labels == label] for label in np.unique(labels)]
-    chosen = []
-    for group in groups:
-        size = max(1, round(fraction * len(group)))
-        # The beginning of one permutation: a larger share of the same seed begins alike.
-        chosen.append(generator.permutation(group)[:size])
-    return np.sort(np.concatenate(chosen))
-
-
 def _by_hand(info: DatasetInfo, path: Path) -> str:
     return (
         f"Without a network: put {path.name} (MD5 {info.md5}) into {path.parent},"

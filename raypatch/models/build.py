@@ -71,8 +71,13 @@ def build_model(
             model = construct(config, dimensions=dimensions, outputs=outputs)
         # The native state is read before memory is taken: a misfit is told at once.
         native = read_native_state(config, family, model, files)
-        # Left as it comes: every weight is overwritten below, and initialising all takes seconds.
-        model.to_empty(device="cpu")
+        if _computes_buffers(model):
+            # What no weights file holds, such as the frequencies of rotary positions, is made again.
+            with _seeded(config.seed):
+                model = construct(config, dimensions=dimensions, outputs=outputs)
+        else:
+            # Left as it comes: every weight is overwritten below, and initialising all takes seconds.
+            model.to_empty(device="cpu")
         with _seeded(config.seed):
             family.draw_head(model)
         # The head of the file is left out: it was drawn anew above, whatever its size was there.
@@ -108,6 +113,12 @@ def construct(config: TrialConfig, *, dimensions: int, outputs: int) -> nn.Modul
     family = find_family(config.model)
     family.check_fields(config, dimensions=dimensions)
     return family.construct(config, dimensions=dimensions, outputs=outputs)
+
+
+def _computes_buffers(model: nn.Module) -> bool:
+    """Whether the model has tensors that are no part of its state, and so of no weights file."""
+    stored = model.state_dict()
+    return any(name not in stored for name, _ in model.named_buffers())
 
 
 def _head_state(family: Family, model: nn.Module) -> dict[str, torch.Tensor]:

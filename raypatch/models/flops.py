@@ -39,7 +39,7 @@ def trial_facts(config: TrialConfig, options: RunOptions) -> tuple[DatasetInfo, 
 
     Raises ValueError as describe and construct.
     """
-    info = describe(config.dataset, data_dir=options.data_dir, files=options.files)
+    info = describe(config.source, data_dir=options.data_dir, files=options.files)
     outputs = count_outputs(config, info)
     return info, model_facts(config, dimensions=info.dimensions, outputs=outputs)
 

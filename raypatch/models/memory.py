@@ -10,6 +10,7 @@ import torch
 
 from raypatch.config import TrialConfig
 from raypatch.data.catalog import DatasetInfo
+from raypatch.data.resize import held_size
 from raypatch.machine.runtime import Precision
 from raypatch.methods import find_method
 from raypatch.models.families import find_family
@@ -92,11 +93,11 @@ def peak_bytes(
     checkpointing: bool = False,
 ) -> int:
     """Estimated peak bytes of a whole trial on a device:
-    its images, one byte a pixel, and training or evaluation.
+    its images, one byte a pixel of the size they are held in, and training or evaluation.
     """
-    train, val, test = info.counts
-    images = train * config.train_fraction + val + test
-    resident = int(images * info.channels * config.image_size**info.dimensions)
+    images = info.training_images(config.train_fraction) + sum(info.counts[1:])
+    edge = held_size(info.size, config.image_size, config.resize)
+    resident = images * info.channels * edge**info.dimensions
     training = training_bytes(config, facts, precision, micro_batch=micro_batch, checkpointing=checkpointing)
     batch = evaluation_bytes(config, info, facts, precision)
     evaluation = _with_margin(_held_bytes(config, facts) + batch)
@@ -138,8 +139,9 @@ def available_bytes(device: torch.device) -> int:
     so that a resumed trial divides its batches alike.
     """
     if device.type == "cuda":
-        # What other processes hold on the card is not free.
-        return torch.cuda.mem_get_info(device)[0]
+        # What other processes hold on the card is not free, what this one's allocator keeps is.
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + kept
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from raypatch.config import TrialConfig
+from raypatch.config import Resize, TrialConfig
 from raypatch.data.archive import Archive, DataError
-from raypatch.data.augment import channels_first, resize_images
+from raypatch.data.augment import channels_first
 from raypatch.data.catalog import Split
 from raypatch.data.inputs import InputRule, read_inputs
 from raypatch.data.inputs.reading import read_listed
@@ -20,6 +20,7 @@ from raypatch.data.npz import read_new_images
 from raypatch.data.pack import PackOptions, is_source
 from raypatch.data.pack.listing import Item, first_of
 from raypatch.data.pack.sources import list_source
+from raypatch.data.resize import resize_images
 from raypatch.results import DatasetFacts
 
 UNKNOWN = -1
@@ -65,21 +66,25 @@ class Source:
     def read(self, config: TrialConfig, facts: DatasetFacts) -> torch.Tensor:
         """Read the images as a trial takes them: uint8 (N, C, *spatial). Raises DataError."""
         rule = InputRule.from_json(facts.rule) if facts.rule else None
+        # A model that was trained on a file of another resolution sees new images at that resolution first, as it
+        # saw its own.
+        size = config.resolution or config.image_size
+        resize: Resize = "bilinear" if config.resolution else config.resize
         if self.listed is None:
             _, images = read_inputs(
                 self.path,
                 self.split,
                 dimensions=facts.dimensions,
                 channels=facts.channels,
-                image_size=config.image_size,
-                resize=config.resize,
+                image_size=size,
+                resize=resize,
                 rule=rule,
             )
             return images
         tensors = []
         for values in read_listed(self.listed, facts.dimensions, facts.channels, rule):
             tensor = channels_first(values[None], dimensions=facts.dimensions)
-            tensors.append(resize_images(tensor, config.image_size, config.resize))
+            tensors.append(resize_images(tensor, size, resize))
         return torch.cat(tensors)
 
 

@@ -122,6 +122,10 @@ def read_config(path: Path) -> TrialConfig:
 def read_sweep(path: Path) -> SweepRecord:
     """Read sweep.json. Raises DamagedFileError, also when the file is missing."""
     remedy = "give a folder that `raypatch run` made"
+    if not path.exists():
+        raise DamagedFileError(
+            f"{path.parent} is no run folder: there is no {path.name} in it; `raypatch runs` lists those in runs/"
+        )
     try:
         return SweepRecord.model_validate(_read_json(path, remedy))
     except ValidationError as error:

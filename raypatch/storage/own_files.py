@@ -9,6 +9,9 @@ from pathlib import Path
 OWN_FILE = re.compile(r"file:(?P<stem>[A-Za-z0-9_.-]{1,64})@(?P<digest>[0-9a-f]{12})")
 """How an own dataset or weights stand in a config."""
 
+OWN_SET = re.compile(r"file:(?P<stem>[A-Za-z0-9_.-]{1,64})@(?P<members>\d+=[0-9a-f]{12}(\+\d+=[0-9a-f]{12})*)")
+"""How an own dataset stands in a config that comes as several files, one for each size of its images."""
+
 MOST_FILES = 200
 """How many files of a folder are read in search of one that was moved."""
 
@@ -24,13 +27,17 @@ def own_file_id(path: Path) -> str:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()[:12]
     except OSError as error:
         raise ValueError(f"cannot read {path}: {error.strerror}") from error
-    stem = re.sub(r"[^A-Za-z0-9_.-]", "_", path.stem)[:64] or "file"
-    return f"file:{stem}@{digest}"
+    return f"file:{plain_stem(path.stem)}@{digest}"
+
+
+def plain_stem(name: str) -> str:
+    """Return a name as it may stand in an identity."""
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", name)[:64] or "file"
 
 
 def own_file_stem(identity: str) -> str | None:
-    """Return the stem of file:STEM@DIGEST, None for anything else."""
-    own = OWN_FILE.fullmatch(identity)
+    """Return the stem of file:STEM@DIGEST, or of a set of files; None for anything else."""
+    own = OWN_FILE.fullmatch(identity) or OWN_SET.fullmatch(identity)
     return own["stem"] if own else None
 
 

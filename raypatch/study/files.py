@@ -15,6 +15,7 @@ from raypatch.config import TrialConfig, explain_validation, field_facts
 from raypatch.data.catalog import canonical_name
 from raypatch.data.pack import is_source
 from raypatch.study.names import LONGEST_NAME
+from raypatch.study.published import read_tables
 from raypatch.study.rules import as_list
 from raypatch.study.study import Study
 
@@ -71,7 +72,7 @@ def load_study(source: str | Path | Mapping[str, Any] | Study) -> Study:
     if isinstance(source, Study):
         return source
     if isinstance(source, Mapping):
-        return _check_study(source, "the study")
+        return _check_study(source, "the study", Path())
     path = Path(source)
     if path.suffix not in (".yaml", ".yml"):
         path = _shipped_study(str(source))
@@ -81,7 +82,7 @@ def load_study(source: str | Path | Mapping[str, Any] | Study) -> Study:
         raise ValueError(f"cannot read the search space {path}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not valid YAML: {error}") from error
-    return _check_study(content, str(path))
+    return _check_study(content, str(path), path.parent)
 
 
 def _shipped_study(name: str) -> Path:
@@ -103,13 +104,14 @@ def _shipped_study(name: str) -> Path:
     )
 
 
-def _check_study(content: Any, place: str) -> Study:
+def _check_study(content: Any, place: str, folder: Path) -> Study:
+    """The study of a file's content. folder: where the paths of published tables start."""
     if not isinstance(content, Mapping):
         raise ValueError(
             f"{place} must hold a mapping with the keys {', '.join(Study.model_fields)}",
         )
     try:
-        study = Study.model_validate(dict(content))
+        study = Study.model_validate(read_tables(content, folder))
         # Asked of the study as given: one that the command line narrows may keep a single level.
         study.require_comparison()
     except ValidationError as error:

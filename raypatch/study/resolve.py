@@ -105,6 +105,8 @@ def resolve_search(study: Study) -> StudySearch:
 def _check_groups(groups: Sequence[TrialConfig], settings: SearchSettings) -> None:
     """Raise ValueError for a trial shorter than its grace, and for several seeds."""
     for group in groups:
+        if group.steps is not None:
+            raise ValueError(f"steps={group.steps}: a search judges and saves by epochs; give these")
         if settings.grace_epochs > group.epochs:
             raise ValueError(
                 f"grace_epochs={settings.grace_epochs} must be at most epochs={group.epochs}",

@@ -11,6 +11,7 @@ import platform
 import statistics
 import traceback
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.machine.runtime import provenance
@@ -27,7 +28,8 @@ from raypatch.storage.files import hold_lock, remove_leftovers
 from raypatch.sweep.plan import finished_result
 from raypatch.sweep.watch.tensorboard import EventFile
 from raypatch.training.checkpoint import Progress
-from raypatch.training.loop import TrialError, advance
+from raypatch.training.loop import Interrupted, TrialError
+from raypatch.training.progress import advance
 from raypatch.trial import train_trial
 
 
@@ -56,7 +58,7 @@ def run_guarded(
     paths = sweep.trial(config.trial_id())
     logger = logging.getLogger("raypatch")
     # A worker of a killed session may still hold the folder for seconds: its end is waited for.
-    with _halt_on_full_disk(paths), hold_lock(paths.lock, wait=True), log_to(paths):
+    with _folder_of(paths), hold_lock(paths.lock, wait=True), log_to(paths):
         cards = os.environ.get("CUDA_VISIBLE_DEVICES", "all")
         logger.info("process %d on %s, visible GPUs: %s", os.getpid(), platform.node(), cards)
         # Only under the lock it is sure that nobody finishes it at this moment.
@@ -80,21 +82,36 @@ def run_guarded(
         except (TrialError, ValueError) as error:
             logger.exception("trial failed")
             return record_failure(config, paths, error)
-        except Exception:
-            logger.exception("trial crashed")
+        except Interrupted:
+            logger.info("stopped as asked; it can go on from its checkpoint")
+            raise
+        except Exception as error:
+            if not _is_full_disk(error):
+                logger.exception("trial crashed")
             raise
 
 
 @contextlib.contextmanager
-def _halt_on_full_disk(paths: TrialPaths) -> Iterator[None]:
-    """Make the trial's folder, and turn a full disk anywhere inside into SweepHaltedError."""
-    try:
+def _folder_of(paths: TrialPaths) -> Iterator[None]:
+    """Make the trial's folder, and halt the sweep when its disk is full."""
+    with halting_on_full_disk(paths.folder):
         paths.folder.mkdir(parents=True, exist_ok=True)
         yield
+
+
+@contextlib.contextmanager
+def halting_on_full_disk(folder: Path) -> Iterator[None]:
+    """Turn a full disk anywhere inside into SweepHaltedError."""
+    try:
+        yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise SweepHaltedError(f"no space left in {paths.folder}; make space") from error
+        if _is_full_disk(error):
+            raise SweepHaltedError(f"no space left in {folder}; make space") from error
         raise
+
+
+def _is_full_disk(error: Exception) -> bool:
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def record_failure(config: TrialConfig, paths: TrialPaths, error: BaseException | str) -> TrialResult:
@@ -117,13 +134,13 @@ def record_pruned(config: TrialConfig, paths: TrialPaths) -> TrialResult:
     progress = Progress()
     for row in rows:
         progress = advance(progress, row, config)
-    best = progress.best_epoch
+    (best,) = [row for row in rows if row.epoch == progress.best_epoch]
     result = TrialResult(
         trial_id=config.trial_id(),
         status="pruned",
         epochs=rows[-1].epoch,
-        best_epoch=best,
-        val=rows[best - 1].val,
+        best_epoch=best.epoch,
+        val=best.val,
         train_seconds=sum(row.seconds for row in rows),
         images_per_second=statistics.median(row.images_per_second for row in rows),
         provenance=provenance(),

@@ -13,6 +13,7 @@ from raypatch.results import (
     read_result,
 )
 from raypatch.sweep.cost.estimate import known_seconds
+from raypatch.trial_fields.length import training_length
 
 STEP_SECONDS = 0.02
 TRAINING_FLOPS_PER_SECOND = 2e11
@@ -78,9 +79,8 @@ def rough_seconds(config: TrialConfig, options: RunOptions) -> float:
     if known is not None:
         return known
     info, facts = trial_facts(config, options)
-    images = info.counts[0] * config.train_fraction
-    steps = images / config.batch_size
+    length = training_length(config, info.training_images(config.train_fraction))
     # A backward pass counts as two forward ones.
-    forward_passes = 3 * images + info.counts[1]
+    forward_passes = 3 * length.steps * config.batch_size + len(length.evaluations()) * info.counts[1]
     flops = forward_passes * 1e9 * facts.gflops
-    return config.epochs * (steps * STEP_SECONDS + flops / TRAINING_FLOPS_PER_SECOND)
+    return length.steps * STEP_SECONDS + flops / TRAINING_FLOPS_PER_SECOND

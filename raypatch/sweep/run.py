@@ -16,6 +16,7 @@ from raypatch.storage.own_files import move_own_files
 from raypatch.study import Study
 from raypatch.sweep.executors.executor import Executor, open_executor
 from raypatch.sweep.executors.preflight import check_address, check_monitoring, check_space
+from raypatch.sweep.guard import SweepHaltedError, halting_on_full_disk
 from raypatch.sweep.plan import plan_sweep, rough_seconds
 from raypatch.sweep.record import complete_record, make_record
 from raypatch.sweep.session import ExecutorOptions, Session
@@ -24,6 +25,7 @@ from raypatch.sweep.stop import StopRequest
 from raypatch.sweep.tuning.recipes import describe_search, summarize_search, write_recipes
 from raypatch.sweep.twins import note_twins
 from raypatch.sweep.watch.choose import make_display
+from raypatch.sweep.watch.names import what_varies
 
 __all__ = ["ExecutorOptions", "Outcome", "resume_sweep", "run_sweep"]
 
@@ -33,9 +35,10 @@ class Outcome:
     """How a sweep ended, recounted from the files.
 
     ok: trials that are over and did not fail. left: trials to run. errors: of the failed trials,
-    by trial id. stopped: why it ended early, None when it ran through. resume_command: continues
-    it. table: of a search, what it found. recipes: of a search, its best.yaml; None where no trial
-    has a score or some are left.
+    by trial id. stopped: why it ended early, None when it ran through. halted: whether it ended so
+    because no trial can go on until the user acts, as on a full disk. resume_command: continues it.
+    table: of a search, what it found. recipes: of a search, its best.yaml; None where no trial has a
+    score or some are left.
     """
 
     folder: Path
@@ -43,6 +46,7 @@ class Outcome:
     left: int
     errors: Mapping[str, str]
     stopped: str | None
+    halted: bool
     resume_command: str
     table: str | None = None
     recipes: Path | None = None
@@ -127,7 +131,10 @@ def _run(record: SweepRecord, session: Session, study: Study | None) -> Outcome:
             # A killed session may have left these.
             shutil.rmtree(session.paths.bookkeeping, ignore_errors=True)
             source = open_source(record, session)
-            _execute(source, executor, session, study)
+            try:
+                _execute(source, executor, session, study)
+            except SweepHaltedError as error:
+                session.stop.halt(str(error))
             return _count(source, session)
 
 
@@ -153,8 +160,10 @@ def _execute(source: TrialSource, executor: Executor, session: Session, study: S
         if not session.execution.on_cluster:
             note_twins((*source.record.trials, *upcoming), session.paths, options, session.say)
         seconds = {config.trial_id(): rough_seconds(config, options) for config in plan.todo}
-        with make_display(plan.todo, seconds, done=done, side_by_side=placement.slots) as display:
-            executor.run(source.make_work(placement, display))
+        varied = what_varies(source.record)
+        display = make_display(plan.todo, seconds, done=done, side_by_side=placement.slots, varied=varied)
+        with display as listener, halting_on_full_disk(session.paths.folder):
+            executor.run(source.make_work(placement, listener))
 
 
 def _write_record(record: SweepRecord, paths: SweepPaths, study: Study | None) -> None:
@@ -185,12 +194,15 @@ def _count(source: TrialSource, session: Session) -> Outcome:
     resume_command = f"raypatch resume {shlex.quote(str(paths.folder))}"
     if session.retry_failed:
         resume_command += " --retry-failed"
+    # A request that came when all was done has stopped nothing.
+    is_unfinished = left > 0 or (session.retry_failed and len(errors) > 0)
     return Outcome(
         folder=paths.folder,
         ok=len(after.results) - len(errors),
         left=left,
         errors=errors,
-        stopped=session.stop.reason,
+        stopped=session.stop.reason if is_unfinished else None,
+        halted=session.stop.halted and is_unfinished,
         resume_command=resume_command,
         table=table,
         recipes=recipes,

@@ -22,11 +22,16 @@ Tensors = dict[str, torch.Tensor]
 class Progress:
     """Where a trial stands: epochs completed, the best of them (from 1)
     and that one's selection score.
+
+    stalled: evaluations since the score rose, or since the schedule plateau lowered the learning rate.
+    reductions: how often it did.
     """
 
     epoch: int = 0
     best_epoch: int = 0
     best_figure: float | None = None
+    stalled: int = 0
+    reductions: int = 0
 
 
 def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], progress: Progress) -> None:

@@ -13,18 +13,21 @@ from raypatch.training.checkpoint import (
     restore_training_state,
     save_tensors,
 )
+from raypatch.trial_fields.length import Length
 
 logger = logging.getLogger(__name__)
 
 
-def resume(paths: TrialPaths, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
+def resume(paths: TrialPaths, model: nn.Module, optimizer: torch.optim.Optimizer, length: Length) -> Progress:
     """Bring a trial to its last checkpoint; where that or what belongs to it is damaged,
     start the trial again.
+
+    length: of the training, which says after which epochs there is a row.
     """
     stored = load_tensors(paths.checkpoint)
     if stored is not None:
         tensors, progress = stored
-        rows = _rows_until(paths, progress)
+        rows = _rows_until(paths, progress, length)
         if rows is not None and _has_best_weights(paths, progress, tensors):
             restore_training_state(tensors, model, optimizer)
             write_epochs(paths.epochs, rows)
@@ -37,13 +40,14 @@ def resume(paths: TrialPaths, model: nn.Module, optimizer: torch.optim.Optimizer
     return Progress()
 
 
-def _rows_until(paths: TrialPaths, progress: Progress) -> list[EpochRow] | None:
+def _rows_until(paths: TrialPaths, progress: Progress, length: Length) -> list[EpochRow] | None:
     """The rows up to the checkpoint, later ones dropped; None where one is missing or damaged."""
     try:
         rows = [row for row in read_epochs(paths.epochs) if row.epoch <= progress.epoch]
     except DamagedFileError:
         return None
-    complete = [row.epoch for row in rows] == list(range(1, progress.epoch + 1))
+    expected = [epoch for epoch in length.evaluations() if epoch <= progress.epoch]
+    complete = [row.epoch for row in rows] == expected
     return rows if complete else None
 
 

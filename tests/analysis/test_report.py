@@ -71,7 +71,7 @@ def test_files_that_were_promised_exist_and_nothing_else(written):
 
 def test_page_opens_with_the_answer_and_states_beside_it_what_a_paper_found_on_these_datasets(page):
     text = re.sub(r"<[^>]+>", " ", page)
-    assert text.index("points of balanced accuracy against patch size 14") < text.index("bACC by patch size")
+    assert text.index("patch size 14 cannot be told apart by balanced accuracy") < text.index("bACC by patch size")
     assert text.count("The paper states up to 12.78 % in 2D (a paper).") == 1
     assert "Other data gave" not in text
 
@@ -109,7 +109,7 @@ def test_markdown_and_latex_hold_every_table(written):
 
 
 def test_printed_text_has_the_answer_and_the_main_table(written):
-    assert written.text.startswith("2D: Patch size")
+    assert written.text.startswith("2D: No difference shown in any of 2 datasets: patch size")
     assert "| 1+2+4 " in written.text
 
 
@@ -242,6 +242,16 @@ def test_what_else_varies_gives_an_answer_for_each_setting_and_one_over_all(tmp_
     text = prepare_report([tmp_path], 20).text
     assert "2D, fine-tuning: " in text
     assert "2D, linear probe: " in text
+
+
+def test_page_has_code_in_place_of_backticks(run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "copy")
+    (copy / "twins.json").write_text(json.dumps({"test": {"breastmnist": [1, 2]}}))
+    found = prepare_report([copy], 20)
+    assert "`raypatch report --without-twins`" in " ".join(found.notes)
+    html = render_page(found)
+    assert "<code>raypatch report --without-twins</code>" in html
+    assert "`" not in html
 
 
 def test_names_from_files_cannot_break_the_page(tmp_path):

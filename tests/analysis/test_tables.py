@@ -11,6 +11,7 @@ import pytest
 from raypatch.analysis.answer.findings import conclude
 from raypatch.analysis.load import load_study
 from raypatch.analysis.show.tables.comparison import gains_table
+from raypatch.analysis.show.tables.details import costs_table
 from raypatch.analysis.show.tables.latex import to_latex
 from raypatch.analysis.show.tables.scores import main_table, metric_table, recipes_table
 from raypatch.analysis.show.tables.table import Cell, Table, to_markdown, write_csv
@@ -74,6 +75,16 @@ def test_a_level_is_not_compared_with_itself(findings):
     table = gains_table(findings, replace(conclusion, gains=gains))
     for row in table.blocks[0]:
         assert [cell.text for cell in row[4:10]] == ["–"] * 6
+    gains = conclusion.gains.assign(best=conclusion.gains["baseline"], best_gain=0.0)
+    table = gains_table(findings, replace(conclusion, gains=gains))
+    assert {row[10].text for row in table.blocks[0]} == {"– (14)"}
+
+
+def test_cost_rows_name_their_dataset_or_how_many_they_are_the_mean_of(findings):
+    table = costs_table(findings)
+    assert {row[0].text for row in table.blocks[0]} == {"mean of 2, 2D", "breastmnist, 2D"}
+    assert {row[0].text for row in table.blocks[1]} == {"vesselmnist3d, 3D"}
+    assert "2D: over breastmnist, retinamnist" in table.note
 
 
 def test_csv_holds_the_full_numbers(findings, tmp_path):

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as TF
 
-from raypatch.data.augment import augment, channels_first, draw_parameters, normalize, resize_images, to_float
+from raypatch.data.augment import augment, channels_first, draw_parameters, normalize, to_float
+from raypatch.data.resize import resize_images
 
 BILINEAR = v2.InterpolationMode.BILINEAR
 TOLERANCE = {"rtol": 0, "atol": 1e-5}

@@ -15,7 +15,8 @@ import pytest
 from raypatch.data import source
 from raypatch.data.catalog import catalog, dataset_info
 from raypatch.data.npz import DataError, inspect_npz
-from raypatch.data.source import data_folder, describe, fetch, load_split, locate, stratified_subset, verify
+from raypatch.data.source import data_folder, describe, fetch, load_split, locate, verify
+from raypatch.data.subset import stratified_subset
 from raypatch.data.twins import find_twins
 from raypatch.storage.own_files import own_file_id
 

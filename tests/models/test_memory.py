@@ -69,13 +69,23 @@ def _allocated(
         splits = [torch.empty(count, *shape, dtype=torch.uint8) for count in info.counts]
         mean = std = torch.empty(3)
         family, cpu = find_family(config.model), torch.device("cpu")
-        prepared = PreparedModel(model, family, facts, mean=mean, std=std, device=cpu, precision=precision)
+        prepared = PreparedModel(
+            model,
+            family,
+            facts,
+            mean=mean,
+            std=std,
+            device=cpu,
+            precision=precision,
+            image_size=config.image_size,
+            resize=config.resize,
+        )
         method.prepare(prepared)
         train = step.TrainingStep(
             prepared,
             make_optimizer(model, config),
-            find_task("multiclass"),
-            batch_size=config.batch_size,
+            find_task("multiclass").loss,
+            config,
             micro_batch=micro_batch,
         )
         for _ in range(2):
@@ -133,6 +143,20 @@ def test_estimate_is_never_under_what_is_allocated_and_at_most_a_quarter_over(
     estimated = peak_bytes(config, info, facts, precision, **how)
     allocated = _allocated(config, info, precision, **how) + LIBRARY_BYTES
     assert allocated <= estimated <= 1.25 * allocated
+
+
+@pytest.mark.parametrize(
+    ("model", "precision"),
+    [("resnet18", "float32"), ("resnet18", "bfloat16"), ("test_convnext", "bfloat16"), ("test_mambaout", "float32")],
+)
+def test_networks_whose_memory_is_measured_are_allocated_as_estimated(model: str, precision: Precision) -> None:
+    fields = {"image_size": 64, "batch_size": 16, "weights": "random"}
+    config = TrialConfig(dataset="breast", model=model, **fields)
+    info = dataset_info("breast")
+    facts = model_facts(config, dimensions=2, outputs=2)
+    how = {"micro_batch": 16, "checkpointing": False}
+    allocated = _allocated(config, info, precision, **how) + LIBRARY_BYTES
+    assert allocated <= peak_bytes(config, info, facts, precision, **how) <= 1.4 * allocated
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])

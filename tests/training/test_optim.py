@@ -8,11 +8,17 @@ from torch import nn
 
 from raypatch.config import TrialConfig
 from raypatch.training.checkpoint import Progress, load_tensors, restore_training_state, save_tensors, training_state
-from raypatch.training.optim import learning_rate, make_optimizer, set_learning_rate
+from raypatch.training.optim import learning_rates, make_optimizer, set_learning_rates
+from raypatch.trial_fields.length import training_length
 
 
 def _config(**fields: object) -> TrialConfig:
     return TrialConfig.model_validate({"dataset": "derma", "patch_size": 4} | fields)
+
+
+def learning_rate(config: TrialConfig, epoch: int) -> float:
+    """The rate of an epoch's first step; one step an epoch."""
+    return learning_rates(config, training_length(config, config.batch_size), epoch)[0]
 
 
 def test_step_schedule_is_torchs() -> None:
@@ -63,7 +69,7 @@ def test_continuing_from_a_checkpoint_gives_the_same_bits(name: str, tmp_path: P
     assert stored is not None
     assert stored[1] == Progress(1, 1, 0.5)
     restore_training_state(stored[0], other, restored)
-    set_learning_rate(restored, 0.1)
+    set_learning_rates(restored, (0.1, 0.1))
     _step(other, restored, 1)
     assert torch.equal(other.weight, model.weight)
     assert torch.equal(other.bias, model.bias)

@@ -28,7 +28,7 @@ from raypatch.sweep.tuning.group import SearchGroup
 from raypatch.sweep.tuning.recipes import load_recipes, summarize_search
 from raypatch.sweep.tuning.restore import restore_search
 
-from processes import PATIENCE, epochs_on_disk, start, wait_for
+from processes import PATIENCE, epochs_on_disk, start, stopped_after, wait_for
 from tiny import epoch_row, make_images, tiny_study
 
 LOCAL = ExecutorOptions(executor="local")
@@ -110,10 +110,11 @@ def test_the_same_search_elsewhere_draws_the_same(searched: Path, data: Path, tm
 
 def test_stopped_search_goes_on_to_the_same_end(searched: Path, data: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    space, sessions = _space(data), 0
-    while run_sweep(space, folder, OPTIONS, LOCAL, time_limit=0.5 * 1.5**sessions).left:
-        sessions += 1
-    assert sessions
+    space = _space(data)
+    for epochs in (1, 5, 3):
+        with stopped_after(epochs):
+            assert run_sweep(space, folder, OPTIONS, LOCAL).left
+    assert run_sweep(space, folder, OPTIONS, LOCAL).left == 0
     assert _drawn(folder) == _drawn(searched)
     _check_whole(folder, samples=4)
     assert _statuses(folder) == _statuses(searched)
@@ -356,7 +357,8 @@ def _together(data: Path, **axes: object) -> Study:
 def test_any_factor_is_searched_together(data: Path, tmp_path: Path, axes: dict[str, object]) -> None:
     (name,) = axes
     study, folder = _together(data, **axes), tmp_path / "run"
-    assert run_sweep(study, folder, OPTIONS, LOCAL, time_limit=0.6).left
+    with stopped_after(epochs=3):
+        assert run_sweep(study, folder, OPTIONS, LOCAL).left
     before = [config.trial_id() for config in read_sweep(SweepPaths(folder).record).trials]
     assert run_sweep(study, folder, OPTIONS, LOCAL).left == 0
     record = read_sweep(SweepPaths(folder).record)

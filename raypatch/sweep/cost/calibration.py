@@ -4,7 +4,6 @@ import contextlib
 import functools
 import hashlib
 import json
-import math
 import os
 import statistics
 import tempfile
@@ -18,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.data.augment import draw_parameters
+from raypatch.data.resize import held_size
 from raypatch.data.source import describe
 from raypatch.machine.cores import available_cores
 from raypatch.machine.environment import home
@@ -137,16 +137,16 @@ def known_calibration(options: RunOptions) -> Calibration | None:
 
 def time_trial(config: TrialConfig, options: RunOptions) -> Timing:
     """Time a training step and the evaluation of an image, on noise shaped like the trial's images."""
-    info = describe(config.dataset, data_dir=options.data_dir, files=options.files)
+    info = describe(config.source, data_dir=options.data_dir, files=options.files)
     # Pretrained weights would be downloaded, and take no other time than random ones.
     made = config.model_copy(update={"weights": "random"})
     prepared = prepare_model(made, info, options)
     method = find_method(config.method)
     method.prepare(prepared)
-    shape = (config.image_size,) * info.dimensions
-    evaluated = evaluation_batch(prepared.facts.tokens, math.prod(shape))
+    evaluated = evaluation_batch(prepared.facts.tokens, config.image_size**info.dimensions)
     count = max(config.batch_size, min(64, evaluated))
-    noise = torch.randint(0, 256, (count, info.channels, *shape), dtype=torch.uint8)
+    held = (held_size(info.size, config.image_size, config.resize),) * info.dimensions
+    noise = torch.randint(0, 256, (count, info.channels, *held), dtype=torch.uint8)
     images = noise.to(prepared.device)
     # A GPU works on after the call has returned: .cpu() here and .item() below wait for it.
     evaluation = _median_seconds(lambda: prepared.logits(images).cpu(), warm_up=1, repeats=3) / count
@@ -155,13 +155,15 @@ def time_trial(config: TrialConfig, options: RunOptions) -> Timing:
     labels = task.blank_labels(config.batch_size, task.outputs(info.classes)).to(prepared.device)
     parameters = None
     if config.augmentation == "paper":
+        shape = prepared.augmented_shape(images)
         drawn = draw_parameters(config.batch_size, shape, torch.Generator(), mirror_safe=True)
         parameters = drawn.to(prepared.device)
     step = TrainingStep(
         prepared,
         make_optimizer(prepared.model, config),
-        task,
-        batch_size=config.batch_size,
+        # Weights and focal loss take no time to speak of.
+        task.loss,
+        config,
         micro_batch=fit_memory(prepared, config, options.micro_batch),
     )
     method.set_training_mode(prepared)
@@ -196,14 +198,18 @@ def _step_flops(config: TrialConfig, options: RunOptions) -> float:
 
 def step_kind(config: TrialConfig, options: RunOptions) -> str:
     """What a step's duration depends on, as text: trials that agree in it share a timing."""
-    info = describe(config.dataset, data_dir=options.data_dir, files=options.files)
+    info = describe(config.source, data_dir=options.data_dir, files=options.files)
     patch = "no patches" if config.patch_size is None else f"p{config.patch_size}"
     parts: list[Any] = [config.model, f"{info.dimensions}D", config.image_size, patch]
     parts += [f"batch {config.batch_size}", f"micro {options.micro_batch}"]
     parts += [config.method, config.optimizer, config.precision, config.augmentation]
-    # Most trials leave the task to the data: their text stays as earlier versions wrote it.
+    # Most trials leave the following as it is: their text stays as earlier versions wrote it.
     if config.task is not None:
         parts.append(config.task)
+    if held_size(info.size, config.image_size, config.resize) != config.image_size:
+        parts.append(f"{config.resize} from {info.size}")
+    if 0 in config.base_rates:
+        parts.append("partly frozen")
     return " ".join(map(str, parts))
 
 

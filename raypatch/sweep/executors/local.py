@@ -53,7 +53,7 @@ class LocalExecutor:
                 return
             except SweepHaltedError as error:
                 work.listener.lost(trial_id)
-                stop.set(str(error))
+                stop.halt(str(error))
                 return
             except Exception as error:
                 # Anything else may be a passing trouble, such as a full memory: it is tried again.

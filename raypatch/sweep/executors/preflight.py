@@ -47,11 +47,11 @@ def check_before_start(
             " --device out, or use --executor local"
         )
     models = one_per_model(trials)
-    datasets = {config.dataset: None for config in models}
+    datasets = {config.source: None for config in models}
     for dataset in datasets:
         check_data(dataset, options, say=say)
     for config in models:
-        info = describe(config.dataset, data_dir=options.data_dir, files=options.files)
+        info = describe(config.source, data_dir=options.data_dir, files=options.files)
         check_selection(config, info, options)
         outputs = count_outputs(config, info)
         check_model(config, dimensions=info.dimensions, outputs=outputs, files=options.files)
@@ -64,7 +64,7 @@ def check_selection(config: TrialConfig, info: DatasetInfo, options: RunOptions)
     """
     if info.made_up or config.selection_metric == LOSS.name:
         return
-    labels = load_labels(config.dataset, "val", fold=config.fold, data_dir=options.data_dir, files=options.files)
+    labels = load_labels(config.source, "val", fold=config.fold, data_dir=options.data_dir, files=options.files)
     task = find_task(config.task or info.task)
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(len(labels), task.outputs(info.classes), generator=generator)
@@ -90,7 +90,7 @@ def one_per_model(trials: Sequence[TrialConfig]) -> list[TrialConfig]:
     """Return the first trial of each model on each dataset: if these are fit, all are."""
     first: dict[tuple[Any, ...], TrialConfig] = {}
     for config in trials:
-        first.setdefault((config.dataset, config.task, config.selection, *model_key(config)), config)
+        first.setdefault((config.source, config.task, config.selection, *model_key(config)), config)
     return list(first.values())
 
 

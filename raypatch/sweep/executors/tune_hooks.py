@@ -26,8 +26,11 @@ from raypatch.sweep.stop import StopRequest
 NODE_DIED = "its node has died"
 """What Ray says of an actor that went with its node."""
 
-STOP_SECONDS = 60.0
-"""How long running trials may take to reach the end of their step before Ray ends them."""
+STOP_SECONDS = 8.0
+"""How long running trials may take to reach the end of their step before Ray ends them, at the cost of that epoch.
+
+With what Ray itself needs to end, a command is over in 15 s: whoever sent SIGTERM sends SIGKILL later.
+"""
 
 
 class Observer(TrialProgressCallback):
@@ -51,7 +54,7 @@ class Observer(TrialProgressCallback):
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         if "halt" in result:
-            self.stop.set(result["halt"])
+            self.stop.halt(result["halt"])
         elif "epoch" in result:
             self.listener.epoch(config_of(trial).trial_id(), row_of(result))
 
@@ -107,7 +110,7 @@ class StopWhenAsked(Stopper):
         if not self.stop.is_set():
             reason = self.no_room()
             if reason:
-                self.stop.set(reason)
+                self.stop.halt(reason)
             return False
         if self._stopping is None:
             self._stopping = set(self.observer.running)
