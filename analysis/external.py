@@ -89,7 +89,7 @@ def evaluate_external(run: Path, asked: Asked, out: Path | None = None) -> Writt
         files = write_files(folder, texts, report)
     except OSError as error:
         raise ValueError(f"cannot write to {folder}: {error.strerror}; give another --out") from error
-    return Written(folder, tuple(files), report.text)
+    return Written(folder, tuple(files), report.text, report.data)
 
 
 def _labels(source: Source, facts: DatasetFacts, asked: Asked) -> np.ndarray[Any, np.dtype[np.int64]]:

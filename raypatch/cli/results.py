@@ -167,6 +167,7 @@ def evaluate(
     sensitivity: cli_options.Sensitivity = None,
     out: Annotated[Path | None, typer.Option(help="Where to write; default external/NAME in the run folder.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    json_: cli_options.Json = False,
 ) -> None:
     """Test a run's best model, all its seeds, on data of another source: scores beside the internal ones, the drop."""
     from raypatch.analysis.external import Asked, evaluate_external
@@ -183,6 +184,9 @@ def evaluate(
         device=device,
     )
     written = evaluate_external(folder, asked, out)
+    if json_:
+        print(written.as_json())
+        return
     print(written.text)
     print(f"written to {written.folder}: {', '.join(path.name for path in written.files[:5])} ...")
 

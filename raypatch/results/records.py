@@ -51,7 +51,8 @@ class EpochRow(_Record):
     val: scores on validation. lr: of the epoch's last step, the encoder's where that trains. seconds:
     training and validation since the row before. images_per_second: training only. step: optimizer
     steps taken so far, 0 in files of earlier versions. peak_memory_bytes: most so far, on the device; on a CPU of the
-    process. 0 in files of earlier versions.
+    process. 0 in files of earlier versions. alarm: what is wrong with the validation predictions, such
+    as that they are of one class only; None where nothing is.
     """
 
     epoch: int
@@ -62,6 +63,7 @@ class EpochRow(_Record):
     images_per_second: float
     peak_memory_bytes: int = 0
     step: int = 0
+    alarm: str | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -83,7 +85,7 @@ class EpochRow(_Record):
         for charts, trackers and data frames.
         """
         # A chart has one flat list of names; val_ keeps a score apart from a field of the row.
-        numbers = self.model_dump(exclude={"val"})
+        numbers = self.model_dump(exclude={"val", "alarm"})
         return numbers | {f"val_{name}": score for name, score in self.val.items()}
 
 
