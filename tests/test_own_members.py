@@ -72,7 +72,8 @@ def test_its_predictions_are_found_by_level_and_equal_what_was_stored(finished: 
     text, (used,), _ = predict(run, data, dataset=None, levels=["small net"], split="test", device="cpu")
     config = {trial.result.trial_id: trial.config for trial in find_trials(run).trials}[used]
     assert config.model == FAMILY
-    rows = [line.split(",")[2:] for line in text.splitlines()[1:]]
+    # Name and predicted class come first, the truth last.
+    rows = [line.split(",")[2:-1] for line in text.splitlines()[1:]]
     stored = read_predictions(SweepPaths(run).trial(used).predictions, "test")
     assert np.array_equal(np.array(rows, np.float32), stored.probability)
     _, members, _ = predict(run, data, dataset=None, levels=["transformer", "small net"], split="test", device="cpu")

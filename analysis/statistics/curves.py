@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from raypatch.tasks import Weights
 
-GRID: NDArray[np.float64] = np.linspace(0, 1, 101)
+GRID: NDArray[np.float64] = np.linspace(0, 1, 51)
 """Where curves of several seeds are averaged: the false positive rate of ROC, the recall of PR."""
 
 Kind = Literal["roc", "pr"]
