@@ -17,6 +17,7 @@ from dicoms import write_dicom
 GREY = np.random.default_rng(3).integers(0, 256, (12, 16), dtype=np.uint8)
 GREY.flat[:2] = 0, 255  # so that percentiles 0 and 100 are black and white
 OTHER = GREY[::-1]
+OPTIONS = PackOptions(size=24, shares=(0.5, 0.25, 0.25))
 ORIENTATIONS = ("RAS", "LPS", "PIR", "ASL")
 
 
@@ -83,9 +84,9 @@ def _make_source(folder: Path, write) -> Path:
 
 @pytest.mark.parametrize("form", FORMS)
 def test_each_form_is_packed_and_predicted_on_as_the_same_pixels(tmp_path: Path, form: str) -> None:
-    plain = pack(_make_source(tmp_path / "png", _png), tmp_path / "png.npz", PackOptions(size=24), say=bool)
+    plain = pack(_make_source(tmp_path / "png", _png), tmp_path / "png.npz", OPTIONS, say=bool)
     source = _make_source(tmp_path / "form", FORMS[form])
-    packed = pack(source, tmp_path / "form.npz", PackOptions(size=24), say=bool)
+    packed = pack(source, tmp_path / "form.npz", OPTIONS, say=bool)
     with np.load(plain) as first, np.load(packed) as second:
         assert np.abs(first["train_images"].astype(int) - second["train_images"]).max() <= 1
         trained_on_png = InputRule.from_json(str(first["rule"]))
