@@ -21,7 +21,7 @@ from raypatch.analysis.statistics.inference import Interval, difference_interval
 from raypatch.analysis.statistics.ranks import ALPHA, correct_holm
 from raypatch.analysis.statistics.stacks import MisalignedError, load_stack, require_same_images
 from raypatch.analysis.wording import interval, p_value, percent, points
-from raypatch.analysis.written import Written
+from raypatch.analysis.written import Written, as_records
 from raypatch.config import TrialConfig
 from raypatch.factors import Factor, factor_of_axis, factor_of_field, field_label
 from raypatch.results import SweepPaths
@@ -52,6 +52,8 @@ def compare_runs(
     finished trial in a common cell.
     """
     paths = [Path(first), Path(second)]
+    if paths[0].resolve() == paths[1].resolve():
+        raise ValueError(f"{first} and {second} are the same run folder: give two")
     results = [load_study(path) for path in paths]
     done = finished(results[0].trials)
     if done.empty:
@@ -68,7 +70,7 @@ def compare_runs(
         files = _write(folder, table, text)
     except OSError as error:
         raise ValueError(f"cannot write to {folder}: {error.strerror}; give another --out") from error
-    return Written(folder, files, text)
+    return Written(folder, files, text, {"title": table.title, "rows": as_records(table.data), "notes": notes})
 
 
 def _write(folder: Path, table: Table, text: str) -> tuple[Path, ...]:
@@ -157,6 +159,8 @@ def compare_sides(
         raise ValueError(_nothing_in_common(sides, factors))
     both = _in_order(both, factors)
     tests, untested = _test_cells(both[keys], sides, metric, resamples)
+    mean = f"test_{metric.name}_mean"
+    both["difference"] = both[f"{mean}_second"] - both[f"{mean}_first"]
     both = both.join(tests)
     both["p_holm"] = correct_holm(both["p"])
     notes = [*_describe_recipes(both[keys], sides), *untested]
@@ -260,12 +264,11 @@ def _table(both: pd.DataFrame, factors: Sequence[Factor], names: Sequence[str], 
     mean, spread = f"test_{metric.name}_mean", f"test_{metric.name}_std"
     rows: list[Row] = []
     for row in both.to_dict("records"):
-        first, second = row[f"{mean}_first"], row[f"{mean}_second"]
         row_cells = (
             *text_cells(row[label] for label in labels),
-            Cell(percent(first, row[f"{spread}_first"])),
-            Cell(percent(second, row[f"{spread}_second"])),
-            Cell(points(second - first), best=row["p_holm"] < ALPHA),
+            Cell(percent(row[f"{mean}_first"], row[f"{spread}_first"])),
+            Cell(percent(row[f"{mean}_second"], row[f"{spread}_second"])),
+            Cell(points(row["difference"]), best=row["p_holm"] < ALPHA),
             Cell(interval(row["low"], row["high"])),
             Cell(p_value(row["p_holm"])),
         )

@@ -173,7 +173,8 @@ def _read_run(run: str, paths: SweepPaths, reading: Reading) -> None:
     try:
         record = read_sweep(paths.record)
     except DamagedFileError as error:
-        reading.problems.append(Problem(paths.record, f"{error}; trials that are missing cannot be listed"))
+        reason = str(error) if paths.record.exists() else "there is no such file"
+        reading.problems.append(Problem(paths.record, f"{reason}; trials that are missing cannot be listed"))
         return
     reading.runs[run] = record
     for config in record.trials:

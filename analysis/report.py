@@ -66,7 +66,7 @@ def write_report(
         files = _write(folder, texts, report)
     except OSError as error:
         raise ValueError(f"cannot write the report to {folder}: {error.strerror}; give another --out") from error
-    return Written(folder, tuple(files), report.text)
+    return Written(folder, tuple(files), report.text, report.data)
 
 
 def _require_results(results: Results, runs: Sequence[Path | str]) -> None:

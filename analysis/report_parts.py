@@ -1,7 +1,8 @@
 """What a report says, before it is written as a page, Markdown, LaTeX or CSV."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from raypatch.analysis.answer.findings import Findings
 from raypatch.analysis.answer.sentences import Statement, state_answers
@@ -12,6 +13,7 @@ from raypatch.analysis.show.tables.latex import to_latex
 from raypatch.analysis.show.tables.scores import main_table
 from raypatch.analysis.show.tables.table import Table, list_items, to_markdown
 from raypatch.analysis.wording import capitalize
+from raypatch.analysis.written import as_records, plain
 
 NOT_IN_PRINT = ("missing", "provenance", "classes", "recipes")
 
@@ -37,6 +39,19 @@ class Report:
             lines.append(f"{answer.label}: {answer.verdict} {support}")
         lines += ["", to_markdown(self.main), *list_items(self.notes)]
         return "\n".join(lines)
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The same for scripts: each answer in words and in numbers, and of every table the full numbers."""
+        answers = []
+        for statement in self.statements:
+            said = {"label": statement.label, "verdict": statement.verdict, "support": list(statement.support)}
+            numbers = {} if statement.answer is None else asdict(statement.answer)
+            answers.append(said | {"answer": {name: plain(value) for name, value in numbers.items()} or None})
+        tables = {}
+        for table in self.tables:
+            tables[table.name] = {"title": table.title, "rows": as_records(table.data)}
+        return {"title": self.title, "lead": self.lead, "answers": answers, "notes": list(self.notes), "tables": tables}
 
     @property
     def tables(self) -> list[Table]:

@@ -79,8 +79,8 @@ class Pair:
         self.step = TrainingStep(
             self.ours,
             make_optimizer(self.ours.model, self.config),
-            find_task("multiclass"),
-            batch_size=batch_size,
+            find_task("multiclass").loss,
+            self.config,
             micro_batch=fit_memory(self.ours, self.config, "auto"),
         )
 

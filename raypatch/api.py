@@ -159,7 +159,8 @@ def tell(outcome: "Outcome") -> None:
     if outcome.table:
         print(outcome.table)
     if outcome.stopped:
-        print(f"stopped ({outcome.stopped}); to continue: {outcome.resume_command}", file=sys.stderr)
+        how = "halted" if outcome.halted else "stopped"
+        print(f"{how} ({outcome.stopped}); to continue: {outcome.resume_command}", file=sys.stderr)
         return
     shown_by_report = "the plots" if outcome.table else "the table"
     print(f"{shown_by_report}: raypatch report {outcome.folder}")

@@ -12,11 +12,18 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from raypatch.data.catalog import canonical_name
-from raypatch.fields import METHOD_WORDS, FieldFacts, Role
-from raypatch.storage.own_files import OWN_FILE, own_file_stem
+from raypatch.fields import FieldFacts, Role
+from raypatch.storage.own_files import OWN_FILE, OWN_SET, own_file_stem
+from raypatch.trial_fields.loss import LossFields
+from raypatch.trial_fields.method import MethodFields
+from raypatch.trial_fields.optimisation import OptimisationFields
+from raypatch.trial_fields.resolution import source_name
+
+Resize = Literal["bilinear", "nearest", "bicubic", "pad", "pad_mean"]
+"""How images are brought to another size; all but nearest and the pads are low-pass filtered where they shrink."""
 
 
-class TrialConfig(BaseModel):
+class TrialConfig(MethodFields, LossFields, OptimisationFields):
     """Everything that decides the result of one training. Frozen; unknown keys are refused.
 
     Defaults are part of the schema: a field that is left at its default does not enter the trial's
@@ -29,15 +36,25 @@ class TrialConfig(BaseModel):
     dataset: Annotated[str, FieldFacts("block", "dataset")] = Field(
         description="Canonical dataset name, or file:STEM@DIGEST for an own .npz file."
     )
+    resolution: Annotated[
+        int | None,
+        FieldFacts("factor", "resolution", "resolution {}", "rising", "px"),
+    ] = Field(
+        None,
+        ge=4,
+        le=1024,
+        description="Edge of the images in the file that is read, where a dataset comes in several sizes.",
+    )
     image_size: Annotated[int, FieldFacts("factor", "image size", "{} px", "rising", "px")] = Field(
         28, ge=4, le=1024, description="Edge of the image or volume the model sees, pixels."
     )
     resize: Annotated[
-        Literal["bilinear", "nearest", "pad"],
+        Resize,
         FieldFacts("factor", "resizing"),
     ] = Field(
         "bilinear",
-        description="How a file of another size is brought to image_size; pad centres it on zeros.",
+        description="How a file of another size is brought to image_size; pad centres it on zeros, which are black,"
+        " pad_mean on the mean colour of the weights' normalisation.",
     )
     train_fraction: Annotated[
         float,
@@ -56,11 +73,11 @@ class TrialConfig(BaseModel):
     )
     model: Annotated[str, FieldFacts("factor", "model")] = Field(
         "vit_small_patch16_224",
-        description="Name of a timm VisionTransformer, tag allowed, or module:NAME of an own family.",
+        description="Name of a timm model, tag allowed, torchvision/NAME, or module:NAME of an own family.",
     )
     weights: Annotated[str, FieldFacts("factor", "initial weights", "{} weights")] = Field(
         "timm",
-        description="timm (its hub), random, or file:STEM@DIGEST for a local .safetensors or .pth file.",
+        description="timm (those that come with the model), random, or file:STEM@DIGEST for an own file.",
     )
     patch_size: Annotated[
         int | None,
@@ -68,7 +85,7 @@ class TrialConfig(BaseModel):
     ] = Field(
         None,
         ge=1,
-        description="Edge of a patch in pixels; must divide image_size. A Vision Transformer needs it.",
+        description="Edge of a patch in pixels; must divide image_size. A plain Vision Transformer needs it.",
     )
     inflation: Annotated[
         Literal["repeat", "centre"],
@@ -77,49 +94,6 @@ class TrialConfig(BaseModel):
         "repeat",
         description="3D only: a pretrained kernel repeated along depth / p, or on the central slice alone.",
     )
-    method: Annotated[str, FieldFacts("factor", "training method", words=METHOD_WORDS)] = Field(
-        "finetune",
-        description="finetune trains all weights, linear_probe only the head on frozen features; or module:NAME.",
-    )
-    epochs: Annotated[
-        int,
-        FieldFacts("hyperparameter", "number of epochs", "{} epochs", "rising"),
-    ] = Field(100, ge=1, description="Passes over the training images.")
-    batch_size: Annotated[
-        int,
-        FieldFacts("hyperparameter", "batch size", "batch size {}", "rising", "images"),
-    ] = Field(8, ge=1, description="Images per optimizer step.")
-    optimizer: Annotated[
-        Literal["adamw", "adam", "sgd"],
-        FieldFacts("hyperparameter", "optimizer"),
-    ] = Field("adamw", description="Update rule; sgd has momentum 0.9.")
-    lr: Annotated[
-        float,
-        FieldFacts("hyperparameter", "learning rate", "learning rate {}", "falling"),
-    ] = Field(1e-4, gt=0, description="Learning rate of the first epoch after warm-up.")
-    weight_decay: Annotated[
-        float,
-        FieldFacts("hyperparameter", "weight decay", "weight decay {}", "rising"),
-    ] = Field(0.05, ge=0, description="Weight decay (decoupled in adamw).")
-    schedule: Annotated[
-        Literal["step", "cosine", "constant"],
-        FieldFacts("hyperparameter", "schedule", "{} schedule"),
-    ] = Field(
-        "step",
-        description="Learning rate over the epochs: step multiplies by step_gamma every step_epochs.",
-    )
-    step_epochs: Annotated[
-        int,
-        FieldFacts("hyperparameter", "step length", "a step per {} epochs", "rising"),
-    ] = Field(30, ge=1, description="Epochs between two steps of the step schedule.")
-    step_gamma: Annotated[
-        float,
-        FieldFacts("hyperparameter", "step factor", "step factor {}", "rising"),
-    ] = Field(0.5, gt=0, le=1, description="Factor of each step of the step schedule.")
-    warmup_epochs: Annotated[
-        int,
-        FieldFacts("hyperparameter", "warm-up", "{} warm-up epochs", "rising"),
-    ] = Field(0, ge=0, description="Epochs over which the learning rate rises linearly to lr.")
     augmentation: Annotated[
         Literal["paper", "none"],
         FieldFacts("factor", "augmentation", "{} augmentation"),
@@ -152,7 +126,8 @@ class TrialConfig(BaseModel):
     @field_validator("dataset")
     @classmethod
     def _canonical_dataset(cls, value: str) -> str:
-        return value if OWN_FILE.fullmatch(value) else canonical_name(value)
+        is_own = OWN_FILE.fullmatch(value) or OWN_SET.fullmatch(value)
+        return value if is_own else canonical_name(value)
 
     @field_validator("weights")
     @classmethod
@@ -171,11 +146,14 @@ class TrialConfig(BaseModel):
             raise ValueError(
                 f"patch_size={self.patch_size} must divide image_size={self.image_size}; use one of {divisors}"
             )
-        if self.warmup_epochs >= self.epochs:
-            raise ValueError(
-                f"warmup_epochs={self.warmup_epochs} must be below epochs={self.epochs}",
-            )
+        # It raises where there is no such file.
+        source_name(self.dataset, self.resolution)
         return self
+
+    @property
+    def source(self) -> str:
+        """The name that the trial's images are read by: of the dataset's file at this resolution."""
+        return source_name(self.dataset, self.resolution)
 
     @property
     def dataset_label(self) -> str:

@@ -14,6 +14,7 @@ NEVER_SEARCHED = {
     "dataset": "scores of different data cannot be compared",
     "epochs": "it is what the search saves; `raypatch tune` takes --max-epochs",
     "selection": "it is the score that the search judges by; `raypatch tune` takes --metric",
+    "steps": "a search judges by epochs; give these",
     "seed": "a lucky seed is no better recipe",
 }
 """Fields of TrialConfig that a search must not vary, and why."""
@@ -168,8 +169,8 @@ class SearchSettings(BaseModel):
         0.4,
         gt=0,
         le=1,
-        description="Most epochs a group may take, as a share of training all samples in full;"
-        " pruner none ignores it. Every trial gets its grace epochs and one trial runs through, whatever the budget.",
+        description="Most epochs a group may take, as a share of training all samples in full; raised where"
+        " it would be used up before the best trial comes. Pruner none ignores it.",
     )
 
     @model_validator(mode="after")

@@ -28,6 +28,7 @@ LAYERS = (
         "raypatch.fields",
         "raypatch",
     ),
+    ("raypatch.trial_fields",),
     ("raypatch.config", "raypatch.search_settings", "raypatch.factors"),
     ("raypatch.data", "raypatch.results"),
     (
@@ -38,7 +39,8 @@ LAYERS = (
     ("raypatch.models", "raypatch.selection"),
     ("raypatch.study", "raypatch.study.resolve"),
     ("raypatch.training",),
-    ("raypatch.methods.finetune", "raypatch.methods.linear_probe"),
+    ("raypatch.features",),
+    ("raypatch.methods.finetune", "raypatch.methods.linear_probe", "raypatch.methods.knn"),
     ("raypatch.trial",),
     (
         "raypatch.sweep.stop",

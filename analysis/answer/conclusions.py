@@ -10,6 +10,7 @@ import pandas as pd
 
 from raypatch.analysis.statistics.ranks import ALPHA, RankTest, compare_ranks, correct_holm
 from raypatch.factors import Factor
+from raypatch.selection import prefer_level
 from raypatch.tasks import Metric
 
 NEAR = 0.01
@@ -78,10 +79,8 @@ def baseline_of(factor: Factor, present: Sequence[str]) -> str:
 
 
 def prefer(score: pd.Series, cost: pd.Series, metric: Metric) -> str:
-    """Return the level of the best score, the cheaper of equals; an undefined score comes last."""
-    order = pd.DataFrame({"score": score, "cost": cost})
-    order = order.sort_values(["score", "cost"], ascending=[metric.lower_is_better, True])
-    return str(order.index[0])
+    """Return the level of the best score, by `prefer_level`, which `raypatch predict` goes by too."""
+    return prefer_level(score.to_dict(), cost.to_dict(), lower_is_better=metric.lower_is_better)
 
 
 def compare_with_baseline(
@@ -117,7 +116,7 @@ def compare_with_baseline(
 
 def rank_levels(cells: pd.DataFrame, factor: Factor, metric: Metric) -> RankTest | None:
     """Return the tests across datasets; None for too few datasets or levels, which the report says."""
-    scores = _by_level(cells, f"test_{metric.name}_mean", factor)
+    scores = scores_by_level(cells, f"test_{metric.name}_mean", factor)
     good = -scores if metric.lower_is_better else scores
     try:
         return compare_ranks(good)
@@ -131,7 +130,7 @@ def find_answer(cells: pd.DataFrame, differences: pd.DataFrame, factor: Factor, 
     Where no dataset has every level: among the levels that all datasets have. None where these are
     not two.
     """
-    validation = _by_level(cells, f"val_{metric.name}_mean", factor)
+    validation = scores_by_level(cells, f"val_{metric.name}_mean", factor)
     complete = validation.dropna()
     if complete.empty:
         complete = validation.dropna(axis=1)
@@ -139,7 +138,7 @@ def find_answer(cells: pd.DataFrame, differences: pd.DataFrame, factor: Factor, 
         return None
 
     def common(column: str) -> pd.DataFrame:
-        return _by_level(cells, column, factor).loc[complete.index, complete.columns]
+        return scores_by_level(cells, column, factor).loc[complete.index, complete.columns]
 
     test = common(f"test_{metric.name}_mean")
     seconds = common("train_seconds_mean")
@@ -198,8 +197,8 @@ def _left_out(validation: pd.DataFrame, complete: pd.DataFrame, factor: Factor) 
     return tuple(said)
 
 
-def _by_level(cells: pd.DataFrame, column: str, factor: Factor) -> pd.DataFrame:
-    """A column of the cells by dataset (rows, sorted by name) and level (columns, in order)."""
+def scores_by_level(cells: pd.DataFrame, column: str, factor: Factor) -> pd.DataFrame:
+    """Return a column of the cells by dataset (rows, sorted by name) and level (columns, in order)."""
     wide = cells.pivot(index="dataset_label", columns="level", values=column)
     ordered = sorted(map(str, wide.columns), key=factor.rank)
     return wide[ordered]

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from raypatch.analysis.answer.majority import MAJORITY_COLUMNS, compare_with_majority
 from raypatch.analysis.statistics.diagnostics import class_scores, expected_calibration_error, reliability
 from raypatch.analysis.statistics.draws import RESAMPLES, Draws, measure_level
 from raypatch.analysis.statistics.inference import LevelScores, mean_difference, score_interval
@@ -30,8 +31,8 @@ class Evidence:
     seeds (of the level with fewer) and with how many of each level it would be seen (`needed`, NaN
     where no number would do or is known). calibration: expected calibration error and Brier score
     of each seed. classes: `class_scores` of each seed. confusions: images by true and predicted
-    class, mean over seeds. reliability: `reliability` of the predictions of all seeds.
-    level_scores: the headline metric by series' keys and level.
+    class, mean over seeds. reliability: `reliability` of the predictions of all seeds. majority: as
+    `compare_with_majority`. level_scores: the headline metric by series' keys and level.
     """
 
     intervals: pd.DataFrame
@@ -40,6 +41,7 @@ class Evidence:
     classes: pd.DataFrame
     confusions: pd.DataFrame
     reliability: pd.DataFrame
+    majority: pd.DataFrame
     level_scores: Mapping[tuple[object, ...], LevelScores] = field(default_factory=dict)
 
 
@@ -50,6 +52,7 @@ EVIDENCE_COLUMNS = {
     "classes": ["level", "seed", "class", "images", "recall", "precision", "f1"],
     "confusions": ["level", "true", "predicted", "images"],
     "reliability": ["level", "low", "high", "predictions", "confidence", "accuracy"],
+    "majority": MAJORITY_COLUMNS,
 }
 
 
@@ -130,13 +133,15 @@ def examine_series(
     for level, scores in measured.items():
         if metric.name in scores:
             headline[level] = scores[metric.name]
+    intervals = _intervals(measured, own_metrics)
     return Evidence(
-        intervals=_intervals(measured, own_metrics),
+        intervals=intervals,
         differences=_differences(headline),
         calibration=join_rows(calibration, EVIDENCE_COLUMNS["calibration"]),
         classes=join_rows(classes, EVIDENCE_COLUMNS["classes"]),
         confusions=join_rows(confusions, EVIDENCE_COLUMNS["confusions"]),
         reliability=join_rows(curves, EVIDENCE_COLUMNS["reliability"]),
+        majority=compare_with_majority(stacks, task, own_metrics, intervals),
         level_scores={(level,): scores for level, scores in headline.items()},
     )
 

@@ -17,6 +17,7 @@ from raypatch.analysis.answer.evidence import (
     join_rows,
     usable_predictions,
 )
+from raypatch.analysis.answer.majority import mark_majority
 from raypatch.analysis.answer.metrics import headline_metric, shown_metrics
 from raypatch.analysis.answer.summary import singles, summarize_cells
 from raypatch.analysis.load import Results
@@ -33,11 +34,11 @@ class Findings:
     """All that a report shows of one factor.
 
     trials: finished, one recipe per series and level. metrics: those that tables show, `metric` (of
-    the answer) among them. cells: `summarize_cells` with test_<metric>_low and _high, the default
-    ensemble beneath. recipes: the same of every recipe, where hyperparameters were tuned, else
-    empty. ensembles: `all_ensembles`. evidence: of all series, with their keys as columns.
-    conclusions: one per setting. overall: over the settings, where there are several. problems:
-    what could not be used.
+    the answer) among them. cells: `summarize_cells` with test_<metric>_low and _high, no_better and
+    one_class (`compare_with_majority`), the default ensemble beneath. recipes: the same of every
+    recipe, where hyperparameters were tuned, else empty. ensembles: `all_ensembles`. evidence: of
+    all series, with their keys as columns. conclusions: one per setting. overall: over the
+    settings, where there are several. problems: what could not be used.
     """
 
     results: Results
@@ -88,6 +89,7 @@ def conclude(results: Results, factor: Factor | None = None, resamples: int = RE
     ensembles = level_ensembles(question, usable, metric)
     cells = summarize_cells(question, trials, names, ensembles=ensembles)
     cells = _add_intervals(cells, evidence.intervals, question.cell, names)
+    cells = mark_majority(cells, evidence.majority, question.cell)
     conclusions = tuple(_conclude_settings(cells, evidence, question, metric))
     chosen = _join_gains(conclusions)
     recipes = summarize_cells(question, question.trials, names, recipe=question.tuned)

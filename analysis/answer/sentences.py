@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from raypatch.analysis.answer.cells import ENSEMBLE
 from raypatch.analysis.answer.conclusions import Answer, Conclusion
 from raypatch.analysis.answer.findings import Findings
+from raypatch.analysis.answer.majority import say_majority
 from raypatch.analysis.wording import list_names, p_equals, percent, plural, points, start_sentence, times
 from raypatch.factors import Factor
 
@@ -15,11 +16,12 @@ SAME = 0.005
 
 @dataclass(frozen=True)
 class Statement:
-    """What a report opens with for one setting: the verdict and what supports it."""
+    """What a report opens with for one setting: the verdict and what supports it. answer: the numbers of both."""
 
     label: str
     verdict: str
     support: tuple[str, ...]
+    answer: Answer | None = None
 
 
 def state_answers(findings: Findings) -> list[Statement]:
@@ -41,16 +43,14 @@ def state_answer(findings: Findings, conclusion: Conclusion) -> Statement:
         left_out.append(f"Left out of this answer: {', '.join(answer.left_out)}.")
     if answer.chosen == answer.baseline:
         verdict = f"Keep {factor.phrase(answer.chosen)}: no other {factor.label} is better on validation."
-        return Statement(conclusion.label, verdict, (*averaged, *left_out, *across, *best))
-    verdict = (
-        f"{start_sentence(factor, answer.chosen)}: {points(answer.gain[0])} points of"
-        f" {findings.metric.label} against {factor.phrase(answer.baseline)}, {how_sure(answer)}."
-    )
+        return Statement(conclusion.label, verdict, (*averaged, *left_out, *across, *best), answer)
+    verdict = _verdict(findings, answer)
     # A report prints the first two of these beside the verdict.
     support = [_gain(factor, answer), *_seeds_needed(answer), *averaged, *left_out, *across]
+    support += _majority(findings, conclusion, answer)
     support += _frugal(factor, answer)
     support += _ensemble(findings, conclusion, answer)
-    return Statement(conclusion.label, verdict, (*support, *best))
+    return Statement(conclusion.label, verdict, (*support, *best), answer)
 
 
 def _no_answer(factor: Factor, conclusion: Conclusion) -> str:
@@ -61,16 +61,27 @@ def _no_answer(factor: Factor, conclusion: Conclusion) -> str:
     return f"No answer yet: the datasets have no two levels of {factor.label} in common (so far {shown})."
 
 
+def _verdict(findings: Findings, answer: Answer) -> str:
+    """The chosen level against the baseline, with a number of points only where it is shown, or could not be tested."""
+    factor, metric = findings.factor, findings.metric.label
+    if answer.tested and not answer.better and not answer.worse:
+        where = "" if len(answer.datasets) == 1 else f" in any of {answer.tested} datasets"
+        pair = f"{factor.phrase(answer.chosen)} and {factor.phrase(answer.baseline)}"
+        return f"No difference shown{where}: {pair} cannot be told apart by {metric}."
+    return (
+        f"{start_sentence(factor, answer.chosen)}: {points(answer.gain[0])} points of"
+        f" {metric} against {factor.phrase(answer.baseline)}, {how_sure(answer)}."
+    )
+
+
 def how_sure(answer: Answer) -> str:
-    """Say whether the difference is real."""
+    """Say how sure a difference is that some dataset shows, or that nothing tested."""
     if not answer.tested and not answer.unclear:
         return "not tested, since no stored predictions could be used"
     if not answer.tested:
         return "for the models of one seed and not tested: another seed may say otherwise"
     if len(answer.datasets) == 1:
-        return "significant" if answer.better or answer.worse else "not significant"
-    if not answer.better and not answer.worse:
-        return f"significant in none of {answer.tested} datasets"
+        return "significant"
     worse = f" and worse in {answer.worse}" if answer.worse else ""
     return f"significantly better in {answer.better}{worse} of {answer.tested} datasets"
 
@@ -110,18 +121,32 @@ def _averaged(conclusion: Conclusion) -> list[str]:
 
 def _gain(factor: Factor, answer: Answer) -> str:
     _, least, most = answer.gain
-    where = f" ({points(least)} to {points(most)})" if len(answer.datasets) > 1 else ""
+    datasets = list_names(answer.datasets)
+    where = f"on the test split of {datasets}"
+    if len(answer.datasets) > 1:
+        where = f"the mean over the test splits of {datasets} ({points(least)} to {points(most)})"
     return (
-        f"It was chosen on validation among {list_names(answer.levels)}. The gain is the mean over the test"
-        f" splits of {', '.join(answer.datasets)}{where}; significant means p < 0.05 for other images and other"
-        f" seeds, after Holm's correction. {_cost(answer)}"
+        f"{start_sentence(factor, answer.chosen)} was chosen on validation, by the mean over seeds, among"
+        f" {list_names(answer.levels)}. Its gain"
+        f" is {points(answer.gain[0])} points, {where};"
+        " a difference is shown, or significant, where p < 0.05 for other images and other seeds, after Holm's"
+        f" correction. {_cost(answer)}"
     )
 
 
 def _cost(answer: Answer) -> str:
-    if abs(answer.cost - 1) < SAME:
-        return f"It costs the same GFLOPs and {times(answer.seconds)} the training time."
-    return f"It costs {times(answer.cost)} the GFLOPs and {times(answer.seconds)} the training time."
+    """What the chosen level costs, and on which datasets: training time hangs on them."""
+    gflops = "the same GFLOPs" if abs(answer.cost - 1) < SAME else f"{times(answer.cost)} the GFLOPs"
+    return f"It costs {gflops} and {times(answer.seconds)} the training time on {list_names(answer.datasets)}."
+
+
+def _majority(findings: Findings, conclusion: Conclusion, answer: Answer) -> list[str]:
+    """Say where one of the two levels of the answer is no better than the most frequent class."""
+    cells = findings.cells
+    is_asked = cells["level"].isin([answer.chosen, answer.baseline]) & cells["dataset_label"].isin(answer.datasets)
+    for name, level in conclusion.setting.items():
+        is_asked &= cells[name] == level
+    return list(say_majority(cells[is_asked], findings.factor, findings.question.settings))
 
 
 def _across(factor: Factor, conclusion: Conclusion) -> list[str]:

@@ -6,7 +6,9 @@ import pandas as pd
 
 from raypatch.analysis.answer.cells import Question
 from raypatch.analysis.answer.findings import Findings
+from raypatch.analysis.answer.majority import say_majority
 from raypatch.analysis.load import Results
+from raypatch.analysis.show.tables.published import published_notes
 from raypatch.analysis.wording import capitalize, plural
 from raypatch.results.repeated import repeated_key
 
@@ -28,10 +30,13 @@ def list_notes(findings: Sequence[Findings]) -> list[str]:
         *_notes_on_data(first.results),
         *_notes_on_missing(first.results),
         *_note_on_seeds(first.trials),
+        *published_notes(first),
     ]
     for one in findings:
         notes += _notes_on_question(one.question)
         notes += _notes_on_metric(one)
+    # The same trials are behind every question.
+    notes += say_majority(first.cells, first.factor, first.question.settings)
     for one in findings:
         for problem in one.problems:
             notes.append(f"Left out: {problem}")
@@ -150,8 +155,9 @@ def describe_method(findings: Sequence[Findings]) -> tuple[str, ...]:
         f" seed they speak of the test images alone. Differences of two {levels} use the same images in each resample;"
         " p is two-sided, corrected over the datasets after Holm, and there is none with one seed.",
         "Across datasets: Friedman's test on the mean over seeds, then Nemenyi's, and Wilcoxon's signed-rank test of"
-        " each pair with Holm's correction (Demšar, JMLR 2006). With five datasets or fewer Wilcoxon's test cannot"
-        " reach 5 %.",
+        " each pair, exact, with Holm's or Bonferroni's correction (Demšar, JMLR 2006). With five datasets or fewer"
+        " Wilcoxon's test cannot reach 5 %, with ten levels it takes eleven datasets; datasets on which two levels"
+        " score the same are left out of their test.",
         "GFLOPs are 2 × multiply-accumulates of one forward pass for one image, attention included; the column “no"
         " attention” leaves out the two attention products, as most papers count. An ensemble costs all its members.",
         f"Trials of one dataset and {labels} that differ in anything but the seed are never averaged, but where it is"

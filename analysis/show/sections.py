@@ -7,9 +7,12 @@ from raypatch.analysis.answer.findings import Findings
 from raypatch.analysis.show.plots.figure import Plot
 from raypatch.analysis.show.plots.findings import factor_plots, trial_plots
 from raypatch.analysis.show.plots.search import search_plots
+from raypatch.analysis.show.plots.standings import standing_plots
 from raypatch.analysis.show.tables.comparison import ensembles_table, gains_table, ranks_table
 from raypatch.analysis.show.tables.details import calibration_table, class_table, costs_table
+from raypatch.analysis.show.tables.published import published_tables
 from raypatch.analysis.show.tables.scores import metric_table, recipes_table
+from raypatch.analysis.show.tables.standings import averages_table, quartiles_table, rank_counts_table, steps_table
 from raypatch.analysis.show.tables.table import Table
 from raypatch.analysis.show.tables.trials import choices_table, importance_table, missing_table, provenance_table
 from raypatch.analysis.wording import capitalize, file_stem
@@ -45,8 +48,17 @@ def _factor_sections(findings: Findings) -> Iterator[Section]:
     cost_plots = (*_picked(plots, "score_against"), *_picked(plots, "cost"))
     yield Section("scores", "Scores", tuple(_metric_tables(findings)), _picked(plots, "scores"))
     yield Section("gain", "Is the difference real?", _known(*compared), _picked(plots, "critical_difference"))
+    yield _standing_section(findings)
     yield Section("cost", "What it costs", (costs_table(findings),), cost_plots)
     yield Section("ensembles", "Ensembles", _known(ensembles_table(findings)))
+
+
+def _standing_section(findings: Findings) -> Section:
+    """How the levels stand over the datasets together."""
+    tables = _known(
+        averages_table(findings), quartiles_table(findings), rank_counts_table(findings), steps_table(findings)
+    )
+    return Section("standing", "Over the datasets", tables, tuple(standing_plots(findings)))
 
 
 def _trial_sections(findings: Findings) -> Iterator[Section]:
@@ -54,6 +66,7 @@ def _trial_sections(findings: Findings) -> Iterator[Section]:
     results = findings.results
     plots = [*trial_plots(findings), *search_plots(results)]
     tuned = _known(choices_table(findings), recipes_table(findings), importance_table(results))
+    yield Section("published", "Beside what was published", tuple(published_tables(findings)))
     yield Section("search", "Hyperparameters", tuned, _picked(plots, "search"))
     yield Section("training", "Training", (), _picked(plots, "learning_curves"))
     yield Section("classes", "Classes", _known(class_table(findings)), _picked(plots, "confusions"))

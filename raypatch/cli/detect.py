@@ -37,9 +37,10 @@ def plan_detection(
         by_dataset.setdefault(config.dataset, []).append(config)
     level, spread = score / 100, seed_spread / 100
     found = []
-    for dataset, own in by_dataset.items():
+    for own in by_dataset.values():
         planned = len({config.seed for config in own})
-        images, exact = _count_images(dataset, options)
+        # Every size has the same images.
+        images, exact = _count_images(own[0].source, options)
         least = least_difference(images, planned, score=level, seed_deviation=spread)
         found.append(
             Detection(

@@ -10,8 +10,9 @@ from typing import Annotated
 import typer
 
 import raypatch
-from raypatch.cli import data, folders, results, studies, sweeps
+from raypatch.cli import data, folders, models, results, studies, sweeps
 from raypatch.cli.pipes import to_nowhere
+from raypatch.cli.plain_text import fit_terminal
 from raypatch.machine.environment import prepare_environment
 
 WRONG_INPUT = 2
@@ -49,13 +50,14 @@ def about(
 
 
 # One list of commands, in the order of use.
-for part in (studies.app, sweeps.app, results.app, folders.app, data.app):
+for part in (studies.app, sweeps.app, results.app, folders.app, models.app, data.app):
     app.add_typer(part)
 
 
 def main() -> None:
     """Entry point: a user's mistake is one message and exit code 2, never a traceback."""
     prepare_environment()
+    fit_terminal()
     try:
         app()
     except (ValueError, LookupError, OSError, RuntimeError) as error:

@@ -1,4 +1,4 @@
-"""Commands that use what a run left: report, compare, predict, export; and what a model costs."""
+"""Commands that use what a run left: report, compare, predict, export."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -8,7 +8,6 @@ import typer
 from raypatch.cli import options as cli_options
 
 app = typer.Typer()
-MOST_COUNTED_TOKENS = 4096
 
 
 def levels_of(level: str | None, patch_size: str | None) -> list[str] | None:
@@ -41,6 +40,7 @@ def report(
     without_twins: Annotated[
         bool, typer.Option("--without-twins", help="Leave out test images that repeat one of train or val.")
     ] = False,
+    json_: cli_options.Json = False,
 ) -> None:
     """Print the answer and write tables, ensembles, statistics, plots and a page; also while it runs."""
     from raypatch.api import report as write_report
@@ -49,6 +49,9 @@ def report(
     written = write_report(
         runs, out=out, formats=cli_options.split_commas(formats), compare=factors, without_twins=without_twins
     )
+    if json_:
+        print(written.as_json())
+        return
     print(written.text)
     # The first ones are those to open; the rest are plots.
     names = ", ".join(path.name for path in written.files[:6])
@@ -67,13 +70,13 @@ def compare(
         Path | None,
         typer.Option(help="Where to write; default in the first run's report."),
     ] = None,
+    json_: cli_options.Json = False,
 ) -> None:
     """Put two runs side by side: the same datasets and levels, with intervals of their difference."""
     from raypatch.analysis.compare import compare_runs
 
     written = compare_runs(first, second, out, metric=metric)
-    print(written.text)
-    print(f"written to {written.folder}")
+    print(written.as_json() if json_ else f"{written.text}\nwritten to {written.folder}")
 
 
 @app.command()
@@ -103,6 +106,7 @@ def predict(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
 ) -> None:
     """Predict new images with a run's best model, or the ensemble of some levels; best by validation."""
+    from raypatch.predict import describe_choice
     from raypatch.predict import predict as predict_images
     from raypatch.storage.files import write_atomically
 
@@ -123,6 +127,7 @@ def predict(
     # Every line ends with a line break, and the first is the heading.
     images = table.count("\n") - 1
     print(f"{images} images predicted by {', '.join(members)}, in {out}")
+    print(describe_choice(folder, members))
 
 
 @app.command()
@@ -137,53 +142,3 @@ def export(
     written = export_trial(folder, trial, out)
     in_timm = f'timm.create_model("local-dir:{written}", pretrained=True)'
     print(f"{written}: {in_timm}, or raypatch.predict.load_exported")
-
-
-@app.command()
-def model(
-    name: Annotated[str, typer.Argument(help="timm name of a Vision Transformer.")],
-    patch_size: Annotated[
-        str,
-        typer.Option(help="Patch sizes in pixels, separated by commas."),
-    ] = "28,14,7,4,2,1",
-    image_size: Annotated[int, typer.Option(help="Edge of the image or volume, pixels.")] = 28,
-    volumes: Annotated[
-        bool,
-        typer.Option("--volumes", help="For 3D volumes instead of 2D images."),
-    ] = False,
-    classes: Annotated[int, typer.Option(min=1, help="Outputs of the head.")] = 2,
-    count: Annotated[
-        bool,
-        typer.Option("--count", help="Also count with fvcore, up to 4096 tokens."),
-    ] = False,
-) -> None:
-    """Show what a model costs at each patch size: tokens, parameters, GFLOPs per image."""
-    from raypatch.config import make_config
-    from raypatch.models.build import build_model
-    from raypatch.models.flops import count_with_fvcore, model_facts
-
-    # A trial needs some dataset: any of these dimensions will do.
-    dimensions, dataset = (3, "phantom3d") if volumes else (2, "phantom2d")
-    heading = f"{'patch':>5} {'tokens':>7} {'parameters':>12} {'GFLOPs':>10} {'without attention':>18}"
-    if count:
-        heading += f" {'by fvcore':>10}"
-    print(heading)
-    for patch in patch_size.split(","):
-        fields = {
-            "patch_size": patch,
-            "model": name,
-            "image_size": image_size,
-            "dataset": dataset,
-            "weights": "random",
-        }
-        config = make_config(fields)
-        facts = model_facts(config, dimensions=dimensions, outputs=classes)
-        tokens = facts.tokens or 0
-        line = f"{patch:>5} {tokens:7,} {facts.parameters:12,} {facts.gflops:10.4g}"
-        line += f" {facts.gflops_without_attention:18.4g}"
-        # fvcore runs the model: with more tokens that takes minutes, and all of the memory.
-        if count and tokens <= MOST_COUNTED_TOKENS:
-            built = build_model(config, dimensions=dimensions, outputs=classes, files={})
-            shape = (3, *(image_size,) * dimensions)
-            line += f" {count_with_fvcore(built.model, shape):10.4g}"
-        print(line)

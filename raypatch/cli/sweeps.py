@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from raypatch.sweep.run import Outcome
 
 # 130 is what a shell gives for a program that Ctrl+C ended.
-SOME_FAILED, INTERRUPTED = 1, 130
+SOME_FAILED, HALTED, INTERRUPTED = 1, 3, 130
 
 app = typer.Typer()
 
@@ -82,7 +82,8 @@ def plan(
     """
     from raypatch.config import RunOptions
     from raypatch.study import load_study
-    from raypatch.study.resolve import StudyTrials, resolve_search, resolve_trials
+    from raypatch.study.budget import describe_budget
+    from raypatch.study.resolve import StudySearch, StudyTrials, resolve_search, resolve_trials
     from raypatch.sweep.cost.estimate import as_json, as_table, plan_cost
 
     chosen = narrowing.apply(load_study(space))
@@ -90,6 +91,8 @@ def plan(
     options = RunOptions(files=resolved.files, **place.settings())
     # stdout holds the table or the JSON alone, so that a script can read it.
     say = functools.partial(print, file=sys.stderr, flush=True)
+    if isinstance(resolved, StudySearch):
+        say(describe_budget(resolved.search))
     rows = plan_cost(resolved, options, say, recalibrate=recalibrate)
     if detect is None:
         print(as_json(rows) if json_ else as_table(rows))
@@ -170,7 +173,7 @@ def finish(outcome: "Outcome") -> None:
     """Exit with the code that says how a sweep ended."""
     # A stopped sweep has trials left, too: that it was asked to stop says more.
     if outcome.stopped:
-        raise typer.Exit(INTERRUPTED)
+        raise typer.Exit(HALTED if outcome.halted else INTERRUPTED)
     nothing_found = outcome.table is not None and outcome.recipes is None
     if outcome.errors or outcome.left or nothing_found:
         raise typer.Exit(SOME_FAILED)

@@ -3,14 +3,13 @@ and the other steps from stored uint8 to the model's input.
 
 Random numbers are drawn on the CPU for a whole epoch (`draw_parameters`), a fixed number per image,
 and only then used (`augment`). So a seed fixes what happens to each image, whatever the device and
-however the batch is divided. Nothing in `to_float`, `resize_images`, `augment` and `normalize`
-waits for the device or depends on values: all of it can be captured in a CUDA graph.
+however the batch is divided. Nothing in `to_float`, `augment` and `normalize` waits for the device
+or depends on values: all of it can be captured in a CUDA graph.
 """
 
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 import torch
@@ -26,8 +25,6 @@ _JITTER = (0.8, 1.2)
 # torchvision's weights of red, green and blue.
 _LUMA = (0.2989, 0.587, 0.114)
 _Symmetry = tuple[tuple[int, ...], tuple[int, ...]]
-# Pixels turned to float at once when a whole split is resized.
-_RESIZE_CHUNK = 2**24
 
 
 def channels_first(images: NDArray[np.uint8], *, dimensions: int) -> Tensor:
@@ -52,55 +49,6 @@ def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """
     shape = (-1,) + (1,) * (images.ndim - 2)
     return (images - mean.view(shape)).div_(std.view(shape))
-
-
-def resize_images(images: Tensor, size: int, mode: Literal["bilinear", "nearest", "pad"]) -> Tensor:
-    """Bring (N, C, *spatial) to edge `size`; uint8 stays uint8 (rounded), float stays float.
-
-    bilinear: trilinear for volumes, each axis low-pass filtered where it shrinks. nearest: the
-    pixel under the centre of the new one. pad: centred on zeros. Raises ValueError when an image is
-    too large to be padded.
-    """
-    spatial = images.shape[2:]
-    if all(edge == size for edge in spatial):
-        return images
-    if mode == "pad":
-        if max(spatial) > size:
-            raise ValueError(
-                f"resize=pad cannot bring {max(spatial)} pixels to image_size={size};"
-                f" use bilinear or nearest, or image_size={max(spatial)} or more"
-            )
-        margins: list[int] = []
-        # torch wants the last axis first. Of an odd rest the larger half comes after the image.
-        for edge in reversed(spatial):
-            before = (size - edge) // 2
-            margins += [before, size - edge - before]
-        return F.pad(images, margins)
-    if images.is_floating_point():
-        return _resample(images, size, mode)
-    # A split as floats would take four times its memory, so it is resized a part at a time.
-    pixels_before = math.prod(images.shape[1:])
-    pixels_after = images.shape[1] * size ** len(spatial)
-    chunk = max(1, _RESIZE_CHUNK // max(pixels_before, pixels_after))
-    resized = []
-    for part in torch.split(images, chunk):
-        resized.append(_resample(part.float(), size, mode).round_().byte())
-    return torch.cat(resized)
-
-
-def _resample(images: Tensor, size: int, mode: str) -> Tensor:
-    if mode == "nearest":
-        return F.interpolate(images, size=(size,) * (images.ndim - 2), mode="nearest-exact")
-    batch, channels, *spatial = images.shape
-    planes = images.reshape(batch, -1, *spatial[-2:])
-    plane = F.interpolate(planes, size=(size, size), mode="bilinear", antialias=True)
-    if len(spatial) == 2:
-        return plane
-    # torch filters planes only: the depth axis is done as the height of a plane whose width, all
-    # pixels, stays.
-    depth = plane.reshape(batch, channels, spatial[0], size * size)
-    depth = F.interpolate(depth, size=(size, size * size), mode="bilinear", antialias=True)
-    return depth.reshape(batch, channels, size, size, size)
 
 
 def draw_parameters(

@@ -55,6 +55,10 @@ class DatasetInfo:
         """Shape of one image as the model sees its grid: (H, W) or (D, H, W)."""
         return (self.size,) * self.dimensions
 
+    def training_images(self, fraction: float) -> int:
+        """How many training images a share of them is, up to the rounding of each class."""
+        return max(1, round(fraction * self.counts[0]))
+
 
 _PHANTOM_CLASSES = ("small smooth", "small grainy", "large smooth", "large grainy")
 _PHANTOM_COUNTS = (720, 160, 240)

@@ -33,6 +33,7 @@ __all__ = [
     "read_new_images",
     "read_split",
     "read_split_groups",
+    "read_split_labels",
     "read_split_texts",
 ]
 
@@ -119,6 +120,12 @@ def read_split(path: Path, split: Split) -> tuple[NDArray[np.uint8], NDArray[np.
         # Contiguous: torch takes no array in Fortran's order as it lies.
         images = np.ascontiguousarray(archive.array(f"{split}_images"))
         return images, read_labels(archive, split, count)
+
+
+def read_split_labels(path: Path, split: Split) -> NDArray[np.int64]:
+    """Read the labels of one split without its images: (N,) or (N, L). Raises DataError."""
+    with Archive(path) as archive:
+        return read_labels(archive, split, check_images(archive, f"{split}_images")[0])
 
 
 def read_split_groups(path: Path, splits: Sequence[Split]) -> NDArray[np.int64] | None:

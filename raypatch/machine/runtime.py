@@ -75,6 +75,24 @@ def rounded_products() -> Iterator[None]:
         products.fp32_precision = before
 
 
+def forbid_tf32() -> None:
+    """Let float32 be float32 on a CUDA device: cuDNN rounds the factors of convolutions to
+    10 bits unless told not to. The setting is the process's; casts to bfloat16 are untouched.
+    """
+    torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]  # made at import
+
+
+@contextlib.contextmanager
+def on_one_thread() -> Iterator[None]:
+    """Run torch's products on one thread of the CPU: small ones take longer to be divided than to be done."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def generator(seed: int, epoch: int, purpose: Purpose) -> torch.Generator:
     """A CPU generator fixed by (seed, epoch, purpose):
     no draw depends on what ran before, so resuming is exact.
@@ -131,10 +149,32 @@ def provenance() -> dict[str, str]:
     if torch.cuda.is_available():
         found["gpu"] = torch.cuda.get_device_name()
         found["cuda"] = str(torch.version.cuda)
+        found["cudnn"] = str(torch.backends.cudnn.version())
+        found["driver"] = _driver_version()
+        found["float32 products"] = str(torch.backends.cuda.matmul.fp32_precision)
+        found["float32 convolutions"] = str(torch.backends.cudnn.conv.fp32_precision)
+        found["attention"] = " ".join(_attention_kernels())
     commit = _git_commit()
     if commit:
         found["commit"] = commit
     return found
+
+
+def _driver_version() -> str:
+    """Version of NVIDIA's kernel module; empty where it does not tell."""
+    module = Path("/sys/module/nvidia/version")
+    return module.read_text().strip() if module.exists() else ""
+
+
+def _attention_kernels() -> list[str]:
+    """The kernels of scaled_dot_product_attention that torch may take, its first choice unknown."""
+    allowed = {
+        "cudnn": torch.backends.cuda.cudnn_sdp_enabled(),
+        "flash": torch.backends.cuda.flash_sdp_enabled(),
+        "efficient": torch.backends.cuda.mem_efficient_sdp_enabled(),
+        "math": torch.backends.cuda.math_sdp_enabled(),
+    }
+    return [name for name, on in allowed.items() if on]
 
 
 @functools.cache

@@ -10,9 +10,12 @@ import torch
 
 from raypatch.config import TrialConfig
 from raypatch.data.catalog import DatasetInfo
+from raypatch.data.resize import held_size
 from raypatch.machine.runtime import Precision
 from raypatch.methods import find_method
 from raypatch.models.families import find_family
+from raypatch.models.flops import body_facts
+from raypatch.models.heads import bare_model
 from raypatch.models.prepared import PreparedModel, evaluation_batch
 from raypatch.results import ModelFacts
 
@@ -44,7 +47,7 @@ def activation_bytes(
 
     With a method that trains the head alone nothing is kept.
     """
-    activations = find_family(config.model).activations(config, facts, precision)
+    activations = find_family(config.model).activations(config, body_facts(facts), precision)
     if not find_method(config.method).trains_backbone:
         return activations.passing
     if checkpointing and activations.checkpointed is not None:
@@ -76,7 +79,7 @@ def training_bytes(
         # Several passes: the last one still has its activations when it adds to all gradients.
         largest = min(
             trained,
-            find_family(config.model).activations(config, facts, precision).largest_gradient,
+            find_family(config.model).activations(config, body_facts(facts), precision).largest_gradient,
         )
         peak = 4 * trained + max(passing, 4 * largest)
     return _with_margin(_held_bytes(config, facts) + peak)
@@ -92,11 +95,11 @@ def peak_bytes(
     checkpointing: bool = False,
 ) -> int:
     """Estimated peak bytes of a whole trial on a device:
-    its images, one byte a pixel, and training or evaluation.
+    its images, one byte a pixel of the size they are held in, and training or evaluation.
     """
-    train, val, test = info.counts
-    images = train * config.train_fraction + val + test
-    resident = int(images * info.channels * config.image_size**info.dimensions)
+    images = info.training_images(config.train_fraction) + sum(info.counts[1:])
+    edge = held_size(info.size, config.image_size, config.resize)
+    resident = images * info.channels * edge**info.dimensions
     training = training_bytes(config, facts, precision, micro_batch=micro_batch, checkpointing=checkpointing)
     batch = evaluation_bytes(config, info, facts, precision)
     evaluation = _with_margin(_held_bytes(config, facts) + batch)
@@ -116,7 +119,7 @@ def evaluation_bytes(
     """
     pixels: int = config.image_size**info.dimensions
     images = min(max(info.counts[1:]), evaluation_batch(facts.tokens, pixels))
-    passing = find_family(config.model).activations(config, facts, precision).passing
+    passing = find_family(config.model).activations(config, body_facts(facts), precision).passing
     return images * max(pixels * 3 * (4 + 4 + 2), pixels * 3 * 4 + passing)
 
 
@@ -138,8 +141,9 @@ def available_bytes(device: torch.device) -> int:
     so that a resumed trial divides its batches alike.
     """
     if device.type == "cuda":
-        # What other processes hold on the card is not free.
-        return torch.cuda.mem_get_info(device)[0]
+        # What other processes hold on the card is not free, what this one's allocator keeps is.
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + kept
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
@@ -152,7 +156,7 @@ def choose_micro_batch(
     Checkpointing comes in only where not even one image fits without
     it; one image with it is the last resort.
     """
-    activations = find_family(config.model).activations(config, facts, precision)
+    activations = find_family(config.model).activations(config, body_facts(facts), precision)
     choices = (False,) if activations.checkpointed is None else (False, True)
     for checkpointing in choices:
         micro_batch = config.batch_size
@@ -174,7 +178,7 @@ def fit_memory(prepared: PreparedModel, config: TrialConfig, asked: int | Litera
     available = available_bytes(prepared.device)
     micro_batch, checkpointing = choose_micro_batch(config, prepared.facts, prepared.precision, available)
     if checkpointing:
-        prepared.family.use_checkpointing(prepared.model)
+        prepared.family.use_checkpointing(bare_model(prepared.model))
     if checkpointing or micro_batch < config.batch_size:
         logger.info(
             "micro_batch=%d, activation checkpointing %s",

@@ -2,19 +2,20 @@
 with the normalisation and the precision that belong to it.
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from raypatch.config import RunOptions, TrialConfig
-from raypatch.data.augment import normalize, to_float
+from raypatch.config import Resize, RunOptions, TrialConfig
+from raypatch.data.augment import augment, normalize, to_float
 from raypatch.data.catalog import DatasetInfo
-from raypatch.machine.runtime import Precision, resolve_device, resolve_precision
+from raypatch.data.resize import pad_centred, resize_images
+from raypatch.machine.runtime import Precision, forbid_tf32, resolve_device, resolve_precision
 from raypatch.models.build import BuiltModel, build_model
 from raypatch.models.families import Family, find_family
 from raypatch.models.flops import count_outputs, model_facts
+from raypatch.models.heads import head_of
 from raypatch.results import ModelFacts
 
 # Enough to fill a device; more would only take memory.
@@ -36,7 +37,11 @@ def evaluation_batch(tokens: int | None, pixels: int) -> int:
 
 @dataclass(frozen=True)
 class PreparedModel:
-    """A model with all that goes between it and an image's bytes. mean, std: (3,) on the device."""
+    """A model with all that goes between it and an image's bytes.
+
+    mean, std: (3,) on the device. image_size: edge of what the model sees. resize: how images of
+    another size are brought to it.
+    """
 
     model: nn.Module
     family: Family
@@ -45,17 +50,41 @@ class PreparedModel:
     std: torch.Tensor
     device: torch.device
     precision: Precision
+    image_size: int
+    resize: Resize = "bilinear"
 
     @property
     def head(self) -> nn.Module:
         """The part that makes logits of features."""
-        return self.model.get_submodule(self.family.head_name(self.model))
+        return head_of(self.model, self.family)
+
+    @property
+    def stated_precision(self) -> Precision:
+        """The precision that a result states: what the arithmetic of the backbone is done in."""
+        return self.precision
 
     def normalize(self, images: torch.Tensor) -> torch.Tensor:
         """Bring floats from 0 to 1 (B, 1 or 3, *spatial)
         to what the weights expect: (B, 3, *spatial).
         """
         return normalize(images, self.mean, self.std)
+
+    def inputs(self, images: torch.Tensor, parameters: torch.Tensor | None = None) -> torch.Tensor:
+        """Bring images (B, C, *spatial), uint8 or floats 0..1, to the model's size and normalise them: (B, 3, *size).
+
+        parameters: of their augmentation, None for none; it comes after resizing. Only where the
+        border is to be the mean colour, zero after normalisation, the images are augmented in their
+        own size and padded last.
+        """
+        resized = resize_images(images, self.image_size, self.resize)
+        pixels = to_float(resized) if parameters is None else augment(resized, parameters)
+        normalised = self.normalize(pixels)
+        return pad_centred(normalised, self.image_size) if self.resize == "pad_mean" else normalised
+
+    def augmented_shape(self, images: torch.Tensor) -> tuple[int, ...]:
+        """The spatial shape in which images (N, C, *spatial) are augmented."""
+        spatial = tuple(images.shape[2:])
+        return spatial if self.resize == "pad_mean" else (self.image_size,) * len(spatial)
 
     @torch.inference_mode()
     def logits(self, images: torch.Tensor) -> torch.Tensor:
@@ -64,9 +93,9 @@ class PreparedModel:
         """
         self.model.eval()
         logits = []
-        size = evaluation_batch(self.facts.tokens, math.prod(images.shape[2:]))
+        size = evaluation_batch(self.facts.tokens, self.image_size ** (images.ndim - 2))
         for batch in images.split(size):
-            inputs = self.normalize(to_float(batch.to(self.device, non_blocking=True)))
+            inputs = self.inputs(batch.to(self.device, non_blocking=True))
             cast = self.precision == "bfloat16"
             with torch.autocast(self.device.type, torch.bfloat16, enabled=cast):
                 logits.append(self.model(inputs).float())
@@ -95,6 +124,8 @@ def place_model(
     precision: Precision,
 ) -> PreparedModel:
     """Bring a built model to a device."""
+    if precision == "float32":
+        forbid_tf32()
     return PreparedModel(
         model=built.model.to(device),
         family=find_family(config.model),
@@ -103,4 +134,6 @@ def place_model(
         std=torch.tensor(built.std, device=device),
         device=device,
         precision=precision,
+        image_size=config.image_size,
+        resize=config.resize,
     )

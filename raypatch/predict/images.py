@@ -8,18 +8,20 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from raypatch.data.catalog import Split
 from raypatch.data.inputs import InputRule, read_inputs
+from raypatch.features.extract import extract_features
+from raypatch.features.head import place_head
 from raypatch.machine.runtime import resolve_device, resolve_precision
-from raypatch.models.build import BuiltModel, construct
+from raypatch.models.build import BuiltModel
 from raypatch.models.families import find_family
+from raypatch.models.heads import feature_kind
 from raypatch.models.prepared import place_model
 from raypatch.predict.choose import FinishedTrial, choose_members, find_trials
+from raypatch.predict.weights import load_parts
 from raypatch.results import DatasetFacts
 from raypatch.tasks import find_task
-from raypatch.training.checkpoint import load_tensors
 
 
 def predict(
@@ -44,14 +46,16 @@ def predict(
     total = np.zeros(())
     for member in members:
         config = member.config
-        # Read for each member: levels may differ in the size that their models see.
+        # Read for each member: levels may differ in the size that their models see. One that was trained on a
+        # file of another resolution sees new images at that resolution first, as it saw its own.
+        is_resolved = config.resolution is not None
         names, images = read_inputs(
             source,
             split,
             dimensions=facts.dimensions,
             channels=facts.channels,
-            image_size=config.image_size,
-            resize=config.resize,
+            image_size=config.resolution or config.image_size,
+            resize="bilinear" if is_resolved else config.resize,
             rule=InputRule.from_json(facts.rule) if facts.rule else None,
         )
         total = total + predict_member(member, images, device)
@@ -75,25 +79,16 @@ def predict_member(
     if device.type == "cpu" and threads.isdigit():
         torch.set_num_threads(int(threads))
     means, deviations = find_family(member.config.model).normalisation(member.config)
-    built = BuiltModel(load_model(member), means, deviations)
     precision = resolve_precision(member.result.precision, device)
-    prepared = place_model(member.config, built, member.model, device, precision)
-    probability = find_task(member.dataset.task).probabilities(prepared.logits(images))
+    model, head = load_parts(member)
+    prepared = place_model(member.config, BuiltModel(model, means, deviations), member.model, device, precision)
+    if head is None:
+        logits = prepared.logits(images)
+    else:
+        parts = extract_features(prepared, images, feature_kind(member.config))
+        logits = place_head(head, prepared).logits(torch.cat(list(parts)))
+    probability = find_task(member.dataset.task).probabilities(logits)
     return probability.cpu().numpy()
-
-
-def load_model(member: FinishedTrial) -> nn.Module:
-    """Return the trial's model with its best weights, on the CPU.
-
-    Raises ValueError when the weights are damaged.
-    """
-    best = load_tensors(member.paths.best_weights)
-    if best is None:
-        raise ValueError(f"{member.paths.best_weights} is missing or damaged; remove the trial folder and run it again")
-    outputs = find_task(member.dataset.task).outputs(member.dataset.classes)
-    model = construct(member.config, dimensions=member.dataset.dimensions, outputs=outputs)
-    model.load_state_dict(best[0])
-    return model.eval()
 
 
 def _as_csv(names: Sequence[str], probability: NDArray[np.float32], facts: DatasetFacts) -> str:

@@ -9,7 +9,7 @@ alone, is read too.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,8 +48,9 @@ class _Record(BaseModel):
 class EpochRow(_Record):
     """One line of epochs.jsonl. There is no test score here: a search cannot see the test set.
 
-    val: scores on validation. lr: of the epoch's last step. seconds: training and validation.
-    images_per_second: training only. peak_memory_bytes: most so far, on the device; on a CPU of the
+    val: scores on validation. lr: of the epoch's last step, the encoder's where that trains. seconds:
+    training and validation since the row before. images_per_second: training only. step: optimizer
+    steps taken so far, 0 in files of earlier versions. peak_memory_bytes: most so far, on the device; on a CPU of the
     process. 0 in files of earlier versions.
     """
 
@@ -60,6 +61,7 @@ class EpochRow(_Record):
     seconds: float
     images_per_second: float
     peak_memory_bytes: int = 0
+    step: int = 0
 
     @model_validator(mode="before")
     @classmethod
@@ -163,12 +165,21 @@ class Predictions:
 class Expectation(_Record):
     """What a publication states, shown beside the datasets that it is about.
 
-    says: the statement. source: where it stands. datasets: canonical names, on which it was found.
+    says: the statement. source: where it stands. datasets: canonical names, on which it was found;
+    none where a table says it. table: scores cell by cell, as the text of a CSV with a column
+    `dataset`, columns named as factors or fields, and columns of metrics.
     """
 
     says: str
     source: str
-    datasets: tuple[str, ...]
+    datasets: tuple[str, ...] = ()
+    table: str = ""
+
+    @model_validator(mode="after")
+    def _is_about_something(self) -> Self:
+        if not self.datasets and not self.table:
+            raise ValueError(f"expect: {self.says!r} is about nothing; give datasets or a table")
+        return self
 
 
 class SweepRecord(BaseModel):

@@ -14,7 +14,9 @@ from pydantic import ValidationError
 from raypatch.config import TrialConfig, explain_validation, field_facts
 from raypatch.data.catalog import canonical_name
 from raypatch.data.pack import is_source
+from raypatch.storage.own_files import OWN_SUFFIXES
 from raypatch.study.names import LONGEST_NAME
+from raypatch.study.published import read_tables
 from raypatch.study.rules import as_list
 from raypatch.study.study import Study
 
@@ -51,8 +53,14 @@ def _dataset_names(study: Study) -> list[str]:
     names = set()
     for name in map(str, given):
         # An own file is known by its stem here: it need not be there yet to name a folder.
-        is_own = name.endswith(".npz") or is_source(name)
-        names.add(Path(name).resolve().stem if is_own else canonical_name(name))
+        if name.endswith(".npz"):
+            names.add(Path(name).stem)
+        elif name in study.resolutions:
+            names.add(name)
+        elif Path(name).is_dir() or is_source(name):
+            names.add(Path(name).resolve().stem)
+        else:
+            names.add(canonical_name(name))
     return sorted(names)
 
 
@@ -71,7 +79,7 @@ def load_study(source: str | Path | Mapping[str, Any] | Study) -> Study:
     if isinstance(source, Study):
         return source
     if isinstance(source, Mapping):
-        return _check_study(source, "the study")
+        return _check_study(source, "the study", Path())
     path = Path(source)
     if path.suffix not in (".yaml", ".yml"):
         path = _shipped_study(str(source))
@@ -81,7 +89,7 @@ def load_study(source: str | Path | Mapping[str, Any] | Study) -> Study:
         raise ValueError(f"cannot read the search space {path}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not valid YAML: {error}") from error
-    return _check_study(content, str(path))
+    return _check_study(content, str(path), path.parent)
 
 
 def _shipped_study(name: str) -> Path:
@@ -103,13 +111,14 @@ def _shipped_study(name: str) -> Path:
     )
 
 
-def _check_study(content: Any, place: str) -> Study:
+def _check_study(content: Any, place: str, folder: Path) -> Study:
+    """The study of a file's content. folder: where the paths of published tables start."""
     if not isinstance(content, Mapping):
         raise ValueError(
             f"{place} must hold a mapping with the keys {', '.join(Study.model_fields)}",
         )
     try:
-        study = Study.model_validate(dict(content))
+        study = Study.model_validate(read_tables(content, folder))
         # Asked of the study as given: one that the command line narrows may keep a single level.
         study.require_comparison()
     except ValidationError as error:
@@ -136,3 +145,21 @@ def parse_setting(text: str) -> tuple[str, list[Any]]:
             f"--set {text!r} cannot be read: a list is lr=1e-4,1e-3 or lr=[1e-4, 1e-3]",
         ) from error
     return field.strip(), parsed
+
+
+def study_content(study: Study) -> dict[str, Any]:
+    """Return a study as its file holds it, own files by their absolute paths: it runs again from anywhere."""
+    content = study.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    absolute: dict[str, Any] = _with_absolute_paths(content)
+    return absolute
+
+
+def _with_absolute_paths(content: Any, field: str = "") -> Any:
+    """Content whose values of fields that may name an own file are absolute where they are such a path."""
+    if isinstance(content, dict):
+        return {key: _with_absolute_paths(value, str(key)) for key, value in content.items()}
+    if isinstance(content, list):
+        return [_with_absolute_paths(value, field) for value in content]
+    if isinstance(content, str) and field in OWN_SUFFIXES and content.endswith(OWN_SUFFIXES[field]):
+        return str(Path(content).expanduser().resolve())
+    return content

@@ -1,6 +1,5 @@
 """The points of a study's grid: each a trial, with the rules applied and own files known by content."""
 
-import difflib
 import functools
 import itertools
 import sys
@@ -13,13 +12,11 @@ from raypatch.data.catalog import DatasetInfo, canonical_name
 from raypatch.data.pack import is_source, packed
 from raypatch.data.source import describe
 from raypatch.factors import Factor, factor_of_axis, factor_of_field
-from raypatch.methods import check_method
-from raypatch.storage.own_files import OWN_FILE, own_file_id
+from raypatch.storage.own_files import OWN_FILE, OWN_SET, OWN_SUFFIXES, own_file_id
 from raypatch.study import FACTS, Study, WhenRule, as_list, typed_value
-from raypatch.tasks import find_task, score_names
-
-_SUFFIXES = {"dataset": (".npz",), "weights": (".safetensors", ".pth", ".pt", ".bin", ".ckpt")}
-"""Fields that may name an own file, and how such a file's name ends."""
+from raypatch.study.fit import check_fit, require_one_length
+from raypatch.study.resolutions import files_in_folder, name_set
+from raypatch.trial_fields.resolution import resolutions_of, source_name
 
 
 class StudyPoints:
@@ -31,6 +28,7 @@ class StudyPoints:
         self._files: dict[str, Path] = {}
         self._identities: dict[Path, str] = {}
         self._sources: dict[str, Path] = {}
+        self._sets: dict[str, str] = {}
         self._infos: dict[str, DatasetInfo] = {}
         self._rules = [self._canonical_rule(rule) for rule in study.when]
 
@@ -81,7 +79,7 @@ class StudyPoints:
         """Where the own files lie that these trials name."""
         used: set[str] = set()
         for config in configs:
-            used |= {config.dataset, config.weights}
+            used |= {config.source, config.weights}
         lying = {}
         for name, path in self._files.items():
             if name in used:
@@ -103,11 +101,15 @@ class StudyPoints:
             raise ValueError(
                 f"the search space {self.study.name!r} names no dataset; give --dataset",
             )
-        info = self._describe(str(values["dataset"]))
-        values["dataset"] = info.name
+        dataset = values["dataset"] = self._canonical_dataset(str(values["dataset"]))
+        # What a rule may ask is the same at every resolution, which a rule may set.
+        info = self._describe(next(iter(resolutions_of(dataset).values()), dataset))
         skipped = self._apply_rules(values, axis_values, info)
         if skipped:
             return None
+        require_one_length(values)
+        resolution = typed_value("resolution", values.get("resolution"))
+        info = self._describe(source_name(dataset, resolution))
         values.setdefault("image_size", info.size)
         config = make_config(values)
         check_fit(config, info)
@@ -145,14 +147,18 @@ class StudyPoints:
             known = ", ".join(map(str, FACTS[key]))
             raise ValueError(f"when-rule: {key} is one of {known}, never {value!r}")
         named = self._by_content({key: value})[key]
-        if key == "dataset" and not OWN_FILE.fullmatch(str(named)):
-            return canonical_name(str(named))
-        return named
+        return self._canonical_dataset(str(named)) if key == "dataset" else named
+
+    def _canonical_dataset(self, name: str) -> str:
+        is_own = OWN_FILE.fullmatch(name) or OWN_SET.fullmatch(name)
+        return name if is_own else canonical_name(name)
 
     def _by_content(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Replace the path of an own file by its content's name and note where it lies."""
         named = dict(values)
-        for field, suffixes in _SUFFIXES.items():
+        if "dataset" in named:
+            named["dataset"] = self._name_set(named["dataset"])
+        for field, suffixes in OWN_SUFFIXES.items():
             value = named.get(field)
             if not isinstance(value, str) or OWN_FILE.fullmatch(value):
                 continue
@@ -161,6 +167,24 @@ class StudyPoints:
             elif value.endswith(suffixes):
                 named[field] = self._identify(Path(value).expanduser().resolve())
         return named
+
+    def _name_set(self, dataset: Any) -> Any:
+        """The name by content of an own dataset of several sizes: of the study, or a folder; others stay."""
+        name = str(dataset)
+        if name in self._sets:
+            return self._sets[name]
+        files = self.study.resolutions.get(name, {})
+        folder = Path(name).expanduser()
+        if not files and name.strip() and folder.is_dir():
+            files = files_in_folder(folder)
+            name = folder.resolve().name
+        if not files:
+            return dataset
+        resolved = {edge: Path(path).expanduser().resolve() for edge, path in files.items()}
+        identity, lying = name_set(name, resolved)
+        self._files |= lying
+        self._sets[str(dataset)] = identity
+        return identity
 
     def _identify(self, path: Path) -> str:
         """The name of an own file by its content."""
@@ -192,33 +216,3 @@ def _default_values() -> dict[str, Any]:
         if not field.is_required():
             defaults[name] = field.default
     return defaults
-
-
-def check_fit(config: TrialConfig, info: DatasetInfo) -> None:
-    """Raise ValueError where a config asks for what its dataset or its task cannot give."""
-    check_method(config.method)
-    task = find_task(config.task or info.task)
-    if info.task not in task.kinds:
-        raise ValueError(
-            f"task={config.task} reads labels of the kind {' or '.join(task.kinds)},"
-            f" and {config.dataset_label} has {info.task} ones: leave task out, or choose another"
-        )
-    scores = score_names(task)
-    if config.selection_metric not in scores:
-        # A looser match than elsewhere: the names share their beginning, val_.
-        near = difflib.get_close_matches(config.selection_metric, scores, n=3, cutoff=0.4) or scores
-        known = ", ".join(f"val_{name}" for name in near)
-        raise ValueError(
-            f"selection={config.selection} is no score that training computes for {config.dataset_label}: use {known}"
-        )
-    if config.fold is not None and config.fold >= info.folds:
-        way_out = f"it has 0 to {info.folds - 1}" if info.folds else "it has none: pack own images with --folds"
-        raise ValueError(f"fold={config.fold} is no fold of {config.dataset_label}; {way_out}")
-    if info.dimensions == 2 and config.inflation != "repeat":
-        raise ValueError(
-            f"inflation={config.inflation} is for volumes; {info.name} has 2D images: leave it out",
-        )
-    if config.resize == "pad" and config.image_size < info.size:
-        raise ValueError(
-            f"resize=pad needs image_size of at least {info.size}, the size of {info.name}, not {config.image_size}"
-        )

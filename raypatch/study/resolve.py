@@ -9,6 +9,7 @@ from raypatch.config import TrialConfig
 from raypatch.factors import Factor, Level, factor_of_axis, factor_of_field
 from raypatch.search_settings import Search, SearchedField, SearchSettings
 from raypatch.study import Study
+from raypatch.study.budget import fit_budget
 from raypatch.study.points import StudyPoints
 
 
@@ -96,6 +97,7 @@ def resolve_search(study: Study) -> StudySearch:
         settings = _canonical_choice(settings, name, found.trials)
     first = resolve_trials(_with_values(plain, settings, first_ends))
     _check_groups(first.trials, settings)
+    settings = fit_budget(settings, [group.epochs for group in first.trials])
     factors = tuple(searched_factor(factor, settings) for factor in first.factors)
     names = tuple(_group_name(group, factors, settings) for group in first.trials)
     search = Search(settings=settings, groups=first.trials, names=names)
@@ -105,6 +107,8 @@ def resolve_search(study: Study) -> StudySearch:
 def _check_groups(groups: Sequence[TrialConfig], settings: SearchSettings) -> None:
     """Raise ValueError for a trial shorter than its grace, and for several seeds."""
     for group in groups:
+        if group.steps is not None:
+            raise ValueError(f"steps={group.steps}: a search judges and saves by epochs; give these")
         if settings.grace_epochs > group.epochs:
             raise ValueError(
                 f"grace_epochs={settings.grace_epochs} must be at most epochs={group.epochs}",

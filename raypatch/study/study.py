@@ -1,6 +1,7 @@
 """A study: what is compared, on which data, with which fields; the rules that hold between these."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -21,6 +22,7 @@ from raypatch.study.axes import (
     without,
 )
 from raypatch.study.names import check_name
+from raypatch.study.published import check_table
 from raypatch.study.rules import FACTS, WhenRule, as_list, typed_value
 
 
@@ -60,13 +62,17 @@ class Study(BaseModel):
         (),
         description="Rules that set fields, such as the recipe of 2D or 3D data.",
     )
+    resolutions: dict[str, dict[int, Path]] = Field(
+        default_factory=dict,
+        description="Own datasets of several sizes: name -> edge in pixels -> .npz file of the same images.",
+    )
     search: SearchSettings | None = Field(
         None,
         description="Fields to search at each point of the grid, and how.",
     )
     expect: tuple[Expectation, ...] = Field(
         (),
-        description="What publications state, with source and datasets.",
+        description="What publications state, with source and datasets, or a table of scores as a CSV.",
     )
 
     @validator(mode="before")
@@ -118,6 +124,15 @@ class Study(BaseModel):
         both = set(self.search.fields) & given
         if both:
             raise ValueError(f"{', '.join(sorted(both))}: searched, so it cannot be given or asked for by a when-rule")
+
+    @validator(mode="after")
+    def _tables_can_be_read(self) -> Self:
+        searched = self.search.fields if self.search else {}
+        known = {*TrialConfig.model_fields, *self.grid, *searched}
+        for expectation in self.expect:
+            if expectation.table:
+                check_table(expectation.table, known)
+        return self
 
     @validator(mode="after")
     def _levels_set_fields_of_their_own(self) -> Self:

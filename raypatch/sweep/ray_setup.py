@@ -13,7 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from raypatch.sweep.ray_home import as_workers_need_it, ray_place
+from raypatch.sweep.stop import shielding_children
 
 # A private token file, silence, our own signal handling.
 os.environ.setdefault("RAY_AUTH_MODE", "token")
@@ -47,7 +50,7 @@ def local_ray(*, cpus: int, gpus: int, dashboard: bool = False) -> Iterator[Path
     """
     with ray_place() as (where, empty):
         try:
-            with _discreetly(), as_workers_need_it(empty):
+            with _discreetly(), as_workers_need_it(empty), shielding_children():
                 context = _start_patiently(
                     address="local",
                     num_cpus=cpus,
@@ -67,8 +70,31 @@ def local_ray(*, cpus: int, gpus: int, dashboard: bool = False) -> Iterator[Path
         try:
             yield session
         finally:
-            ray.shutdown()
+            _shut_down()
             shutil.rmtree(session, ignore_errors=True)
+
+
+def _shut_down() -> None:
+    """End Ray and all of its processes.
+
+    They hear no SIGTERM, for which ray.shutdown would wait a second each, and by which the raylet would end its own:
+    all are killed. The trials have stopped by then.
+    """
+    services = []
+    node = ray._private.worker._global_node
+    # None where Ray did not get as far as starting them.
+    if node is not None:
+        for started in node.all_processes.values():
+            services += [each.process for each in started]
+    beneath = []
+    for service in services:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            beneath += psutil.Process(service.pid).children(recursive=True)
+        service.terminate = service.kill
+    ray.shutdown()
+    for process in beneath:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def _start_patiently(**settings: Any) -> Any:
@@ -79,7 +105,7 @@ def _start_patiently(**settings: Any) -> Any:
         except Exception as error:
             if "timed out" not in str(error).lower():  # Ray raises a plain Exception
                 raise
-            ray.shutdown()
+            _shut_down()
     raise ValueError(
         f"Ray did not start within {STARTS} times its 30 s: this machine is busy."
         " Try again, or run with --executor local"

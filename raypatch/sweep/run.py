@@ -14,9 +14,11 @@ from raypatch.results import SweepPaths, SweepRecord, read_sweep, write_json
 from raypatch.storage.files import hold_lock, write_atomically
 from raypatch.storage.own_files import move_own_files
 from raypatch.study import Study
+from raypatch.study.files import study_content
 from raypatch.sweep.executors.executor import Executor, open_executor
 from raypatch.sweep.executors.preflight import check_address, check_monitoring, check_space
-from raypatch.sweep.plan import plan_sweep, rough_seconds
+from raypatch.sweep.guard import SweepHaltedError, halting_on_full_disk
+from raypatch.sweep.plan import finished_results
 from raypatch.sweep.record import complete_record, make_record
 from raypatch.sweep.session import ExecutorOptions, Session
 from raypatch.sweep.source import TrialSource, open_source
@@ -24,6 +26,7 @@ from raypatch.sweep.stop import StopRequest
 from raypatch.sweep.tuning.recipes import describe_search, summarize_search, write_recipes
 from raypatch.sweep.twins import note_twins
 from raypatch.sweep.watch.choose import make_display
+from raypatch.sweep.watch.names import what_varies
 
 __all__ = ["ExecutorOptions", "Outcome", "resume_sweep", "run_sweep"]
 
@@ -33,9 +36,10 @@ class Outcome:
     """How a sweep ended, recounted from the files.
 
     ok: trials that are over and did not fail. left: trials to run. errors: of the failed trials,
-    by trial id. stopped: why it ended early, None when it ran through. resume_command: continues
-    it. table: of a search, what it found. recipes: of a search, its best.yaml; None where no trial
-    has a score or some are left.
+    by trial id. stopped: why it ended early, None when it ran through. halted: whether it ended so
+    because no trial can go on until the user acts, as on a full disk. resume_command: continues it.
+    table: of a search, what it found. recipes: of a search, its best.yaml; None where no trial has a
+    score or some are left.
     """
 
     folder: Path
@@ -43,6 +47,7 @@ class Outcome:
     left: int
     errors: Mapping[str, str]
     stopped: str | None
+    halted: bool
     resume_command: str
     table: str | None = None
     recipes: Path | None = None
@@ -90,7 +95,7 @@ def resume_sweep(
         changed[name] = value
     where = RunOptions.model_validate(options)
     folders = [Path(changes["data_dir"])] if changes.get("data_dir") else []
-    beside = [folder.absolute().parent, folder.absolute().parent.parent]
+    beside = list(folder.absolute().parents)[:3]
     files = move_own_files(where.files, moved, folders, beside)
     # Changes may come as paths, and JSON as text: both are brought to one form.
     options = where.model_copy(update={"files": files}).model_dump(mode="json")
@@ -127,7 +132,10 @@ def _run(record: SweepRecord, session: Session, study: Study | None) -> Outcome:
             # A killed session may have left these.
             shutil.rmtree(session.paths.bookkeeping, ignore_errors=True)
             source = open_source(record, session)
-            _execute(source, executor, session, study)
+            try:
+                _execute(source, executor, session, study)
+            except SweepHaltedError as error:
+                session.stop.halt(str(error))
             return _count(source, session)
 
 
@@ -152,24 +160,25 @@ def _execute(source: TrialSource, executor: Executor, session: Session, study: S
         # Not for a cluster: this machine may not have the data that lie there.
         if not session.execution.on_cluster:
             note_twins((*source.record.trials, *upcoming), session.paths, options, session.say)
-        seconds = {config.trial_id(): rough_seconds(config, options) for config in plan.todo}
-        with make_display(plan.todo, seconds, done=done, side_by_side=placement.slots) as display:
-            executor.run(source.make_work(placement, display))
+        varied = what_varies(source.record)
+        display = make_display(plan.todo, plan.seconds, done=done, side_by_side=placement.slots, varied=varied)
+        with display as listener, halting_on_full_disk(session.paths.folder):
+            executor.run(source.make_work(placement, listener))
 
 
 def _write_record(record: SweepRecord, paths: SweepPaths, study: Study | None) -> None:
     write_json(paths.record, record)
     if study is not None:
-        content = study.model_dump(mode="json", by_alias=True, exclude_defaults=True)
-        write_atomically(paths.space, yaml.safe_dump(content, sort_keys=False).encode())
+        content = yaml.safe_dump(study_content(study), sort_keys=False)
+        write_atomically(paths.space, content.encode())
 
 
 def _count(source: TrialSource, session: Session) -> Outcome:
     """Recount the trials from their folders; of a search, also say and write down what it found."""
     paths, record = session.paths, source.record
     # From the folders, not from what the executor told: a worker may have died after its last word.
-    after = plan_sweep(record.trials, paths, session.planning_options)
-    left = len(after.todo) + len(source.undrawn)
+    results = finished_results(record.trials, paths)
+    left = len(record.trials) - len(results) + len(source.undrawn)
     table, recipes = None, None
     if record.search is not None:
         groups = summarize_search(record, paths)
@@ -179,18 +188,21 @@ def _count(source: TrialSource, session: Session) -> Outcome:
             write_recipes(paths.recipes, record, groups)
             recipes = paths.recipes
     errors = {}
-    for trial_id, result in after.results.items():
+    for trial_id, result in results.items():
         if result.status == "failed":
             errors[trial_id] = result.error or ""
     resume_command = f"raypatch resume {shlex.quote(str(paths.folder))}"
     if session.retry_failed:
         resume_command += " --retry-failed"
+    # A request that came when all was done has stopped nothing.
+    is_unfinished = left > 0 or (session.retry_failed and len(errors) > 0)
     return Outcome(
         folder=paths.folder,
-        ok=len(after.results) - len(errors),
+        ok=len(results) - len(errors),
         left=left,
         errors=errors,
-        stopped=session.stop.reason,
+        stopped=session.stop.reason if is_unfinished else None,
+        halted=session.stop.halted and is_unfinished,
         resume_command=resume_command,
         table=table,
         recipes=recipes,

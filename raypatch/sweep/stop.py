@@ -17,12 +17,13 @@ POLL_SECONDS = 0.25
 class StopRequest:
     """A request that the driver sets and every worker sees, through a file beside the trials.
 
-    reason: for people; the first one stays.
+    reason: for people; the first one stays. halted: whether no trial can go on until the user acts.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.reason: str | None = None
+        self.halted = False
         self._event = threading.Event()
 
     def set(self, reason: str) -> None:
@@ -33,6 +34,12 @@ class StopRequest:
             # Without room for the file only this process sees the request.
             with contextlib.suppress(OSError):
                 self.path.touch()
+
+    def halt(self, reason: str) -> None:
+        """Stop because no trial can go on, such as on a full disk. reason: what the user can do."""
+        if not self.is_set():
+            self.halted = True
+            self.set(reason)
 
     def is_set(self) -> bool:
         """Whether this process was asked to stop."""
@@ -73,6 +80,20 @@ class StopRequest:
             for number, handler in before.items():
                 signal.signal(number, handler)
             self.path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def shielding_children() -> Iterator[None]:
+    """Keep SIGTERM from the processes that start inside, and from those that they start.
+
+    `timeout`, systemd and Slurm signal all processes of a command at once. Ray's own must stay until the driver has
+    stopped the trials; Ray shields them from SIGINT by itself. A blocked signal stays blocked across fork and exec.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def stop_file_watcher(path: Path) -> Callable[[], bool]:

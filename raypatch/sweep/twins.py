@@ -18,16 +18,21 @@ def note_twins(
 ) -> None:
     """Find the twins of each dataset and fold that twins.json does not know yet, and of own files what else
     a check finds; say that in one line per dataset. Made images have none to speak of.
+
+    Of a dataset in several sizes they are those of the size that comes first: an image has one index in all.
     """
     known = read_repeated_images(paths.twins)
     test, findings = dict(known.test), dict(known.findings)
-    for dataset, fold in dict.fromkeys((config.dataset, config.fold) for config in configs):
-        is_own = bool(OWN_FILE.fullmatch(dataset))
-        made_up = not is_own and catalog()[canonical_name(dataset)].made_up
+    sources: dict[tuple[str, int | None], str] = {}
+    for config in configs:
+        sources.setdefault((config.dataset, config.fold), config.source)
+    for (dataset, fold), source in sources.items():
+        is_own = bool(OWN_FILE.fullmatch(source))
+        made_up = not is_own and catalog()[canonical_name(source)].made_up
         key = repeated_key(dataset, fold)
         if key in test or made_up:
             continue
-        path = locate(dataset, data_dir=options.data_dir, files=options.files)
+        path = locate(source, data_dir=options.data_dir, files=options.files)
         twins = find_twins(path, fold)
         test[key] = tuple(sorted({twin.index for twin in twins if twin.split == "test"}))
         told = []
@@ -37,12 +42,12 @@ def note_twins(
             findings[dataset] = tuple(short_findings(path))
             told += findings[dataset]
         if told:
-            say(_one_line(dataset, path, told))
+            say(_one_line(source, path, told))
     if len(test) > len(known.test):
         write_repeated_images(paths.twins, RepeatedImages(test=test, findings=findings))
 
 
-def _one_line(dataset: str, path: Path, told: Iterable[str]) -> str:
-    stem = own_file_stem(dataset)
-    shown = path if stem else dataset
-    return f"{stem or dataset}: {'; '.join(told)}. `raypatch data check {shown}` shows more"
+def _one_line(source: str, path: Path, told: Iterable[str]) -> str:
+    stem = own_file_stem(source)
+    shown = path if stem else source
+    return f"{stem or source}: {'; '.join(told)}. `raypatch data check {shown}` shows more"

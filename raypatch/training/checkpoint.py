@@ -22,11 +22,16 @@ Tensors = dict[str, torch.Tensor]
 class Progress:
     """Where a trial stands: epochs completed, the best of them (from 1)
     and that one's selection score.
+
+    stalled: evaluations since the score rose, or since the schedule plateau lowered the learning rate.
+    reductions: how often it did.
     """
 
     epoch: int = 0
     best_epoch: int = 0
     best_figure: float | None = None
+    stalled: int = 0
+    reductions: int = 0
 
 
 def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], progress: Progress) -> None:
@@ -64,7 +69,7 @@ def restore_training_state(
     tensors: Mapping[str, torch.Tensor], model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> None:
     """Bring model and optimizer to the state that training_state gave."""
-    model.load_state_dict(model_weights(tensors))
+    model.load_state_dict(weights_in(tensors, "model"))
     state: dict[int, Tensors] = {}
     for name, tensor in tensors.items():
         if name.startswith("optimizer."):
@@ -75,12 +80,12 @@ def restore_training_state(
     optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
-def model_weights(tensors: Mapping[str, torch.Tensor]) -> Tensors:
-    """The model's part of training_state, under the model's own names."""
+def weights_in(tensors: Mapping[str, torch.Tensor], part: str) -> Tensors:
+    """Return one part of a checkpoint, such as `model`, under the model's own names; empty without it."""
     weights = {}
     for name, tensor in tensors.items():
-        if name.startswith("model."):
-            weights[name.removeprefix("model.")] = tensor
+        if name.startswith(f"{part}."):
+            weights[name.removeprefix(f"{part}.")] = tensor
     return weights
 
 

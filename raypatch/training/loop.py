@@ -10,19 +10,21 @@ import torch
 
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.data.augment import draw_parameters
-from raypatch.data.catalog import DatasetInfo
+from raypatch.data.catalog import DatasetInfo, Split
 from raypatch.data.resident import ResidentSplit
 from raypatch.machine.runtime import generator, peak_memory
 from raypatch.models.memory import fit_memory
 from raypatch.models.prepared import PreparedModel
 from raypatch.results import EpochRow, TrialPaths, append_epoch
-from raypatch.selection import goodness
 from raypatch.tasks import Task
 from raypatch.training.checkpoint import Progress, load_tensors, save_tensors, training_state
 from raypatch.training.evaluate import score_logits
-from raypatch.training.optim import learning_rate, make_optimizer, set_learning_rate
+from raypatch.training.loss import balanced_order, make_loss
+from raypatch.training.optim import learning_rates, make_optimizer, set_learning_rates
+from raypatch.training.progress import advance, is_over
 from raypatch.training.resume import resume
 from raypatch.training.step import TrainingStep
+from raypatch.trial_fields.length import Length, training_length
 
 logger = logging.getLogger(__name__)
 
@@ -39,8 +41,9 @@ class TrialError(RuntimeError):
 class Trial:
     """All that a method needs to fit a model.
 
-    on_epoch: called with each epoch's row once its checkpoint is on
-    disk. should_stop: asked before every step.
+    prepared: the model; of a trial on stored features the head alone, and features stand in for
+    images in all splits. load: a split that is not needed before the end. on_epoch: called with each
+    epoch's row once its checkpoint is on disk. should_stop: asked before every step.
     """
 
     config: TrialConfig
@@ -51,6 +54,7 @@ class Trial:
     prepared: PreparedModel
     train: ResidentSplit
     val: ResidentSplit
+    load: Callable[[Split], ResidentSplit]
     on_epoch: Callable[[EpochRow], object]
     should_stop: Callable[[], bool]
 
@@ -59,15 +63,15 @@ def train_epochs(trial: Trial, set_training_mode: Callable[[], None]) -> Progres
     """Train what has a gradient, from the trial's checkpoint on,
     and leave the model with its best weights.
 
-    set_training_mode: called before each epoch's steps. Raises Interrupted when asked to stop,
+    set_training_mode: called before steps are taken. Raises Interrupted when asked to stop,
     TrialError when training diverged.
     """
     config, paths, prepared = trial.config, trial.paths, trial.prepared
     model = prepared.model
-    optimizer = make_optimizer(model, config)
-    progress = resume(paths, model, optimizer)
-    micro_batch = fit_memory(prepared, config, trial.options.micro_batch)
-    step = TrainingStep(prepared, optimizer, trial.task, batch_size=config.batch_size, micro_batch=micro_batch)
+    length = training_length(config, len(trial.train))
+    optimizer = make_optimizer(model, config, prepared.head)
+    progress = resume(paths, model, optimizer, length)
+    step = make_step(trial, optimizer)
     logger.info(
         "%s on %s in %s, from epoch %d",
         paths.folder.name,
@@ -75,25 +79,26 @@ def train_epochs(trial: Trial, set_training_mode: Callable[[], None]) -> Progres
         prepared.precision,
         progress.epoch + 1,
     )
-    for epoch in range(progress.epoch, config.epochs):
+    while not is_over(progress, config, length):
         started = time.perf_counter()
-        lr = learning_rate(config, epoch)
-        set_learning_rate(optimizer, lr)
-        # Every epoch, because predicting the validation images switches it off.
+        # Every time, because predicting the validation images switches it off.
         set_training_mode()
-        train_loss = take_steps(trial, step, epoch)
+        taken = take_epochs(trial, step, length, progress)
         train_seconds = time.perf_counter() - started
         logits = prepared.logits(trial.val.images)
-        if not (math.isfinite(train_loss) and logits.isfinite().all()):
-            raise TrialError(f"training diverged in epoch {epoch + 1}: its loss is {train_loss}; lower lr={config.lr}")
+        if not (math.isfinite(taken.loss) and logits.isfinite().all()):
+            raise TrialError(
+                f"training diverged in epoch {taken.epoch}: its loss is {taken.loss}; lower lr={config.lr}"
+            )
         row = EpochRow(
-            epoch=epoch + 1,
-            train_loss=train_loss,
+            epoch=taken.epoch,
+            train_loss=taken.loss,
             val=dict(score_logits(logits, trial.val.labels, trial.task, final=False)),
-            lr=lr,
+            lr=taken.lr,
             seconds=time.perf_counter() - started,
-            images_per_second=len(trial.train) / train_seconds,
+            images_per_second=taken.images / train_seconds,
             peak_memory_bytes=peak_memory(prepared.device),
+            step=length.steps_at(taken.epoch),
         )
         progress = advance(progress, row, config)
         # Before the checkpoint, which must never be ahead of the rows: resume drops later ones.
@@ -109,25 +114,84 @@ def train_epochs(trial: Trial, set_training_mode: Callable[[], None]) -> Progres
     return progress
 
 
-def take_steps(trial: Trial, step: TrainingStep, epoch: int) -> float:
-    """Take the steps of one epoch, counted from 0, and return the mean loss.
+def make_step(trial: Trial, optimizer: torch.optim.Optimizer) -> TrainingStep:
+    """The step of a trial, with its loss, in as many passes as its memory asks for."""
+    config, prepared = trial.config, trial.prepared
+    micro_batch = fit_memory(prepared, config, trial.options.micro_batch)
+    # Class weights go by the images that are trained on.
+    labels = trial.train.labels.to(prepared.device)
+    loss = make_loss(config, trial.task, labels)
+    return TrainingStep(prepared, optimizer, loss, config, micro_batch=micro_batch)
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What was trained up to an evaluation.
+
+    epoch: the last one. loss: the mean over the images, as often as they were seen. lr: of the last step.
+    """
+
+    epoch: int
+    loss: float
+    images: int
+    lr: float
+
+
+def take_epochs(trial: Trial, step: TrainingStep, length: Length, progress: Progress) -> Taken:
+    """Train from where the progress stands to the next evaluation.
 
     Raises Interrupted when asked to stop.
     """
-    train, batch_size = trial.train, trial.config.batch_size
-    order = torch.randperm(len(train), generator=generator(trial.config.seed, epoch, "order"))
-    order = order.to(train.images.device)
+    until = length.next_evaluation(progress.epoch)
+    loss_sum, images = 0.0, 0
+    for epoch in range(progress.epoch, until):
+        epoch_loss, seen = take_steps(trial, step, length, epoch, progress.reductions)
+        loss_sum += epoch_loss
+        images += seen
+    rates = learning_rates(trial.config, length, length.steps_at(until) - 1, progress.reductions)
+    # Of the first group, which is the encoder's where that trains.
+    shown = rates[step.optimizer.param_groups[0]["part"]]
+    return Taken(until, loss_sum / images, images, shown)
+
+
+def take_steps(trial: Trial, step: TrainingStep, length: Length, epoch: int, reductions: int) -> tuple[float, int]:
+    """Take the steps of one epoch, counted from 0; return the sum of the images' losses, and how many these were.
+
+    reductions: how often a plateau has lowered the learning rate. Raises Interrupted when asked to stop.
+    """
+    train, config = trial.train, trial.config
+    order = draw_order(trial, epoch)
     augmentation = draw_augmentation(trial, epoch)
+    first, last = length.steps_at(epoch), length.steps_at(epoch + 1)
+    images_seen = 0
+    rates_before = None
     # Summed on the device: reading a loss at every step would make the CPU wait for it.
     loss_sum = torch.zeros((), device=trial.prepared.device)
-    for start in range(0, len(train), batch_size):
+    for number in range(first, last):
         if trial.should_stop():
             raise Interrupted
-        rows = order[start : start + batch_size]
+        rates = learning_rates(config, length, number, reductions)
+        if rates != rates_before:
+            set_learning_rates(step.optimizer, rates)
+            rates_before = rates
+        start = (number - first) * config.batch_size
+        rows = order[start : start + config.batch_size]
         images, labels = train.take(rows)
-        parameters = None if augmentation is None else augmentation[start : start + batch_size]
+        parameters = None if augmentation is None else augmentation[start : start + config.batch_size]
         loss_sum += step(images, labels, parameters) * len(rows)
-    return loss_sum.item() / len(train)
+        images_seen += len(rows)
+    return loss_sum.item(), images_seen
+
+
+def draw_order(trial: Trial, epoch: int) -> torch.Tensor:
+    """Draw the order of an epoch's images, (N,) places, where the images lie."""
+    train = trial.train
+    random = generator(trial.config.seed, epoch, "order")
+    if trial.config.sampling == "balanced":
+        order = balanced_order(train.labels.cpu(), random)
+    else:
+        order = torch.randperm(len(train), generator=random)
+    return order.to(train.images.device)
 
 
 def draw_augmentation(trial: Trial, epoch: int) -> torch.Tensor | None:
@@ -138,21 +202,6 @@ def draw_augmentation(trial: Trial, epoch: int) -> torch.Tensor | None:
         return None
     # For the whole epoch at once, so that no draw hangs on how batches are divided.
     random = generator(trial.config.seed, epoch, "augmentation")
-    shape = trial.train.images.shape[2:]
+    shape = trial.prepared.augmented_shape(trial.train.images)
     drawn = draw_parameters(len(trial.train), shape, random, mirror_safe=trial.info.mirror_safe)
     return drawn.to(trial.prepared.device)
-
-
-def advance(progress: Progress, row: EpochRow, config: TrialConfig) -> Progress:
-    """The progress after `row`: the best epoch is the first with the
-    best selection score; NaN never wins.
-    """
-    score = row.val[config.selection_metric]
-    best = progress.best_figure
-    if best is None or _goodness(config, score) > _goodness(config, best):
-        return Progress(row.epoch, row.epoch, score)
-    return Progress(row.epoch, progress.best_epoch, best)
-
-
-def _goodness(config: TrialConfig, score: float) -> float:
-    return goodness(config.selection, score, config.task)

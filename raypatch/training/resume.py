@@ -9,23 +9,28 @@ from raypatch.results import DamagedFileError, EpochRow, TrialPaths, read_epochs
 from raypatch.training.checkpoint import (
     Progress,
     load_tensors,
-    model_weights,
     restore_training_state,
     save_tensors,
+    weights_in,
 )
+from raypatch.trial_fields.length import Length
 
 logger = logging.getLogger(__name__)
 
 
-def resume(paths: TrialPaths, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
+def resume(paths: TrialPaths, model: nn.Module, optimizer: torch.optim.Optimizer, length: Length) -> Progress:
     """Bring a trial to its last checkpoint; where that or what belongs to it is damaged,
     start the trial again.
+
+    length: of the training, which says after which epochs there is a row.
     """
     stored = load_tensors(paths.checkpoint)
     if stored is not None:
         tensors, progress = stored
-        rows = _rows_until(paths, progress)
-        if rows is not None and _has_best_weights(paths, progress, tensors):
+        rows = _rows_until(paths, progress, length)
+        # An earlier version kept the whole model where features are stored now.
+        same_model = weights_in(tensors, "model").keys() == model.state_dict().keys()
+        if same_model and rows is not None and _has_best_weights(paths, progress, tensors):
             restore_training_state(tensors, model, optimizer)
             write_epochs(paths.epochs, rows)
             return progress
@@ -37,13 +42,14 @@ def resume(paths: TrialPaths, model: nn.Module, optimizer: torch.optim.Optimizer
     return Progress()
 
 
-def _rows_until(paths: TrialPaths, progress: Progress) -> list[EpochRow] | None:
+def _rows_until(paths: TrialPaths, progress: Progress, length: Length) -> list[EpochRow] | None:
     """The rows up to the checkpoint, later ones dropped; None where one is missing or damaged."""
     try:
         rows = [row for row in read_epochs(paths.epochs) if row.epoch <= progress.epoch]
     except DamagedFileError:
         return None
-    complete = [row.epoch for row in rows] == list(range(1, progress.epoch + 1))
+    expected = [epoch for epoch in length.evaluations() if epoch <= progress.epoch]
+    complete = [row.epoch for row in rows] == expected
     return rows if complete else None
 
 
@@ -55,11 +61,17 @@ def _has_best_weights(
     """Whether the best weights are there; a kill between the two
     writes left them in the checkpoint alone.
     """
+    held = weights_in(tensors, "best")
+    if held:
+        # Heads that train together keep the best one in the checkpoint until the end.
+        at_best = Progress(progress.best_epoch, progress.best_epoch, progress.best_figure)
+        save_tensors(paths.best_weights, held, at_best)
+        return True
     best = load_tensors(paths.best_weights)
     if best is not None and best[1].epoch == progress.best_epoch:
         return True
     if progress.best_epoch != progress.epoch:
         return False
     # The last epoch was the best one, so that its weights are the checkpoint's.
-    save_tensors(paths.best_weights, model_weights(tensors), progress)
+    save_tensors(paths.best_weights, weights_in(tensors, "model"), progress)
     return True

@@ -1,21 +1,19 @@
 """One optimizer step on one batch, in as many forward passes as the memory asks for."""
 
 import contextlib
+import itertools
 import logging
 
 import torch
+from torch import nn
 
-from raypatch.data.augment import augment, to_float
+from raypatch.config import TrialConfig
 from raypatch.machine.runtime import rounded_products
 from raypatch.models.prepared import PreparedModel
-from raypatch.tasks import Task
+from raypatch.training.loss import Loss
+from raypatch.training.recorded import OUT_OF_MEMORY, RecordedStep
 
 logger = logging.getLogger(__name__)
-
-Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]
-"""uint8 images (B, C, *spatial), their labels and the parameters of
-their augmentation, None for none.
-"""
 
 WARM_UP_STEPS = 3
 """Steps taken before recording: libraries choose their kernels and
@@ -33,25 +31,27 @@ class TrainingStep:
 
     Gradients of micro-batches add up to those of the whole batch.
 
-    micro_batch: images of one forward pass. fixed_buffers: take full batches from buffers of fixed
-    addresses; on a CUDA device, where this is the default, such a step is recorded once as a CUDA
-    graph and replayed (the optimizer must be capturable), elsewhere it runs as it is.
+    loss: what is minimised. micro_batch: images of one forward pass. fixed_buffers: take full
+    batches from buffers of fixed addresses; on a CUDA device, where this is the default, such a step
+    is recorded once as a CUDA graph and replayed (the optimizer must be capturable), elsewhere it
+    runs as it is.
     """
 
     def __init__(
         self,
         prepared: PreparedModel,
         optimizer: torch.optim.Optimizer,
-        task: Task,
+        loss: Loss,
+        config: TrialConfig,
         *,
-        batch_size: int,
         micro_batch: int,
         fixed_buffers: bool | None = None,
     ) -> None:
         self.prepared = prepared
         self.optimizer = optimizer
-        self.task = task
-        self.batch_size = batch_size
+        self.loss = loss
+        self.batch_size = config.batch_size
+        self.clip_norm = config.clip_norm
         self.micro_batch = micro_batch
         record = prepared.device.type == "cuda" if fixed_buffers is None else fixed_buffers
         # -1: never record.
@@ -74,18 +74,17 @@ class TrainingStep:
         if self._may_record(images):
             self._record(images, labels, parameters)
         if self._recorded is not None and len(images) == self.batch_size:
-            return self._recorded(images, labels, parameters)
+            return self._recorded((images, labels, parameters), self._step)
         while True:
             try:
                 return self._step(images, labels, parameters)
             except torch.OutOfMemoryError:
-                # Gradients of the passes that went through would count twice in the next try.
-                self.optimizer.zero_grad(set_to_none=True)
                 if self.micro_batch == 1:
                     raise
-                self.micro_batch = max(1, self.micro_batch // 2)
-                torch.cuda.empty_cache()
-                logger.warning("out of memory: going on with micro_batch=%d", self.micro_batch)
+            # Here, not in the handler: its traceback still holds the broken step's tensors.
+            self._free()
+            self.micro_batch = max(1, self.micro_batch // 2)
+            logger.warning("out of memory: going on with micro_batch=%d", self.micro_batch)
 
     def _may_record(self, images: torch.Tensor) -> bool:
         """Whether to record now: after the warm-up, on a full batch that goes through in one pass."""
@@ -96,17 +95,28 @@ class TrainingStep:
             return False
         return self.micro_batch >= self.batch_size
 
-    def _record(self, *batch: torch.Tensor | None) -> None:
+    def _record(
+        self,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        parameters: torch.Tensor | None,
+    ) -> None:
         """Record the step; where the second copy of its memory does not fit, go on without."""
-        images, labels, parameters = batch
-        assert images is not None
-        assert labels is not None
-        try:
-            self._recorded = RecordedStep(self, (images, labels, parameters))
-        except torch.OutOfMemoryError:
+        with contextlib.suppress(*OUT_OF_MEMORY):
+            self._recorded = RecordedStep(self._step, (images, labels, parameters))
+        if self._recorded is None:
             self._warm_up_left = -1
-            torch.cuda.empty_cache()
+            self._free()
             logger.warning("no memory to record the step as a CUDA graph: going on without")
+
+    def _free(self) -> None:
+        """Drop what a broken step or recording left behind.
+
+        Gradients of passes that went through would count twice in the next try, and those of a
+        recording were never computed.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        torch.cuda.empty_cache()
 
     def _step(
         self,
@@ -114,7 +124,7 @@ class TrainingStep:
         labels: torch.Tensor,
         parameters: torch.Tensor | None,
     ) -> torch.Tensor:
-        inputs = self.prepared.normalize(to_float(images) if parameters is None else augment(images, parameters))
+        inputs = self.prepared.inputs(images, parameters)
         total = torch.zeros((), device=inputs.device)  # inputs: (B, 3, *spatial)
         rounded = self.prepared.precision == "bfloat16"
         cast = rounded and self._casting_pays(inputs)
@@ -128,9 +138,12 @@ class TrainingStep:
             for part, part_labels in parts:
                 with torch.autocast(part.device.type, torch.bfloat16, enabled=cast):
                     logits = self.prepared.model(part)
-                loss = self.task.loss(logits, part_labels) * (len(part) / len(inputs))
+                loss = self.loss(logits, part_labels) * (len(part) / len(inputs))
                 torch.autograd.backward(loss)
                 total += loss.detach()
+        if self.clip_norm is not None:
+            parameters_of_groups = [group["params"] for group in self.optimizer.param_groups]
+            nn.utils.clip_grad_norm_(itertools.chain(*parameters_of_groups), self.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return total
@@ -141,41 +154,3 @@ class TrainingStep:
         if inputs.is_cuda or tokens is None:
             return True
         return tokens * min(self.micro_batch, len(inputs)) > FEW_TOKENS
-
-
-class RecordedStep:
-    """A step on buffers of fixed addresses: a CUDA graph of it, or on a CPU the step itself."""
-
-    def __init__(self, step: TrainingStep, batch: Batch) -> None:
-        images, labels, parameters = batch
-        self._step = step
-        self._images, self._labels = images.clone(), labels.clone()
-        self._parameters = None if parameters is None else parameters.clone()
-        self._graph: torch.cuda.CUDAGraph | None = None
-        if images.is_cuda:
-            torch.cuda.synchronize(images.device)
-            self._graph = torch.cuda.CUDAGraph()
-            # Recording runs nothing: weights and optimizer state stay as they are.
-            with torch.cuda.graph(self._graph):
-                self._loss = self._take()
-
-    def __call__(
-        self,
-        images: torch.Tensor,
-        labels: torch.Tensor,
-        parameters: torch.Tensor | None,
-    ) -> torch.Tensor:
-        """Copy the batch into the buffers and take the step;
-        the loss lies in the same memory every time.
-        """
-        self._images.copy_(images)
-        self._labels.copy_(labels)
-        if self._parameters is not None and parameters is not None:
-            self._parameters.copy_(parameters)
-        if self._graph is None:
-            return self._take()
-        self._graph.replay()
-        return self._loss
-
-    def _take(self) -> torch.Tensor:
-        return self._step._step(self._images, self._labels, self._parameters)

@@ -1,5 +1,7 @@
 """Two runs side by side: cell by cell, with what differs, or why there is nothing to compare."""
 
+import shutil
+
 import pandas as pd
 import pytest
 
@@ -17,8 +19,9 @@ def run(tmp_path_factory):
 
 
 def test_same_trials_do_not_differ(run, tmp_path):
-    found = compare_runs(run, run, tmp_path)
-    table = pd.read_csv(tmp_path / "compare.csv")
+    copy = shutil.copytree(run, tmp_path / "copy")
+    found = compare_runs(run, copy, tmp_path / "out")
+    table = pd.read_csv(tmp_path / "out" / "compare.csv")
     assert len(table) == 16
     assert set(table["p"]) == {1.0}
     assert "The recipes of the two runs are the same." in found.text
@@ -46,9 +49,9 @@ def test_nothing_in_common_is_refused(run, tmp_path):
         compare_runs(run, other)
 
 
-def test_unknown_metric_is_refused(run):
+def test_unknown_metric_is_refused(run, tmp_path):
     with pytest.raises(ValueError, match="unknown metric 'f1'"):
-        compare_runs(run, run, metric="f1")
+        compare_runs(run, write_run(tmp_path / "other", []), metric="f1")
 
 
 def test_a_setting_that_the_runs_do_not_share_is_named(run, tmp_path):

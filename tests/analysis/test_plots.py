@@ -1,6 +1,7 @@
 """Plots: the data behind each, and that a panel becomes part of a page."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -71,6 +72,45 @@ def test_rank_plot_holds_every_ordered_pair(plots):
     assert len(data) == 9
     p = data.pivot(index="first", columns="second", values="p")
     np.testing.assert_allclose(p, p.T)
+
+
+def test_two_levels_have_no_rank_plot(tmp_path):
+    configs = made_configs(["breastmnist", "retinamnist"], [14, 7], 2, epochs=2)
+    found = conclude(load_study(write_run(tmp_path, configs, images=60)), resamples=20)
+    assert found.conclusions[0].ranks is not None
+    assert "critical_difference" not in {plot.name for plot in factor_plots(found)}
+
+
+def test_score_against_cost_has_the_intervals_of_the_scores(plots):
+    data, scores = plots["score_against_gflops"].data, plots["scores_by_patch_size"].data
+    own = scores[scores["metric"] == "balanced_accuracy"].set_index(["panel", "level"])
+    single = data[data["kind"] == "single"].set_index(["panel", "level"])
+    np.testing.assert_allclose(single[["low", "high"]], own.loc[single.index, ["low", "high"]])
+    first = draw_plot(plots["score_against_gflops"]).axes[0]
+    assert [container.has_yerr for container in first.containers] == [True, True]
+
+
+def test_a_difference_of_less_than_a_point_does_not_fill_the_axis(plots):
+    plot = plots["scores_by_patch_size"]
+    same = plot.data.assign(mean=0.9 + 0.001 * plot.data["level_rank"], low=0.9, high=0.902)
+    low, high = draw_plot(replace(plot, data=same)).axes[0].get_ylim()
+    assert high - low >= 5
+    plot = plots["score_against_gflops"]
+    same = plot.data.assign(score=0.9, low=0.9, high=0.9)
+    low, high = draw_plot(replace(plot, data=same)).axes[0].get_ylim()
+    assert high - low >= 5
+    plot = plots["cost_by_patch_size"]
+    same = plot.data.assign(value=3.0 + 0.001 * plot.data["level_rank"])
+    low, high = draw_plot(replace(plot, data=same)).axes[0].get_ylim()
+    assert high / low == pytest.approx(2)
+
+
+def test_every_cost_line_names_its_dataset(plots):
+    plot = plots["cost_by_patch_size"]
+    names = [label for label, _, _ in plot.lines]
+    assert names == ["breastmnist", "retinamnist", "vesselmnist3d"]
+    assert len({(colour, marker) for _, colour, marker in plot.lines}) == 3
+    assert plot.data.groupby("dataset")["place"].first().to_dict() == {name: names.index(name) for name in names}
 
 
 def test_cost_plot_has_time_speed_and_memory_of_each_dimension(plots):

@@ -13,6 +13,7 @@ import pytest
 from raypatch.analysis.answer.findings import conclude
 from raypatch.analysis.load import load_study
 from raypatch.analysis.report import prepare_report, write_report
+from raypatch.analysis.report_parts import report_latex
 from raypatch.analysis.show.page.page import render_page
 from raypatch.analysis.statistics.stacks import load_predictions
 from raypatch.config import TrialConfig
@@ -24,10 +25,12 @@ from browser import Browser, find_chromium
 from made_runs import (
     GRID,
     PATCH_SIZES,
+    STUDIES,
     made_config,
     made_configs,
     write_failed_trial,
     write_run,
+    write_study,
     write_sweep,
     write_trial,
 )
@@ -71,7 +74,7 @@ def test_files_that_were_promised_exist_and_nothing_else(written):
 
 def test_page_opens_with_the_answer_and_states_beside_it_what_a_paper_found_on_these_datasets(page):
     text = re.sub(r"<[^>]+>", " ", page)
-    assert text.index("points of balanced accuracy against patch size 14") < text.index("bACC by patch size")
+    assert text.index("patch size 14 cannot be told apart by balanced accuracy") < text.index("bACC by patch size")
     assert text.count("The paper states up to 12.78 % in 2D (a paper).") == 1
     assert "Other data gave" not in text
 
@@ -109,7 +112,7 @@ def test_markdown_and_latex_hold_every_table(written):
 
 
 def test_printed_text_has_the_answer_and_the_main_table(written):
-    assert written.text.startswith("2D: Patch size")
+    assert written.text.startswith("2D: No difference shown in any of 2 datasets: patch size")
     assert "| 1+2+4 " in written.text
 
 
@@ -244,6 +247,16 @@ def test_what_else_varies_gives_an_answer_for_each_setting_and_one_over_all(tmp_
     assert "2D, linear probe: " in text
 
 
+def test_page_has_code_in_place_of_backticks(run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "copy")
+    (copy / "twins.json").write_text(json.dumps({"test": {"breastmnist": [1, 2]}}))
+    found = prepare_report([copy], 20)
+    assert "`raypatch report --without-twins`" in " ".join(found.notes)
+    html = render_page(found)
+    assert "<code>raypatch report --without-twins</code>" in html
+    assert "`" not in html
+
+
 def test_names_from_files_cannot_break_the_page(tmp_path):
     info = DatasetInfo("own", "multiclass", EVIL, channels=1, dimensions=2, size=28, counts=(50, 40, 40))
     configs = [
@@ -338,6 +351,34 @@ def test_latex_of_the_report_compiles(written, tmp_path):
     assert answer.returncode == 0, answer.stdout[-2000:]
     assert "Missing character" not in answer.stdout
     assert "Overfull" not in answer.stdout
+    assert "too large for page" not in answer.stdout
+
+
+TWO_COLUMNS = (
+    "\\documentclass[twocolumn,a4paper]{article}\n\\usepackage[margin=2cm]{geometry}\n"
+    "\\usepackage{booktabs,graphicx}\n"
+    # Nothing is shrunk: what is too wide must show as an overfull box.
+    "\\renewcommand{\\resizebox}[3]{#3}\n"
+)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("pdflatex"), reason="no pdflatex: apt-get install texlive-latex-base")
+@pytest.mark.parametrize("name", ["grid", "backbones", "two"])
+def test_latex_tables_fit_two_columns_without_being_shrunk(tmp_path, name):
+    if name == "grid":
+        folder = write_run(tmp_path / "run", made_configs(DATASETS, PATCH_SIZES, 2, epochs=2), images=80)
+    else:
+        folder = write_study(tmp_path / "run", STUDIES[name], images=60, epochs=2)
+    tables = report_latex(prepare_report([folder], 20))
+    # Floats wait for room, and only so many can wait.
+    tables = re.sub(r"(\\end\{table\*?\})", r"\1\n\\clearpage", tables)
+    (tmp_path / "t.tex").write_text(f"{TWO_COLUMNS}\\begin{{document}}\n{tables}\\end{{document}}\n")
+    command = ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "t.tex"]
+    answer = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stdout[-2000:]
+    too_wide = [float(points) for points in re.findall(r"Overfull \\hbox \(([\d.]+)pt", answer.stdout)]
+    assert max(too_wide, default=0) < 3, answer.stdout
     assert "too large for page" not in answer.stdout
 
 

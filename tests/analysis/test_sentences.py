@@ -6,7 +6,7 @@ import pytest
 
 from raypatch.analysis.answer.conclusions import Answer
 from raypatch.analysis.answer.findings import conclude
-from raypatch.analysis.answer.sentences import how_sure
+from raypatch.analysis.answer.sentences import how_sure, state_answers
 from raypatch.analysis.load import load_study
 from raypatch.analysis.report import prepare_report
 from raypatch.analysis.report_parts import report_markdown
@@ -79,13 +79,23 @@ def test_a_dataset_that_lacks_a_level_is_left_out_and_named(tmp_path):
     assert "Left out of this answer: retinamnist (no result for patch size 7)." in text
 
 
+def test_an_answer_without_a_shown_difference_names_no_points(tmp_path):
+    run = write_run(tmp_path, made_configs(["breastmnist", "retinamnist"], [14, 7], 2, epochs=2), images=60)
+    results = load_study(run)
+    results.trials["val_balanced_accuracy"] = results.trials["patch_size"] / -100
+    (statement,) = state_answers(conclude(results, resamples=50))
+    assert statement.verdict == (
+        "No difference shown in any of 2 datasets: patch size 7 and patch size 14 cannot be told apart by balanced"
+        " accuracy."
+    )
+    assert "the training time on breastmnist, retinamnist." in statement.support[0]
+
+
 @pytest.mark.parametrize(
     ("datasets", "better", "worse", "said"),
     [
         (1, 1, 0, "significant"),
         (1, 0, 1, "significant"),
-        (1, 0, 0, "not significant"),
-        (3, 0, 0, "significant in none of 3 datasets"),
         (3, 2, 0, "significantly better in 2 of 3 datasets"),
         (3, 1, 1, "significantly better in 1 and worse in 1 of 3 datasets"),
     ],

@@ -1,14 +1,19 @@
 """Commands as processes of their own: started, watched, killed at a chosen moment."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from raypatch.results import SweepPaths
+import pytest
+
+from raypatch.results import EpochRow, SweepPaths
+from raypatch.training import loop
 
 from tiny import make_images
 
@@ -79,3 +84,21 @@ def epochs_on_disk(paths: SweepPaths) -> int:
         if trial.epochs.exists():
             rows += trial.epochs.read_bytes().count(b"\n")
     return rows
+
+
+@contextmanager
+def stopped_after(epochs: int) -> Iterator[None]:
+    """A sweep in this process gets a real SIGTERM once it has trained so many epochs, however fast the machine."""
+    left = epochs
+    append = loop.append_epoch
+
+    def append_and_count(path: Path, row: EpochRow) -> None:
+        nonlocal left
+        append(path, row)
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "append_epoch", append_and_count)
+        yield

@@ -221,7 +221,7 @@ def test_features_are_what_the_head_makes_logits_of_and_tokens_lie_on_the_grid(d
         ("resnet500", "unknown model 'resnet500': did you mean resnet50"),
         ("0", "unknown model '0': did you mean vit_tiny_patch16_224"),
         ("hf-hub:timm/vit_tiny_patch16_224", "unknown model"),
-        ("vit_tiny_patch16_224.foo", "no weights tagged 'foo'; use one of vit_tiny_patch16_224.augreg_in21k,"),
+        ("vit_tiny_patch16_224.foo", "no weights tagged 'foo'; use one of vit_tiny_patch16_224.augreg_in21k_ft_in1k,"),
         ("resnet18", "resnet18 cannot take any patch size: that needs a plain Vision Transformer"),
         ("deit_tiny_distilled_patch16_224", "cannot take any patch size"),
         ("vit_tiny_r_s16_p8_224", "cannot take any patch size"),

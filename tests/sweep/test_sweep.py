@@ -1,5 +1,6 @@
 """A sweep: the same command continues, both executors agree, and nothing is run twice or left behind."""
 
+import errno
 import io
 import json
 import os
@@ -10,18 +11,24 @@ import time
 from pathlib import Path
 
 import pytest
+import typer
 
 import raypatch.sweep.executors.local
+from raypatch.api import tell
+from raypatch.cli.sweeps import finish
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.models.flops import model_facts
 from raypatch.results import SweepPaths, read_config
+from raypatch.study import load_study
 from raypatch.study.resolve import resolve_trials
 from raypatch.sweep.executors.preflight import needed_bytes
 from raypatch.sweep.guard import record_failure
 from raypatch.sweep.run import ExecutorOptions, resume_sweep, run_sweep
-from raypatch.sweep.watch.display import LiveDisplay, describe_result
+from raypatch.sweep.watch.display import LiveDisplay
 from raypatch.sweep.watch.running import RunningSweep
 from raypatch.sweep.watch.status import read_status, show_status
+from raypatch.sweep.watch.wording import describe_result
+from raypatch.training.loop import Interrupted
 from raypatch.words import duration
 
 from tiny import epoch_row, make_images, read_figures, tiny_study, tiny_trial
@@ -127,8 +134,50 @@ def test_time_limit_stops_and_says_so(tmp_path: Path, data: Path) -> None:
     outcome = run_sweep(tiny_study(data, epochs=[5000]), tmp_path / "run", OPTIONS, LOCAL, time_limit=2.0)
     assert outcome.stopped == "time limit"
     assert outcome.left == 2
+    assert not outcome.halted
+    (log,) = (trial.log.read_text() for trial in SweepPaths(tmp_path / "run").trial_folders())
+    assert "stopped as asked; it can go on from its checkpoint" in log
+    assert "ERROR" not in log
+    assert "Traceback" not in log
     assert not list((tmp_path / "run").rglob("*.tmp"))
     assert not (tmp_path / "run" / ".stop").exists()
+
+
+def test_a_stop_when_all_is_done_stops_nothing(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = raypatch.sweep.executors.local.run_guarded
+
+    def with_a_late_signal(config: TrialConfig, *given: object, **named: object) -> object:
+        result = real(config, *given, **named)  # type: ignore[arg-type]
+        os.kill(os.getpid(), signal.SIGTERM)
+        return result
+
+    monkeypatch.setattr(raypatch.sweep.executors.local, "run_guarded", with_a_late_signal)
+    study, folder = tiny_study(data), tmp_path / "run"
+    assert run_sweep(study, folder, OPTIONS, LOCAL).stopped == "SIGTERM"  # before the second trial
+    after = run_sweep(study, folder, OPTIONS, LOCAL)
+    assert (after.ok, after.left, after.stopped) == (2, 0, None)
+    tell(after)
+    assert "stopped" not in "".join(capsys.readouterr())
+
+
+def test_a_full_disk_halts_with_a_code_of_its_own(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def write_nothing(*given: object, **named: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("raypatch.sweep.guard.train_trial", write_nothing)
+    outcome = run_sweep(tiny_study(data), tmp_path / "run", OPTIONS, LOCAL)
+    assert (outcome.halted, outcome.left, dict(outcome.errors)) == (True, 2, {})
+    tell(outcome)
+    assert "halted (no space left in" in capsys.readouterr().err
+    with pytest.raises(typer.Exit) as ended:
+        finish(outcome)
+    assert ended.value.exit_code == 3
+    (log,) = (trial.log.read_text() for trial in SweepPaths(tmp_path / "run").trial_folders())
+    assert "Traceback" not in log
 
 
 def test_status_reads_the_files_alone(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -138,7 +187,12 @@ def test_status_reads_the_files_alone(tmp_path: Path, data: Path, capsys: pytest
     paths.trial_folders()[0].result.unlink()
     status = read_status(paths)
     assert (status.count("ok"), status.count("stopped"), status.held_by) == (1, 1, None)
-    assert json.loads(status.as_json())["counts"]["ok"] == 1
+    told = json.loads(status.as_json())
+    assert told["counts"]["ok"] == 1
+    (trial,) = (trial for trial in told["trials"] if trial["state"] == "ok")
+    assert trial["config"] == read_config(paths.trial(trial["trial_id"]).config).model_dump(mode="json")
+    assert trial["levels"] == {"patch_size": str(trial["config"]["patch_size"])}
+    assert trial["best_val"] == json.loads(paths.trial(trial["trial_id"]).result.read_bytes())["val"]
     capsys.readouterr()
     show_status(status)
     assert "1/2 done, 1 stopped" in capsys.readouterr().out
@@ -170,11 +224,11 @@ def test_live_display_fits_80_and_160_columns() -> None:
         lines = console.export_text().splitlines()
         assert max(map(len, lines)) <= width
         assert "3/4 done, 0 failed, 1 running, 0 left" in lines[0]
-        assert any(config.trial_id() in line and "0/100" in line for line in lines)
+        assert any("dermamnist-p4-s0" in line and "0/100" in line for line in lines)
     display.epoch(config.trial_id(), epoch_row(7, peak_memory_bytes=3 << 29, images_per_second=1.0))
     console = Console(width=80, record=True, file=io.StringIO())
     console.print(display.render())
-    (line,) = (line for line in console.export_text().splitlines() if config.trial_id() in line)
+    (line,) = (line for line in console.export_text().splitlines() if "dermamnist-p4-s0" in line)
     assert line.split()[1:] == ["7/100", "0.5000", "1", "1.5", "GiB"]
 
 
@@ -190,7 +244,7 @@ def test_the_score_that_selects_is_shown_beside_the_loss() -> None:
     text = console.export_text()
     assert "val balanced accuracy" in text
     assert "auc" not in text.lower()
-    (line,) = (line for line in text.splitlines() if config.trial_id() in line)
+    (line,) = (line for line in text.splitlines() if "dermamnist-p4-s0" in line)
     assert line.split()[1:4] == ["7/100", "0.2500", "0.500"]
 
 
@@ -334,3 +388,35 @@ def test_checkpoints_of_all_that_run_at_once_need_room(tmp_path: Path) -> None:
     one, three = (needed_bytes(trials, options, side_by_side=count) for count in (1, 3))
     weights = 4 * model_facts(config, dimensions=2, outputs=2).parameters
     assert three - one == 2 * 6 * weights
+
+
+def test_space_yaml_of_a_run_folder_repeats_it_from_anywhere(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    relative = Path(data.name)
+    study = tiny_study(relative).override({"seed": [3], "epochs": [1], "dataset": [str(relative)]})
+    run_sweep(study, tmp_path / "run", OPTIONS, LOCAL)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    repeated = load_study(tmp_path / "run" / "space.yaml")
+    assert repeated.grid["dataset"] == [str(data)]
+    run_sweep(repeated, elsewhere / "run", OPTIONS, LOCAL)
+    assert read_figures(SweepPaths(elsewhere / "run")) == read_figures(SweepPaths(tmp_path / "run"))
+
+
+def test_a_run_moved_with_its_data_finds_them_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = tmp_path / "old"
+    (old / "data").mkdir(parents=True)
+    data = make_images(old / "data" / "images.npz")
+    monkeypatch.setattr(raypatch.sweep.executors.local, "run_guarded", _interrupt)
+    assert run_sweep(tiny_study(data), old / "runs" / "tiny", OPTIONS, LOCAL).left == 2
+    monkeypatch.undo()
+    old.rename(tmp_path / "new")
+    outcome = resume_sweep(tmp_path / "new" / "runs" / "tiny", {})
+    assert (outcome.ok, outcome.left) == (2, 0)
+
+
+def _interrupt(*given: object, **named: object) -> None:
+    raise Interrupted

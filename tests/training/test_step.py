@@ -1,6 +1,8 @@
 """One optimizer step: it follows the customary loop, divides batches without a change, and runs on fixed buffers."""
 
 import copy
+import gc
+import weakref
 
 import pytest
 import torch
@@ -15,7 +17,8 @@ from raypatch.models.families import find_family
 from raypatch.models.prepared import PreparedModel
 from raypatch.results import ModelFacts
 from raypatch.tasks import find_task
-from raypatch.training.optim import make_optimizer, set_learning_rate
+from raypatch.training.optim import make_optimizer, set_learning_rates
+from raypatch.training.recorded import Batch, TakeStep
 from raypatch.training.step import WARM_UP_STEPS, TrainingStep
 
 MEAN = STD = torch.full((3,), 0.5)
@@ -23,6 +26,7 @@ MEAN = STD = torch.full((3,), 0.5)
 
 def _config(dimensions: int, **fields: object) -> TrialConfig:
     values = {"dataset": f"phantom{dimensions}d", "image_size": 8, "patch_size": 4, "model": "test_vit", "lr": 1e-3}
+    values["batch_size"] = 8
     return TrialConfig.model_validate({"weights": "random", **values, **fields})
 
 
@@ -57,9 +61,12 @@ def _step(
         std=STD.to(device),
         device=torch.device(device),
         precision=precision,
+        image_size=config.image_size,
+        resize=config.resize,
     )
-    settings = {"batch_size": 8, "micro_batch": 8, "fixed_buffers": False} | fields
-    return TrainingStep(prepared, make_optimizer(model, config), find_task("multiclass"), **settings)  # type: ignore[arg-type]
+    settings = {"micro_batch": 8, "fixed_buffers": False} | fields
+    loss = find_task("multiclass").loss
+    return TrainingStep(prepared, make_optimizer(model, config), loss, config, **settings)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("dimensions", [2, 3])
@@ -103,7 +110,7 @@ def test_fixed_buffers_change_no_bit_and_short_batches_pass_them_by() -> None:
         batch = images[:size], labels[:size], parameters[:size]
         assert torch.equal(eager(*batch), fixed(*batch).clone())
         for step in (eager, fixed):
-            set_learning_rate(step.optimizer, 1e-3 / (number + 1))
+            set_learning_rates(step.optimizer, [1e-3 / (number + 1)] * 2)
     assert fixed._recorded is not None
     assert all(torch.equal(*pair) for pair in zip(model.parameters(), other.parameters(), strict=True))
 
@@ -123,7 +130,7 @@ def test_a_recorded_step_agrees_with_an_eager_one() -> None:
         one, two = eager(images, labels, parameters).item(), recorded(images, labels, parameters).item()
         assert two == pytest.approx(one, rel=1e-3)
         for step in (eager, recorded):
-            set_learning_rate(step.optimizer, 1e-3 / (number + 1))
+            set_learning_rates(step.optimizer, [1e-3 / (number + 1)] * 2)
 
 
 @pytest.mark.parametrize("tokens", [4, 400, None])
@@ -140,3 +147,52 @@ def test_rounded_products_leave_the_setting_as_it_was() -> None:
     with rounded_products():
         assert torch.backends.mkldnn.matmul.fp32_precision == "bf16"
     assert torch.backends.mkldnn.matmul.fp32_precision == before
+
+
+def test_out_of_memory_in_a_recording_leaves_no_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A recording computes nothing, so what it leaves in `grad` would be added to the next step."""
+    config = _config(2)
+    model = _model(config, 2)
+    other = copy.deepcopy(model)
+
+    def break_off(take: TakeStep, batch: Batch) -> None:
+        for parameter in other.parameters():
+            parameter.grad = torch.full_like(parameter, torch.nan)
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr("raypatch.training.step.RecordedStep", break_off)
+    eager, broken = _step(model, config), _step(other, config, fixed_buffers=True)
+    for batch in _batches(2, WARM_UP_STEPS + 2):
+        assert torch.equal(eager(*batch), broken(*batch))
+
+
+def test_a_recorded_step_goes_with_its_last_reference() -> None:
+    """Else a worker's next trial would find the memory of the last one taken."""
+    step = _step(_model(_config(2), 2), _config(2), fixed_buffers=True)
+    for batch in _batches(2, WARM_UP_STEPS + 1):
+        step(*batch)
+    assert step._recorded is not None
+    recorded = weakref.ref(step._recorded)
+    gc.disable()
+    try:
+        del step
+        assert recorded() is None
+    finally:
+        gc.enable()
+
+
+def test_out_of_memory_halves_the_micro_batch_and_takes_the_same_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = _config(2, optimizer="sgd", lr=0.1)
+    model = _model(config, 2)
+    whole, halved = _step(copy.deepcopy(model), config), _step(model, config)
+    batch = _batches(2, 1)[0]
+    forward = model.forward
+
+    def limited(images: torch.Tensor) -> torch.Tensor:
+        if len(images) > 2:
+            raise torch.OutOfMemoryError
+        return forward(images)
+
+    monkeypatch.setattr(model, "forward", limited)
+    assert torch.allclose(halved(*batch), whole(*batch), rtol=1e-5)
+    assert halved.micro_batch == 2

@@ -1,6 +1,7 @@
 """A search: right number, no trial twice, the same draws again, pruned stays pruned, however a session ended."""
 
 import math
+import random
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -20,6 +21,7 @@ from raypatch.results import (
 )
 from raypatch.search_settings import Search, SearchSettings
 from raypatch.study import Study
+from raypatch.study.budget import describe_budget, fit_budget
 from raypatch.study.resolve import resolve_search
 from raypatch.sweep.run import resume_sweep, run_sweep
 from raypatch.sweep.session import ExecutorOptions, Session
@@ -28,7 +30,7 @@ from raypatch.sweep.tuning.group import SearchGroup
 from raypatch.sweep.tuning.recipes import load_recipes, summarize_search
 from raypatch.sweep.tuning.restore import restore_search
 
-from processes import PATIENCE, epochs_on_disk, start, wait_for
+from processes import PATIENCE, epochs_on_disk, start, stopped_after, wait_for
 from tiny import epoch_row, make_images, tiny_study
 
 LOCAL = ExecutorOptions(executor="local")
@@ -110,10 +112,11 @@ def test_the_same_search_elsewhere_draws_the_same(searched: Path, data: Path, tm
 
 def test_stopped_search_goes_on_to_the_same_end(searched: Path, data: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    space, sessions = _space(data), 0
-    while run_sweep(space, folder, OPTIONS, LOCAL, time_limit=0.5 * 1.5**sessions).left:
-        sessions += 1
-    assert sessions
+    space = _space(data)
+    for epochs in (1, 5, 3):
+        with stopped_after(epochs):
+            assert run_sweep(space, folder, OPTIONS, LOCAL).left
+    assert run_sweep(space, folder, OPTIONS, LOCAL).left == 0
     assert _drawn(folder) == _drawn(searched)
     _check_whole(folder, samples=4)
     assert _statuses(folder) == _statuses(searched)
@@ -258,6 +261,38 @@ def test_budget_holds_though_every_trial_is_the_best_so_far(samples: int, budget
     assert 27 in ran
 
 
+@pytest.mark.parametrize(("samples", "epochs"), [(8, 5), (16, 5), (16, 20), (4, 4)])
+def test_the_best_trial_runs_through_whenever_it_comes(samples: int, epochs: int) -> None:
+    given = SearchSettings.model_validate({"fields": LR, "samples": samples, "sampler": "random"})
+    budget = fit_budget(given, [epochs]).budget
+    orders = 20
+    found = 0
+    for seed in range(orders):
+        group = _study(samples=samples, epochs=epochs, seed=seed, budget=budget, grace_epochs=2, sampler="random")
+        losses = random.Random(seed).sample(range(samples), samples)
+        ran = [_run(group, [float(loss)] * epochs) for loss in losses]
+        assert sum(ran) <= budget * samples * epochs
+        found += group.best is not None and group.best[1] == 0
+    assert found >= 0.9 * orders  # of 20, the budget of 0.4 found 4 with 8 samples of 5 epochs
+
+
+def test_budget_is_raised_only_where_it_does_not_suffice() -> None:
+    settings = SearchSettings.model_validate({"fields": LR})
+    assert fit_budget(settings, [100]) == settings
+    assert fit_budget(settings, [100, 5]).budget == pytest.approx(0.63)  # (16 x 2 + 6 x 3) / (16 x 5)
+    none = settings.model_copy(update={"pruner": "none"})
+    assert fit_budget(none, [5]) == none
+
+
+def test_a_search_says_before_it_starts_how_it_judges(data: Path) -> None:
+    search = resolve_search(_space(data, epochs=5, samples=8, grace_epochs=2)).search
+    text = describe_budget(search)
+    assert "8 samples per group, of at most 5 epochs, judged after 2; 28 of 40 epochs in all (budget 0.7)" in text
+    assert "as few as it takes" in text
+    assert "as few" not in describe_budget(resolve_search(_space(data, epochs=5, samples=8, budget=1)).search)
+    assert "none of them stopped early" in describe_budget(resolve_search(_space(data, pruner="none")).search)
+
+
 def test_budget_counts_what_running_trials_may_still_take() -> None:
     study = _study(samples=4, budget=0.4, epochs=10, reduction=2)  # 16 of 40 epochs
     first, second = study.draw(), study.draw()
@@ -356,7 +391,8 @@ def _together(data: Path, **axes: object) -> Study:
 def test_any_factor_is_searched_together(data: Path, tmp_path: Path, axes: dict[str, object]) -> None:
     (name,) = axes
     study, folder = _together(data, **axes), tmp_path / "run"
-    assert run_sweep(study, folder, OPTIONS, LOCAL, time_limit=0.6).left
+    with stopped_after(epochs=3):
+        assert run_sweep(study, folder, OPTIONS, LOCAL).left
     before = [config.trial_id() for config in read_sweep(SweepPaths(folder).record).trials]
     assert run_sweep(study, folder, OPTIONS, LOCAL).left == 0
     record = read_sweep(SweepPaths(folder).record)

@@ -1,11 +1,12 @@
 """The report as one HTML page that needs nothing outside itself: no script, no address, no font."""
 
 import base64
+import re
 from pathlib import Path
 
 import jinja2
 import pandas as pd
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from raypatch.analysis.report_parts import Report
 from raypatch.analysis.show.plots.figure import Plot, on_all_cores, panel_svg
@@ -34,6 +35,7 @@ def render_page(report: Report) -> str:
 
     loader = jinja2.FileSystemLoader(FOLDER)
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["prose"] = _prose
     return environment.get_template("report.html").render(
         report=report,
         markers=MARKER_PATHS,
@@ -41,6 +43,12 @@ def render_page(report: Report) -> str:
         panel_svg=panel,
         csv_link=_csv_link,
     )
+
+
+def _prose(text: str) -> Markup:
+    """Return a sentence for the page: what stands between backticks, as in Markdown, becomes code."""
+    # Escaped first, so that only our own elements are markup.
+    return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704
 
 
 def _draw_panels(report: Report) -> dict[tuple[str, str], str]:

@@ -10,12 +10,26 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from raypatch.analysis.answer.cells import ENSEMBLE
-from raypatch.analysis.show.plots.style import INK, PALETTE, level_axis, plain_numbers, style_of
+from raypatch.analysis.show.plots.style import (
+    INK,
+    PALETTE,
+    keep_ratio,
+    keep_span,
+    level_axis,
+    plain_numbers,
+    style_of,
+)
 from raypatch.analysis.wording import shorten
 
 SHORT, LONG = 6, 14
 """Characters of a name that stand above a point, and beyond which a name is cut."""
+LEAST_POINTS = 5.0
+"""Points of a score that an axis shows at least: less would make a finding of rounding."""
+LEAST_RATIO = 2.0
+"""Greatest over least cost that an axis shows at least."""
 ABOVE_POINT: dict[str, Any] = {"xytext": (0, 5), "ha": "center"}
+LEFT_OF_POINT: dict[str, Any] = {"xytext": (-3, 3), "ha": "right"}
+"""Beside the bar of its interval, which stands where the name would be."""
 
 
 def draw_scores(axes: Axes, data: pd.DataFrame, *, heading: str, joined: bool) -> None:
@@ -32,20 +46,27 @@ def draw_scores(axes: Axes, data: pd.DataFrame, *, heading: str, joined: bool) -
         mean = 100 * line["mean"].to_numpy()
         reach = np.abs(100 * line[["low", "high"]].to_numpy().T - mean)
         axes.errorbar(x, mean, reach, color=colour, marker=marker, capsize=2, linestyle=linestyle)
+    keep_span(axes, LEAST_POINTS)
     axes.set_ylabel("test score, %")
 
 
 def draw_pareto(axes: Axes, data: pd.DataFrame, *, cost: str, unit: str, label: str) -> None:
-    """Score against cost, the Pareto front as a line. Columns: level, kind, the cost, score (0 to 1), front."""
+    """Score against cost, the Pareto front as a line.
+
+    Columns: level, kind, the cost, score, low, high (0 to 1; NaN where there is no interval), front.
+    """
     for kind, points in data.groupby("kind"):
         colour, marker = style_of(4) if kind == ENSEMBLE else style_of(1)
-        axes.plot(points[cost], 100 * points["score"], marker, color=colour, linestyle="none")
+        score = 100 * points["score"].to_numpy()
+        reach = np.abs(100 * points[["low", "high"]].to_numpy(float).T - score)
+        style: dict[str, Any] = {"color": colour, "marker": marker, "linestyle": "none"}
+        axes.errorbar(points[cost], score, reach, capsize=2, elinewidth=0.8, **style)
     front = data[data["front"]].sort_values(cost)
     axes.step(front[cost], 100 * front["score"], where="post", color=INK, linewidth=0.8, alpha=0.6, zorder=1)
     long_names = data.loc[data["kind"] != ENSEMBLE, "level"].str.len().max() > SHORT
     for point in data.to_dict("records"):
         at = (point[cost], 100 * point["score"])
-        place = ABOVE_POINT
+        place = ABOVE_POINT if point["kind"] == ENSEMBLE else LEFT_OF_POINT
         if long_names:
             dearer = data.loc[data[cost] > point[cost], "score"]
             place = _beside_point(point["score"], dearer, data["score"])
@@ -53,6 +74,7 @@ def draw_pareto(axes: Axes, data: pd.DataFrame, *, cost: str, unit: str, label: 
     axes.set_xscale("log")
     plain_numbers(axes.xaxis)
     axes.margins(x=0.12, y=0.15)
+    keep_span(axes, LEAST_POINTS)
     if long_names:
         # Names stand to the right of their points, and the last one needs room too.
         low, high = np.log(axes.get_xlim())
@@ -167,13 +189,14 @@ def draw_ranks(axes: Axes, data: pd.DataFrame) -> None:
 
 
 def draw_costs(axes: Axes, data: pd.DataFrame, *, heading: str, joined: bool) -> None:
-    """One cost against the level, a line or points per dataset. Columns: dataset, level, level_rank, value, unit."""
+    """One cost against the level, a line or points per dataset. Columns: place, level, level_rank, value, unit."""
     levels = pd.Index(level_axis(axes, data, heading))
-    style: dict[str, Any] = {"color": PALETTE[1], "marker": "o", "markersize": 3, "alpha": 0.7}
-    style |= {"linewidth": 0.8, "linestyle": "-" if joined else "none"}
-    for _, line in data.groupby("dataset", sort=False):
+    style: dict[str, Any] = {"markersize": 3, "linewidth": 0.8, "linestyle": "-" if joined else "none"}
+    for place, line in data.groupby("place"):
+        colour, marker = style_of(int(str(place)))
         x = levels.get_indexer(pd.Index(line["level"]))
-        axes.plot(x, line["value"], **style)
+        axes.plot(x, line["value"], color=colour, marker=marker, **style)
     axes.set_yscale("log")
+    keep_ratio(axes, LEAST_RATIO)
     plain_numbers(axes.yaxis)
     axes.set_ylabel(data["unit"].iloc[0])

@@ -92,6 +92,8 @@ def plot_pareto(findings: Findings) -> Plot:
             "kind": cells["kind"],
             cost: cells[f"{cost}_mean"],
             "score": cells[f"test_{metric.name}_mean"],
+            "low": cells[f"test_{metric.name}_low"],
+            "high": cells[f"test_{metric.name}_high"],
         }
     )
     data["front"] = _is_on_front(data, cost, lower=metric.lower_is_better)
@@ -105,8 +107,8 @@ def plot_pareto(findings: Findings) -> Plot:
         title="Score against cost",
         caption=(
             f"{capitalize(metric.label)} on the test split against {unit}; each point a"
-            f" {findings.factor.label}{together}. The line is the Pareto front: nothing cheaper scores"
-            " better."
+            f" {findings.factor.label}{together}. Bars: 95 % intervals for other test images and seeds. The line is"
+            " the Pareto front: nothing cheaper scores better."
         ),
         data=data,
         draw=partial(draw.draw_pareto, cost=cost, unit=unit, label=metric.label),
@@ -127,10 +129,13 @@ def _is_on_front(data: pd.DataFrame, cost: str, *, lower: bool) -> pd.Series:
 def plot_costs(findings: Findings) -> Plot:
     """Time, speed and memory by level."""
     cells, factor = singles(findings.cells), findings.factor
+    datasets = list(name_panels(cells, findings).unique())
+    lines = [(dataset, *style_of(place)) for place, dataset in enumerate(datasets)]
     parts = []
     for dimensions, block in cells.groupby("dimensions"):
         for name, (label, unit) in RUN_COST_LABELS.items():
             part = pd.DataFrame({"panel": f"{dimensions}D: {label}", "dataset": name_panels(block, findings)})
+            part["place"] = part["dataset"].map(datasets.index)
             part[["level", "level_rank"]] = block[["level", "level_rank"]]
             part["value"] = block[f"{name}_mean"]
             part["unit"] = unit
@@ -147,6 +152,7 @@ def plot_costs(findings: Findings) -> Plot:
         ),
         data=pd.concat(parts, ignore_index=True),
         draw=partial(draw.draw_costs, heading=factor.heading, joined=factor.ordered),
+        lines=tuple(lines),
         columns=len(RUN_COST_LABELS),
     )
 
@@ -156,7 +162,8 @@ def plot_ranks(findings: Findings) -> Plot:
     parts = []
     for conclusion in (*findings.overall, *findings.conclusions):
         ranks = conclusion.ranks
-        if ranks is None:
+        # Mean ranks of two levels are one number, which the table of gains says better.
+        if ranks is None or len(ranks.ranks) < 3:
             continue
         square = ranks.nemenyi.rename_axis("first").reset_index()
         pairs = square.melt("first", var_name="second", value_name="p")

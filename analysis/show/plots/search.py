@@ -9,9 +9,12 @@ from matplotlib.ticker import NullFormatter
 from raypatch.analysis.answer.search import search_trials
 from raypatch.analysis.load import Results
 from raypatch.analysis.show.plots.figure import Plot
-from raypatch.analysis.show.plots.style import style_of
+from raypatch.analysis.show.plots.style import keep_span, style_of
 from raypatch.factors import field_heading, field_label
 from raypatch.results import SweepRecord
+
+LEAST_SPAN = 0.05
+"""Of a score of 0 to 1, or a loss in nats, that an axis shows at least."""
 
 
 def search_plots(results: Results) -> Iterator[Plot]:
@@ -83,4 +86,5 @@ def _draw_trials(axes: Axes, data: pd.DataFrame, x: str) -> None:
         part = data[data["status"] == status]
         colour, marker = style_of(place)
         axes.plot(part[x], part["score"], linestyle="", color=colour, marker=marker)
+    keep_span(axes, LEAST_SPAN)
     axes.set_ylabel(str(data["metric"].iloc[0]))

@@ -40,6 +40,22 @@ def level_axis(axes: Axes, data: pd.DataFrame, heading: str) -> list[str]:
     return levels
 
 
+def keep_span(axes: Axes, least: float) -> None:
+    """Widen a vertical axis that spans less than `least`, about its middle: small differences stay small."""
+    low, high = axes.get_ylim()
+    missing = least - (high - low)
+    if missing > 0:
+        axes.set_ylim(low - missing / 2, high + missing / 2)
+
+
+def keep_ratio(axes: Axes, least: float) -> None:
+    """Do the same for a logarithmic axis whose ends have a ratio of less than `least`."""
+    low, high = axes.get_ylim()
+    missing = least / (high / low)
+    if missing > 1:
+        axes.set_ylim(low / missing**0.5, high * missing**0.5)
+
+
 def plain_numbers(axis: Axis) -> None:
     """Write a logarithmic axis in plain numbers, which take a tenth of the time of powers of ten as formulas."""
     low, high = axis.get_data_interval()

@@ -64,8 +64,9 @@ def gains_table(findings: Findings, conclusion: Conclusion) -> Table:
 def _gain_row(gain: dict[Hashable, Any]) -> Row:
     names = [gain["dataset_label"], gain["baseline"], gain["chosen"]]
     own = text_cells([*names, percent(gain["chosen_score"])])
-    best = Cell(f"{points(gain['best_gain'])} ({gain['best']})")
-    # A level beside itself would read as a finding: no gain, once the cost.
+    # A level beside itself, here and below, would read as a finding: no gain, once the cost.
+    best_gain = UNDEFINED if gain["best"] == gain["baseline"] else points(gain["best_gain"])
+    best = Cell(f"{best_gain} ({gain['best']})")
     if gain["chosen"] == gain["baseline"]:
         return (*own, *text_cells([UNDEFINED] * 6), best)
     needed = UNDEFINED if pd.isna(gain["needed"]) else f"{gain['needed']:.0f}"
@@ -91,7 +92,7 @@ def ranks_table(findings: Findings, conclusion: Conclusion) -> Table | None:
     return Table(
         name=f"ranks_{file_stem(conclusion.label)}",
         title=f"{levels} across {len(ranks.datasets)} datasets, {conclusion.label}",
-        columns=("Pair", "Median gain of the second", "Wilcoxon p", "with Holm", "Nemenyi p"),
+        columns=("Pair", "Median gain of the second", "Wilcoxon p", "with Holm", "with Bonferroni", "Nemenyi p"),
         blocks=(_pair_rows(ranks),),
         note=f"{capitalize(findings.metric.label)}, mean over seeds. {_describe_ranks(ranks)}",
         data=ranks.wilcoxon,
@@ -109,6 +110,7 @@ def _pair_rows(ranks: RankTest) -> tuple[Row, ...]:
             Cell(points(-pair["median"])),
             Cell(p_value(pair["p"])),
             Cell(p_value(pair["p_holm"]), best=pair["p_holm"] < ALPHA),
+            Cell(p_value(pair["p_bonferroni"]), best=pair["p_bonferroni"] < ALPHA),
             Cell(p_value(nemenyi), best=nemenyi < ALPHA),
         )
         rows.append(row)
@@ -117,14 +119,38 @@ def _pair_rows(ranks: RankTest) -> tuple[Row, ...]:
 
 def _describe_ranks(ranks: RankTest) -> str:
     shown = ", ".join(f"{level}: {rank:.2f}" for level, rank in ranks.ranks.items())
-    said = (
-        f"Friedman: χ² = {significant(ranks.statistic)}, {p_equals(ranks.p)}."
-        f" Mean ranks, 1 is best: {shown}."
-        f" Critical difference of two mean ranks at 5 %: {ranks.critical_difference:.2f}."
+    said = f"Mean ranks, 1 is best: {shown}."
+    # Friedman's test is of three levels or more.
+    if not pd.isna(ranks.p):
+        said = (
+            f"Friedman: χ² = {significant(ranks.statistic)}, {p_equals(ranks.p)}. {said}"
+            f" Critical difference of two mean ranks at 5 %: {ranks.critical_difference:.2f}."
+        )
+    if ranks.left_out:
+        said += f" Left out, not every level has a score: {', '.join(ranks.left_out)}."
+    return f"{said} {say_reach(ranks)}{_say_equal(ranks)}"
+
+
+def say_reach(ranks: RankTest) -> str:
+    """Say which p Wilcoxon's exact test can reach at all on so many datasets, and whether that is enough."""
+    datasets, pairs = len(ranks.datasets), len(ranks.wilcoxon)
+    said = f"Wilcoxon's test is exact; with {datasets} datasets its smallest p is {significant(ranks.least_p, 2)}"
+    if ranks.can_be_significant:
+        return f"{said}."
+    among = f" of one pair among {pairs}" if pairs > 1 else ""
+    return f"{said}, too large to call a difference{among} significant, however clear it is."
+
+
+def _say_equal(ranks: RankTest) -> str:
+    """Say that datasets with equal scores were left out of a pair's test, where there are such."""
+    pairs = ranks.wilcoxon[ranks.wilcoxon["equal"] > 0]
+    if pairs.empty:
+        return ""
+    most = int(pairs["equal"].max())
+    return (
+        f" Datasets on which both score the same are left out of a pair's test: in {len(pairs)} of"
+        f" {len(ranks.wilcoxon)} pairs, up to {most} datasets."
     )
-    if not ranks.left_out:
-        return said
-    return f"{said} Left out, not every level has a score: {', '.join(ranks.left_out)}."
 
 
 def ensembles_table(findings: Findings) -> Table | None:

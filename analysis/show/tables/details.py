@@ -9,7 +9,7 @@ from raypatch.analysis.answer.findings import Findings
 from raypatch.analysis.answer.summary import MODEL_COSTS, RUN_COSTS, singles
 from raypatch.analysis.show.tables.scores import GFLOPS_NOTE
 from raypatch.analysis.show.tables.table import Row, Table, text_cells
-from raypatch.analysis.wording import UNDEFINED, duration, percent, significant
+from raypatch.analysis.wording import UNDEFINED, duration, list_names, percent, significant
 
 
 def costs_table(findings: Findings) -> Table:
@@ -21,7 +21,7 @@ def costs_table(findings: Findings) -> Table:
     for _, block in data.groupby(settings, sort=False, dropna=False):
         rows = (_cost_row(row, question.setting_keys) for row in block.to_dict("records"))
         blocks.append(tuple(rows))
-    names = ("", *question.setting_headings, findings.factor.heading)
+    names = ("Dataset", *question.setting_headings, findings.factor.heading)
     model_costs = ("Weights", "Tokens", "GFLOPs", "no attention")
     return Table(
         name="costs",
@@ -29,15 +29,28 @@ def costs_table(findings: Findings) -> Table:
         columns=(*names, *model_costs, "Training", "Images/s", "GB"),
         blocks=tuple(blocks),
         labels=len(names),
-        note=f"Mean over datasets and seeds. {GFLOPS_NOTE} Images/s in training."
+        note=f"Mean over seeds{_name_means(findings.cells)}. {GFLOPS_NOTE} Images/s in training."
         " GB: peak memory of the device (of the process on a CPU).",
         data=data.drop(columns="level_rank"),
     )
 
 
+def _name_means(cells: pd.DataFrame) -> str:
+    """Which datasets each mean of costs is over, where it is over several."""
+    said = []
+    for dimensions, block in cells.groupby("dimensions"):
+        datasets = list(block["dataset_label"].unique())
+        if len(datasets) > 1:
+            said.append(f"; {dimensions}D: over {list_names(datasets)}")
+    return "".join(said)
+
+
 def _mean_costs(cells: pd.DataFrame, settings: Sequence[str]) -> pd.DataFrame:
-    """The mean of each cost over the datasets: dimensions, settings, level, level_rank and the costs."""
-    means = {}
+    """The mean of each cost over the datasets: dimensions, settings, level, level_rank, dataset and the costs.
+
+    dataset: the name of the only one, or how many the mean is over.
+    """
+    means = {"dataset": ("dataset_label", _name_or_count)}
     for name in (*MODEL_COSTS, *RUN_COSTS):
         if f"{name}_mean" in cells:
             means[name] = (f"{name}_mean", "mean")
@@ -51,8 +64,14 @@ def _mean_costs(cells: pd.DataFrame, settings: Sequence[str]) -> pd.DataFrame:
     return ordered.drop(columns="setting").reset_index(drop=True)
 
 
+def _name_or_count(datasets: pd.Series) -> str:
+    distinct = datasets.unique()
+    return str(distinct[0]) if len(distinct) == 1 else f"mean of {len(distinct)}"
+
+
 def _cost_row(row: dict[Hashable, Any], setting_keys: Sequence[str]) -> Row:
-    names = [f"{row['dimensions']:.0f}D", *(row[key] for key in setting_keys), row["level"]]
+    dataset = f"{row['dataset']}, {row['dimensions']:.0f}D"
+    names = [dataset, *(row[key] for key in setting_keys), row["level"]]
     # Only some models have tokens.
     tokens = row.get("tokens", float("nan"))
     parameters = row["parameters"] / 1e6

@@ -16,14 +16,23 @@ from raypatch.tasks import Metric
 GFLOPS_NOTE = "GFLOPs: 2 × multiply-accumulates per image; an ensemble costs the sum of its members."
 
 
-def scores_note(question: Question) -> str:
+NO_BETTER = "†"
+"""Stands behind the scores of a model that is no better than always saying the most frequent class."""
+
+
+def scores_note(question: Question, cells: pd.DataFrame) -> str:
     """Return what the cells of a table of scores are."""
-    return (
+    note = (
         "Percent on the test split, mean ± sample standard deviation over seeds, and the 95 % interval"
         " of the mean for other test images and other seeds; with a single seed no deviation, and an"
         f" interval for other images alone. Bold: the best {question.factor.label} of the dataset, and"
         " an ensemble above it."
     )
+    if "no_better" in cells and cells["no_better"].eq(other=True).any():
+        note += (
+            f" {NO_BETTER}: not shown to be better than always saying the most frequent class, by balanced accuracy."
+        )
+    return note
 
 
 def main_table(findings: Findings) -> Table:
@@ -62,7 +71,7 @@ def _long_table(name: str, title: str, findings: Findings, cells: pd.DataFrame, 
         columns=(*names_of_row, "GFLOPs", "no attention", *findings.metric_headings, "Seeds"),
         blocks=tuple(blocks),
         labels=len(named),
-        note=f"{scores_note(question)} {GFLOPS_NOTE}",
+        note=f"{scores_note(question, cells)} {GFLOPS_NOTE}",
         data=cells,
     )
 
@@ -80,7 +89,7 @@ def metric_table(findings: Findings, cells: pd.DataFrame, metric: Metric) -> Tab
     for _, block in cells.groupby(question.series, sort=False, dropna=False):
         rows.append(_series_row(block, levels, question, metric))
     blocks = [tuple(rows)]
-    note = scores_note(question)
+    note = scores_note(question, cells)
     if significant_count(singles(cells)) > 1:
         blocks.append((_gflops_row(cells, levels, question),))
         note = f"{note} {GFLOPS_NOTE}"
@@ -148,4 +157,6 @@ def score_cell(row: dict[Hashable, Any], metric: Metric, *, mark: bool) -> Cell:
     undefined = float("nan")
     low = row.get(f"{score}_low", undefined)
     high = row.get(f"{score}_high", undefined)
-    return Cell(score_with_interval(row[f"{score}_mean"], row[f"{score}_std"], low, high), mark)
+    shown = score_with_interval(row[f"{score}_mean"], row[f"{score}_std"], low, high)
+    # Recipes and ensembles are not compared with the majority: no such column, or NaN, which counts as true.
+    return Cell(f"{shown} {NO_BETTER}" if row.get("no_better") is True else shown, mark)

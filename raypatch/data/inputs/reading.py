@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from raypatch.data.augment import channels_first, resize_images
+from raypatch.config import Resize
+from raypatch.data.augment import channels_first
 from raypatch.data.catalog import Split
 from raypatch.data.inputs.dicom import group_series, look_at_dicom, read_dicom
 from raypatch.data.inputs.hdf5 import look_at_row, read_row
@@ -17,8 +18,7 @@ from raypatch.data.inputs.rule import InputRule, Intensity, Whites, to_levels
 from raypatch.data.inputs.scan import DICOM, PICTURES, VOLUMES, ImageFiles, Look, Scan, format_of, is_hidden
 from raypatch.data.inputs.volumes import look_at_nifti, read_nifti
 from raypatch.data.npz import DataError, read_new_images
-
-Resize = Literal["bilinear", "nearest", "pad"]
+from raypatch.data.resize import resize_images
 
 AS_SHOWN = Intensity(kind="display")
 WHOLE_RANGE = Intensity(kind="percentile", low=0, high=100)
@@ -84,6 +84,9 @@ def read_inputs(
     for values in read_listed(images, dimensions, channels, rule):
         tensor = channels_first(values[None], dimensions=dimensions)
         tensors.append(resize_images(tensor, image_size, resize))
+    sizes = {tuple(tensor.shape[2:]) for tensor in tensors}
+    if len(sizes) > 1:
+        raise DataError(f"resize={resize} takes images of one size, and {path} has {sorted(sizes)}: bring them to one")
     return [image.name for image in images], torch.cat(tensors)
 
 

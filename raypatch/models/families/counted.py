@@ -1,6 +1,5 @@
-"""A family to start from: all but the model itself, its costs counted on a pass without memory."""
+"""A family to start from: all but the model itself, its costs counted on a pass without values."""
 
-import math
 from collections.abc import Mapping
 
 import torch
@@ -9,8 +8,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from raypatch.config import TrialConfig
 from raypatch.machine.runtime import Precision
+from raypatch.models.families.measured import measure_activations
 from raypatch.models.families.protocol import Activations, TimmEntry
 from raypatch.results import ModelFacts
+
+ATTENTION = ("attention", "bmm", "baddbmm")
+"""Parts of the names of operations that multiply activations with each other."""
 
 
 class CountedFamily:
@@ -18,15 +21,15 @@ class CountedFamily:
 
     Give `construct`, and `head_name` where the head is not called `head`.
 
-    The model must be able to run on torch's `meta` device. Its weights
-    are random or a file of the model's own state_dict(). An image's
-    values in memory are counted in float32, and bfloat16 takes no more.
+    The model must be able to run on torch's `meta` device. Its weights are random or a file of the
+    model's own state_dict().
     """
 
     name = "own model"
 
     def __init__(self) -> None:
-        self._kept: dict[tuple[str, int, ModelFacts], int] = {}
+        self._counted: dict[tuple[str, int, ModelFacts], tuple[nn.Module, tuple[int, ...]]] = {}
+        self._measured: dict[tuple[str, int, ModelFacts, Precision], Activations] = {}
 
     def takes(self, model: str) -> bool:
         """No name but its address: module:NAME."""
@@ -80,25 +83,29 @@ class CountedFamily:
 
     def facts(self, model: nn.Module, config: TrialConfig, *, dimensions: int) -> ModelFacts:
         """Count as torch does: convolutions and matrix products, 2 x multiply-accumulates, 1e9."""
-        images = _made_images(config, dimensions)
         # A tensor on `meta` has a shape and no memory: the pass costs nothing, whatever the size.
-        bare = model.to("meta")
+        bare = model.to("meta").eval()
+        spatial = (config.image_size,) * dimensions
+        image = torch.empty(1, 3, *spatial, device="meta")
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            bare.eval()(images)
-        total = counter.get_total_flops() / len(images)
-        # Told apart, as attention alone grows with the square of the number of places.
-        attention = 0.0
+            bare(image)
+        # Told apart, as attention alone grows with the square of the number of places. It is a
+        # product of two activations in batches; a layer multiplies by its weights without.
+        attention = 0
         for operation, flops in counter.get_flop_counts().get("Global", {}).items():
-            if "attention" in str(operation):
-                attention += flops / len(images)
+            if any(name in str(operation) for name in ATTENTION):
+                attention += flops
+        total = counter.get_total_flops()
+        with torch.no_grad():
+            tokens = self.tokens(bare, image)
         facts = ModelFacts(
             parameters=sum(parameter.numel() for parameter in bare.parameters()),
-            tokens=None,
+            tokens=None if tokens is None else tokens.shape[1],
             gflops=1e-9 * total,
             gflops_without_attention=1e-9 * (total - attention),
         )
         # Kept for `activations`, which is asked later and has no model to run.
-        self._kept[config.model, config.image_size, facts] = _kept_bytes(bare, images)
+        self._counted[config.model, config.image_size, facts] = (bare, spatial)
         return facts
 
     def activations(
@@ -107,16 +114,18 @@ class CountedFamily:
         facts: ModelFacts,
         precision: Precision,
     ) -> Activations:
-        """Return what autograd was seen to keep of an image;
-        a pass that keeps nothing is taken to need no more.
+        """Return what a pass forward and back was seen to take.
 
         facts: as `facts` gave them for this model.
         """
-        kept = self._kept[config.model, config.image_size, facts]
-        return Activations(kept=kept, checkpointed=None, passing=kept, largest_gradient=facts.parameters)
+        key = (config.model, config.image_size, facts)
+        if (*key, precision) not in self._measured:
+            self._measured[*key, precision] = measure_activations(*self._counted[key], precision)
+        return self._measured[*key, precision]
 
     def use_checkpointing(self, model: nn.Module) -> None:
-        raise AssertionError("activations says that there is none")
+        """Only models that have timm's method for it say in `activations` that they can."""
+        model.set_grad_checkpointing(True)  # type: ignore[operator]
 
     def pooled(self, model: nn.Module, images: Tensor) -> Tensor:
         """Return what the head is given."""
@@ -128,32 +137,16 @@ class CountedFamily:
             model(images)
         finally:
             hook.remove()
-        return given[0]
+        features = given[0]
+        # A pool may leave them as a map of one place.
+        one_place = features[0].numel() == features.shape[1]
+        return features.flatten(1) if one_place else features
 
     def tokens(self, model: nn.Module, images: Tensor) -> Tensor | None:
         return None
 
+    def feature_map(self, model: nn.Module, images: Tensor) -> Tensor | None:
+        return None
+
     def timm_entry(self, config: TrialConfig) -> TimmEntry:
         return TimmEntry({}, {})
-
-
-def _made_images(config: TrialConfig, dimensions: int) -> Tensor:
-    # Two, since batch norm refuses to train on a single value per channel.
-    return torch.zeros(2, 3, *(config.image_size,) * dimensions, device="meta")
-
-
-def _kept_bytes(model: nn.Module, images: Tensor) -> int:
-    """Bytes that one image leaves for its backward pass,
-    and twice the largest of them for that pass to work in.
-    """
-    sizes: list[int] = [0]
-
-    def note(tensor: Tensor) -> Tensor:
-        # Parameters are saved for the backward pass too, but lie in memory once for all images.
-        if not isinstance(tensor, nn.Parameter):
-            sizes.append(tensor.numel() * tensor.element_size())
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        model.train()(images)
-    return math.ceil((sum(sizes) + 2 * max(sizes)) / len(images))

@@ -12,16 +12,17 @@ from collections.abc import Mapping
 import timm
 import torch
 from timm.layers.patch_embed import PatchEmbed
-from timm.models import VisionTransformer, get_pretrained_cfg, is_model_in_modules
+from timm.models import VisionTransformer, is_model_in_modules
 from timm.models.vision_transformer import init_weights_vit_timm
 from torch import Tensor, nn
 
 from raypatch.config import TrialConfig
 from raypatch.machine.runtime import Precision
 from raypatch.models import hub
+from raypatch.models.families.heads import on_grid
 from raypatch.models.families.plain_vit_cost import count_cost, prefix_positions, vit_activations
 from raypatch.models.families.protocol import Activations, TimmEntry
-from raypatch.models.families.registry import unfit
+from raypatch.models.families.timm_names import architecture_of, check_tag, timm_normalisation
 from raypatch.models.resample import (
     VolumeEmbed,
     inflate_kernel,
@@ -42,9 +43,10 @@ class PlainViT:
     name = "plain Vision Transformer"
 
     def takes(self, model: str) -> bool:
-        architecture = model.partition(".")[0]
-        known = architecture in timm.list_models()
-        return known and is_model_in_modules(architecture, WORKING_MODULES)
+        architecture = architecture_of(model)
+        if not timm.is_model(architecture) or not is_model_in_modules(architecture, WORKING_MODULES):
+            return False
+        return _is_plain(architecture)
 
     def check_fields(self, config: TrialConfig, *, dimensions: int) -> None:
         """Raise ValueError without a patch size, and for a tag that timm does not know."""
@@ -55,18 +57,11 @@ class PlainViT:
                 f"model {config.model} is a Vision Transformer and needs a patch_size;"
                 f" image_size={edge} allows {fitting}"
             )
-        architecture, _, tag = config.model.partition(".")
-        tagged = timm.list_models(f"{architecture}.*", include_tags=True)
-        if tag and config.model not in tagged:
-            raise ValueError(
-                f"model {architecture} has no weights tagged {tag!r}; use one of {', '.join(tagged)}",
-            )
+        check_tag(config.model)
 
     def construct(self, config: TrialConfig, *, dimensions: int, outputs: int) -> VisionTransformer:
         """Construct the architecture; in 2D it is timm's own model,
         in 3D embedding and positions are of a volume.
-
-        Raises ValueError for a model of timm's that is no plain Vision Transformer.
         """
         size, patch = config.image_size, config.patch_size
         assert patch is not None, "see check_fields"
@@ -78,11 +73,7 @@ class PlainViT:
             in_chans=3,
             dynamic_img_size=False,
         )
-        # By type, not isinstance: a subclass such as a distilled one has parts that are not handled.
-        if type(model) is not VisionTransformer or type(model.patch_embed) is not PatchEmbed:
-            raise unfit(config.model)
-        if model.pos_embed is None:
-            raise unfit(config.model)
+        assert isinstance(model, VisionTransformer), "see takes"
         for module in model.modules():
             # scaled_dot_product_attention always, whatever $TIMM_FUSED_ATTN says: memory counts on it.
             if hasattr(module, "fused_attn"):
@@ -108,10 +99,7 @@ class PlainViT:
         """Those of timm's weights under the model's name and tag, also for an own file;
         0.5 and 0.5 for random ones.
         """
-        source = None if config.weights == "random" else get_pretrained_cfg(config.model)
-        if source is None:
-            return (0.5,) * 3, (0.5,) * 3
-        return source.mean, source.std
+        return timm_normalisation(config)
 
     def fetch_weights(self, config: TrialConfig) -> None:
         hub.fetch_hub_state(config.model)
@@ -176,6 +164,12 @@ class PlainViT:
         features: Tensor = vit.forward_features(images)
         return features[:, vit.num_prefix_tokens :]
 
+    def feature_map(self, model: nn.Module, images: Tensor) -> Tensor | None:
+        """Return the patches' features on their grid."""
+        tokens = self.tokens(model, images)
+        assert tokens is not None
+        return on_grid(tokens, dimensions=images.ndim - 2)
+
     def timm_entry(self, config: TrialConfig) -> TimmEntry:
         return TimmEntry(
             arguments={"img_size": config.image_size, "patch_size": config.patch_size},
@@ -186,6 +180,17 @@ class PlainViT:
 def _as_vit(model: nn.Module) -> VisionTransformer:
     assert isinstance(model, VisionTransformer), "construct made it"
     return model
+
+
+@functools.cache
+def _is_plain(architecture: str) -> bool:
+    """Whether the architecture has one convolution as patch embedding, and learned positions."""
+    with torch.device("meta"):
+        model = timm.create_model(architecture, num_classes=2)
+    # By type, not isinstance: a subclass such as a distilled one has parts that are not handled.
+    if type(model) is not VisionTransformer or type(model.patch_embed) is not PatchEmbed:
+        return False
+    return model.pos_embed is not None
 
 
 @functools.cache

@@ -143,8 +143,14 @@ class Family(Protocol):
         ...
 
     def tokens(self, model: nn.Module, images: Tensor) -> Tensor | None:
-        """Return the features by place, (B, tokens, width), depth and rows slowest;
-        None for a model without places.
+        """Return the features of an image's tokens, (B, tokens, width), depth and rows slowest, without
+        class token and registers; None for a model without tokens.
+        """
+        ...
+
+    def feature_map(self, model: nn.Module, images: Tensor) -> Tensor | None:
+        """Return the last features by place, (B, width, rows, columns), in 3D (B, width, depth, rows,
+        columns); None for a model whose features have no grid.
         """
         ...
 

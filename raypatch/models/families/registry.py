@@ -1,6 +1,8 @@
 """Which family a model belongs to, by its name."""
 
 import difflib
+import itertools
+from collections.abc import Iterator
 
 from raypatch.models.families.protocol import Family
 from raypatch.registry import ADDRESS, Registry
@@ -9,7 +11,12 @@ FAMILIES: Registry[Family] = Registry(
     "model family",
     Family,
     group="raypatch.families",
-    shipped={"plain_vit": "raypatch.models.families.plain_vit:PlainViT"},
+    shipped={
+        "plain_vit": "raypatch.models.families.plain_vit:PlainViT",
+        "torchvision_image": "raypatch.models.families.torchvision_image:TorchvisionImage",
+        # After the plain ones: it takes whatever else timm has.
+        "timm_image": "raypatch.models.families.timm_image:TimmImage",
+    },
 )
 
 EXAMPLES = (
@@ -27,11 +34,20 @@ def find_family(model: str) -> Family:
     """
     if ADDRESS.fullmatch(model):
         return FAMILIES.find(model)
-    for name in FAMILIES.names():
+    # The shipped ones first, and those of other packages where none of these takes it: to ask what is
+    # installed reads every package's metadata.
+    for name in itertools.chain(FAMILIES.shipped, _other_families()):
         family = FAMILIES.find(name)
         if family.takes(model):
             return family
     raise _refused(model)
+
+
+def _other_families() -> Iterator[str]:
+    """The families of other packages, asked for when the first one is needed."""
+    for name in FAMILIES.names():
+        if name not in FAMILIES.shipped:
+            yield name
 
 
 def _refused(model: str) -> ValueError:
@@ -40,21 +56,17 @@ def _refused(model: str) -> ValueError:
 
     architecture = model.partition(".")[0]
     known = timm.list_models()
-    if architecture in known:
-        return unfit(model)
-    fitting = timm.list_models(["vit_*", "deit*"])
     # A name that was cut short, such as vit_base, is none that is close by spelling.
-    near = [name for name in fitting if name.startswith(architecture)][:3]
-    near = near or difflib.get_close_matches(architecture, fitting, n=3)
+    near = [name for name in known if name.startswith(architecture)][:3]
     near = near or difflib.get_close_matches(architecture, known, n=3) or list(EXAMPLES)
-    return ValueError(f"unknown model {model!r}: did you mean {', '.join(near)}?")
+    return ValueError(f"unknown model {model!r}: did you mean {', '.join(near)}? `raypatch models` lists what fits")
 
 
-def unfit(model: str) -> ValueError:
-    """What is said of a timm model that no family takes."""
+def unfit(model: str, patch_size: int) -> ValueError:
+    """What is said of a patch size for a model that cannot vary it."""
     return ValueError(
         f"model {model} cannot take any patch size: that needs a plain Vision Transformer"
         " with one convolution as patch embedding, learned absolute positions and one head."
         " timm's vit_* and deit* are such, but for hybrid, relative-position, rotary and"
-        f" distilled ones: {', '.join(EXAMPLES)} ..."
+        f" distilled ones: {', '.join(EXAMPLES)} ... Leave patch_size={patch_size} out, or use one of these"
     )

@@ -1,7 +1,6 @@
 """What a sweep will cost on this device: seconds, from a short calibration, and memory."""
 
 import json
-import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ from raypatch.models.memory import available_bytes, choose_micro_batch, peak_byt
 from raypatch.study.resolve import StudySearch, StudyTrials
 from raypatch.sweep.cost.calibration import Calibration, calibrate, known_calibration, step_kind
 from raypatch.sweep.cost.planned import Planned, planned_samples, planned_trials
+from raypatch.trial_fields.length import training_length
 from raypatch.words import align_columns
 
 
@@ -236,11 +236,11 @@ def known_seconds(config: TrialConfig, options: RunOptions) -> float | None:
 def _seconds(config: TrialConfig, options: RunOptions, calibration: Calibration) -> float:
     info, facts = trial_facts(config, options)
     timing = calibration.timings[step_kind(config, options)]
-    train, val, test = info.counts
-    steps = math.ceil(train * config.train_fraction / config.batch_size)
-    epoch = steps * timing.step + val * timing.evaluation
-    # Each epoch ends with a checkpoint, of weights in float32 and their optimizer's moments.
+    _, val, test = info.counts
+    length = training_length(config, info.training_images(config.train_fraction))
+    # Each evaluation ends with a checkpoint, of weights in float32 and their optimizer's moments.
     copies = find_method(config.method).weight_copies
-    epoch += copies * 4 * facts.parameters / calibration.disk
+    evaluation = val * timing.evaluation + copies * 4 * facts.parameters / calibration.disk
     # After the last epoch the best weights predict both splits.
-    return config.epochs * epoch + (val + test) * timing.evaluation
+    training = length.steps * timing.step + len(length.evaluations()) * evaluation
+    return training + (val + test) * timing.evaluation

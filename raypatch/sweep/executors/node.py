@@ -102,7 +102,7 @@ def admit(config: TrialConfig, sweep: SweepPaths, options: RunOptions, versions:
         difference = f"does not see the run folder {sweep.folder}"
     if difference:
         raise SweepHaltedError(f"node {provenance()['host']} {difference}")
-    check_data(config.dataset, options, say=_say_nothing)
+    check_data(config.source, options, say=_say_nothing)
 
 
 def _say_nothing(text: str) -> None:

@@ -19,8 +19,11 @@ from numpy.typing import NDArray
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.data.catalog import DatasetInfo
 from raypatch.data.source import data_folder, describe, fetch, load_labels, verify
+from raypatch.features.cost import shared_bytes
 from raypatch.machine.runtime import resolve_device
+from raypatch.methods import check_fields, feature_method
 from raypatch.models.build import check_model, model_key
+from raypatch.models.families.timm_names import choice_of_tag
 from raypatch.models.flops import count_outputs, trial_facts
 from raypatch.results import SweepPaths, read_sweep
 from raypatch.storage.own_files import OWN_FILE
@@ -47,14 +50,20 @@ def check_before_start(
             " --device out, or use --executor local"
         )
     models = one_per_model(trials)
-    datasets = {config.dataset: None for config in models}
+    datasets = {config.source: None for config in models}
     for dataset in datasets:
         check_data(dataset, options, say=say)
+    infos = {dataset: describe(dataset, data_dir=options.data_dir, files=options.files) for dataset in datasets}
+    for config in trials:
+        check_fields(config, infos[config.source])
     for config in models:
-        info = describe(config.dataset, data_dir=options.data_dir, files=options.files)
+        info = infos[config.source]
         check_selection(config, info, options)
         outputs = count_outputs(config, info)
         check_model(config, dimensions=info.dimensions, outputs=outputs, files=options.files)
+    for name in dict.fromkeys(config.model for config in models if config.weights != "random"):
+        if choice := choice_of_tag(name):
+            say(choice)
 
 
 def check_selection(config: TrialConfig, info: DatasetInfo, options: RunOptions) -> None:
@@ -64,7 +73,7 @@ def check_selection(config: TrialConfig, info: DatasetInfo, options: RunOptions)
     """
     if info.made_up or config.selection_metric == LOSS.name:
         return
-    labels = load_labels(config.dataset, "val", fold=config.fold, data_dir=options.data_dir, files=options.files)
+    labels = load_labels(config.source, "val", fold=config.fold, data_dir=options.data_dir, files=options.files)
     task = find_task(config.task or info.task)
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(len(labels), task.outputs(info.classes), generator=generator)
@@ -90,7 +99,7 @@ def one_per_model(trials: Sequence[TrialConfig]) -> list[TrialConfig]:
     """Return the first trial of each model on each dataset: if these are fit, all are."""
     first: dict[tuple[Any, ...], TrialConfig] = {}
     for config in trials:
-        first.setdefault((config.dataset, config.task, config.selection, *model_key(config)), config)
+        first.setdefault((config.source, config.task, config.selection, *model_key(config)), config)
     return list(first.values())
 
 
@@ -165,12 +174,15 @@ def needed_bytes(todo: Sequence[TrialConfig], options: RunOptions, *, side_by_si
 
     Each leaves its best weights and its predictions. Those that run at once have a checkpoint
     too: weights, the gradients' two moments and a copy while it is replaced are six times the
-    weights.
+    weights. Of trials on stored features the head is small; features and backbones are shared.
     """
-    when_finished, weights = 0, []
+    when_finished, weights, shared = 0, [], {}
     for config in todo:
         info, facts = trial_facts(config, options)
         weight_bytes = 4 * facts.parameters
+        if feature_method(config) is not None:
+            shared |= shared_bytes(config, info, facts, options)
+            weight_bytes = 0
         # A prediction is a float32 per class, beside an index and a label of 8 bytes each.
         predicted_images = info.counts[1] + info.counts[2]
         predictions = predicted_images * (4 * len(info.classes) + 16)
@@ -178,7 +190,7 @@ def needed_bytes(todo: Sequence[TrialConfig], options: RunOptions, *, side_by_si
         when_finished += weight_bytes + predictions
     # At the worst the largest ones run at the same time.
     largest = sorted(weights)[-side_by_side:]
-    return when_finished + 6 * sum(largest)
+    return when_finished + 6 * sum(largest) + sum(shared.values())
 
 
 def check_space(todo: Sequence[TrialConfig], paths: SweepPaths, options: RunOptions, *, side_by_side: int) -> None:

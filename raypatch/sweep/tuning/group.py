@@ -13,7 +13,7 @@ from raypatch.results import EpochRow, TrialResult
 from raypatch.search_settings import SearchSettings
 from raypatch.selection import goodness, lower_is_better, selection_score
 from raypatch.training.checkpoint import Progress
-from raypatch.training.loop import advance
+from raypatch.training.progress import advance
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 

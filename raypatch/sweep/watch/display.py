@@ -1,7 +1,7 @@
 """What a sweep shows while it runs: a live display on a terminal, elsewhere a line per trial."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -11,8 +11,10 @@ from rich.text import Text
 
 from raypatch.config import TrialConfig
 from raypatch.results import EpochRow, TrialResult
-from raypatch.sweep.watch.running import RunningSweep
-from raypatch.sweep.watch.wording import describe_scores, other_selection
+from raypatch.sweep.watch.names import short_id
+from raypatch.sweep.watch.running import RunningSweep, nothing
+from raypatch.sweep.watch.wording import other_selection
+from raypatch.trial_fields.length import words_done
 from raypatch.words import duration
 
 
@@ -23,7 +25,7 @@ class LineDisplay(RunningSweep):
         super().finished(result)
         done, total = self.already_done + len(self.results), self.total
         eta = self.eta_seconds()
-        text = describe_result(self.configs[result.trial_id], result)
+        text = self.describe(result)
         tail = f", about {duration(eta)} left" if eta and done < total else ""
         # Python keeps what goes to a pipe back until there is a block of it.
         print(f"[{done}/{total}] {text}{tail}", flush=True)
@@ -49,8 +51,9 @@ class LiveDisplay(RunningSweep):
         *,
         done: int,
         side_by_side: int,
+        varied: Callable[[TrialConfig], str] = nothing,
     ) -> None:
-        super().__init__(todo, seconds, done=done, side_by_side=side_by_side)
+        super().__init__(todo, seconds, done=done, side_by_side=side_by_side, varied=varied)
         self._live = Live(
             get_renderable=self.render,
             refresh_per_second=2,
@@ -59,7 +62,7 @@ class LiveDisplay(RunningSweep):
 
     def finished(self, result: TrialResult) -> None:
         super().finished(result)
-        line = describe_result(self.configs[result.trial_id], result)
+        line = self.describe(result)
         self._live.console.print(line, style="red" if result.status == "failed" else None)
 
     def render(self) -> RenderableType:
@@ -89,7 +92,8 @@ class LiveDisplay(RunningSweep):
         for heading in ("epoch", *scores, "images/s", "memory"):
             table.add_column(heading, justify="right", no_wrap=True)
         for trial_id, row in running:
-            table.add_row(trial_id, *_cells(self.configs[trial_id], row, selections))
+            name = f"{short_id(self.configs[trial_id])} {self.varied(self.configs[trial_id])}".rstrip()
+            table.add_row(name, *_cells(self.configs[trial_id], row, selections))
         return table
 
     def __enter__(self) -> "LiveDisplay":
@@ -103,24 +107,9 @@ class LiveDisplay(RunningSweep):
 def _cells(config: TrialConfig, row: EpochRow | None, selections: Sequence[str]) -> list[str]:
     """What the live display shows of a running trial after its name."""
     if row is None:
-        return [f"0/{config.epochs}"]
-    cells = [f"{row.epoch}/{config.epochs}", f"{row.val['loss']:.4f}"]
+        return [words_done(config, 0, 0)]
+    cells = [words_done(config, row.epoch, row.step), f"{row.val['loss']:.4f}"]
     for metric in selections:
         # The table may have a column for another trial's score.
         cells.append(f"{row.val[metric]:.3f}" if metric in row.val else "")
     return [*cells, f"{row.images_per_second:,.0f}", f"{row.peak_memory_bytes / 2**30:.1f} GiB"]
-
-
-def describe_result(config: TrialConfig, result: TrialResult) -> str:
-    """A finished trial in one line: its name, its validation scores or its error, and seconds.
-
-    Scores of the test set are left to the report, so that nobody chooses by them.
-    """
-    if result.status == "failed":
-        # The last line of a traceback says what went wrong.
-        error = (result.error or "unknown").strip()
-        return f"{result.trial_id} FAILED: {error.splitlines()[-1]}"
-    scores = describe_scores(config, result.val) if result.val else ""
-    if result.status == "pruned":
-        return f"{result.trial_id} pruned after {result.epochs} epochs, {scores}"
-    return f"{result.trial_id} {scores} in {duration(result.train_seconds)}"

@@ -8,7 +8,7 @@ from rich.console import Console, Group
 from rich.text import Text
 
 from raypatch.results import EpochRow, TrialResult
-from raypatch.sweep.watch.display import LiveDisplay, describe_result
+from raypatch.sweep.watch.display import LiveDisplay
 
 REDRAW_SECONDS = 0.5
 WIDTH = 100
@@ -49,13 +49,10 @@ class NotebookDisplay(LiveDisplay):
             self._drawn = time.monotonic()
             self._handle.update(self._as_mime(), raw=True)
 
-    def _describe(self, result: TrialResult) -> Text:
-        return Text(describe_result(self.configs[result.trial_id], result))
-
     def _as_mime(self) -> dict[str, str]:
         """The display as text and as HTML, the last results beneath it."""
         last_results = list(self.results.values())[-SHOWN_RESULTS:]
-        lines = [self._describe(result) for result in last_results]
+        lines = [Text(self.describe(result)) for result in last_results]
         # The console writes nowhere: it records, and is then exported in two formats.
         console = Console(file=io.StringIO(), record=True, width=WIDTH, force_jupyter=False)
         console.print(Group(self.render(), *lines))

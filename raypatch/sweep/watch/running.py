@@ -1,10 +1,17 @@
 """A sweep while it runs: what is over, running and to come, and how long it will take."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from raypatch.config import TrialConfig
 from raypatch.results import EpochRow, TrialResult
+from raypatch.sweep.watch.wording import describe_result
+from raypatch.trial_fields.length import share_done, share_of_row
+
+
+def nothing(config: TrialConfig) -> str:
+    """Say nothing of a trial but its id."""
+    return ""
 
 
 class RunningSweep:
@@ -12,7 +19,7 @@ class RunningSweep:
 
     seconds: expected seconds of each trial that is left, corrected by what was measured (see
     eta_seconds). to_draw: of a search, the expected seconds of each trial that is not drawn yet.
-    notes: what else to show, by topic.
+    notes: what else to show, by topic. varied: words the fields of a trial that differ in its sweep.
     """
 
     def __init__(
@@ -22,7 +29,9 @@ class RunningSweep:
         *,
         done: int,
         side_by_side: int,
+        varied: Callable[[TrialConfig], str] = nothing,
     ) -> None:
+        self.varied = varied
         self.configs = {config.trial_id(): config for config in todo}
         self.seconds = dict(seconds)
         self.already_done = done
@@ -41,7 +50,7 @@ class RunningSweep:
     def epoch(self, trial_id: str, row: EpochRow) -> None:
         self.running[trial_id] = row
         self._measured += row.seconds
-        self._expected += self.seconds[trial_id] / self.configs[trial_id].epochs
+        self._expected += self.seconds[trial_id] * share_of_row(self.configs[trial_id], row.epoch, row.step)
 
     def finished(self, result: TrialResult) -> None:
         self.running.pop(result.trial_id, None)
@@ -60,6 +69,11 @@ class RunningSweep:
     def note(self, topic: str, text: str) -> None:
         """Show `text` under `topic` from now on."""
         self.notes[topic] = text
+
+    def describe(self, result: TrialResult) -> str:
+        """A finished trial in one line."""
+        config = self.configs[result.trial_id]
+        return describe_result(config, result, self.varied(config))
 
     @property
     def total(self) -> int:
@@ -102,7 +116,7 @@ class RunningSweep:
             if trial_id in self.results:
                 continue
             row = self.running.get(trial_id)
-            done = row.epoch / config.epochs if row else 0.0
+            done = share_done(config, row.epoch, row.step) if row else 0.0
             expected += self.seconds[trial_id] * (1 - done)
         side_by_side = max(1, min(self.side_by_side, self.total))
         return expected * self._measured / self._expected / side_by_side

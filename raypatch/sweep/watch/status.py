@@ -10,16 +10,20 @@ from typing import Literal
 from rich.console import Console
 
 from raypatch.config import TrialConfig
+from raypatch.factors import levels_by_fields
 from raypatch.results import (
     DamagedFileError,
     NewerSchemaError,
+    Scores,
     SweepPaths,
+    SweepRecord,
     TrialPaths,
     read_epochs,
     read_result,
     read_sweep,
 )
 from raypatch.storage.files import lock_holder
+from raypatch.sweep.watch.names import what_varies
 
 State = Literal["ok", "pruned", "failed", "running", "stopped", "waiting", "damaged"]
 _WORTH_SAYING: tuple[State, ...] = ("failed", "damaged", "running", "stopped", "waiting")
@@ -29,17 +33,26 @@ _WORTH_SAYING: tuple[State, ...] = ("failed", "damaged", "running", "stopped", "
 class TrialStatus:
     """One planned trial.
 
-    state: `stopped` was begun, and nobody works on it now. epoch: completed. seconds: spent so
-    far. val: validation scores of the last epoch, None for undefined ones. selection: the score
-    that chooses its weights.
+    levels: of what the sweep compares, by factor. varied: what else differs in the sweep, in words.
+    state: `stopped` was begun, and nobody works on it now. epoch, step: completed. steps: where
+    these, not epochs, are the length. seconds: spent so far. val: validation scores of the last
+    epoch, None for undefined ones. best_epoch, best_val: of the kept weights, once the trial is
+    over. selection: the score that chooses these.
     """
 
     trial_id: str
+    config: TrialConfig
+    levels: Mapping[str, str]
+    varied: str
     state: State
     epochs: int
     selection: str
+    steps: int | None = None
     epoch: int = 0
+    step: int = 0
     val: Mapping[str, float | None] = field(default_factory=dict)
+    best_epoch: int | None = None
+    best_val: Mapping[str, float | None] | None = None
     images_per_second: float | None = None
     peak_memory_bytes: int | None = None
     seconds: float = 0.0
@@ -67,16 +80,32 @@ class SweepStatus:
     def as_json(self) -> str:
         """For scripts: everything, counts first."""
         counts = {state: self.count(state) for state in State.__args__}  # type: ignore[attr-defined]
-        return json.dumps({"counts": counts, **asdict(self)}, indent=1)
+        return json.dumps({"counts": counts, **asdict(self)}, indent=1, default=_as_fields)
+
+
+def _as_fields(config: TrialConfig) -> dict[str, object]:
+    """All fields of a trial, its defaults too: a script need not know these."""
+    return config.model_dump(mode="json")
 
 
 def read_status(paths: SweepPaths) -> SweepStatus:
     """Read how the sweep stands. Raises DamagedFileError where there is no readable sweep.json."""
     record = read_sweep(paths.record)
+    describe = what_varies(record)
     trials = {}
     for config in record.trials:
         trial_id = config.trial_id()
-        trials[trial_id] = _trial_status(config, paths.trial(trial_id))
+        named = TrialStatus(
+            trial_id,
+            config,
+            levels=_levels_of(record, config),
+            varied=describe(config),
+            state="waiting",
+            epochs=config.epochs,
+            selection=config.selection,
+            steps=config.steps,
+        )
+        trials[trial_id] = _trial_status(named, paths.trial(trial_id))
     others = sum(trial.folder.name not in trials for trial in paths.trial_folders())
     return SweepStatus(
         folder=str(paths.folder),
@@ -88,8 +117,14 @@ def read_status(paths: SweepPaths) -> SweepStatus:
     )
 
 
-def _trial_status(config: TrialConfig, paths: TrialPaths) -> TrialStatus:
-    named = TrialStatus(config.trial_id(), "waiting", config.epochs, config.selection)
+def _levels_of(record: SweepRecord, config: TrialConfig) -> dict[str, str]:
+    """The level that a trial has of each factor; none where the record, of schema 1, names no factor."""
+    levels = record.levels.get(config.trial_id()) or levels_by_fields(config, record.factors)
+    return {factor.name: level for factor, level in zip(record.factors, levels, strict=True)}
+
+
+def _trial_status(named: TrialStatus, paths: TrialPaths) -> TrialStatus:
+    """What the files of a trial add to what the record says of it."""
     try:
         result = read_result(paths.result)
         rows = read_epochs(paths.epochs)
@@ -99,7 +134,8 @@ def _trial_status(config: TrialConfig, paths: TrialPaths) -> TrialStatus:
         return replace(named, state="damaged", error=str(error))
     # A result stands even while another process still holds the folder.
     if result is not None:
-        named = replace(named, state=result.status, error=result.error)
+        best = None if result.val is None else _without_nan(result.val)
+        named = replace(named, state=result.status, error=result.error, best_epoch=result.best_epoch, best_val=best)
     elif lock_holder(paths.lock):
         named = replace(named, state="running")
     elif rows:
@@ -107,18 +143,20 @@ def _trial_status(config: TrialConfig, paths: TrialPaths) -> TrialStatus:
     if not rows:
         return named
     last = rows[-1]
-    # JSON has no NaN: an undefined score is null there.
-    scores: dict[str, float | None] = {}
-    for metric, score in last.val.items():
-        scores[metric] = None if math.isnan(score) else score
     return replace(
         named,
         epoch=last.epoch,
-        val=scores,
+        step=last.step,
+        val=_without_nan(last.val),
         images_per_second=last.images_per_second,
         peak_memory_bytes=last.peak_memory_bytes,
         seconds=sum(row.seconds for row in rows),
     )
+
+
+def _without_nan(scores: Scores) -> dict[str, float | None]:
+    """The scores with None for undefined ones: JSON has no NaN."""
+    return {metric: None if math.isnan(score) else score for metric, score in scores.items()}
 
 
 def show_status(status: SweepStatus, console: Console | None = None) -> None:
@@ -137,12 +175,16 @@ def show_status(status: SweepStatus, console: Console | None = None) -> None:
     if status.others:
         console.print(f"{status.others} more trial folders of earlier commands")
     for trial in status.trials:
+        name = f"{trial.trial_id} {trial.varied}".rstrip()
         if trial.state in ("running", "stopped"):
-            line = f"  {trial.state} {trial.trial_id} epoch {trial.epoch}/{trial.epochs} {_scores(trial)}"
+            done = f"epoch {trial.epoch}/{trial.epochs}"
+            if trial.steps is not None:
+                done = f"step {trial.step}/{trial.steps}"
+            line = f"  {trial.state} {name} {done} {_scores(trial)}"
             console.print(line.rstrip())
         elif trial.state in ("failed", "damaged"):
             error = (trial.error or "unknown").strip()
-            console.print(f"  {trial.state} {trial.trial_id}: {error.splitlines()[-1]}")
+            console.print(f"  {trial.state} {name}: {error.splitlines()[-1]}")
 
 
 def _scores(trial: TrialStatus) -> str:

@@ -1,0 +1,30 @@
+"""What families share about heads and the features before them."""
+
+from torch import Tensor, nn
+
+
+class PointwiseHead(nn.Conv2d):
+    """A classifier that is written as a convolution over one place: also takes features (B, width)."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        if features.ndim == 2:
+            return super().forward(features[:, :, None, None]).flatten(1)
+        return super().forward(features)
+
+
+def replace_pointwise_head(model: nn.Module, name: str) -> None:
+    """Let a head that is a convolution over one place also take features (B, width)."""
+    head = model.get_submodule(name)
+    if isinstance(head, nn.Conv2d):
+        replacement = PointwiseHead(head.in_channels, head.out_channels, 1, bias=head.bias is not None)
+        replacement.load_state_dict(head.state_dict(), assign=True)
+        model.set_submodule(name, replacement)
+
+
+def on_grid(tokens: Tensor, *, dimensions: int) -> Tensor | None:
+    """Lay tokens (B, N, width) on their grid, (B, width, *grid); None where N is no square or cube."""
+    count = tokens.shape[1]
+    edge = round(count ** (1 / dimensions))
+    if edge**dimensions != count:
+        return None
+    return tokens.transpose(1, 2).unflatten(2, (edge,) * dimensions)

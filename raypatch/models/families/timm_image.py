@@ -1,0 +1,209 @@
+"""Every image model of timm with one classifier that is no plain Vision Transformer:
+CNNs, Swin, ConvNeXt, hybrids, EVA-02, Segment Anything.
+
+The model is timm's own, at its own patch size; where its positions are bound to the image's
+size, timm resamples them.
+"""
+
+import functools
+from collections.abc import Mapping
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from raypatch.config import TrialConfig
+from raypatch.models import hub
+from raypatch.models.families.counted import CountedFamily
+from raypatch.models.families.heads import on_grid, replace_pointwise_head
+from raypatch.models.families.inflate import INFLATABLE, inflate, inflate_state
+from raypatch.models.families.protocol import TimmEntry
+from raypatch.models.families.registry import unfit
+from raypatch.models.families.timm_names import (
+    architecture_of,
+    check_tag,
+    is_timm_model,
+    pretrained_source,
+    timm_normalisation,
+)
+from raypatch.models.families.timm_sizes import check_timm_size, construct_empty, native_size, size_arguments
+
+BOUND_TO_SIZE = ("pos_embed", "rel_pos", "relative_position")
+"""Parts of the names of tensors that timm resamples to an image size."""
+
+
+class TimmImage(CountedFamily):
+    """The family of timm's other image models."""
+
+    name = "timm image model"
+
+    def takes(self, model: str) -> bool:
+        return is_timm_model(model)
+
+    def check_fields(self, config: TrialConfig, *, dimensions: int) -> None:
+        """Raise ValueError for a patch size, an unknown tag, a model with two classifiers or none, and
+        a size that the model cannot take.
+        """
+        if config.patch_size is not None:
+            raise unfit(config.model, config.patch_size)
+        check_tag(config.model)
+        refusal = refusal_by_name(config.model, construct=True)
+        if refusal:
+            raise ValueError(
+                f"model {config.model} is no image classifier with one head behind its pool: {refusal};"
+                " `raypatch models` lists those that are"
+            )
+        if dimensions == 3:
+            _require_inflatable(config.model)
+        check_timm_size(config.model, config.image_size)
+
+    def construct(self, config: TrialConfig, *, dimensions: int, outputs: int) -> nn.Module:
+        arguments = size_arguments(config.model, config.image_size)
+        model: nn.Module = timm.create_model(config.model, num_classes=outputs, in_chans=3, **arguments)
+        if dimensions == 3:
+            inflate(model)
+        replace_pointwise_head(model, self.head_name(model))
+        return model
+
+    def head_name(self, model: nn.Module) -> str:
+        """The layer that timm itself replaces for other classes."""
+        name = model.pretrained_cfg["classifier"]  # type: ignore[index]
+        assert isinstance(name, str), "see check_fields"
+        return name
+
+    def normalisation(self, config: TrialConfig) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        return timm_normalisation(config)
+
+    def fetch_weights(self, config: TrialConfig) -> None:
+        hub.fetch_hub_state(config.model)
+
+    def pretrained_state(self, config: TrialConfig) -> Mapping[str, Tensor]:
+        return hub.read_hub_state(config.model)
+
+    def misfit(self, name: str, found: tuple[int, ...], model: nn.Module) -> str:
+        """Positions also fit at the size of timm's own weights, kernels over images where the model's are
+        over volumes.
+        """
+        wanted = tuple(model.state_dict()[name].shape)
+        if found == wanted or (len(wanted) == 5 and found == (*wanted[:2], *wanted[3:])):
+            return ""
+        if any(part in name for part in BOUND_TO_SIZE):
+            architecture = str(model.pretrained_cfg["architecture"])  # type: ignore[index]
+            native = construct_empty(architecture).state_dict()
+            if name in native and found == tuple(native[name].shape):
+                return ""
+        return str(wanted)
+
+    def adapt_state(
+        self,
+        native: Mapping[str, Tensor],
+        model: nn.Module,
+        config: TrialConfig,
+        *,
+        dimensions: int,
+    ) -> Mapping[str, Tensor]:
+        """Return the state at the model's size; timm resamples what is bound to another.
+
+        Raises ValueError where timm cannot.
+        """
+        wanted = model.state_dict()
+        if dimensions == 3:
+            return inflate_state(native, wanted, config.inflation)
+        if all(tensor.shape == wanted[name].shape for name, tensor in native.items()):
+            return native
+        arguments = size_arguments(config.model, config.image_size)
+        try:
+            # timm first draws random weights: the caller's random numbers must not move by that.
+            with torch.random.fork_rng(devices=[]):
+                resampled = timm.create_model(
+                    config.model,
+                    pretrained=True,
+                    pretrained_cfg_overlay={"state_dict": dict(native)},
+                    num_classes=0,
+                    **arguments,
+                )
+        except RuntimeError as error:
+            first = str(error).splitlines()[-1].strip()
+            raise ValueError(
+                f"timm cannot bring the weights of {config.model} to image_size={config.image_size} ({first});"
+                f" use image_size={native_size(config.model)}, or --weights random"
+            ) from error
+        return dict(resampled.state_dict())
+
+    def tokens(self, model: nn.Module, images: Tensor) -> Tensor | None:
+        """Return what a transformer that keeps a row of tokens makes of them; None for maps."""
+        features = model.forward_features(images)  # type: ignore[operator]
+        if not isinstance(features, Tensor) or features.ndim != 3:
+            return None
+        prefix = int(getattr(model, "num_prefix_tokens", 0))  # type: ignore[arg-type]
+        return features[:, prefix:]
+
+    def feature_map(self, model: nn.Module, images: Tensor) -> Tensor | None:
+        """Return the map before the pool; a transformer's tokens on their grid where that is square."""
+        features = model.forward_features(images)  # type: ignore[operator]
+        if not isinstance(features, Tensor):
+            return None
+        if features.ndim == 3:
+            prefix = int(getattr(model, "num_prefix_tokens", 0))  # type: ignore[arg-type]
+            return on_grid(features[:, prefix:], dimensions=2)
+        if getattr(model, "output_fmt", "NCHW") == "NHWC":
+            return features.permute(0, 3, 1, 2)
+        return features
+
+    def timm_entry(self, config: TrialConfig) -> TimmEntry:
+        source = pretrained_source(config.model)
+        return TimmEntry(
+            arguments=size_arguments(config.model, config.image_size),
+            layers={"first_conv": str(source.first_conv), "classifier": str(source.classifier)},
+        )
+
+
+def refusal_by_name(model: str, *, construct: bool = False) -> str:
+    """Why a model of timm's is no classifier with one head behind its pool; empty where it is one.
+
+    construct: also look at the model itself, without memory.
+    """
+    classifier = pretrained_source(model).classifier
+    if classifier is None:
+        return "it has none"
+    if not isinstance(classifier, str):
+        return f"it has {' and '.join(classifier)}"
+    return _refusal_by_pass(architecture_of(model)) if construct else ""
+
+
+@functools.cache
+def _refusal_by_pass(architecture: str) -> str:
+    classifier = pretrained_source(architecture).classifier
+    size = native_size(architecture)
+    built = construct_empty(architecture, **size_arguments(architecture, size)).eval()
+    if classifier not in dict(built.named_modules()):
+        return "it has none"
+    with torch.no_grad():
+        pooled = TimmImage().pooled(built, torch.empty(1, 3, size, size, device="meta"))
+    return "" if pooled.ndim == 2 else f"{classifier} stands before it"
+
+
+@functools.cache
+def published_parameters(model: str) -> int:
+    """Parameters of the network as timm publishes it, its head included."""
+    with torch.device("meta"):
+        built = timm.create_model(model)
+    return sum(parameter.numel() for parameter in built.parameters())
+
+
+@functools.cache
+def _require_inflatable(model: str) -> None:
+    """Raise ValueError for a model that has no counterpart over volumes."""
+    built = construct_empty(model)
+    reason = "its kind is not known to work over volumes"
+    if isinstance(built, INFLATABLE):
+        try:
+            inflate(built)
+        except ValueError as error:
+            reason = str(error)
+        else:
+            return
+    raise ValueError(
+        f"model {model} takes images, not volumes: {reason}. For volumes use a plain Vision Transformer"
+        " such as vit_small_patch16_224, or a CNN such as resnet18, efficientnet_b0, mobilenetv3_large_100, densenet121"
+    )
