@@ -2,6 +2,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# TORCH=cpu: torch and torchvision built for the CPU alone, without NVIDIA's libraries, a third of the size. They come
+# from an index that has them: name it to pip, as in PIP_EXTRA_INDEX_URL=ADDRESS make demo TORCH=cpu
+TORCH ?=
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 .PHONY: demo test slow cluster lint types wheel install clean
@@ -38,8 +41,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "raypatch needs Python 3.11 or newer: make PYTHON=/path/to/python3.11"; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --upgrade --constraint constraints.txt pip setuptools
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,medical]'
+	sed -E 's/^(torch|torchvision)==[^+]*$$/&$(if $(TORCH),+$(TORCH))/' constraints.txt > $(VENV)/constraints.txt
+	$(BIN)/pip install --quiet --upgrade --constraint $(VENV)/constraints.txt pip setuptools
+	$(BIN)/pip install --quiet --constraint $(VENV)/constraints.txt --editable '.[dev,medical]' || \
+	  { echo "pip could not install raypatch.$(if $(TORCH), Name an index that has torch and torchvision for $(TORCH): \
+	PIP_EXTRA_INDEX_URL=ADDRESS)"; exit 2; }
 	touch $@
 
 clean:

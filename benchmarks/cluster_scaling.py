@@ -35,7 +35,7 @@ from raypatch.machine.runtime import provenance
 from raypatch.results import EpochRow, SweepPaths
 from raypatch.sweep.cost.placement import Placement
 from raypatch.sweep.executors.cluster import ClusterExecutor
-from raypatch.sweep.executors.tuner import report_epoch
+from raypatch.sweep.executors.tuner import Reports
 from raypatch.sweep.session import ExecutorOptions, Session, Work
 from raypatch.sweep.stop import StopRequest
 from raypatch.sweep.watch.running import RunningSweep
@@ -51,12 +51,13 @@ DRAINED = 3000
 
 
 def _sleep(config: dict[str, Any]) -> None:
-    epochs = config["spec"]["trial"]["epochs"]
+    trial = TrialConfig.model_validate(config["spec"]["trials"][0])
+    epochs, reports = trial.epochs, Reports(every_seconds=0)
     for epoch in range(1, epochs + 1):
         time.sleep(float(Path(config["spec"]["folder"], "seconds").read_text()) / epochs)
         val = {"loss": 0.5, "auc": 0.5}
         row = EpochRow(epoch=epoch, train_loss=0.5, val=val, lr=1e-3, seconds=1.0, images_per_second=1.0)
-        report_epoch(row)
+        reports.add(trial.trial_id(), row)
 
 
 class SleepTrial(wrap_function(_sleep)):
@@ -99,7 +100,7 @@ def _sweep(folder: Path, count: int, seconds: float, slots: int, limit: int) -> 
     options, execution = RunOptions(device="cpu", threads=1), ExecutorOptions(address="auto", retries=0)
     executor = SleepExecutor(Session(paths, options, execution, stop))
     began = time.perf_counter()
-    executor.run(Work(trials, Placement(1, 0.0, slots), watch))
+    executor.run(Work([(config,) for config in trials], Placement(1, 0.0, slots), watch))
     return time.perf_counter() - began, [start - began for start in watch.starts]
 
 

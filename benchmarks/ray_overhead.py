@@ -51,7 +51,7 @@ def _run(trials: list[TrialConfig], options: RunOptions, folder: Path, executor:
     paths.trials.mkdir(parents=True, exist_ok=True)
     listener = RunningSweep(trials, {config.trial_id(): 1.0 for config in trials}, done=0, side_by_side=1)
     session = Session(paths, options, ExecutorOptions(retries=0), StopRequest(paths.stop))
-    work = Work(trials, Placement(1, 0.0, 1), listener)
+    work = Work([(config,) for config in trials], Placement(1, 0.0, 1), listener)
     if executor == "local":
         began = time.perf_counter()
         LocalExecutor(session).run(work)

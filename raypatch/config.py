@@ -12,9 +12,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from raypatch.data.catalog import canonical_name
-from raypatch.fields import METHOD_WORDS, FieldFacts, Role
+from raypatch.fields import FieldFacts, Role
 from raypatch.storage.own_files import OWN_FILE, OWN_SET, own_file_stem
 from raypatch.trial_fields.loss import LossFields
+from raypatch.trial_fields.method import MethodFields
 from raypatch.trial_fields.optimisation import OptimisationFields
 from raypatch.trial_fields.resolution import source_name
 
@@ -22,7 +23,7 @@ Resize = Literal["bilinear", "nearest", "bicubic", "pad", "pad_mean"]
 """How images are brought to another size; all but nearest and the pads are low-pass filtered where they shrink."""
 
 
-class TrialConfig(LossFields, OptimisationFields):
+class TrialConfig(MethodFields, LossFields, OptimisationFields):
     """Everything that decides the result of one training. Frozen; unknown keys are refused.
 
     Defaults are part of the schema: a field that is left at its default does not enter the trial's
@@ -72,11 +73,11 @@ class TrialConfig(LossFields, OptimisationFields):
     )
     model: Annotated[str, FieldFacts("factor", "model")] = Field(
         "vit_small_patch16_224",
-        description="Name of a timm VisionTransformer, tag allowed, or module:NAME of an own family.",
+        description="Name of a timm model, tag allowed, torchvision/NAME, or module:NAME of an own family.",
     )
     weights: Annotated[str, FieldFacts("factor", "initial weights", "{} weights")] = Field(
         "timm",
-        description="timm (its hub), random, or file:STEM@DIGEST for a local .safetensors or .pth file.",
+        description="timm (those that come with the model), random, or file:STEM@DIGEST for an own file.",
     )
     patch_size: Annotated[
         int | None,
@@ -84,7 +85,7 @@ class TrialConfig(LossFields, OptimisationFields):
     ] = Field(
         None,
         ge=1,
-        description="Edge of a patch in pixels; must divide image_size. A Vision Transformer needs it.",
+        description="Edge of a patch in pixels; must divide image_size. A plain Vision Transformer needs it.",
     )
     inflation: Annotated[
         Literal["repeat", "centre"],
@@ -92,10 +93,6 @@ class TrialConfig(LossFields, OptimisationFields):
     ] = Field(
         "repeat",
         description="3D only: a pretrained kernel repeated along depth / p, or on the central slice alone.",
-    )
-    method: Annotated[str, FieldFacts("factor", "training method", words=METHOD_WORDS)] = Field(
-        "finetune",
-        description="finetune trains all weights, linear_probe only the head on frozen features; or module:NAME.",
     )
     augmentation: Annotated[
         Literal["paper", "none"],

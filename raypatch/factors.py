@@ -1,5 +1,6 @@
 """What a study compares: a factor, its levels in order, its baseline, and how they are worded."""
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -68,6 +69,16 @@ class Factor(BaseModel):
             fields |= level.fields.keys()
         return frozenset(fields)
 
+    @functools.cached_property
+    def _by_value(self) -> dict[Any, str] | None:
+        """The names of the levels by the value of the one field that they set; None where they are named sets.
+
+        A list of thousands of values would be gone through for each of as many trials.
+        """
+        if self.name not in TrialConfig.model_fields or self.fields != {self.name}:
+            return None
+        return {level.fields[self.name]: level.name for level in self.levels}
+
     def rank(self, name: str) -> int:
         """Return the place of a level, from 0."""
         return self.names.index(name)
@@ -83,6 +94,8 @@ class Factor(BaseModel):
         """Return the name of the level that a trial has:
         of several that fit the one that sets most; None for none.
         """
+        if self._by_value is not None:
+            return self._by_value.get(getattr(config, self.name))
         fitting = [level for level in self.levels if level.holds(config)]
         if not fitting:
             return None

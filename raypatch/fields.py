@@ -19,6 +19,9 @@ METHOD_WORDS = {
 }
 """How a sentence says the methods."""
 
+HEAD_WORDS = {"linear": "linear head", "mlp": "MLP head", "attention": "attention pooling"}
+"""How a sentence says the heads."""
+
 
 @dataclass(frozen=True)
 class FieldFacts:

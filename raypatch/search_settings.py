@@ -169,8 +169,8 @@ class SearchSettings(BaseModel):
         0.4,
         gt=0,
         le=1,
-        description="Most epochs a group may take, as a share of training all samples in full;"
-        " pruner none ignores it. Every trial gets its grace epochs and one trial runs through, whatever the budget.",
+        description="Most epochs a group may take, as a share of training all samples in full; raised where"
+        " it would be used up before the best trial comes. Pruner none ignores it.",
     )
 
     @model_validator(mode="after")

@@ -1,9 +1,9 @@
-"""Which of several trainings is best: one rule,
-by the validation score that the trial's `selection` names.
+"""Which of several trainings is best, by the validation score that the trial's `selection` names;
+and which of several levels, by the validation score that the study's answer is about.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from raypatch.config import TrialConfig
 from raypatch.results import TrialResult
@@ -49,3 +49,19 @@ def select_best(scored: Iterable[tuple[TrialConfig, float | None]]) -> TrialConf
         if this_goodness > best_goodness:
             best, best_goodness = config, this_goodness
     return best
+
+
+def prefer_level(scores: Mapping[str, float], costs: Mapping[str, float], *, lower_is_better: bool) -> str:
+    """Return the level of the best mean validation score, the cheaper of equals, then the first.
+
+    scores: means over the seeds; a score that is NaN comes last. costs: GFLOPs by level, NaN for unknown.
+    """
+
+    def place(level: str) -> tuple[bool, float, float]:
+        score, cost = scores[level], costs[level]
+        # NaN is neither above nor below anything: it must not be compared.
+        is_undefined = math.isnan(score)
+        turned = score if lower_is_better else -score
+        return is_undefined, 0.0 if is_undefined else turned, math.inf if math.isnan(cost) else cost
+
+    return min(scores, key=place)

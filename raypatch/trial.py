@@ -1,8 +1,9 @@
 """One trial from its config to its result on disk: prepare, fit by its method, finish."""
 
+import functools
 import math
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -12,9 +13,10 @@ from raypatch.config import RunOptions, TrialConfig
 from raypatch.data.balance import count_classes, count_patients
 from raypatch.data.catalog import Split
 from raypatch.data.resident import ResidentSplit, load_resident
-from raypatch.data.source import describe, load_ids, load_patients
-from raypatch.machine.runtime import peak_memory, provenance, reset_peak_memory
-from raypatch.methods import find_method
+from raypatch.data.source import describe, load_ids, load_index, load_patients
+from raypatch.features.head import FeatureSource, open_source
+from raypatch.machine.runtime import peak_memory, provenance, reset_peak_memory, resolve_device
+from raypatch.methods import GroupMethod, feature_method, find_method
 from raypatch.models.prepared import prepare_model
 from raypatch.results import (
     DatasetFacts,
@@ -30,7 +32,7 @@ from raypatch.results import (
 from raypatch.tasks import find_task
 from raypatch.training.checkpoint import Progress
 from raypatch.training.evaluate import score_logits
-from raypatch.training.loop import Trial
+from raypatch.training.loop import Trial, TrialError
 
 
 def train_trial(
@@ -54,6 +56,34 @@ def train_trial(
     return finish_trial(trial, progress)
 
 
+def train_group(
+    configs: Sequence[TrialConfig],
+    paths: Mapping[str, TrialPaths],
+    options: RunOptions,
+    *,
+    on_epoch: Callable[[str, EpochRow], object],
+    should_stop: Callable[[], bool],
+) -> Iterator[tuple[TrialConfig, TrialResult | TrialError]]:
+    """Run trials of equal `methods.group_key` together, as `train_trial` runs one.
+
+    Gives each as soon as it is over, or cannot succeed. paths: by trial id. on_epoch: with the
+    trial's id. The caller holds the locks of all folders. Raises as train_trial, but for TrialError.
+    """
+    method = find_method(configs[0].method)
+    assert isinstance(method, GroupMethod), "it gave the group its key"
+    source: FeatureSource | None = None
+    trials = []
+    for config in configs:
+        trial_id = config.trial_id()
+        tell = functools.partial(on_epoch, trial_id)
+        trial, source = _prepare(config, paths[trial_id], options, tell, should_stop, source)
+        method.prepare(trial.prepared)  # type: ignore[attr-defined]  # it is a Method too
+        trials.append(trial)
+    for trial, outcome in method.fit_group(trials):
+        over = outcome if isinstance(outcome, TrialError) else finish_trial(trial, outcome)
+        yield trial.config, over
+
+
 def prepare_trial(
     config: TrialConfig,
     paths: TrialPaths,
@@ -65,52 +95,96 @@ def prepare_trial(
 
     Raises ValueError for wrong input.
     """
+    return _prepare(config, paths, options, on_epoch, should_stop)[0]
+
+
+def _prepare(
+    config: TrialConfig,
+    paths: TrialPaths,
+    options: RunOptions,
+    on_epoch: Callable[[EpochRow], object],
+    should_stop: Callable[[], bool],
+    source: FeatureSource | None = None,
+) -> tuple[Trial, FeatureSource | None]:
+    """A trial, and where its features come from if it is one on features.
+
+    source: of a trial that shares its features, which need not be loaded again.
+    """
     if options.threads:
         torch.set_num_threads(options.threads)
     info = describe(config.source, data_dir=options.data_dir, files=options.files)
-    prepared = prepare_model(config, info, options)
-    # Before the images are loaded, which lie on the device and count as the trial's own.
-    reset_peak_memory(prepared.device)
-    return Trial(
+    method = feature_method(config)
+    if method is None:
+        prepared = prepare_model(config, info, options)
+        # Before the images are loaded, which lie on the device and count as the trial's own.
+        reset_peak_memory(prepared.device)
+
+        def load(split: Split) -> ResidentSplit:
+            return load_resident(config, split, info, options, prepared.device)
+
+    else:
+        # A pass over the images may be needed, which counts as this trial's.
+        reset_peak_memory(resolve_device(options.device))
+        source = source or open_source(config, paths, options, info, should_stop)
+        prepared = source.prepare_head(method, config)
+        load = functools.partial(source.load, config)
+        # Its passes take no memory to speak of.
+        options = options.model_copy(update={"micro_batch": config.batch_size})
+    trial = Trial(
         config=config,
         options=options,
         paths=paths,
         info=info,
         task=find_task(config.task or info.task),
         prepared=prepared,
-        train=load_resident(config, "train", info, options, prepared.device),
-        val=load_resident(config, "val", info, options, prepared.device),
+        train=load("train"),
+        val=load("val"),
+        load=load,
         on_epoch=on_epoch,
         should_stop=should_stop,
     )
+    if source is not None:
+        source.forget_backbone()
+    return trial, source
+
+
+def _known_images(trial: Trial, name: Split, split: ResidentSplit) -> NDArray[np.int64]:
+    """By which number each image of a split is known."""
+    config, options = trial.config, trial.options
+    rows = split.index.numpy()
+    # Of train perhaps a share only: the rows reach further than their number.
+    count = int(rows.max()) + 1
+    index = load_index(config.source, name, count, fold=config.fold, data_dir=options.data_dir, files=options.files)
+    return index[rows]
 
 
 def _names(
-    trial: Trial, name: Split, split: ResidentSplit, load: Callable[..., NDArray[np.str_] | None]
+    trial: Trial, name: Split, index: NDArray[np.int64], load: Callable[..., NDArray[np.str_] | None]
 ) -> NDArray[np.str_] | None:
-    """What the images are called, or their patients, as `load` says; None where the data does not say."""
+    """What images are called, or their patients, as `load` says; None where the data does not say."""
     config, options = trial.config, trial.options
     names = load(config.source, name, fold=config.fold, data_dir=options.data_dir, files=options.files)
-    return None if names is None else names[split.index.numpy()]
+    return None if names is None else names[index]
 
 
 def finish_trial(trial: Trial, progress: Progress) -> TrialResult:
     """Predict val and, for the only time, test with the fitted model; write result.json last."""
     prepared = trial.prepared
     # Loaded here and no earlier, so that nothing that trains or selects can see it.
-    test = load_resident(trial.config, "test", trial.info, trial.options, prepared.device)
+    test = trial.load("test")
     scores: dict[Split, Scores] = {}
     predictions: dict[Split, Predictions] = {}
     splits: dict[Split, ResidentSplit] = {"val": trial.val, "test": test}
     for name, split in splits.items():
         logits = prepared.logits(split.images)
+        index = _known_images(trial, name, split)
         scores[name] = score_logits(logits, split.labels, trial.task, final=True)
         predictions[name] = Predictions(
-            index=split.index.numpy(),
+            index=index,
             label=split.labels.cpu().numpy(),
             probability=trial.task.probabilities(logits).cpu().numpy(),
-            group=_names(trial, name, split, load_patients),
-            id=_names(trial, name, split, load_ids),
+            group=_names(trial, name, index, load_patients),
+            id=_names(trial, name, index, load_ids),
         )
     write_predictions(trial.paths.predictions, predictions)
     rows = read_epochs(trial.paths.epochs)
@@ -120,7 +194,8 @@ def finish_trial(trial: Trial, progress: Progress) -> TrialResult:
         trial_id=trial.config.trial_id(),
         status="ok",
         epochs=progress.epoch,
-        best_epoch=progress.best_epoch,
+        # A method without epochs has no best one.
+        best_epoch=progress.best_epoch or None,
         val=dict(scores["val"]),
         test=dict(scores["test"]),
         dataset=dataset_facts(trial, test),
@@ -128,7 +203,7 @@ def finish_trial(trial: Trial, progress: Progress) -> TrialResult:
         train_seconds=sum(row.seconds for row in rows),
         images_per_second=statistics.median(speeds) if speeds else math.nan,
         peak_memory_bytes=peak_memory(prepared.device),
-        precision=prepared.precision,
+        precision=prepared.stated_precision,
         device=str(prepared.device),
         provenance=provenance(),
     )
@@ -146,7 +221,8 @@ def dataset_facts(trial: Trial, test: ResidentSplit) -> DatasetFacts:
     splits: dict[Split, ResidentSplit] = {"train": trial.train, "val": trial.val, "test": test}
     for name, split in splits.items():
         balance.append(count_classes(split.labels.cpu().numpy(), len(info.classes)))
-        patients.append(count_patients(_names(trial, name, split, load_patients)))
+        index = _known_images(trial, name, split)
+        patients.append(count_patients(_names(trial, name, index, load_patients)))
     return DatasetFacts(
         task=trial.config.task or info.task,
         dimensions=3 if info.dimensions == 3 else 2,

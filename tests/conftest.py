@@ -35,8 +35,24 @@ def medmnist_root() -> Path:
 @pytest.fixture(scope="session")
 def deit_tiny_file() -> Path:
     """Pretrained DeiT-Tiny weights; skips where there are none."""
-    default = Path(__file__).resolve().parents[2] / "shared" / "weights" / "deit_tiny_patch16_224.safetensors"
-    path = Path(os.environ.get("RAYPATCH_DEIT_TINY", default))
+    return _weights_file("deit_tiny_patch16_224.safetensors", "RAYPATCH_DEIT_TINY")
+
+
+@pytest.fixture(scope="session")
+def efficientnet_lite0_file() -> Path:
+    """Pretrained weights of timm's tf_efficientnet_lite0; skips where there are none."""
+    return _weights_file("efficientnet_lite0.safetensors", "RAYPATCH_EFFICIENTNET_LITE0")
+
+
+@pytest.fixture(scope="session")
+def squeezenet_file() -> Path:
+    """Pretrained weights of torchvision's squeezenet1_1; skips where there are none."""
+    return _weights_file("squeezenet1_1.safetensors", "RAYPATCH_SQUEEZENET")
+
+
+def _weights_file(name: str, variable: str) -> Path:
+    default = Path(__file__).resolve().parents[2] / "shared" / "weights" / name
+    path = Path(os.environ.get(variable, default))
     if not path.is_file():
-        pytest.skip("no pretrained weights: set $RAYPATCH_DEIT_TINY to deit_tiny_patch16_224.safetensors")
+        pytest.skip(f"no pretrained weights: set ${variable} to {name}")
     return path

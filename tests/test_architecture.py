@@ -39,7 +39,8 @@ LAYERS = (
     ("raypatch.models", "raypatch.selection"),
     ("raypatch.study", "raypatch.study.resolve"),
     ("raypatch.training",),
-    ("raypatch.methods.finetune", "raypatch.methods.linear_probe"),
+    ("raypatch.features",),
+    ("raypatch.methods.finetune", "raypatch.methods.linear_probe", "raypatch.methods.knn"),
     ("raypatch.trial",),
     (
         "raypatch.sweep.stop",

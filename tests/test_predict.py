@@ -1,6 +1,7 @@
 """What is predicted with a run equals what the run stored; what is exported predicts the same elsewhere."""
 
 import csv
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,19 +9,25 @@ import pytest
 import timm
 import torch
 
+from raypatch.analysis.answer.cells import ask
+from raypatch.analysis.answer.ensembles import level_ensembles
+from raypatch.analysis.answer.findings import conclude
+from raypatch.analysis.load import load_study
 from raypatch.config import RunOptions
 from raypatch.predict import (
     FinishedTrials,
     choose_members,
+    describe_choice,
     export_trial,
     find_trials,
     load_exported,
     load_model,
     predict,
 )
-from raypatch.results import read_predictions
+from raypatch.results import read_predictions, write_json
 from raypatch.study import Study
 from raypatch.sweep.run import ExecutorOptions, run_sweep
+from raypatch.tasks import find_metric
 
 from tiny import make_images
 
@@ -71,11 +78,55 @@ def test_ensemble_is_the_mean_of_its_members(finished: tuple[Path, Path]) -> Non
     assert names == [str(row.argmax()) for row in probability]
 
 
-def test_members_are_chosen_by_validation(finished: tuple[Path, Path]) -> None:
-    trials = find_trials(finished[0])
-    (best,) = choose_members(trials, None, None)
-    losses = {trial.result.trial_id: trial.result.val["loss"] for trial in trials.trials if trial.result.val}
-    assert best.result.trial_id == min(losses, key=lambda name: losses[name])
+def _rescore(run: Path, scores: dict[tuple[int, int], tuple[float, float]]) -> None:
+    """Give the trials of a run other validation scores: by patch size and seed, loss and balanced accuracy."""
+    for trial in find_trials(run).trials:
+        loss, accuracy = scores[trial.config.patch_size or 0, trial.config.seed]
+        val = (trial.result.val or {}) | {"loss": loss, "balanced_accuracy": accuracy}
+        write_json(trial.paths.result, trial.result.model_copy(update={"val": val}))
+
+
+def _chosen(run: Path, levels: list[str] | None) -> list[tuple[int | None, int]]:
+    members = choose_members(find_trials(run), None, levels)
+    return [(member.config.patch_size, member.config.seed) for member in members]
+
+
+def test_the_best_level_is_the_one_of_the_report_and_the_seed_the_best_of_it(
+    finished: tuple[Path, Path], tmp_path: Path
+) -> None:
+    run = shutil.copytree(finished[0], tmp_path / "run")
+    # By loss the best single trial has patch size 8; the mean of the balanced accuracies prefers 4.
+    _rescore(run, {(8, 0): (0.1, 0.7), (8, 1): (0.9, 0.7), (4, 0): (0.6, 0.7), (4, 1): (0.5, 0.9)})
+    assert _chosen(run, None) == [(4, 1)]
+    (conclusion,) = conclude(load_study(run), resamples=50).conclusions
+    assert conclusion.answer is not None
+    assert conclusion.answer.chosen == "4"
+    ids = [member.result.trial_id for member in choose_members(find_trials(run), None, None)]
+    said = describe_choice(run, ids)
+    assert said == (
+        "its level has the best mean balanced accuracy on validation, as in the report;"
+        " of its seeds, 1 is the best by val loss"
+    )
+
+
+def test_members_of_an_ensemble_share_a_seed_as_the_report_scores_them(
+    finished: tuple[Path, Path], tmp_path: Path
+) -> None:
+    run = shutil.copytree(finished[0], tmp_path / "run")
+    # Each level alone is best with another seed.
+    _rescore(run, {(8, 0): (0.1, 0.5), (8, 1): (0.3, 0.5), (4, 0): (0.6, 0.5), (4, 1): (0.2, 0.5)})
+    assert _chosen(run, ["8", "4"]) == [(8, 1), (4, 1)]
+    ids = [member.result.trial_id for member in choose_members(find_trials(run), None, ["8", "4"])]
+    results = load_study(run)
+    question = ask(results, results.factors[0])
+    scored = level_ensembles(question, question.trials, find_metric("balanced_accuracy", None))
+    assert set(ids) in [set(names) for names in scored["member_ids"]]
+    assert describe_choice(run, ids) == "of the seeds that have all of these, 1 is the best by val loss"
+    for trial in find_trials(run).trials:
+        if (trial.config.patch_size, trial.config.seed) in ((8, 0), (4, 1)):
+            trial.paths.result.unlink()
+    with pytest.raises(ValueError, match=r"no seed has finished at all of these levels \(.*seeds \[1\]; .*seeds \[0\]"):
+        _chosen(run, ["8", "4"])
 
 
 def test_exported_model_predicts_the_same(finished: tuple[Path, Path], tmp_path: Path) -> None:
@@ -168,3 +219,25 @@ def test_trials_selected_by_different_figures_are_not_compared(tmp_path: Path) -
     _run_on(data, run, selection="val_auc")
     with pytest.raises(ValueError, match="selected by val_auc and val_loss"):
         choose_members(find_trials(run), None, None)
+
+
+def test_a_trial_of_a_resolution_sees_new_images_as_it_saw_its_own(tmp_path: Path) -> None:
+    files = {size: make_images(tmp_path / f"own_{size}.npz", size=size) for size in (8, 16)}
+    fixed = {"dataset": "own", "model": "test_vit", "weights": "random", "epochs": 1, "lr": 1e-3, "patch_size": 8}
+    content = {
+        "name": "t",
+        "compare": "resolution",
+        "fixed": fixed | {"image_size": 16, "resize": "pad_mean"},
+        "grid": {"resolution": [8, 16]},
+        "resolutions": {"own": files},
+    }
+    run = tmp_path / "run"
+    run_sweep(
+        Study.model_validate(content), run, RunOptions(device="cpu", threads=1), ExecutorOptions(executor="local")
+    )
+    for size, data in files.items():
+        text, (used,) = predict(run, data, dataset=None, levels=[str(size)], split="test", device="cpu")
+        assert np.array_equal(_table(text)[1], _stored(find_trials(run), used))
+    # Larger ones are brought to the resolution, where padding alone would refuse them.
+    text, _ = predict(run, files[16], dataset=None, levels=["8"], split="test", device="cpu")
+    assert len(_table(text)[0]) == 12

@@ -10,6 +10,7 @@ import pandas as pd
 
 from raypatch.analysis.statistics.ranks import ALPHA, RankTest, compare_ranks, correct_holm
 from raypatch.factors import Factor
+from raypatch.selection import prefer_level
 from raypatch.tasks import Metric
 
 NEAR = 0.01
@@ -78,10 +79,8 @@ def baseline_of(factor: Factor, present: Sequence[str]) -> str:
 
 
 def prefer(score: pd.Series, cost: pd.Series, metric: Metric) -> str:
-    """Return the level of the best score, the cheaper of equals; an undefined score comes last."""
-    order = pd.DataFrame({"score": score, "cost": cost})
-    order = order.sort_values(["score", "cost"], ascending=[metric.lower_is_better, True])
-    return str(order.index[0])
+    """Return the level of the best score, by `prefer_level`, which `raypatch predict` goes by too."""
+    return prefer_level(score.to_dict(), cost.to_dict(), lower_is_better=metric.lower_is_better)
 
 
 def compare_with_baseline(

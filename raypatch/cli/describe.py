@@ -3,17 +3,18 @@
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from raypatch.config import TrialConfig, did_you_mean, field_facts
 from raypatch.factors import Factor, word_value
+from raypatch.fields import Role
 from raypatch.study import Study
 from raypatch.study.resolve import resolve_search, resolve_trials
 
 SHOWN_TRIALS = 12
 TEXTS = {
     "dataset": "a name (`raypatch data list`), or the path of an .npz file",
-    "model": "a name that timm knows (`raypatch model NAME` shows its cost), or module:NAME",
+    "model": "a name that timm knows (`raypatch models` lists them), torchvision/NAME, or module:NAME",
     "weights": "timm, random, or the path of a .safetensors or .pth file",
     "method": "finetune, linear_probe, or module:NAME",
     "selection": "val_loss, or val_ and a metric such as val_auc",
@@ -72,6 +73,8 @@ def _allowed_values(schema: Mapping[str, Any]) -> str:
         return f"{', '.join(first)} or {last}"
     if schema["type"] in ("null", "string"):
         return "none" if schema["type"] == "null" else "text"
+    if schema["type"] == "boolean":
+        return "true or false"
     words = ["a whole number" if schema["type"] == "integer" else "a number"]
     bounds = {
         "minimum": "from",
@@ -86,14 +89,19 @@ def _allowed_values(schema: Mapping[str, Any]) -> str:
     return " ".join(words)
 
 
+def fields_by_role() -> list[str]:
+    """Return the names of all fields: those that are compared before the many hyperparameters."""
+    return sorted(TrialConfig.model_fields, key=lambda name: get_args(Role).index(field_facts(name).role))
+
+
 def list_fields(fields: Sequence[FieldDescription]) -> str:
     """Return a table of fields, one line each and its meaning beneath."""
     lines = []
     for field in fields:
         default = f"default {field.default}" if field.default else "required"
         unit = f" {field.unit}" if field.unit and field.default not in ("", "none") else ""
-        lines.append(f"{field.name:15} {field.role:14} {default}{unit}; {field.allowed}")
-        lines.append(f"{'':15} {field.meaning}")
+        lines.append(f"{field.name:16} {field.role:14} {default}{unit}; {field.allowed}")
+        lines.append(f"{'':16} {field.meaning}")
     return "\n".join(lines)
 
 

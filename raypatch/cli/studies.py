@@ -60,15 +60,14 @@ def fields(
     """
     import dataclasses
 
-    from raypatch.cli.describe import describe_field, list_fields
-    from raypatch.config import TrialConfig
+    from raypatch.cli.describe import describe_field, fields_by_role, list_fields
 
-    names = [name] if name else list(TrialConfig.model_fields)
+    names = [name] if name else fields_by_role()
     described = [describe_field(each) for each in names]
     if json_:
         print(json.dumps([dataclasses.asdict(field) for field in described], indent=1))
         return
     print(list_fields(described))
     if name:
-        print(f"{'':15} In a study: `fixed: {{{name}: …}}` or `grid: {{{name}: […, …]}}`.")
+        print(f"{'':16} In a study: `fixed: {{{name}: …}}` or `grid: {{{name}: […, …]}}`.")
         print(f"{'':15} On the command line: --set {name}=… in place of what the study says.")

@@ -82,7 +82,8 @@ def plan(
     """
     from raypatch.config import RunOptions
     from raypatch.study import load_study
-    from raypatch.study.resolve import StudyTrials, resolve_search, resolve_trials
+    from raypatch.study.budget import describe_budget
+    from raypatch.study.resolve import StudySearch, StudyTrials, resolve_search, resolve_trials
     from raypatch.sweep.cost.estimate import as_json, as_table, plan_cost
 
     chosen = narrowing.apply(load_study(space))
@@ -90,6 +91,8 @@ def plan(
     options = RunOptions(files=resolved.files, **place.settings())
     # stdout holds the table or the JSON alone, so that a script can read it.
     say = functools.partial(print, file=sys.stderr, flush=True)
+    if isinstance(resolved, StudySearch):
+        say(describe_budget(resolved.search))
     rows = plan_cost(resolved, options, say, recalibrate=recalibrate)
     if detect is None:
         print(as_json(rows) if json_ else as_table(rows))

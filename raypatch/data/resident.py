@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.data.augment import channels_first
@@ -23,7 +24,7 @@ the rest is for the model and its activations.
 @dataclass(frozen=True)
 class ResidentSplit:
     """One split: images uint8 (N, C, *spatial), labels int64 (N,) or (N, L),
-    index int64 (N,) into the file.
+    index int64 (N,) into the split.
 
     device: where batches are wanted. Images and labels lie there, or
     where they did not fit both in host memory.
@@ -59,16 +60,27 @@ def load_resident(
     is missing or wrong.
     """
     loaded = load_split(config.source, split, fold=config.fold, data_dir=options.data_dir, files=options.files)
-    rows = np.arange(len(loaded.labels))
+    index = used_rows(config, split, loaded.labels)
+    images = channels_first(loaded.images[index], dimensions=info.dimensions)
+    images = resize_images(images, held_size(info.size, config.image_size, config.resize), config.resize)
+    labels = torch.from_numpy(loaded.labels[index])
+    # A byte per pixel: images stay uint8 until they are used.
+    if device_has_room(device, images.numel()):
+        images, labels = images.to(device), labels.to(device)
+    return ResidentSplit(images, labels, torch.from_numpy(index), device)
+
+
+def used_rows(config: TrialConfig, split: Split, labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return which images of a split a trial sees, as sorted positions (N,) in the split."""
     if split == "train" and config.train_fraction < 1:
         # Of the training images alone: every share is measured on the same validation and test.
-        rows = stratified_subset(loaded.labels, config.train_fraction, config.seed)
-    images = channels_first(loaded.images[rows], dimensions=info.dimensions)
-    images = resize_images(images, held_size(info.size, config.image_size, config.resize), config.resize)
-    labels = torch.from_numpy(loaded.labels[rows])
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        # A byte per pixel: images stay uint8 until they are used.
-        if images.numel() <= DEVICE_SHARE * free:
-            images, labels = images.to(device), labels.to(device)
-    return ResidentSplit(images, labels, torch.from_numpy(loaded.index[rows]), device)
+        return stratified_subset(labels, config.train_fraction, config.seed)
+    return np.arange(len(labels))
+
+
+def device_has_room(device: torch.device, size: int) -> bool:
+    """Whether a GPU can hold `size` bytes of data beside a model; a CPU has them in memory anyway."""
+    if device.type != "cuda":
+        return False
+    free, _ = torch.cuda.mem_get_info(device)
+    return size <= DEVICE_SHARE * free

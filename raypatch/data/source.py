@@ -11,19 +11,27 @@ import urllib.error
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from raypatch.data import phantom
-from raypatch.data.archive import Archive
 from raypatch.data.catalog import SPLITS, DatasetInfo, Split, dataset_info
-from raypatch.data.layout import read_labels
-from raypatch.data.npz import DataError, inspect_npz, read_fold_rows, read_split, read_split_groups, read_split_texts
+from raypatch.data.npz import (
+    DataError,
+    inspect_npz,
+    read_fold_rows,
+    read_split,
+    read_split_groups,
+    read_split_labels,
+    read_split_texts,
+)
 from raypatch.machine.environment import home
 from raypatch.storage.files import hold_lock
 from raypatch.storage.own_files import OWN_FILE, locate_own_file
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -32,12 +40,10 @@ class Images:
 
     images: (N, H, W), (N, H, W, 3) or (N, D, H, W) uint8.
     labels: (N,) class numbers or (N, L) of 0 and 1, int64.
-    index: (N,) into the stored split, or with a fold into all splits one after the other.
     """
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
-    index: NDArray[np.int64]
 
 
 def data_folder(data_dir: Path | None = None) -> Path:
@@ -99,7 +105,9 @@ def describe(
     """
     if not OWN_FILE.fullmatch(dataset):
         return dataset_info(dataset)
-    return replace(inspect_npz(locate(dataset, data_dir=data_dir, files=files)), name=dataset)
+    # A study of thousands of trials asks for each of them, several times.
+    found = _once(inspect_npz, locate(dataset, data_dir=data_dir, files=files))
+    return replace(found, name=dataset)
 
 
 def load_split(
@@ -119,18 +127,16 @@ def load_split(
     info = describe(dataset, data_dir=data_dir, files=files)
     if info.made_up:
         _refuse_fold(dataset, fold)
-        return _all_images(*phantom.make_split(info, split))
+        return Images(*phantom.make_split(info, split))
     path = locate(dataset, data_dir=data_dir, files=files)
     if fold is None:
-        return _all_images(*read_split(path, split))
+        return Images(*read_split(path, split))
     parts = []
-    start = 0
     for stored, rows in read_fold_rows(path, split, fold).items():
         images, labels = read_split(path, stored)
-        parts.append((images[rows], labels[rows], rows + start))
-        start += len(labels)
-    images, labels, index = (np.concatenate(each) for each in zip(*parts, strict=True))
-    return Images(images, labels, index)
+        parts.append((images[rows], labels[rows]))
+    images, labels = (np.concatenate(each) for each in zip(*parts, strict=True))
+    return Images(images, labels)
 
 
 def load_labels(
@@ -150,13 +156,38 @@ def load_labels(
         _refuse_fold(dataset, fold)
         return phantom.make_split(info, split)[1]
     path = locate(dataset, data_dir=data_dir, files=files)
-    with Archive(path) as archive:
-        if fold is None:
-            return read_labels(archive, split, info.counts[SPLITS.index(split)])
-        parts = []
-        for stored, rows in read_fold_rows(path, split, fold).items():
-            parts.append(read_labels(archive, stored, info.counts[SPLITS.index(stored)])[rows])
-        return np.concatenate(parts)
+    if fold is None:
+        return read_split_labels(path, split)
+    parts = []
+    for stored, rows in read_fold_rows(path, split, fold).items():
+        parts.append(read_split_labels(path, stored)[rows])
+    return np.concatenate(parts)
+
+
+def load_index(
+    dataset: str,
+    split: Split,
+    count: int,
+    *,
+    fold: int | None = None,
+    data_dir: Path | None = None,
+    files: Mapping[str, Path] | None = None,
+) -> NDArray[np.int64]:
+    """Return by which number each of the `count` images of a split is known, (N,).
+
+    It is its place in the stored split, with a fold that in train, val and test one after the
+    other, which no two folds share. Raises DataError as `load_split`.
+    """
+    if fold is None:
+        return np.arange(count)
+    path = locate(dataset, data_dir=data_dir, files=files)
+    counts = describe(dataset, data_dir=data_dir, files=files).counts
+    places = []
+    start = 0
+    for rows, images in zip(read_fold_rows(path, split, fold).values(), counts, strict=True):
+        places.append(rows + start)
+        start += images
+    return np.concatenate(places)
 
 
 def load_groups(
@@ -170,7 +201,7 @@ def load_groups(
     """Load who is on each image of one split, equal numbers for one patient; None where the data does not say.
 
     With a fold it is that of all images of the file, train, val and test one after the other: what
-    the `index` of images counts in either case. Raises DataError as `load_split`.
+    `load_index` counts in either case. Raises DataError as `load_split`.
     """
     if not OWN_FILE.fullmatch(dataset):  # the catalog's files do not say
         return None
@@ -217,10 +248,6 @@ def _load_texts(
     if not OWN_FILE.fullmatch(dataset):  # the catalog's files do not say
         return None
     return read_split_texts(locate(dataset, data_dir=data_dir, files=files), splits, what)
-
-
-def _all_images(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> Images:
-    return Images(images, labels, np.arange(len(labels)))
 
 
 def _refuse_fold(dataset: str, fold: int | None) -> None:
@@ -297,17 +324,18 @@ def _md5(path: Path) -> str:
         return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
-def _once(compute: Callable[[Path], str], path: Path) -> str:
+def _once(compute: Callable[[Path], Found], path: Path) -> Found:
     """Return `compute(path)`, computed once per process while the file stays as it is."""
     try:
         state = path.stat()
-        return _of_state(compute, path, state.st_size, state.st_mtime_ns)
+        found: Found = _of_state(compute, path, state.st_size, state.st_mtime_ns)
+        return found
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
 
 
 @functools.cache
-def _of_state(compute: Callable[[Path], str], path: Path, _size: int, _mtime_ns: int) -> str:
+def _of_state(compute: Callable[[Path], Any], path: Path, _size: int, _mtime_ns: int) -> Any:
     return compute(path)
 
 

@@ -33,4 +33,5 @@ def _first_of_each(labels: NDArray[np.int64], order: NDArray[np.int64]) -> NDArr
     in_order = labels[order]
     occurring = in_order.any(axis=0)
     # argmax gives the first of equals.
-    return order[in_order.argmax(axis=0)[occurring]]
+    firsts: NDArray[np.int64] = order[in_order.argmax(axis=0)[occurring]]
+    return firsts

@@ -1,13 +1,18 @@
 """Methods: how a trial gets from a model to predictions. One file each, behind one protocol."""
 
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from raypatch.registry import Registry
 
 if TYPE_CHECKING:  # methods stand above the training loop, and what they are may be asked from below it
+    from torch import Tensor, nn
+
+    from raypatch.config import TrialConfig
+    from raypatch.data.catalog import DatasetInfo
     from raypatch.models.prepared import PreparedModel
-    from raypatch.training.checkpoint import Progress
-    from raypatch.training.loop import Trial
+    from raypatch.training.checkpoint import Progress, Tensors
+    from raypatch.training.loop import Trial, TrialError
 
 
 class Method(Protocol):
@@ -41,6 +46,52 @@ class Method(Protocol):
         ...
 
 
+@runtime_checkable
+class CheckedMethod(Protocol):
+    """A method that can say of a trial, before anything starts, that it cannot work."""
+
+    def check(self, config: "TrialConfig", info: "DatasetInfo") -> None:
+        """Raise ValueError, with the way out, for fields that do not fit the data."""
+        ...
+
+
+@runtime_checkable
+class FeatureMethod(Protocol):
+    """A method that may need no more of the backbone than one feature vector per image.
+
+    Its trials are then fitted on stored features: `Trial.prepared` is the head alone, and features
+    stand in for images. Its best weights are what `restore_head` needs.
+    """
+
+    def reads_features(self, config: "TrialConfig") -> bool:
+        """Return whether this trial is fitted on stored features."""
+        ...
+
+    def build_head(self, config: "TrialConfig", *, dimensions: int, outputs: int) -> "nn.Module":
+        """Build what makes logits of features, on the CPU."""
+        ...
+
+    def restore_head(self, head: "nn.Module", stored: "Tensors", train: "Callable[[], Tensor]", outputs: int) -> None:
+        """Bring a new head to the state that a trial's best weights hold.
+
+        train: gives the features of all training images.
+        """
+        ...
+
+
+@runtime_checkable
+class GroupMethod(Protocol):
+    """A method that can fit several trials together."""
+
+    def group_key(self, config: "TrialConfig") -> Hashable | None:
+        """Return what trials share that are fitted together; None for one that is fitted alone."""
+        ...
+
+    def fit_group(self, trials: "Sequence[Trial]") -> "Iterator[tuple[Trial, Progress | TrialError]]":
+        """Fit each trial as `fit` does, and give each as soon as it is fitted, or cannot be."""
+        ...
+
+
 METHODS: Registry[Method] = Registry(
     "method",
     Method,
@@ -48,6 +99,7 @@ METHODS: Registry[Method] = Registry(
     shipped={
         "finetune": "raypatch.methods.finetune:Finetune",
         "linear_probe": "raypatch.methods.linear_probe:LinearProbe",
+        "knn": "raypatch.methods.knn:KNearestNeighbours",
     },
 )
 
@@ -67,3 +119,24 @@ def check_method(name: str) -> None:
     """
     if name not in METHODS.shipped:
         find_method(name)
+
+
+def feature_method(config: "TrialConfig") -> FeatureMethod | None:
+    """Return the method of a trial that is fitted on stored features; None for any other trial."""
+    method = find_method(config.method)
+    if isinstance(method, FeatureMethod) and method.reads_features(config):
+        return method
+    return None
+
+
+def group_key(config: "TrialConfig") -> Hashable | None:
+    """Return what trials share that are fitted together; None for one that is fitted alone."""
+    method = find_method(config.method)
+    return method.group_key(config) if isinstance(method, GroupMethod) else None
+
+
+def check_fields(config: "TrialConfig", info: "DatasetInfo") -> None:
+    """Raise ValueError for a trial that its method knows it cannot fit."""
+    method = find_method(config.method)
+    if isinstance(method, CheckedMethod):
+        method.check(config, info)

@@ -12,9 +12,10 @@ from torch import nn
 
 from raypatch.config import TrialConfig
 from raypatch.models.families import Family, find_family
+from raypatch.models.heads import BODY_FIELDS, HeadedModel, feature_kind, feature_shape, head_of, make_head
 from raypatch.models.weights import ensure_weights, read_native_state
 
-ARCHITECTURE_FIELDS = ("model", "image_size", "patch_size")
+ARCHITECTURE_FIELDS = (*BODY_FIELDS, "head")
 """Fields of a trial that decide its model's shape."""
 
 MODEL_FIELDS = (*ARCHITECTURE_FIELDS, "weights", "inflation")
@@ -65,16 +66,16 @@ def build_model(
     family = find_family(config.model)
     if config.weights == "random":
         with _seeded(config.seed):
-            model = construct(config, dimensions=dimensions, outputs=outputs)
+            model = _construct_body(config, dimensions=dimensions, outputs=outputs)
     else:
         with torch.device("meta"):
-            model = construct(config, dimensions=dimensions, outputs=outputs)
+            model = _construct_body(config, dimensions=dimensions, outputs=outputs)
         # The native state is read before memory is taken: a misfit is told at once.
         native = read_native_state(config, family, model, files)
         if _computes_buffers(model):
             # What no weights file holds, such as the frequencies of rotary positions, is made again.
             with _seeded(config.seed):
-                model = construct(config, dimensions=dimensions, outputs=outputs)
+                model = _construct_body(config, dimensions=dimensions, outputs=outputs)
         else:
             # Left as it comes: every weight is overwritten below, and initialising all takes seconds.
             model.to_empty(device="cpu")
@@ -83,6 +84,8 @@ def build_model(
         # The head of the file is left out: it was drawn anew above, whatever its size was there.
         state = family.adapt_state(native, model, config, dimensions=dimensions)
         model.load_state_dict({**state, **_head_state(family, model)})
+    with _seeded(config.seed):
+        model = _with_head(model, config, dimensions=dimensions, outputs=outputs)
     return BuiltModel(model, *family.normalisation(config))
 
 
@@ -99,7 +102,8 @@ def check_model(
     Raises ValueError as build_model does.
     """
     with torch.device("meta"):
-        model = construct(config, dimensions=dimensions, outputs=outputs)
+        construct(config, dimensions=dimensions, outputs=outputs)
+        model = _construct_body(config, dimensions=dimensions, outputs=outputs)
     if config.weights != "random":
         ensure_weights(config, find_family(config.model), model, files)
 
@@ -110,9 +114,45 @@ def construct(config: TrialConfig, *, dimensions: int, outputs: int) -> nn.Modul
 
     Raises ValueError for an unknown model, and for fields that it needs and lacks or cannot take.
     """
+    model = _construct_body(config, dimensions=dimensions, outputs=outputs)
+    return _with_head(model, config, dimensions=dimensions, outputs=outputs)
+
+
+def build_head(config: TrialConfig, *, dimensions: int, outputs: int) -> nn.Module:
+    """Build the head of a trial on the CPU, with the weights that `build_model` draws for it.
+
+    Raises ValueError as construct.
+    """
+    if config.weights == "random":
+        # Its draws come after those of the other weights.
+        built = build_model(config, dimensions=dimensions, outputs=outputs, files={})
+        return head_of(built.model, find_family(config.model))
+    family = find_family(config.model)
+    with torch.device("meta"):
+        body = _construct_body(config, dimensions=dimensions, outputs=outputs)
+    if config.head == "linear":
+        head = body.get_submodule(family.head_name(body)).to_empty(device="cpu")
+        with _seeded(config.seed):
+            family.draw_head(body)
+        return head
+    with _seeded(config.seed):
+        return head_of(_with_head(body, config, dimensions=dimensions, outputs=outputs), family)
+
+
+def _construct_body(config: TrialConfig, *, dimensions: int, outputs: int) -> nn.Module:
+    """The family's own model, with its own head."""
     family = find_family(config.model)
     family.check_fields(config, dimensions=dimensions)
     return family.construct(config, dimensions=dimensions, outputs=outputs)
+
+
+def _with_head(model: nn.Module, config: TrialConfig, *, dimensions: int, outputs: int) -> nn.Module:
+    """The model under the head that the trial asks for, which is drawn on torch's default device."""
+    if config.head == "linear":
+        return model
+    family = find_family(config.model)
+    *_, width = feature_shape(config, family, dimensions=dimensions, outputs=outputs)
+    return HeadedModel(family, model, make_head(config, width, outputs), feature_kind(config))
 
 
 def _computes_buffers(model: nn.Module) -> bool:

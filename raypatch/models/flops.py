@@ -2,16 +2,19 @@
 
 import math
 import warnings
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.data.catalog import DatasetInfo
 from raypatch.data.source import describe
 from raypatch.models.build import architecture_key, construct
 from raypatch.models.families import find_family
+from raypatch.models.heads import HeadedModel, bare_model, feature_shape, head_of
 from raypatch.results import ModelFacts
 from raypatch.tasks import find_task
 
@@ -21,6 +24,13 @@ a sweep asks for the same ones for each of its trials.
 """
 
 
+_FIRST: dict[tuple[object, ...], "_Counted"] = {}
+"""By architecture and dimensions the first model that was counted: datasets differ in the outputs alone."""
+
+_BODIES: dict[ModelFacts, ModelFacts] = {}
+"""By the facts of a model under another head those that its family gave it."""
+
+
 def model_facts(config: TrialConfig, *, dimensions: int, outputs: int) -> ModelFacts:
     """Return the cost of the config's model without its weights or memory for them.
 
@@ -28,10 +38,78 @@ def model_facts(config: TrialConfig, *, dimensions: int, outputs: int) -> ModelF
     """
     key = (*architecture_key(config), dimensions, outputs)
     if key not in _KNOWN:
-        with torch.device("meta"):
-            model = construct(config, dimensions=dimensions, outputs=outputs)
-        _KNOWN[key] = find_family(config.model).facts(model, config, dimensions=dimensions)
+        first = _FIRST.get(key[:-1])
+        if first is None:
+            _KNOWN[key] = _count(config, dimensions=dimensions, outputs=outputs)
+        else:
+            _KNOWN[key] = first.with_outputs(outputs)
     return _KNOWN[key]
+
+
+def _count(config: TrialConfig, *, dimensions: int, outputs: int) -> ModelFacts:
+    """Count a model that is made for this, without values."""
+    family = find_family(config.model)
+    with torch.device("meta"):
+        model = construct(config, dimensions=dimensions, outputs=outputs)
+    facts = family.facts(bare_model(model), config, dimensions=dimensions)
+    if isinstance(model, HeadedModel):
+        return _add_head(facts, model.head, config, dimensions=dimensions, outputs=outputs)
+    head = head_of(model, family)
+    if isinstance(head, nn.Linear):
+        _FIRST[*architecture_key(config), dimensions] = _Counted(facts, head)
+    return facts
+
+
+@dataclass(frozen=True)
+class _Counted:
+    """A model that was counted with some number of outputs, whose head is one linear layer."""
+
+    facts: ModelFacts
+    head: nn.Linear
+
+    def with_outputs(self, outputs: int) -> ModelFacts:
+        """The facts of the same model with other outputs: each is a product with every feature, and a bias."""
+        more = outputs - self.head.out_features
+        width = self.head.in_features
+        weights = width if self.head.bias is None else width + 1
+        facts = self.facts.model_copy(
+            update={
+                "parameters": self.facts.parameters + more * weights,
+                "gflops": _add_flops(self.facts.gflops, 2 * more * width),
+                "gflops_without_attention": _add_flops(self.facts.gflops_without_attention, 2 * more * width),
+            }
+        )
+        # A row of the head more or less changes no memory to speak of: that is measured once.
+        _BODIES.setdefault(facts, self.facts)
+        return facts
+
+
+def _add_flops(gflops: float, flops: int) -> float:
+    """The sum in 1e9, without the rounding that a sum of large and small floats has."""
+    return 1e-9 * (round(1e9 * gflops) + flops)
+
+
+def _add_head(body: ModelFacts, head: nn.Module, config: TrialConfig, *, dimensions: int, outputs: int) -> ModelFacts:
+    """The facts of a body without its own head, and those of another head together."""
+    shape = feature_shape(config, find_family(config.model), dimensions=dimensions, outputs=outputs)
+    features = torch.zeros(1, *shape, device="meta")
+    with FlopCounterMode(display=False) as counter:
+        head.to("meta")(features)
+    gflops = 1e-9 * counter.get_total_flops()
+    facts = body.model_copy(
+        update={
+            "parameters": body.parameters + sum(parameter.numel() for parameter in head.parameters()),
+            "gflops": body.gflops + gflops,
+            "gflops_without_attention": body.gflops_without_attention + gflops,
+        }
+    )
+    _BODIES[facts] = body
+    return facts
+
+
+def body_facts(facts: ModelFacts) -> ModelFacts:
+    """Return what the family counted of a model, whose facts this process made with `model_facts`."""
+    return _BODIES.get(facts, facts)
 
 
 def trial_facts(config: TrialConfig, options: RunOptions) -> tuple[DatasetInfo, ModelFacts]:

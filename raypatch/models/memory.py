@@ -14,6 +14,8 @@ from raypatch.data.resize import held_size
 from raypatch.machine.runtime import Precision
 from raypatch.methods import find_method
 from raypatch.models.families import find_family
+from raypatch.models.flops import body_facts
+from raypatch.models.heads import bare_model
 from raypatch.models.prepared import PreparedModel, evaluation_batch
 from raypatch.results import ModelFacts
 
@@ -45,7 +47,7 @@ def activation_bytes(
 
     With a method that trains the head alone nothing is kept.
     """
-    activations = find_family(config.model).activations(config, facts, precision)
+    activations = find_family(config.model).activations(config, body_facts(facts), precision)
     if not find_method(config.method).trains_backbone:
         return activations.passing
     if checkpointing and activations.checkpointed is not None:
@@ -77,7 +79,7 @@ def training_bytes(
         # Several passes: the last one still has its activations when it adds to all gradients.
         largest = min(
             trained,
-            find_family(config.model).activations(config, facts, precision).largest_gradient,
+            find_family(config.model).activations(config, body_facts(facts), precision).largest_gradient,
         )
         peak = 4 * trained + max(passing, 4 * largest)
     return _with_margin(_held_bytes(config, facts) + peak)
@@ -117,7 +119,7 @@ def evaluation_bytes(
     """
     pixels: int = config.image_size**info.dimensions
     images = min(max(info.counts[1:]), evaluation_batch(facts.tokens, pixels))
-    passing = find_family(config.model).activations(config, facts, precision).passing
+    passing = find_family(config.model).activations(config, body_facts(facts), precision).passing
     return images * max(pixels * 3 * (4 + 4 + 2), pixels * 3 * 4 + passing)
 
 
@@ -154,7 +156,7 @@ def choose_micro_batch(
     Checkpointing comes in only where not even one image fits without
     it; one image with it is the last resort.
     """
-    activations = find_family(config.model).activations(config, facts, precision)
+    activations = find_family(config.model).activations(config, body_facts(facts), precision)
     choices = (False,) if activations.checkpointed is None else (False, True)
     for checkpointing in choices:
         micro_batch = config.batch_size
@@ -176,7 +178,7 @@ def fit_memory(prepared: PreparedModel, config: TrialConfig, asked: int | Litera
     available = available_bytes(prepared.device)
     micro_batch, checkpointing = choose_micro_batch(config, prepared.facts, prepared.precision, available)
     if checkpointing:
-        prepared.family.use_checkpointing(prepared.model)
+        prepared.family.use_checkpointing(bare_model(prepared.model))
     if checkpointing or micro_batch < config.batch_size:
         logger.info(
             "micro_batch=%d, activation checkpointing %s",

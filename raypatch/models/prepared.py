@@ -15,6 +15,7 @@ from raypatch.machine.runtime import Precision, forbid_tf32, resolve_device, res
 from raypatch.models.build import BuiltModel, build_model
 from raypatch.models.families import Family, find_family
 from raypatch.models.flops import count_outputs, model_facts
+from raypatch.models.heads import head_of
 from raypatch.results import ModelFacts
 
 # Enough to fill a device; more would only take memory.
@@ -55,7 +56,12 @@ class PreparedModel:
     @property
     def head(self) -> nn.Module:
         """The part that makes logits of features."""
-        return self.model.get_submodule(self.family.head_name(self.model))
+        return head_of(self.model, self.family)
+
+    @property
+    def stated_precision(self) -> Precision:
+        """The precision that a result states: what the arithmetic of the backbone is done in."""
+        return self.precision
 
     def normalize(self, images: torch.Tensor) -> torch.Tensor:
         """Bring floats from 0 to 1 (B, 1 or 3, *spatial)

@@ -37,10 +37,10 @@ def read_native_state(
     """
     head = family.head_name(model)
     if config.weights == "timm":
-        return _without_head(family.pretrained_state(config), head)
+        return without_head(family.pretrained_state(config), head)
     path = locate_own_file(config.weights, files, option="--weights")
     state = without_wrapping(read_weights_file(path, device=device), model.state_dict())
-    state = _without_head(state, head)
+    state = without_head(state, head)
     require_fit(state, family, model, config.model, path)
     return state
 
@@ -63,7 +63,8 @@ def ensure_weights(
         _require_finite_once(path, path.stat().st_mtime_ns)
 
 
-def _without_head(state: Mapping[str, Tensor], head: str) -> dict[str, Tensor]:
+def without_head(state: Mapping[str, Tensor], head: str) -> dict[str, Tensor]:
+    """Return a state without what belongs to the submodule `head`."""
     return {key: tensor for key, tensor in state.items() if not key.startswith(head + ".")}
 
 
@@ -171,7 +172,7 @@ def require_fit(
 
     Raises ValueError with the first differences and the model that was expected.
     """
-    wanted = _without_head(model.state_dict(), family.head_name(model))
+    wanted = without_head(model.state_dict(), family.head_name(model))
     wrong = []
     for key in wanted:
         if key not in state:

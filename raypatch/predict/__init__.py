@@ -2,10 +2,18 @@
 a trial exported (export).
 """
 
-from raypatch.predict.choose import FinishedTrial, FinishedTrials, choose_members, find_trials, seeds_of
+from raypatch.predict.choose import (
+    FinishedTrial,
+    FinishedTrials,
+    choose_members,
+    describe_choice,
+    find_trials,
+    seeds_of,
+)
 from raypatch.predict.export import export_trial, load_exported
-from raypatch.predict.images import Prediction, image_table, load_model, patient_table, predict, predict_member
+from raypatch.predict.images import Prediction, image_table, patient_table, predict, predict_member
 from raypatch.predict.source import UNKNOWN, Source, match_truth, open_source
+from raypatch.predict.weights import load_model
 
 __all__ = [
     "UNKNOWN",
@@ -14,6 +22,7 @@ __all__ = [
     "Prediction",
     "Source",
     "choose_members",
+    "describe_choice",
     "export_trial",
     "find_trials",
     "image_table",

@@ -1,5 +1,7 @@
 """Which trials of a run predict: the best of a dataset, or the best of each level, by validation."""
 
+import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +19,8 @@ from raypatch.results import (
     read_result,
     read_sweep,
 )
-from raypatch.selection import select_best, selection_score
+from raypatch.selection import goodness, prefer_level, select_best, selection_score
+from raypatch.tasks import Metric, find_metric, find_task
 
 
 @dataclass(frozen=True)
@@ -35,12 +38,14 @@ class FinishedTrial:
 class FinishedTrials:
     """The trials of a run that ran through, and what the run compares.
 
-    levels: by trial id the trial's level of each factor.
+    levels: by trial id the trial's level of each factor. metric: that the study's answer is about;
+    None for the task's own.
     """
 
     trials: tuple[FinishedTrial, ...]
     factors: tuple[Factor, ...]
     levels: dict[str, tuple[str | None, ...]]
+    metric: str | None = None
 
     def at_level(self, factor: Factor, level: str) -> list[FinishedTrial]:
         """The trials that have a level of a factor."""
@@ -78,10 +83,12 @@ def _with_levels(sweep: SweepPaths, trials: Sequence[FinishedTrial]) -> Finished
     configs = [trial.config for trial in trials]
     factors: tuple[Factor, ...] = ()
     recorded: dict[str, tuple[str, ...]] = {}
+    metric = None
     if sweep.record.exists():
         record = read_sweep(sweep.record)
         factors = tuple(widen(factor, configs) for factor in record.factors)
         recorded = record.levels
+        metric = record.metric
     # A run of schema 1 names no factor: it is about patch size.
     if not factors:
         patch_sizes = [config.patch_size for config in configs]
@@ -92,7 +99,7 @@ def _with_levels(sweep: SweepPaths, trials: Sequence[FinishedTrial]) -> Finished
         # Of named levels that set the same fields, only the record knows which one was meant.
         by_fields = tuple(factor.level_of(trial.config) for factor in factors)
         levels[trial_id] = recorded.get(trial_id) or by_fields
-    return FinishedTrials(tuple(trials), factors, levels)
+    return FinishedTrials(tuple(trials), factors, levels, metric)
 
 
 def choose_members(
@@ -100,7 +107,13 @@ def choose_members(
     dataset: str | None,
     levels: Sequence[str] | None,
 ) -> list[FinishedTrial]:
-    """The best trial of each level, or of all, by validation.
+    """The trial that the report's answer is about, or one of each level, of the same seed.
+
+    Without levels: the level, of each factor, whose mean validation score over the seeds is best, as
+    a report chooses it, and of its seeds the best by the trials' own `selection`. With levels: of
+    the seeds that have them all the one whose members are best by `selection` on average, as an
+    ensemble of the report has members of one seed. Of several recipes of a level the one that the
+    report takes.
 
     dataset: a name, or of an own file the name it has in the trials, file:STEM@CONTENT, or its stem
     alone. levels: as a user writes them, FACTOR=LEVEL where the run compares several factors.
@@ -113,16 +126,93 @@ def choose_members(
         scores = " and ".join(selections)
         raise ValueError(f"the trials of {wanted} were selected by {scores}: none is best of all")
     if levels is None:
-        return [_best(of_dataset)]
-    members = []
+        return [_best(best_level(found, of_dataset))]
+    by_level = []
     for text in levels:
         factor, level = _parse_level(found.factors, text)
         candidates = _on_dataset(found.at_level(factor, level), wanted)
         if not candidates:
             label = of_dataset[0].config.dataset_label
             raise ValueError(f"no finished trial of {label} has {factor.phrase(level)}")
-        members.append(_best(candidates))
-    return members
+        by_level.append(best_level(found, candidates))
+    return _of_one_seed(by_level)
+
+
+def _of_one_seed(by_level: Sequence[Sequence[FinishedTrial]]) -> list[FinishedTrial]:
+    """One trial of each level, all of the seed that has them all and is best on average."""
+    seeds = []
+    for trials in by_level:
+        seeds.append({trial.config.seed: trial for trial in trials})
+    common = sorted(set(seeds[0]).intersection(*seeds[1:]))
+    if not common:
+        listed = "; ".join(
+            f"{trials[0].result.trial_id}: seeds {sorted(found)}" for trials, found in zip(by_level, seeds, strict=True)
+        )
+        raise ValueError(
+            f"no seed has finished at all of these levels ({listed}); the report scores ensembles of one seed:"
+            " run a further seed of one of them"
+        )
+    # max takes the first of equals, as everywhere.
+    best = max(common, key=lambda seed: sum(_goodness(found[seed]) for found in seeds))
+    return [found[best] for found in seeds]
+
+
+def best_level(found: FinishedTrials, trials: Sequence[FinishedTrial]) -> list[FinishedTrial]:
+    """The trials of the level, of all factors, that the report's rule prefers; of one recipe, by seed."""
+    by_level: dict[str, list[FinishedTrial]] = {}
+    for trial in trials:
+        levels = found.levels[trial.result.trial_id]
+        by_level.setdefault(", ".join(map(str, levels)), []).append(trial)
+    metric = headline_metric(found, trials)
+    recipes, scores, costs = {}, {}, {}
+    for level, of_level in by_level.items():
+        recipe = _preferred_recipe(of_level)
+        recipes[level] = recipe
+        scores[level] = statistics.fmean(_score(trial, metric.name) for trial in recipe)
+        costs[level] = statistics.fmean(trial.model.gflops for trial in recipe)
+    return recipes[prefer_level(scores, costs, lower_is_better=metric.lower_is_better)]
+
+
+def headline_metric(found: FinishedTrials, trials: Sequence[FinishedTrial]) -> Metric:
+    """The score that the report's answer is about: the study's, else the task's own."""
+    task = trials[0].dataset.task
+    return find_metric(found.metric or find_task(task).default_metric, task)
+
+
+def _preferred_recipe(trials: Sequence[FinishedTrial]) -> list[FinishedTrial]:
+    """The trials that differ in the seed alone: of several such, most seeds, then the best mean by `selection`."""
+    recipes: dict[TrialConfig, list[FinishedTrial]] = {}
+    for trial in trials:
+        recipes.setdefault(trial.config.model_copy(update={"seed": 0}), []).append(trial)
+
+    def standing(recipe: list[FinishedTrial]) -> tuple[int, float]:
+        return len(recipe), statistics.fmean(map(_goodness, recipe))
+
+    return sorted(max(recipes.values(), key=standing), key=lambda trial: trial.config.seed)
+
+
+def _score(trial: FinishedTrial, metric: str) -> float:
+    return (trial.result.val or {}).get(metric, math.nan)
+
+
+def _goodness(trial: FinishedTrial) -> float:
+    score = selection_score(trial.config, trial.result)
+    return goodness(trial.config.selection, score, trial.config.task)
+
+
+def describe_choice(folder: Path, trial_ids: Sequence[str]) -> str:
+    """Say by which rule these trials of a run were chosen."""
+    found = find_trials(folder)
+    members = [trial for trial in found.trials if trial.result.trial_id in trial_ids]
+    first = members[0].config
+    score = first.selection.replace("_", " ")
+    if len(trial_ids) > 1:
+        return f"of the seeds that have all of these, {first.seed} is the best by {score}"
+    metric = headline_metric(found, members)
+    return (
+        f"its level has the best mean {metric.label} on validation, as in the report;"
+        f" of its seeds, {first.seed} is the best by {score}"
+    )
 
 
 def seeds_of(trial: FinishedTrial, found: FinishedTrials) -> list[FinishedTrial]:

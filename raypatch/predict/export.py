@@ -10,7 +10,7 @@ from raypatch.config import make_config
 from raypatch.models.build import construct
 from raypatch.models.families import find_family
 from raypatch.predict.choose import FinishedTrial, find_trials
-from raypatch.predict.images import load_model
+from raypatch.predict.weights import load_model
 from raypatch.storage.files import write_atomically
 from raypatch.tasks import find_task
 

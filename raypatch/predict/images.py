@@ -9,18 +9,20 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from raypatch.data.catalog import Split
+from raypatch.features.extract import extract_features
+from raypatch.features.head import place_head
 from raypatch.machine.runtime import resolve_device, resolve_precision
-from raypatch.models.build import BuiltModel, construct
+from raypatch.models.build import BuiltModel
 from raypatch.models.families import find_family
+from raypatch.models.heads import feature_kind
 from raypatch.models.prepared import place_model
 from raypatch.predict.choose import FinishedTrial, choose_members, find_trials
 from raypatch.predict.source import Source, open_source
+from raypatch.predict.weights import load_parts
 from raypatch.results import DatasetFacts
 from raypatch.tasks import find_task
-from raypatch.training.checkpoint import load_tensors
 
 
 class Prediction(NamedTuple):
@@ -77,25 +79,16 @@ def predict_member(
     if device.type == "cpu" and threads.isdigit():
         torch.set_num_threads(int(threads))
     means, deviations = find_family(member.config.model).normalisation(member.config)
-    built = BuiltModel(load_model(member), means, deviations)
     precision = resolve_precision(member.result.precision, device)
-    prepared = place_model(member.config, built, member.model, device, precision)
-    probability = find_task(member.dataset.task).probabilities(prepared.logits(images))
+    model, head = load_parts(member)
+    prepared = place_model(member.config, BuiltModel(model, means, deviations), member.model, device, precision)
+    if head is None:
+        logits = prepared.logits(images)
+    else:
+        parts = extract_features(prepared, images, feature_kind(member.config))
+        logits = place_head(head, prepared).logits(torch.cat(list(parts)))
+    probability = find_task(member.dataset.task).probabilities(logits)
     return probability.cpu().numpy()
-
-
-def load_model(member: FinishedTrial) -> nn.Module:
-    """Return the trial's model with its best weights, on the CPU.
-
-    Raises ValueError when the weights are damaged.
-    """
-    best = load_tensors(member.paths.best_weights)
-    if best is None:
-        raise ValueError(f"{member.paths.best_weights} is missing or damaged; remove the trial folder and run it again")
-    outputs = find_task(member.dataset.task).outputs(member.dataset.classes)
-    model = construct(member.config, dimensions=member.dataset.dimensions, outputs=outputs)
-    model.load_state_dict(best[0])
-    return model.eval()
 
 
 def image_table(source: Source, probability: NDArray[np.float32], facts: DatasetFacts) -> str:

@@ -6,9 +6,13 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class TrialPaths:
-    """Every file of one trial folder."""
+    """Every file of one trial folder.
+
+    shared: the folder of what trials of a run share; beside the trial's files where it has no run.
+    """
 
     folder: Path
+    shared: Path | None = None
 
     @property
     def config(self) -> Path:
@@ -29,6 +33,11 @@ class TrialPaths:
     @property
     def predictions(self) -> Path:
         return self.folder / "predictions.npz"
+
+    @property
+    def features(self) -> Path:
+        """Stored features, and the frozen backbones that made them."""
+        return self.shared or self.folder / "features"
 
     @property
     def log(self) -> Path:
@@ -106,8 +115,13 @@ class SweepPaths:
         """Ray Tune's own, while a sweep runs on a cluster; nothing reads it."""
         return self.folder / ".ray"
 
+    @property
+    def features(self) -> Path:
+        """Stored features, which the trials share: a folder for each kind, and the frozen backbones."""
+        return self.folder / "features"
+
     def trial(self, trial_id: str) -> TrialPaths:
-        return TrialPaths(self.trials / trial_id)
+        return TrialPaths(self.trials / trial_id, self.features)
 
     def trial_folders(self) -> list[TrialPaths]:
         """The trial folders that exist, sorted by name; hidden ones, as a notebook makes them, are none."""
@@ -117,5 +131,5 @@ class SweepPaths:
         folders = []
         for entry in sorted(self.trials.iterdir()):
             if entry.is_dir() and not entry.name.startswith("."):
-                folders.append(TrialPaths(entry))
+                folders.append(TrialPaths(entry, self.features))
         return folders

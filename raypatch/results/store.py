@@ -26,14 +26,16 @@ from raypatch.results.records import (
 from raypatch.storage.files import write_atomically
 
 
-def append_epoch(path: Path, row: EpochRow) -> None:
-    """Append one line to epochs.jsonl, on disk at the return:
-    a checkpoint must never be ahead of it.
+def append_epoch(path: Path, row: EpochRow, *, sync: bool = True) -> None:
+    """Append one line to epochs.jsonl.
+
+    sync: that and all lines before it are on disk at the return, as they must be before a checkpoint.
     """
     with path.open("a", encoding="utf-8") as stream:
         stream.write(row.model_dump_json() + "\n")
         stream.flush()
-        os.fsync(stream.fileno())
+        if sync:
+            os.fsync(stream.fileno())
 
 
 def read_epochs(path: Path) -> list[EpochRow]:

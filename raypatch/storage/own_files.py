@@ -12,6 +12,9 @@ OWN_FILE = re.compile(r"file:(?P<stem>[A-Za-z0-9_.-]{1,64})@(?P<digest>[0-9a-f]{
 OWN_SET = re.compile(r"file:(?P<stem>[A-Za-z0-9_.-]{1,64})@(?P<members>\d+=[0-9a-f]{12}(\+\d+=[0-9a-f]{12})*)")
 """How an own dataset stands in a config that comes as several files, one for each size of its images."""
 
+OWN_SUFFIXES = {"dataset": (".npz",), "weights": (".safetensors", ".pth", ".pt", ".bin", ".ckpt")}
+"""Fields that may name an own file, and how such a file's name ends."""
+
 MOST_FILES = 200
 """How many files of a folder are read in search of one that was moved."""
 
@@ -78,8 +81,8 @@ def move_own_files(
     in place of what was.
 
     given: new paths, each of one of the files. folders: where those that are missing are looked
-    for, whatever their name is now; beside: where under their old name, as when data and runs were
-    moved together. Raises ValueError for a given file that is none of them.
+    for, whatever their name is now; beside: where under their old name, alone or in the folders that
+    it was in, as when data and runs were moved together. Raises ValueError for a given file that is none of them.
     """
     moved = dict(files)
     for path in given:
@@ -96,12 +99,18 @@ def move_own_files(
     for identity, path in moved.items():
         if path.exists():
             continue
-        same_name = [folder / path.name for folder in beside]
+        same_name = [folder / tail for folder in beside for tail in _tails(path)]
         for candidates in (same_name, *(_readable_files(folder, path.suffix) for folder in folders)):
             found = _find_content(identity, candidates)
             if found is not None:
                 moved[identity] = found.absolute()
     return moved
+
+
+def _tails(path: Path) -> list[Path]:
+    """The ends of an absolute path, from the file's name alone: c.npz, b/c.npz, a/b/c.npz."""
+    parts = path.parts[1:]
+    return [Path(*parts[-length:]) for length in range(1, len(parts) + 1)]
 
 
 def _digest(identity: str) -> str:

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from raypatch.config import TrialConfig, explain_validation, field_facts
 from raypatch.data.catalog import canonical_name
 from raypatch.data.pack import is_source
+from raypatch.storage.own_files import OWN_SUFFIXES
 from raypatch.study.names import LONGEST_NAME
 from raypatch.study.published import read_tables
 from raypatch.study.rules import as_list
@@ -52,8 +53,14 @@ def _dataset_names(study: Study) -> list[str]:
     names = set()
     for name in map(str, given):
         # An own file is known by its stem here: it need not be there yet to name a folder.
-        is_own = name.endswith(".npz") or is_source(name)
-        names.add(Path(name).resolve().stem if is_own else canonical_name(name))
+        if name.endswith(".npz"):
+            names.add(Path(name).stem)
+        elif name in study.resolutions:
+            names.add(name)
+        elif Path(name).is_dir() or is_source(name):
+            names.add(Path(name).resolve().stem)
+        else:
+            names.add(canonical_name(name))
     return sorted(names)
 
 
@@ -138,3 +145,21 @@ def parse_setting(text: str) -> tuple[str, list[Any]]:
             f"--set {text!r} cannot be read: a list is lr=1e-4,1e-3 or lr=[1e-4, 1e-3]",
         ) from error
     return field.strip(), parsed
+
+
+def study_content(study: Study) -> dict[str, Any]:
+    """Return a study as its file holds it, own files by their absolute paths: it runs again from anywhere."""
+    content = study.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    absolute: dict[str, Any] = _with_absolute_paths(content)
+    return absolute
+
+
+def _with_absolute_paths(content: Any, field: str = "") -> Any:
+    """Content whose values of fields that may name an own file are absolute where they are such a path."""
+    if isinstance(content, dict):
+        return {key: _with_absolute_paths(value, str(key)) for key, value in content.items()}
+    if isinstance(content, list):
+        return [_with_absolute_paths(value, field) for value in content]
+    if isinstance(content, str) and field in OWN_SUFFIXES and content.endswith(OWN_SUFFIXES[field]):
+        return str(Path(content).expanduser().resolve())
+    return content

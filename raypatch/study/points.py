@@ -12,14 +12,11 @@ from raypatch.data.catalog import DatasetInfo, canonical_name
 from raypatch.data.pack import is_source, packed
 from raypatch.data.source import describe
 from raypatch.factors import Factor, factor_of_axis, factor_of_field
-from raypatch.storage.own_files import OWN_FILE, OWN_SET, own_file_id
+from raypatch.storage.own_files import OWN_FILE, OWN_SET, OWN_SUFFIXES, own_file_id
 from raypatch.study import FACTS, Study, WhenRule, as_list, typed_value
 from raypatch.study.fit import check_fit, require_one_length
 from raypatch.study.resolutions import files_in_folder, name_set
 from raypatch.trial_fields.resolution import resolutions_of, source_name
-
-_SUFFIXES = {"dataset": (".npz",), "weights": (".safetensors", ".pth", ".pt", ".bin", ".ckpt")}
-"""Fields that may name an own file, and how such a file's name ends."""
 
 
 class StudyPoints:
@@ -161,7 +158,7 @@ class StudyPoints:
         named = dict(values)
         if "dataset" in named:
             named["dataset"] = self._name_set(named["dataset"])
-        for field, suffixes in _SUFFIXES.items():
+        for field, suffixes in OWN_SUFFIXES.items():
             value = named.get(field)
             if not isinstance(value, str) or OWN_FILE.fullmatch(value):
                 continue

@@ -9,6 +9,7 @@ from raypatch.config import TrialConfig
 from raypatch.factors import Factor, Level, factor_of_axis, factor_of_field
 from raypatch.search_settings import Search, SearchedField, SearchSettings
 from raypatch.study import Study
+from raypatch.study.budget import fit_budget
 from raypatch.study.points import StudyPoints
 
 
@@ -96,6 +97,7 @@ def resolve_search(study: Study) -> StudySearch:
         settings = _canonical_choice(settings, name, found.trials)
     first = resolve_trials(_with_values(plain, settings, first_ends))
     _check_groups(first.trials, settings)
+    settings = fit_budget(settings, [group.epochs for group in first.trials])
     factors = tuple(searched_factor(factor, settings) for factor in first.factors)
     names = tuple(_group_name(group, factors, settings) for group in first.trials)
     search = Search(settings=settings, groups=first.trials, names=names)

@@ -10,7 +10,7 @@ import os
 import platform
 import statistics
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from raypatch.config import RunOptions, TrialConfig
@@ -30,7 +30,7 @@ from raypatch.sweep.watch.tensorboard import EventFile
 from raypatch.training.checkpoint import Progress
 from raypatch.training.loop import Interrupted, TrialError
 from raypatch.training.progress import advance
-from raypatch.trial import train_trial
+from raypatch.trial import train_group, train_trial
 
 
 class SweepHaltedError(RuntimeError):
@@ -59,16 +59,13 @@ def run_guarded(
     logger = logging.getLogger("raypatch")
     # A worker of a killed session may still hold the folder for seconds: its end is waited for.
     with _folder_of(paths), hold_lock(paths.lock, wait=True), log_to(paths):
-        cards = os.environ.get("CUDA_VISIBLE_DEVICES", "all")
-        logger.info("process %d on %s, visible GPUs: %s", os.getpid(), platform.node(), cards)
+        _log_start()
         # Only under the lock it is sure that nobody finishes it at this moment.
         result = finished_result(sweep, config.trial_id())
         if result is not None and result.status != "failed":
             return result
         try:
-            paths.result.unlink(missing_ok=True)
-            remove_leftovers(paths.folder)
-            write_config(paths.config, config)
+            _make_ready(config, paths)
             with contextlib.closing(EventFile(paths)) as events:
 
                 def each_epoch(row: EpochRow) -> None:
@@ -89,6 +86,94 @@ def run_guarded(
             if not _is_full_disk(error):
                 logger.exception("trial crashed")
             raise
+
+
+def run_group_guarded(
+    configs: Sequence[TrialConfig],
+    sweep: SweepPaths,
+    options: RunOptions,
+    *,
+    on_epoch: Callable[[str, EpochRow], object],
+    should_stop: Callable[[], bool],
+) -> Iterator[TrialResult]:
+    """Run trials together unless somebody finished them meanwhile; give the result of each when it is over.
+
+    Each has its lock, its log, which also holds what is said of the group, and its failure, as in
+    `run_guarded`. Raises as that does; trials that were over by then stay so.
+    """
+    with contextlib.ExitStack() as stack:
+        todo = []
+        # By name: two workers with some trials in common would else wait for each other.
+        for config in sorted(configs, key=lambda config: config.trial_id()):
+            paths = sweep.trial(config.trial_id())
+            stack.enter_context(_folder_of(paths))
+            stack.enter_context(hold_lock(paths.lock, wait=True))
+            result = finished_result(sweep, config.trial_id())
+            if result is not None and result.status != "failed":
+                yield result
+            else:
+                todo.append(config)
+        if not todo:
+            return
+        events = {}
+        for config in todo:
+            paths = sweep.trial(config.trial_id())
+            stack.enter_context(log_to(paths))
+            _make_ready(config, paths)
+            events[config.trial_id()] = stack.enter_context(contextlib.closing(EventFile(paths)))
+
+        def each_epoch(trial_id: str, row: EpochRow) -> None:
+            events[trial_id].epoch(row)
+            on_epoch(trial_id, row)
+
+        _log_start()
+        yield from _train_group(todo, sweep, options, each_epoch, should_stop)
+
+
+def _train_group(
+    configs: Sequence[TrialConfig],
+    sweep: SweepPaths,
+    options: RunOptions,
+    on_epoch: Callable[[str, EpochRow], object],
+    should_stop: Callable[[], bool],
+) -> Iterator[TrialResult]:
+    """Train the trials of a group, and write what no retry can mend as their result."""
+    logger = logging.getLogger("raypatch")
+    paths = {config.trial_id(): sweep.trial(config.trial_id()) for config in configs}
+    try:
+        for config, outcome in train_group(configs, paths, options, on_epoch=on_epoch, should_stop=should_stop):
+            trial_id = config.trial_id()
+            if isinstance(outcome, TrialError):
+                logger.error("trial %s failed: %s", trial_id, outcome)
+                yield record_failure(config, paths[trial_id], outcome)
+            else:
+                yield outcome
+    except ValueError as error:
+        # Wrong input is that of all: they differ in their numbers alone.
+        logger.exception("trials failed")
+        for config in configs:
+            if finished_result(sweep, config.trial_id()) is None:
+                yield record_failure(config, paths[config.trial_id()], error)
+    except Interrupted:
+        logger.info("stopped as asked; they can go on from their checkpoints")
+        raise
+    except Exception as error:
+        if not _is_full_disk(error):
+            logger.exception("trials crashed")
+        raise
+
+
+def _log_start() -> None:
+    cards = os.environ.get("CUDA_VISIBLE_DEVICES", "all")
+    where = os.getpid(), platform.node(), cards
+    logging.getLogger("raypatch").info("process %d on %s, visible GPUs: %s", *where)
+
+
+def _make_ready(config: TrialConfig, paths: TrialPaths) -> None:
+    """Clear a trial's folder of what must not stay, and write what it is."""
+    paths.result.unlink(missing_ok=True)
+    remove_leftovers(paths.folder)
+    write_config(paths.config, config)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,6 @@
 """What a sweep has left to do: planned trials minus finished trials, longest first."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from raypatch.config import RunOptions, TrialConfig
@@ -24,10 +24,12 @@ TRAINING_FLOPS_PER_SECOND = 2e11
 class Plan:
     """Trials of a sweep by state.
 
-    todo: in the order of running. results: of the trials that are over, by trial id.
+    todo: in the order of running. seconds: about what each of these takes, by trial id. results: of
+    the trials that are over, by trial id.
     """
 
     todo: tuple[TrialConfig, ...]
+    seconds: Mapping[str, float]
     results: Mapping[str, TrialResult]
 
 
@@ -43,17 +45,32 @@ def plan_sweep(
     A trial is over when its result.json can be read; a damaged one counts as not run.
     retry_failed: run failed trials again.
     """
-    results: dict[str, TrialResult] = {}
-    todo = []
+    results = finished_results(trials, paths)
+    todo: dict[str, TrialConfig] = {}
+    seconds: dict[str, float] = {}
     for config in trials:
-        result = finished_result(paths, config.trial_id())
+        trial_id = config.trial_id()
+        result = results.get(trial_id)
         if result is None or (retry_failed and result.status == "failed"):
-            todo.append(config)
-        else:
-            results[config.trial_id()] = result
+            results.pop(trial_id, None)
+            todo[trial_id] = config
+            seconds[trial_id] = rough_seconds(config, options)
     # Longest first: a long trial that starts last would run alone at the end.
-    todo.sort(key=lambda config: (-rough_seconds(config, options), config.trial_id()))
-    return Plan(tuple(todo), results)
+    in_order = sorted(todo, key=lambda trial_id: (-seconds[trial_id], trial_id))
+    return Plan(tuple(todo[trial_id] for trial_id in in_order), seconds, results)
+
+
+def finished_results(trials: Iterable[TrialConfig], paths: SweepPaths) -> dict[str, TrialResult]:
+    """Return the results of those trials that are over, by trial id."""
+    # Listed once: to look for the files of thousands of trials, each by its name, takes long.
+    begun = {trial.folder.name for trial in paths.trial_folders()}
+    results = {}
+    for config in trials:
+        trial_id = config.trial_id()
+        result = finished_result(paths, trial_id) if trial_id in begun else None
+        if result is not None:
+            results[trial_id] = result
+    return results
 
 
 def finished_result(paths: SweepPaths, trial_id: str) -> TrialResult | None:

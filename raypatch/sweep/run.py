@@ -14,10 +14,11 @@ from raypatch.results import SweepPaths, SweepRecord, read_sweep, write_json
 from raypatch.storage.files import hold_lock, write_atomically
 from raypatch.storage.own_files import move_own_files
 from raypatch.study import Study
+from raypatch.study.files import study_content
 from raypatch.sweep.executors.executor import Executor, open_executor
 from raypatch.sweep.executors.preflight import check_address, check_monitoring, check_space
 from raypatch.sweep.guard import SweepHaltedError, halting_on_full_disk
-from raypatch.sweep.plan import plan_sweep, rough_seconds
+from raypatch.sweep.plan import finished_results
 from raypatch.sweep.record import complete_record, make_record
 from raypatch.sweep.session import ExecutorOptions, Session
 from raypatch.sweep.source import TrialSource, open_source
@@ -94,7 +95,7 @@ def resume_sweep(
         changed[name] = value
     where = RunOptions.model_validate(options)
     folders = [Path(changes["data_dir"])] if changes.get("data_dir") else []
-    beside = [folder.absolute().parent, folder.absolute().parent.parent]
+    beside = list(folder.absolute().parents)[:3]
     files = move_own_files(where.files, moved, folders, beside)
     # Changes may come as paths, and JSON as text: both are brought to one form.
     options = where.model_copy(update={"files": files}).model_dump(mode="json")
@@ -159,9 +160,8 @@ def _execute(source: TrialSource, executor: Executor, session: Session, study: S
         # Not for a cluster: this machine may not have the data that lie there.
         if not session.execution.on_cluster:
             note_twins((*source.record.trials, *upcoming), session.paths, options, session.say)
-        seconds = {config.trial_id(): rough_seconds(config, options) for config in plan.todo}
         varied = what_varies(source.record)
-        display = make_display(plan.todo, seconds, done=done, side_by_side=placement.slots, varied=varied)
+        display = make_display(plan.todo, plan.seconds, done=done, side_by_side=placement.slots, varied=varied)
         with display as listener, halting_on_full_disk(session.paths.folder):
             executor.run(source.make_work(placement, listener))
 
@@ -169,16 +169,16 @@ def _execute(source: TrialSource, executor: Executor, session: Session, study: S
 def _write_record(record: SweepRecord, paths: SweepPaths, study: Study | None) -> None:
     write_json(paths.record, record)
     if study is not None:
-        content = study.model_dump(mode="json", by_alias=True, exclude_defaults=True)
-        write_atomically(paths.space, yaml.safe_dump(content, sort_keys=False).encode())
+        content = yaml.safe_dump(study_content(study), sort_keys=False)
+        write_atomically(paths.space, content.encode())
 
 
 def _count(source: TrialSource, session: Session) -> Outcome:
     """Recount the trials from their folders; of a search, also say and write down what it found."""
     paths, record = session.paths, source.record
     # From the folders, not from what the executor told: a worker may have died after its last word.
-    after = plan_sweep(record.trials, paths, session.planning_options)
-    left = len(after.todo) + len(source.undrawn)
+    results = finished_results(record.trials, paths)
+    left = len(record.trials) - len(results) + len(source.undrawn)
     table, recipes = None, None
     if record.search is not None:
         groups = summarize_search(record, paths)
@@ -188,7 +188,7 @@ def _count(source: TrialSource, session: Session) -> Outcome:
             write_recipes(paths.recipes, record, groups)
             recipes = paths.recipes
     errors = {}
-    for trial_id, result in after.results.items():
+    for trial_id, result in results.items():
         if result.status == "failed":
             errors[trial_id] = result.error or ""
     resume_command = f"raypatch resume {shlex.quote(str(paths.folder))}"
@@ -198,7 +198,7 @@ def _count(source: TrialSource, session: Session) -> Outcome:
     is_unfinished = left > 0 or (session.retry_failed and len(errors) > 0)
     return Outcome(
         folder=paths.folder,
-        ok=len(after.results) - len(errors),
+        ok=len(results) - len(errors),
         left=left,
         errors=errors,
         stopped=session.stop.reason if is_unfinished else None,

@@ -109,17 +109,22 @@ class Judge(Protocol):
         """Write the result of a trial that is given up, whose worker will touch its folder no more."""
 
 
+Group = tuple[TrialConfig, ...]
+"""Trials that are run together by one worker; most are alone in theirs."""
+
+
 @dataclass(frozen=True)
 class Work:
     """What an executor is to run.
 
-    trials: in order; those of a search are drawn one by one, when there is room. placement: what
-    each trial asks for and how many run at once. listener: is told of each trial. judge: gives
-    trials up; None where all run through. running: the counts of the sweep, for gauges. levels:
-    by trial id its level of each factor, for gauges too; a search adds to it as it draws.
+    groups: in order; those of a search are drawn one by one, when there is room. placement: what
+    each group asks for, as its first trial does, and how many run at once. listener: is told of
+    each trial. judge: gives trials up; None where all run through. running: the counts of the
+    sweep, for gauges. levels: by trial id its level of each factor, for gauges too; a search adds
+    to it as it draws.
     """
 
-    trials: Iterable[TrialConfig]
+    groups: Iterable[Group]
     placement: Placement
     listener: Listener
     judge: Judge | None = None

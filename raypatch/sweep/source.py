@@ -5,6 +5,7 @@ from typing import Protocol
 from raypatch.config import TrialConfig
 from raypatch.results import SweepRecord
 from raypatch.sweep.cost.placement import Placement
+from raypatch.sweep.groups import group_trials
 from raypatch.sweep.plan import Plan, plan_sweep
 from raypatch.sweep.session import Session, Work
 from raypatch.sweep.watch.running import RunningSweep
@@ -44,7 +45,7 @@ class ListedTrials:
 
     def make_work(self, placement: Placement, running: RunningSweep) -> Work:
         levels = self.record.levels
-        return Work(self.plan.todo, placement, listener=running, running=running, levels=levels)
+        return Work(group_trials(self.plan.todo), placement, listener=running, running=running, levels=levels)
 
 
 def open_source(record: SweepRecord, session: Session) -> TrialSource:

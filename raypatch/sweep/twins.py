@@ -42,12 +42,12 @@ def note_twins(
             findings[dataset] = tuple(short_findings(path))
             told += findings[dataset]
         if told:
-            say(_one_line(dataset, path, told))
+            say(_one_line(source, path, told))
     if len(test) > len(known.test):
         write_repeated_images(paths.twins, RepeatedImages(test=test, findings=findings))
 
 
-def _one_line(dataset: str, path: Path, told: Iterable[str]) -> str:
-    stem = own_file_stem(dataset)
-    shown = path if stem else dataset
-    return f"{stem or dataset}: {'; '.join(told)}. `raypatch data check {shown}` shows more"
+def _one_line(source: str, path: Path, told: Iterable[str]) -> str:
+    stem = own_file_stem(source)
+    shown = path if stem else source
+    return f"{stem or source}: {'; '.join(told)}. `raypatch data check {shown}` shows more"

@@ -69,7 +69,7 @@ def restore_training_state(
     tensors: Mapping[str, torch.Tensor], model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> None:
     """Bring model and optimizer to the state that training_state gave."""
-    model.load_state_dict(model_weights(tensors))
+    model.load_state_dict(weights_in(tensors, "model"))
     state: dict[int, Tensors] = {}
     for name, tensor in tensors.items():
         if name.startswith("optimizer."):
@@ -80,12 +80,12 @@ def restore_training_state(
     optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
-def model_weights(tensors: Mapping[str, torch.Tensor]) -> Tensors:
-    """The model's part of training_state, under the model's own names."""
+def weights_in(tensors: Mapping[str, torch.Tensor], part: str) -> Tensors:
+    """Return one part of a checkpoint, such as `model`, under the model's own names; empty without it."""
     weights = {}
     for name, tensor in tensors.items():
-        if name.startswith("model."):
-            weights[name.removeprefix("model.")] = tensor
+        if name.startswith(f"{part}."):
+            weights[name.removeprefix(f"{part}.")] = tensor
     return weights
 
 

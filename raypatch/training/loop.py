@@ -10,7 +10,7 @@ import torch
 
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.data.augment import draw_parameters
-from raypatch.data.catalog import DatasetInfo
+from raypatch.data.catalog import DatasetInfo, Split
 from raypatch.data.resident import ResidentSplit
 from raypatch.machine.runtime import generator, peak_memory
 from raypatch.models.memory import fit_memory
@@ -41,8 +41,9 @@ class TrialError(RuntimeError):
 class Trial:
     """All that a method needs to fit a model.
 
-    on_epoch: called with each epoch's row once its checkpoint is on
-    disk. should_stop: asked before every step.
+    prepared: the model; of a trial on stored features the head alone, and features stand in for
+    images in all splits. load: a split that is not needed before the end. on_epoch: called with each
+    epoch's row once its checkpoint is on disk. should_stop: asked before every step.
     """
 
     config: TrialConfig
@@ -53,6 +54,7 @@ class Trial:
     prepared: PreparedModel
     train: ResidentSplit
     val: ResidentSplit
+    load: Callable[[Split], ResidentSplit]
     on_epoch: Callable[[EpochRow], object]
     should_stop: Callable[[], bool]
 
@@ -67,7 +69,7 @@ def train_epochs(trial: Trial, set_training_mode: Callable[[], None]) -> Progres
     config, paths, prepared = trial.config, trial.paths, trial.prepared
     model = prepared.model
     length = training_length(config, len(trial.train))
-    optimizer = make_optimizer(model, config)
+    optimizer = make_optimizer(model, config, prepared.head)
     progress = resume(paths, model, optimizer, length)
     step = make_step(trial, optimizer)
     logger.info(

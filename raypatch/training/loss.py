@@ -20,9 +20,9 @@ def make_loss(config: TrialConfig, task: Task, labels: Tensor) -> Loss:
     labels: of the training images used, which class weights go by. Without class weights, label smoothing and focal
     loss it is the task's own. Raises ValueError for a task that does not have them.
     """
+    check_loss_fields(config, task)
     if config.class_weights == "none" and config.focal_gamma == 0 and config.label_smoothing == 0:
         return task.loss
-    check_loss_fields(config, task)
     if not has_one_class(task):
         return lambda logits, truth: focal_of_labels(logits, truth, config.focal_gamma)
     weights = balanced_weights(labels) if config.class_weights == "balanced" else None

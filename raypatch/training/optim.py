@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from raypatch.config import TrialConfig
-from raypatch.models.families import find_family
 from raypatch.trial_fields.length import Length
 from raypatch.trial_fields.optimisation import Schedule
 
@@ -16,16 +15,17 @@ ENCODER, HEAD = 0, 1
 """Places in `TrialConfig.base_rates` and `TrialConfig.schedules`."""
 
 
-def make_optimizer(model: nn.Module, config: TrialConfig) -> torch.optim.Optimizer:
+def make_optimizer(model: nn.Module, config: TrialConfig, head: nn.Module | None = None) -> torch.optim.Optimizer:
     """The config's optimizer over the model's trainable parameters.
 
+    head: the part of the model that makes logits; needed where the config treats it otherwise than the rest.
     It is fused, which takes one pass over memory per step.
     As in the code of the patch-size paper every trainable parameter decays, biases and norms too, unless decay_1d is
     False. Parameters whose learning rate is 0 are frozen: no step would move them.
     Each group of parameters says under `part` whether it is of the encoder or of the head. On a CUDA device its
     learning rate lies there as a tensor, so that a recorded step can read it.
     """
-    groups = _parameter_groups(model, config)
+    groups = _parameter_groups(model, config, head)
     device = groups[0]["params"][0].device
     for group in groups:
         rate = config.base_rates[group["part"]]
@@ -38,16 +38,16 @@ def make_optimizer(model: nn.Module, config: TrialConfig) -> torch.optim.Optimiz
     return kind(groups, capturable=device.type == "cuda", **settings)
 
 
-def _parameter_groups(model: nn.Module, config: TrialConfig) -> list[dict[str, Any]]:
+def _parameter_groups(model: nn.Module, config: TrialConfig, head: nn.Module | None) -> list[dict[str, Any]]:
     """One group, in the model's order, unless parts of the model differ in learning rate or decay."""
-    head: set[nn.Parameter] = set()
-    parts_differ = config.base_rates[ENCODER] != config.base_rates[HEAD] or len(set(config.schedules)) > 1
+    of_head: set[nn.Parameter] = set()
+    parts_differ = len(set(config.base_rates)) > 1 or len(set(config.schedules)) > 1
     if parts_differ:
-        name = find_family(config.model).head_name(model)
-        head = set(model.get_submodule(name).parameters())
+        assert head is not None, "the config treats the head otherwise than the rest"
+        of_head = set(head.parameters())
     groups: dict[tuple[int, bool], dict[str, Any]] = {}
     for parameter in model.parameters():
-        part = HEAD if parameter in head else ENCODER
+        part = HEAD if parameter in of_head else ENCODER
         if config.base_rates[part] == 0:
             parameter.requires_grad_(False)
         if not parameter.requires_grad:

@@ -19,7 +19,7 @@ def advance(progress: Progress, row: EpochRow, config: TrialConfig) -> Progress:
         best_epoch, best = row.epoch, score
     stalled, reductions = progress.stalled, progress.reductions
     # While it warms up, a score that stalls says nothing about the learning rate.
-    is_warm = row.epoch > config.warmup_epochs and row.step > config.warmup_steps
+    is_warm = row.epoch >= config.warmup_epochs and row.step >= config.warmup_steps
     if "plateau" in config.schedules and is_warm:
         stalled = 0 if is_better else stalled + 1
         if stalled > config.plateau_patience and not is_lowest(config, reductions):

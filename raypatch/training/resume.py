@@ -9,9 +9,9 @@ from raypatch.results import DamagedFileError, EpochRow, TrialPaths, read_epochs
 from raypatch.training.checkpoint import (
     Progress,
     load_tensors,
-    model_weights,
     restore_training_state,
     save_tensors,
+    weights_in,
 )
 from raypatch.trial_fields.length import Length
 
@@ -28,7 +28,9 @@ def resume(paths: TrialPaths, model: nn.Module, optimizer: torch.optim.Optimizer
     if stored is not None:
         tensors, progress = stored
         rows = _rows_until(paths, progress, length)
-        if rows is not None and _has_best_weights(paths, progress, tensors):
+        # An earlier version kept the whole model where features are stored now.
+        same_model = weights_in(tensors, "model").keys() == model.state_dict().keys()
+        if same_model and rows is not None and _has_best_weights(paths, progress, tensors):
             restore_training_state(tensors, model, optimizer)
             write_epochs(paths.epochs, rows)
             return progress
@@ -59,11 +61,17 @@ def _has_best_weights(
     """Whether the best weights are there; a kill between the two
     writes left them in the checkpoint alone.
     """
+    held = weights_in(tensors, "best")
+    if held:
+        # Heads that train together keep the best one in the checkpoint until the end.
+        at_best = Progress(progress.best_epoch, progress.best_epoch, progress.best_figure)
+        save_tensors(paths.best_weights, held, at_best)
+        return True
     best = load_tensors(paths.best_weights)
     if best is not None and best[1].epoch == progress.best_epoch:
         return True
     if progress.best_epoch != progress.epoch:
         return False
     # The last epoch was the best one, so that its weights are the checkpoint's.
-    save_tensors(paths.best_weights, model_weights(tensors), progress)
+    save_tensors(paths.best_weights, weights_in(tensors, "model"), progress)
     return True

@@ -1,10 +1,14 @@
 """Which file a trial reads: a dataset may come as several files, the same images at several sizes."""
 
+import functools
+from collections.abc import Mapping
+
 from raypatch.data.catalog import catalog
 from raypatch.storage.own_files import OWN_FILE, OWN_SET
 
 
-def resolutions_of(dataset: str) -> dict[int, str]:
+@functools.cache
+def resolutions_of(dataset: str) -> Mapping[int, str]:
     """Return by edge in pixels the file that has a dataset's images at this size, as a name that data are read by.
 
     Empty for a dataset that is one file: an own one, made images, or one of MedMNIST's named with its size.

@@ -13,6 +13,7 @@ import pytest
 from raypatch.analysis.answer.findings import conclude
 from raypatch.analysis.load import load_study
 from raypatch.analysis.report import prepare_report, write_report
+from raypatch.analysis.report_parts import report_latex
 from raypatch.analysis.show.page.page import render_page
 from raypatch.analysis.statistics.stacks import load_predictions
 from raypatch.config import TrialConfig
@@ -24,10 +25,12 @@ from browser import Browser, find_chromium
 from made_runs import (
     GRID,
     PATCH_SIZES,
+    STUDIES,
     made_config,
     made_configs,
     write_failed_trial,
     write_run,
+    write_study,
     write_sweep,
     write_trial,
 )
@@ -348,6 +351,34 @@ def test_latex_of_the_report_compiles(written, tmp_path):
     assert answer.returncode == 0, answer.stdout[-2000:]
     assert "Missing character" not in answer.stdout
     assert "Overfull" not in answer.stdout
+    assert "too large for page" not in answer.stdout
+
+
+TWO_COLUMNS = (
+    "\\documentclass[twocolumn,a4paper]{article}\n\\usepackage[margin=2cm]{geometry}\n"
+    "\\usepackage{booktabs,graphicx}\n"
+    # Nothing is shrunk: what is too wide must show as an overfull box.
+    "\\renewcommand{\\resizebox}[3]{#3}\n"
+)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("pdflatex"), reason="no pdflatex: apt-get install texlive-latex-base")
+@pytest.mark.parametrize("name", ["grid", "backbones", "two"])
+def test_latex_tables_fit_two_columns_without_being_shrunk(tmp_path, name):
+    if name == "grid":
+        folder = write_run(tmp_path / "run", made_configs(DATASETS, PATCH_SIZES, 2, epochs=2), images=80)
+    else:
+        folder = write_study(tmp_path / "run", STUDIES[name], images=60, epochs=2)
+    tables = report_latex(prepare_report([folder], 20))
+    # Floats wait for room, and only so many can wait.
+    tables = re.sub(r"(\\end\{table\*?\})", r"\1\n\\clearpage", tables)
+    (tmp_path / "t.tex").write_text(f"{TWO_COLUMNS}\\begin{{document}}\n{tables}\\end{{document}}\n")
+    command = ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "t.tex"]
+    answer = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stdout[-2000:]
+    too_wide = [float(points) for points in re.findall(r"Overfull \\hbox \(([\d.]+)pt", answer.stdout)]
+    assert max(too_wide, default=0) < 3, answer.stdout
     assert "too large for page" not in answer.stdout
 
 

@@ -12,7 +12,7 @@ from raypatch.analysis.answer.findings import conclude
 from raypatch.analysis.load import load_study
 from raypatch.analysis.show.tables.comparison import gains_table
 from raypatch.analysis.show.tables.details import costs_table
-from raypatch.analysis.show.tables.latex import to_latex
+from raypatch.analysis.show.tables.latex import PAGE_POINTS, column_points, split_columns, to_latex
 from raypatch.analysis.show.tables.scores import main_table, metric_table, recipes_table
 from raypatch.analysis.show.tables.table import Cell, Table, to_markdown, write_csv
 from raypatch.analysis.wording import points, significant
@@ -120,6 +120,36 @@ def test_long_latex_table_goes_on_in_the_next_without_losing_a_row():
     assert latex.count("(continued)") == 4
     assert all(latex.count(f"row {block} {row} ") == 1 for block in range(3) for row in range(30))
     assert latex.count("last") == 50
+
+
+def test_wide_latex_table_is_cut_between_columns_and_keeps_its_names():
+    row = (Cell("breastmnist"), *(Cell(f"{place}0.0 ± 1.2 (80.1–90.9)") for place in range(9)))
+    table = Table("wide", "Wide", ("Dataset", *map(str, range(9))), ((row, row),), note="What it is.")
+    pieces = list(split_columns(table, PAGE_POINTS))
+    assert [piece.columns[0] for piece in pieces] == ["Dataset"] * len(pieces)
+    shown = [column for piece in pieces for column in piece.columns[1:]]
+    assert shown == list(map(str, range(9)))
+    for piece in pieces:
+        assert sum(column_points(piece)) <= PAGE_POINTS
+        assert piece.blocks[0][0][1:] == tuple(row[1 + int(column)] for column in piece.columns[1:])
+    latex = to_latex(table)
+    assert latex.count("\\begin{table") == len(pieces) > 1
+    assert latex.count("What it is.") == 1
+
+
+def test_long_names_are_broken_into_lines_and_leave_room_for_fewer_rows():
+    name = "vit_small_patch16_224 + vit_tiny_patch16_224"
+    table = Table("names", "Names", ("Model", "n"), (((Cell(name), Cell("1")),) * 60,))
+    latex = to_latex(table)
+    assert "p{100pt}" in latex
+    assert sum(column_points(table)) < 150
+    assert latex.count("\\begin{table") == 5  # 13 rows of three lines each
+
+
+def test_narrow_latex_table_stands_in_one_column():
+    latex = to_latex(Table("narrow", "Narrow", ("a", "b"), (((Cell("x"), Cell("1")),),)))
+    assert "\\begin{table}" in latex
+    assert "\\end{table}" in latex
 
 
 @pytest.mark.slow

@@ -8,7 +8,6 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as TF
 
 from raypatch.data.augment import augment, channels_first, draw_parameters, normalize, to_float
-from raypatch.data.resize import resize_images
 
 BILINEAR = v2.InterpolationMode.BILINEAR
 TOLERANCE = {"rtol": 0, "atol": 1e-5}
@@ -224,42 +223,3 @@ def test_grey_is_normalised_to_three_equal_channels_of_given_statistics():
     result = normalize(images, mean, std)
     for channel in range(3):
         torch.testing.assert_close(result[:, channel], (images[:, 0] - mean[channel]) / std[channel])
-
-
-@pytest.mark.parametrize(("edge", "size"), [(28, 64), (64, 28), (28, 28)])
-def test_images_are_resized_as_torchvision_does(edge, size):
-    images = (noise(3, count=5, edge=edge) * 255).byte()
-    expected = torch.stack([TF.resize(image.float(), [size, size], antialias=True) for image in images])
-    assert (resize_images(images, size, "bilinear").float() - expected).abs().max() <= 0.5 + 1e-4
-    torch.testing.assert_close(resize_images(images.float(), size, "bilinear"), expected)
-
-
-def test_volumes_are_enlarged_trilinearly_and_shrunk_without_aliasing():
-    volumes = torch.rand(2, 1, 8, 8, 8, generator=seeded(5))
-    expected = F.interpolate(volumes, size=(12, 12, 12), mode="trilinear")
-    torch.testing.assert_close(resize_images(volumes, 12, "bilinear"), expected)
-    stripes = torch.zeros(1, 1, 16, 16, 16)
-    stripes[:, :, ::2] = 1  # at the finest frequency: nothing but the mean may be left
-    assert (resize_images(stripes, 8, "bilinear")[:, :, 1:-1] - 0.5).abs().max() < 0.02
-
-
-def test_nearest_and_pad():
-    images = torch.arange(4, dtype=torch.uint8).view(1, 1, 2, 2) + 1
-    assert torch.equal(resize_images(images, 4, "nearest"), images.repeat_interleave(2, 2).repeat_interleave(2, 3))
-    padded = resize_images(images, 5, "pad")
-    assert padded.dtype == torch.uint8
-    assert torch.equal(padded[:, :, 1:3, 1:3], images)
-    assert padded.sum() == images.sum()
-    assert resize_images(torch.ones(1, 1, 2, 2, 2), 4, "pad").sum() == 8
-
-
-def test_too_large_images_cannot_be_padded():
-    with pytest.raises(ValueError, match="resize=pad cannot bring 8 pixels to image_size=4; use bilinear"):
-        resize_images(torch.zeros(1, 1, 8, 8), 4, "pad")
-
-
-def test_large_splits_are_resized_in_parts_with_one_result(monkeypatch):
-    images = (noise(1, count=10) * 255).byte()
-    whole = resize_images(images, 14, "bilinear")
-    monkeypatch.setattr("raypatch.data.augment._RESIZE_CHUNK", 3 * 28 * 28)
-    assert torch.equal(resize_images(images, 14, "bilinear"), whole)

@@ -16,7 +16,6 @@ from raypatch.data import source
 from raypatch.data.catalog import catalog, dataset_info
 from raypatch.data.npz import DataError, inspect_npz
 from raypatch.data.source import data_folder, describe, fetch, load_split, locate, verify
-from raypatch.data.subset import stratified_subset
 from raypatch.data.twins import find_twins
 from raypatch.storage.own_files import own_file_id
 
@@ -299,28 +298,6 @@ def test_phantoms_need_no_file(tmp_path):
     for ask in (fetch, verify):
         with pytest.raises(DataError, match="made in memory"):
             ask("phantom2d", data_dir=tmp_path)
-
-
-def test_subset_takes_its_share_of_each_class():
-    labels = np.repeat([0, 1, 2], [100, 40, 3])
-    chosen = stratified_subset(labels, 0.1, seed=0)
-    assert np.bincount(labels[chosen]).tolist() == [10, 4, 1]
-    assert (np.diff(chosen) > 0).all()
-
-
-def test_subset_follows_the_seed_and_grows_with_the_share():
-    labels = np.arange(200) % 3
-    small, large = (stratified_subset(labels, fraction, seed=1) for fraction in (0.1, 0.3))
-    assert np.array_equal(small, stratified_subset(labels, 0.1, seed=1))
-    assert not np.array_equal(small, stratified_subset(labels, 0.1, seed=2))
-    assert set(small) < set(large)
-    assert np.array_equal(stratified_subset(labels, 1.0, seed=1), np.arange(200))
-
-
-def test_multilabel_subset_is_drawn_from_all_images():
-    labels = np.zeros((50, 4), dtype=np.int64)
-    assert len(stratified_subset(labels, 0.2, seed=0)) == 10
-    assert len(stratified_subset(labels, 0.001, seed=0)) == 1
 
 
 @pytest.mark.real_data

@@ -13,6 +13,7 @@ from raypatch.config import RunOptions, TrialConfig
 from raypatch.results import SweepPaths, read_result
 from raypatch.study.resolve import resolve_trials
 from raypatch.sweep.cost.placement import Placement
+from raypatch.sweep.groups import group_trials
 from raypatch.sweep.session import ExecutorOptions, Session, Work
 from raypatch.sweep.stop import StopRequest
 from raypatch.sweep.watch.running import RunningSweep
@@ -86,7 +87,7 @@ def _sweep(
     options = RunOptions(device="cpu", threads=1, files=resolved.files)
     watch = _Watch(resolved.trials, {config.trial_id(): 1.0 for config in resolved.trials}, done=0, side_by_side=1)
     session = Session(paths, options, ExecutorOptions(gpus=gpus, retries=0), StopRequest(paths.stop))
-    run_on_ray(session, Work(resolved.trials, placement, watch), tmp_path / "storage")
+    run_on_ray(session, Work(group_trials(resolved.trials), placement, watch), tmp_path / "storage")
     seen = []
     for trial in paths.trial_folders():
         result = read_result(trial.result)
@@ -139,11 +140,13 @@ def test_configs_survive_the_way_through_ray() -> None:
 def test_epochs_survive_the_way_through_ray_s_flattened_results() -> None:
     from ray.tune.utils import flatten_dict
 
-    from raypatch.sweep.executors import tune_hooks, tuner
+    from raypatch.sweep.executors import tuner
+    from raypatch.sweep.watch.reported import rows_of
 
     row, reported = epoch_row(3, float("nan")), []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tuner.tune, "report", reported.append)
-        tuner.report_epoch(row)
-    found = tune_hooks.row_of(flatten_dict(reported[0] | {"config": {"spec": {}}}))
+        tuner.Reports(every_seconds=0).add("trial", row)
+    ((trial_id, found),) = rows_of(flatten_dict(reported[0] | {"config": {"spec": {}}}))
+    assert trial_id == "trial"
     assert found.model_dump_json() == row.model_dump_json()

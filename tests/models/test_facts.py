@@ -9,6 +9,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from raypatch.config import TrialConfig
+from raypatch.models import flops
 from raypatch.models.build import construct
 from raypatch.models.families.plain_vit_cost import count_cost
 from raypatch.models.flops import count_with_fvcore, model_facts
@@ -98,3 +99,18 @@ def test_cost_needs_neither_fvcore_nor_ray():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("model", ["vit_tiny_patch16_224", "resnet18", "torchvision/alexnet", "test_convnext"])
+def test_a_model_is_counted_once_and_its_outputs_are_added_exactly(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flops, "_KNOWN", {})
+    monkeypatch.setattr(flops, "_FIRST", {})
+    patch_size = 16 if "vit" in model else None
+    config = small(16, model=model, image_size=64).model_copy(update={"patch_size": patch_size})
+    model_facts(config, dimensions=2, outputs=7)
+    constructed: list[int] = []
+    monkeypatch.setattr(flops, "construct", lambda *_, **how: constructed.append(how["outputs"]))
+    found = [model_facts(config, dimensions=2, outputs=outputs) for outputs in (2, 14)]
+    assert not constructed
+    monkeypatch.undo()
+    assert found == [flops._count(config, dimensions=2, outputs=outputs) for outputs in (2, 14)]

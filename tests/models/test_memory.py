@@ -1,8 +1,8 @@
 """Memory estimates: against what a run on made-up tensors allocates, and the micro-batches that follow from them."""
 
-import math
 import weakref
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from raypatch.config import TrialConfig
 from raypatch.data.catalog import DatasetInfo, dataset_info
+from raypatch.data.resize import held_size
 from raypatch.machine.runtime import Precision
 from raypatch.methods import find_method
 from raypatch.models.build import construct
@@ -65,7 +66,8 @@ def _allocated(
     with FakeTensorMode(allow_non_fake_inputs=True), Allocated() as allocated:
         model.to_empty(device="cpu")
         model.set_grad_checkpointing(checkpointing)
-        shape = (info.channels, *(config.image_size,) * info.dimensions)
+        held = held_size(info.size, config.image_size, config.resize)
+        shape = (info.channels, *(held,) * info.dimensions)
         splits = [torch.empty(count, *shape, dtype=torch.uint8) for count in info.counts]
         mean = std = torch.empty(3)
         family, cpu = find_family(config.model), torch.device("cpu")
@@ -83,7 +85,7 @@ def _allocated(
         method.prepare(prepared)
         train = step.TrainingStep(
             prepared,
-            make_optimizer(model, config),
+            make_optimizer(model, config, prepared.head),
             find_task("multiclass").loss,
             config,
             micro_batch=micro_batch,
@@ -97,7 +99,7 @@ def _allocated(
             )
             labels = torch.empty(config.batch_size, dtype=torch.int64)
             train(splits[0][: config.batch_size], labels, parameters)
-            images = max(splits[1:], key=len)[: 2 * evaluation_batch(facts.tokens, math.prod(shape[1:]))]
+            images = max(splits[1:], key=len)[: 2 * evaluation_batch(facts.tokens, config.image_size**info.dimensions)]
             prepared.logits(images)
     return allocated.peak
 
@@ -113,6 +115,8 @@ def _allocated(
         ("path", 14, "bfloat16", 8, False, {}),
         ("derma", 7, "bfloat16", 8, False, {"model": "vit_base_patch16_224"}),
         ("derma", 4, "float32", 8, False, {"method": "linear_probe"}),
+        ("derma", 14, "float32", 8, False, {"image_size": 112, "resize": "bicubic", "clip_norm": 1.0}),
+        ("derma", 14, "float32", 8, False, {"image_size": 112, "resize": "pad_mean", "head_lr": 1e-2}),
         ("adrenal", 28, "bfloat16", 8, False, {}),
         ("adrenal", 28, "float32", 4, False, {}),
         ("organ3d", 14, "float32", 8, False, {}),
@@ -185,3 +189,11 @@ def test_less_memory_halves_the_micro_batch_and_at_last_checkpoints() -> None:
     assert found == sorted(found, key=lambda each: (each[1], -each[0]))
     assert found[0] == (8, False)
     assert found[-1] == (1, True)
+
+
+def test_enlarged_images_are_held_in_the_size_of_their_file() -> None:
+    config = TrialConfig(dataset="derma", patch_size=56, image_size=224)
+    facts = model_facts(config, dimensions=2, outputs=7)
+    few, many = (replace(dataset_info("derma"), counts=(count, 10, 10)) for count in (10, 1_000_010))
+    peaks = [peak_bytes(config, info, facts, "float32", micro_batch=8) for info in (few, many)]
+    assert peaks[1] - peaks[0] == 1_000_000 * 3 * 28**2

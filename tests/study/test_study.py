@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from raypatch.study import Study, check_name, load_study, parse_setting, shipped_studies
+from raypatch.study.published import read_rows
 from raypatch.study.resolve import resolve_trials
 
 from tiny import make_images
@@ -38,6 +39,31 @@ def test_every_shipped_space_loads_and_opens_with_its_command(name: str) -> None
     assert f"raypatch run {name}" in text or "raypatch tune" in text
     assert "Cost:" in text
     assert "To expect" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "trials", "levels"),
+    [
+        ("medmnist_plus", 4320, {"backbone": 10, "method": 3, "resolution": 4}),
+        ("foundation", 1080, {"backbone": 15, "method": 2}),
+        ("learning_rate_by_family", 180, {"encoder_lr": 5, "backbone": 4}),
+        ("image_size", 72, {"resolution": 4, "backbone": 3, "method": 2}),
+        ("padding", 162, {"resize": 3, "resolution": 3, "backbone": 3, "method": 2}),
+        ("data_fraction", 30, {"train_fraction": 5}),
+    ],
+)
+def test_the_studies_of_the_papers_are_whole(name: str, trials: int, levels: dict[str, int]) -> None:
+    resolved = resolve_trials(load_study(name))
+    assert len({config.trial_id() for config in resolved.trials}) == len(resolved.trials) == trials
+    assert {factor.name: len(factor.levels) for factor in resolved.factors} == levels
+
+
+def test_the_published_table_names_levels_and_datasets_of_its_study() -> None:
+    study = load_study("medmnist_plus")
+    rows = read_rows(study.expect[0].table)
+    assert len(rows) == 1440
+    for name in ("dataset", "backbone", "method", "resolution"):
+        assert {row[name] for row in rows} == set(map(str, study.grid[name]))
 
 
 def test_axis_beats_rule_beats_fixed_beats_default() -> None:

@@ -19,6 +19,7 @@ from raypatch.cli.sweeps import finish
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.models.flops import model_facts
 from raypatch.results import SweepPaths, read_config
+from raypatch.study import load_study
 from raypatch.study.resolve import resolve_trials
 from raypatch.sweep.executors.preflight import needed_bytes
 from raypatch.sweep.guard import record_failure
@@ -27,6 +28,7 @@ from raypatch.sweep.watch.display import LiveDisplay
 from raypatch.sweep.watch.running import RunningSweep
 from raypatch.sweep.watch.status import read_status, show_status
 from raypatch.sweep.watch.wording import describe_result
+from raypatch.training.loop import Interrupted
 from raypatch.words import duration
 
 from tiny import epoch_row, make_images, read_figures, tiny_study, tiny_trial
@@ -386,3 +388,35 @@ def test_checkpoints_of_all_that_run_at_once_need_room(tmp_path: Path) -> None:
     one, three = (needed_bytes(trials, options, side_by_side=count) for count in (1, 3))
     weights = 4 * model_facts(config, dimensions=2, outputs=2).parameters
     assert three - one == 2 * 6 * weights
+
+
+def test_space_yaml_of_a_run_folder_repeats_it_from_anywhere(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    relative = Path(data.name)
+    study = tiny_study(relative).override({"seed": [3], "epochs": [1], "dataset": [str(relative)]})
+    run_sweep(study, tmp_path / "run", OPTIONS, LOCAL)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    repeated = load_study(tmp_path / "run" / "space.yaml")
+    assert repeated.grid["dataset"] == [str(data)]
+    run_sweep(repeated, elsewhere / "run", OPTIONS, LOCAL)
+    assert read_figures(SweepPaths(elsewhere / "run")) == read_figures(SweepPaths(tmp_path / "run"))
+
+
+def test_a_run_moved_with_its_data_finds_them_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = tmp_path / "old"
+    (old / "data").mkdir(parents=True)
+    data = make_images(old / "data" / "images.npz")
+    monkeypatch.setattr(raypatch.sweep.executors.local, "run_guarded", _interrupt)
+    assert run_sweep(tiny_study(data), old / "runs" / "tiny", OPTIONS, LOCAL).left == 2
+    monkeypatch.undo()
+    old.rename(tmp_path / "new")
+    outcome = resume_sweep(tmp_path / "new" / "runs" / "tiny", {})
+    assert (outcome.ok, outcome.left) == (2, 0)
+
+
+def _interrupt(*given: object, **named: object) -> None:
+    raise Interrupted

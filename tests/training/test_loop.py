@@ -105,7 +105,21 @@ def test_continued_after_any_epoch_equals_undisturbed(tmp_path: Path, epoch: int
 def test_a_kill_around_any_write_changes_no_bit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, when: str, call: int
 ) -> None:
-    config, options = tiny_trial(make_images(tmp_path / "a.npz"), epochs=2)
+    trial = tiny_trial(make_images(tmp_path / "a.npz"), epochs=2)
+    kill_and_resume(tmp_path, monkeypatch, trial, step=step, when=when, call=call)
+
+
+def kill_and_resume(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    trial: tuple[TrialConfig, RunOptions],
+    *,
+    step: str,
+    when: str,
+    call: int,
+) -> None:
+    """Kill a trial around a call of `step`, take it up again and compare it with one that was left alone."""
+    config, options = trial
     straight = _run(tmp_path / "straight", config, options)
     module = raypatch.training.loop if step in ("append_epoch", "save_tensors") else raypatch.trial
     real, calls = getattr(module, step), 0
@@ -157,6 +171,110 @@ def test_damaged_files_start_the_trial_again_and_never_give_a_wrong_result(
     resumed = _run(tmp_path / "broken", config, options)
     assert _figures(resumed) == _figures(straight)
     assert _contents(TrialPaths(tmp_path / "broken")) == _contents(TrialPaths(tmp_path / "straight"))
+
+
+EVERYTHING: dict[str, object] = {
+    "steps": 29,
+    "selection": "val_accuracy",
+    "eval_every": 2,
+    "optimizer": "adam",
+    "lr": 1e-3,
+    "head_lr": 1e-2,
+    "schedule": "plateau",
+    "head_schedule": "step",
+    "step_steps": 3,
+    "step_gamma": 0.1,
+    "plateau_patience": 0,
+    "patience": 9,
+    "warmup_steps": 2,
+    "clip_norm": 0.5,
+    "weight_decay": 1e-5,
+    "decay_1d": False,
+    "class_weights": "balanced",
+    "sampling": "balanced",
+    "focal_gamma": 1.0,
+    "label_smoothing": 0.1,
+    "image_size": 16,
+    "resize": "pad_mean",
+}
+"""Steps that end within an epoch, a rate of its own for each part, a plateau at every evaluation that is no better."""
+
+
+def test_all_that_optimisation_offers_goes_together(tmp_path: Path) -> None:
+    config, options = tiny_trial(make_images(tmp_path / "a.npz"), epochs=100, **EVERYTHING)
+    result = _run(tmp_path / "trial", config, options)
+    rows = read_epochs(tmp_path / "trial" / "epochs.jsonl")
+    # 24 images in batches of 8: 3 steps an epoch, 29 steps in 10 epochs, evaluated every second one.
+    assert [(row.epoch, row.step) for row in rows] == [(2, 6), (4, 12), (6, 18), (8, 24), (10, 29)]
+    assert result.epochs == 10
+    assert min(row.lr for row in rows) < max(row.lr for row in rows) == 1e-3
+
+
+@pytest.mark.parametrize("step", ["append_epoch", "save_tensors"])
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("call", [2, 4])
+def test_a_kill_changes_no_bit_with_all_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, when: str, call: int
+) -> None:
+    config, options = tiny_trial(make_images(tmp_path / "a.npz"), epochs=100, **EVERYTHING)
+    kill_and_resume(tmp_path, monkeypatch, (config, options), step=step, when=when, call=call)
+
+
+def test_patience_ends_a_trial_and_a_resumed_one_alike(tmp_path: Path) -> None:
+    fields: dict[str, object] = {"epochs": 40, "patience": 2, "lr": 1.0, "optimizer": "sgd"}
+    config, options = tiny_trial(make_images(tmp_path / "a.npz"), **fields)
+    straight = _run(tmp_path / "straight", config, options)
+    assert straight.best_epoch is not None
+    assert straight.epochs == straight.best_epoch + 2 < 40
+
+    def die(row: EpochRow) -> None:
+        if row.epoch == straight.epochs:
+            raise _Killed
+
+    with pytest.raises(_Killed):
+        _run(tmp_path / "broken", config, options, on_epoch=die)
+    assert _figures(_run(tmp_path / "broken", config, options)) == _figures(straight)
+
+
+def test_a_head_that_does_not_train_leaves_the_encoder_to_learn(tmp_path: Path) -> None:
+    """The published bug of arXiv 2501.14685: the optimizer of the head was empty."""
+    from safetensors.torch import load_file
+
+    data = make_images(tmp_path / "a.npz")
+    for field, frozen in (("head_lr", "head."), ("encoder_lr", "blocks.")):
+        config, options = tiny_trial(data, epochs=1, **{field: 0})
+        model = prepare_trial(config, TrialPaths(tmp_path / field), options).prepared.model
+        before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        _run(tmp_path / field, config, options)
+        after = load_file(tmp_path / field / "best.safetensors")
+        moved = {name for name in before if not torch.equal(before[name], after[name])}
+        assert moved
+        assert not any(name.startswith(frozen) for name in moved)
+
+
+def test_images_are_enlarged_batch_by_batch_without_a_change(tmp_path: Path) -> None:
+    """As bits: what was resized whole before training gives the same losses."""
+    from raypatch.data.resize import resize_images
+
+    config, options = tiny_trial(make_images(tmp_path / "a.npz"), image_size=16, epochs=1)
+    trial = prepare_trial(config, TrialPaths(tmp_path / "trial"), options)
+    assert trial.train.images.shape[2:] == (8, 8)
+    whole = resize_images(trial.train.images, 16, "bilinear")
+    assert torch.equal(trial.prepared.inputs(whole), trial.prepared.inputs(trial.train.images))
+    assert trial.prepared.augmented_shape(trial.train.images) == (16, 16)
+
+
+def test_the_border_of_pad_mean_is_the_mean_colour_also_where_images_are_augmented(tmp_path: Path) -> None:
+    config, options = tiny_trial(make_images(tmp_path / "a.npz"), image_size=16, resize="pad_mean")
+    trial = prepare_trial(config, TrialPaths(tmp_path / "trial"), options)
+    images = trial.train.images
+    parameters = raypatch.training.loop.draw_augmentation(trial, 0)
+    for inputs in (trial.prepared.inputs(images), trial.prepared.inputs(images, parameters)):
+        assert inputs.shape == (24, 3, 16, 16)
+        border = torch.ones(16, 16, dtype=torch.bool)
+        border[4:12, 4:12] = False
+        assert (inputs[..., border] == 0).all()
+        assert (inputs[..., 4:12, 4:12] != 0).any()
 
 
 def test_a_stopped_trial_keeps_its_checkpoint_and_goes_on(tmp_path: Path) -> None:

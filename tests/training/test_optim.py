@@ -100,3 +100,96 @@ def test_damaged_checkpoints_are_noticed(damage: str, tmp_path: Path) -> None:
 
         save_file({"model.weight": torch.zeros(1)}, path)
     assert load_tensors(path) is None
+
+
+class _TwoParts(nn.Module):
+    """An encoder with a norm, whose parameters have one dimension, and a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4))
+        self.head = nn.Linear(4, 2)
+
+
+FOUNDATION = {"lr": 1e-5, "schedule": "constant", "head_lr": 1e-3, "head_schedule": "step", "step_steps": 200}
+
+
+def test_each_part_follows_its_own_schedule_as_torchs_schedulers_have_it() -> None:
+    """A constant rate for the encoder, x.9 per 200 steps for the head (arXiv 2501.14685)."""
+    config = _config(**FOUNDATION, step_gamma=0.9, steps=1000, batch_size=64)
+    model = _TwoParts()
+    optimizer = make_optimizer(model, config, model.head)
+    encoder = torch.optim.AdamW(model.encoder.parameters(), lr=1e-5)
+    head = torch.optim.AdamW(model.head.parameters(), lr=1e-3)
+    scheduler = torch.optim.lr_scheduler.StepLR(head, 200, 0.9)
+    length = training_length(config, 546)
+    for step in range(1000):
+        set_learning_rates(optimizer, learning_rates(config, length, step))
+        ours = [group["lr"] for group in optimizer.param_groups]
+        assert ours == pytest.approx([group["lr"] for group in (*encoder.param_groups, *head.param_groups)])
+        head.step()
+        scheduler.step()
+
+
+def test_warm_up_in_steps_is_torchs_and_a_cosine_follows_by_steps() -> None:
+    config = _config(lr=0.1, schedule="cosine", warmup_steps=10, min_lr=0.001, epochs=5, batch_size=8)
+    length = training_length(config, 80)
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
+    warm_up = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=1 / 11, total_iters=10)
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=40, eta_min=0.001)
+    scheduler = torch.optim.lr_scheduler.SequentialLR(optimizer, [warm_up, cosine], milestones=[10])
+    for step in range(50):
+        assert learning_rates(config, length, step)[0] == pytest.approx(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+
+
+def test_a_cosine_of_a_length_in_steps_ends_with_them() -> None:
+    config = _config(lr=0.1, schedule="cosine", steps=100, batch_size=8)
+    length = training_length(config, 80)
+    assert learning_rates(config, length, 50)[0] == pytest.approx(0.05)
+    assert learning_rates(config, length, 99)[0] < 1e-4
+
+
+def test_one_group_unless_parts_differ() -> None:
+    model = _TwoParts()
+    (group,) = make_optimizer(model, _config(), model.head).param_groups
+    # The order of the model: what earlier checkpoints count their parameters by.
+    assert [id(each) for each in group["params"]] == [id(each) for each in model.parameters()]
+
+
+def test_decay_may_spare_what_has_one_dimension() -> None:
+    model = _TwoParts()
+    groups = make_optimizer(model, _config(weight_decay=0.1, decay_1d=False, head_lr=1.0), model.head).param_groups
+    found = {id(each): (group["weight_decay"], group["lr"]) for group in groups for each in group["params"]}
+    for name, parameter in model.named_parameters():
+        decay = 0.1 if parameter.ndim > 1 else 0.0
+        rate = 1.0 if name.startswith("head") else 1e-4
+        assert found[id(parameter)] == (decay, rate), name
+
+
+def test_a_part_without_a_learning_rate_is_frozen() -> None:
+    model = _TwoParts()
+    (group,) = make_optimizer(model, _config(encoder_lr=0), model.head).param_groups
+    assert group["params"] == list(model.head.parameters())
+    assert not any(each.requires_grad for each in model.encoder.parameters())
+    model = _TwoParts()
+    make_optimizer(model, _config(head_lr=0), model.head)
+    assert [each.requires_grad for each in model.head.parameters()] == [False, False]
+
+
+def test_nothing_to_train_is_refused() -> None:
+    model = _TwoParts()
+    model.encoder.requires_grad_(False)
+    with pytest.raises(ValueError, match="nothing trains"):
+        make_optimizer(model, _config(head_lr=0), model.head)
+
+
+@pytest.mark.gpu
+def test_rates_of_groups_lie_on_the_card_and_keep_their_place() -> None:
+    model = _TwoParts().cuda()
+    optimizer = make_optimizer(model, _config(**FOUNDATION), model.head)
+    places = [group["lr"].data_ptr() for group in optimizer.param_groups]
+    set_learning_rates(optimizer, (0.5, 0.25))
+    assert [group["lr"].item() for group in optimizer.param_groups] == [0.5, 0.25]
+    assert [group["lr"].data_ptr() for group in optimizer.param_groups] == places

@@ -1,6 +1,7 @@
 """A search: right number, no trial twice, the same draws again, pruned stays pruned, however a session ended."""
 
 import math
+import random
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -20,6 +21,7 @@ from raypatch.results import (
 )
 from raypatch.search_settings import Search, SearchSettings
 from raypatch.study import Study
+from raypatch.study.budget import describe_budget, fit_budget
 from raypatch.study.resolve import resolve_search
 from raypatch.sweep.run import resume_sweep, run_sweep
 from raypatch.sweep.session import ExecutorOptions, Session
@@ -257,6 +259,38 @@ def test_budget_holds_though_every_trial_is_the_best_so_far(samples: int, budget
     assert sum(ran) <= budget * samples * 27
     assert set(ran) <= {1, 3, 9, 27}  # stopped at rungs, where the score says something
     assert 27 in ran
+
+
+@pytest.mark.parametrize(("samples", "epochs"), [(8, 5), (16, 5), (16, 20), (4, 4)])
+def test_the_best_trial_runs_through_whenever_it_comes(samples: int, epochs: int) -> None:
+    given = SearchSettings.model_validate({"fields": LR, "samples": samples, "sampler": "random"})
+    budget = fit_budget(given, [epochs]).budget
+    orders = 20
+    found = 0
+    for seed in range(orders):
+        group = _study(samples=samples, epochs=epochs, seed=seed, budget=budget, grace_epochs=2, sampler="random")
+        losses = random.Random(seed).sample(range(samples), samples)
+        ran = [_run(group, [float(loss)] * epochs) for loss in losses]
+        assert sum(ran) <= budget * samples * epochs
+        found += group.best is not None and group.best[1] == 0
+    assert found >= 0.9 * orders  # of 20, the budget of 0.4 found 4 with 8 samples of 5 epochs
+
+
+def test_budget_is_raised_only_where_it_does_not_suffice() -> None:
+    settings = SearchSettings.model_validate({"fields": LR})
+    assert fit_budget(settings, [100]) == settings
+    assert fit_budget(settings, [100, 5]).budget == pytest.approx(0.63)  # (16 x 2 + 6 x 3) / (16 x 5)
+    none = settings.model_copy(update={"pruner": "none"})
+    assert fit_budget(none, [5]) == none
+
+
+def test_a_search_says_before_it_starts_how_it_judges(data: Path) -> None:
+    search = resolve_search(_space(data, epochs=5, samples=8, grace_epochs=2)).search
+    text = describe_budget(search)
+    assert "8 samples per group, of at most 5 epochs, judged after 2; 28 of 40 epochs in all (budget 0.7)" in text
+    assert "as few as it takes" in text
+    assert "as few" not in describe_budget(resolve_search(_space(data, epochs=5, samples=8, budget=1)).search)
+    assert "none of them stopped early" in describe_budget(resolve_search(_space(data, pruner="none")).search)
 
 
 def test_budget_counts_what_running_trials_may_still_take() -> None:

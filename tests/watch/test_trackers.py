@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from raypatch.results import SweepPaths, append_epoch
+from raypatch.sweep.watch.reported import report_of
 
 from processes import PATIENCE, demo_words, said, start
 from tiny import epoch_row, make_images, tiny_trial
@@ -39,16 +40,16 @@ def test_a_tracker_is_told_from_the_first_epoch_and_may_fail(tmp_path: Path, cap
     paths, notebook = SweepPaths(tmp_path), _Notebook()
     epochs = paths.trial(config.trial_id()).epochs
     epochs.parent.mkdir(parents=True)
-    trial = SimpleNamespace(trial_id="1", local_path="", config={"spec": {"trial": config.model_dump(mode="json")}})
+    trial = SimpleNamespace(trial_id="1", local_path="", config={"spec": {"trials": [config.model_dump(mode="json")]}})
     tracker = Tracker("mlflow", notebook, paths)
     tracker.on_trial_start(0, [], trial)
     append_epoch(epochs, epoch_row(1))  # of an earlier session
     append_epoch(epochs, epoch_row(2))
     for _ in range(2):  # the second time as after a crash of the worker
-        tracker.on_trial_result(0, [], trial, {"epoch": 2})
+        tracker.on_trial_result(0, [], trial, report_of([(config.trial_id(), epoch_row(2))]))
     assert notebook.told == [("start", config.trial_id(), 4), ("epoch", 1, 0.5), ("epoch", 2, 0.5)]
     append_epoch(epochs, epoch_row(3))
-    tracker.on_trial_result(0, [], trial, {"epoch": 3})
+    tracker.on_trial_result(0, [], trial, report_of([(config.trial_id(), epoch_row(3))]))
     tracker.on_trial_complete(0, [], trial)
     assert [record.message for record in caplog.records] == ["--track mlflow stopped: the server went away"]
     assert len(notebook.told) == 3
@@ -66,13 +67,13 @@ def test_mlflow_holds_every_epoch_in_the_run_folder(tmp_path: Path, monkeypatch:
     paths = SweepPaths(tmp_path)
     epochs = paths.trial(config.trial_id()).epochs
     epochs.parent.mkdir(parents=True)
-    trial = SimpleNamespace(trial_id="1", local_path="", config={"spec": {"trial": config.model_dump(mode="json")}})
+    trial = SimpleNamespace(trial_id="1", local_path="", config={"spec": {"trials": [config.model_dump(mode="json")]}})
     tracker = make_tracker("mlflow", paths)
     tracker.setup()
     tracker.on_trial_start(0, [], trial)
     for epoch in (1, 2):
         append_epoch(epochs, epoch_row(epoch, loss=1 / epoch))
-        tracker.on_trial_result(0, [], trial, {"epoch": epoch})
+        tracker.on_trial_result(0, [], trial, report_of([(config.trial_id(), epoch_row(epoch))]))
     tracker.on_trial_complete(0, [], trial)
 
     store = mlflow.tracking.MlflowClient(f"sqlite:///{paths.mlflow}")

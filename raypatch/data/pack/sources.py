@@ -18,7 +18,10 @@ def is_source(text: str) -> bool:
     if "/" not in text and _is_known(text):
         return False
     path = Path(text).expanduser()
-    return path.is_dir() or (path.name.lower().endswith(TABLES) and path.is_file())
+    if path.is_dir():
+        # A folder of .npz files is a dataset at several sizes, packed already.
+        return next(path.glob("*.npz"), None) is None
+    return path.name.lower().endswith(TABLES) and path.is_file()
 
 
 def _is_known(name: str) -> bool:

@@ -1,6 +1,8 @@
 """Which family a model belongs to, by its name."""
 
 import difflib
+import itertools
+from collections.abc import Iterator
 
 from raypatch.models.families.protocol import Family
 from raypatch.registry import ADDRESS, Registry
@@ -32,11 +34,20 @@ def find_family(model: str) -> Family:
     """
     if ADDRESS.fullmatch(model):
         return FAMILIES.find(model)
-    for name in FAMILIES.names():
+    # The shipped ones first, and those of other packages where none of these takes it: to ask what is
+    # installed reads every package's metadata.
+    for name in itertools.chain(FAMILIES.shipped, _other_families()):
         family = FAMILIES.find(name)
         if family.takes(model):
             return family
     raise _refused(model)
+
+
+def _other_families() -> Iterator[str]:
+    """The families of other packages, asked for when the first one is needed."""
+    for name in FAMILIES.names():
+        if name not in FAMILIES.shipped:
+            yield name
 
 
 def _refused(model: str) -> ValueError:

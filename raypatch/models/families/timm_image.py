@@ -16,9 +16,11 @@ from raypatch.config import TrialConfig
 from raypatch.models import hub
 from raypatch.models.families.counted import CountedFamily
 from raypatch.models.families.heads import on_grid, replace_pointwise_head
+from raypatch.models.families.inflate import INFLATABLE, inflate, inflate_state
 from raypatch.models.families.protocol import TimmEntry
 from raypatch.models.families.registry import unfit
 from raypatch.models.families.timm_names import (
+    architecture_of,
     check_tag,
     is_timm_model,
     pretrained_source,
@@ -45,14 +47,21 @@ class TimmImage(CountedFamily):
         if config.patch_size is not None:
             raise unfit(config.model, config.patch_size)
         check_tag(config.model)
-        _require_one_head(config.model)
-        if dimensions != 2:
-            raise ValueError(f"model {config.model} takes images, not volumes")
+        refusal = refusal_by_name(config.model, construct=True)
+        if refusal:
+            raise ValueError(
+                f"model {config.model} is no image classifier with one head behind its pool: {refusal};"
+                " `raypatch models` lists those that are"
+            )
+        if dimensions == 3:
+            _require_inflatable(config.model)
         check_timm_size(config.model, config.image_size)
 
     def construct(self, config: TrialConfig, *, dimensions: int, outputs: int) -> nn.Module:
         arguments = size_arguments(config.model, config.image_size)
         model: nn.Module = timm.create_model(config.model, num_classes=outputs, in_chans=3, **arguments)
+        if dimensions == 3:
+            inflate(model)
         replace_pointwise_head(model, self.head_name(model))
         return model
 
@@ -72,9 +81,11 @@ class TimmImage(CountedFamily):
         return hub.read_hub_state(config.model)
 
     def misfit(self, name: str, found: tuple[int, ...], model: nn.Module) -> str:
-        """Positions also fit at the size of timm's own weights."""
+        """Positions also fit at the size of timm's own weights, kernels over images where the model's are
+        over volumes.
+        """
         wanted = tuple(model.state_dict()[name].shape)
-        if found == wanted:
+        if found == wanted or (len(wanted) == 5 and found == (*wanted[:2], *wanted[3:])):
             return ""
         if any(part in name for part in BOUND_TO_SIZE):
             architecture = str(model.pretrained_cfg["architecture"])  # type: ignore[index]
@@ -96,6 +107,8 @@ class TimmImage(CountedFamily):
         Raises ValueError where timm cannot.
         """
         wanted = model.state_dict()
+        if dimensions == 3:
+            return inflate_state(native, wanted, config.inflation)
         if all(tensor.shape == wanted[name].shape for name, tensor in native.items()):
             return native
         arguments = size_arguments(config.model, config.image_size)
@@ -145,13 +158,52 @@ class TimmImage(CountedFamily):
         )
 
 
-@functools.cache
-def _require_one_head(model: str) -> None:
+def refusal_by_name(model: str, *, construct: bool = False) -> str:
+    """Why a model of timm's is no classifier with one head behind its pool; empty where it is one.
+
+    construct: also look at the model itself, without memory.
+    """
     classifier = pretrained_source(model).classifier
-    if isinstance(classifier, str):
-        modules = dict(construct_empty(model).named_modules())
-        classifier = classifier if classifier in modules else None
-    if isinstance(classifier, str):
-        return
-    found = " and ".join(classifier) if classifier else "none"
-    raise ValueError(f"model {model} is no image classifier with one head (it has {found}): use one that is")
+    if classifier is None:
+        return "it has none"
+    if not isinstance(classifier, str):
+        return f"it has {' and '.join(classifier)}"
+    return _refusal_by_pass(architecture_of(model)) if construct else ""
+
+
+@functools.cache
+def _refusal_by_pass(architecture: str) -> str:
+    classifier = pretrained_source(architecture).classifier
+    size = native_size(architecture)
+    built = construct_empty(architecture, **size_arguments(architecture, size)).eval()
+    if classifier not in dict(built.named_modules()):
+        return "it has none"
+    with torch.no_grad():
+        pooled = TimmImage().pooled(built, torch.empty(1, 3, size, size, device="meta"))
+    return "" if pooled.ndim == 2 else f"{classifier} stands before it"
+
+
+@functools.cache
+def published_parameters(model: str) -> int:
+    """Parameters of the network as timm publishes it, its head included."""
+    with torch.device("meta"):
+        built = timm.create_model(model)
+    return sum(parameter.numel() for parameter in built.parameters())
+
+
+@functools.cache
+def _require_inflatable(model: str) -> None:
+    """Raise ValueError for a model that has no counterpart over volumes."""
+    built = construct_empty(model)
+    reason = "its kind is not known to work over volumes"
+    if isinstance(built, INFLATABLE):
+        try:
+            inflate(built)
+        except ValueError as error:
+            reason = str(error)
+        else:
+            return
+    raise ValueError(
+        f"model {model} takes images, not volumes: {reason}. For volumes use a plain Vision Transformer"
+        " such as vit_small_patch16_224, or a CNN such as resnet18, efficientnet_b0, mobilenetv3_large_100, densenet121"
+    )

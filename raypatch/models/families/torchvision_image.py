@@ -44,25 +44,29 @@ class TorchvisionImage(CountedFamily):
     def check_fields(self, config: TrialConfig, *, dimensions: int) -> None:
         """Raise ValueError for a patch size, volumes, an unknown name or tag, and a size that does not fit."""
         super().check_fields(config, dimensions=dimensions)
-        name, tag = _split(config.model)
+        self.check_name(config.model)
+        if dimensions != 2:
+            raise ValueError(f"model {config.model} takes images, not volumes; for those use timm's resnet18")
+        check_size(
+            config.model,
+            config.image_size,
+            stride=_stride(_split(config.model)[0]),
+            native=native_size(config.model),
+            reason=functools.partial(_why_not, _split(config.model)[0]),
+        )
+
+    def check_name(self, model: str) -> None:
+        """Raise ValueError for a name or a tag that torchvision does not have."""
+        name, tag = _split(model)
         known = list_names()
         if name not in known:
             near = difflib.get_close_matches(name, known, n=3) or known[:3]
             raise ValueError(
-                f"unknown model {config.model!r}: did you mean {', '.join(PREFIX + each for each in near)}?",
+                f"unknown model {model!r}: did you mean {', '.join(PREFIX + each for each in near)}?",
             )
         tags = [weights.name for weights in _weights_enum(name)]
         if tag and tag not in tags:
             raise ValueError(f"model {PREFIX}{name} has no weights tagged {tag!r}; use one of {', '.join(tags)}")
-        if dimensions != 2:
-            raise ValueError(f"model {config.model} takes images, not volumes")
-        check_size(
-            config.model,
-            config.image_size,
-            stride=_stride(name),
-            native=native_size(config.model),
-            reason=functools.partial(_why_not, name),
-        )
 
     def construct(self, config: TrialConfig, *, dimensions: int, outputs: int) -> nn.Module:
         return _construct(_split(config.model)[0], outputs)

@@ -8,7 +8,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from raypatch.tasks import find_task
 from raypatch.training.checkpoint import Progress, save_tensors
 from raypatch.training.optim import make_optimizer
 from raypatch.training.step import WARM_UP_STEPS, TrainingStep
+from raypatch.words import duration
 
 LONGEST_STEP = 4.0
 """Seconds. A step that is expected to take longer is not timed.
@@ -38,19 +39,32 @@ LONGEST_STEP = 4.0
 Its time is scaled, by its arithmetic, from that of the next shorter one.
 """
 
+LONGEST_CALIBRATION = 30.0
+"""Seconds after which nothing more is timed: what is left is scaled likewise."""
+
 TIMED_STEPS = 5
+LONGEST_TIMING = 4.0
+"""Seconds after which a step that was timed once is not repeated."""
+
+TIMED_FLOPS = 1e11
+"""On a CPU a step is timed on no more images than this arithmetic: there time grows with the images."""
 
 BUSY_LOAD = 0.5
 """Processes per core that wanted to run in the last minute; from here on timings are not trusted."""
 
 
 class Timing(BaseModel):
-    """Seconds of one optimizer step and of evaluating one image."""
+    """Seconds of one optimizer step and of evaluating one image.
+
+    taken: when, seconds since 1970; load: processes that wanted to run then. None in what earlier versions kept.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     step: float
     evaluation: float
+    taken: float | None = None
+    load: float | None = None
 
 
 class Calibration(BaseModel):
@@ -72,52 +86,80 @@ def calibrate(
 ) -> Calibration:
     """Time a few steps on made images for each kind of trial that is not yet known; keep the result.
 
-    again: also for those that are known. say: told what is timed, and when other work on the
-    machine falsifies it.
+    It is not kept where other work on the machine falsifies it. again: also time those that are
+    known. say: told what is timed, what falsifies it, and how old what is known is.
     """
     path, machine = _cache(options)
     kinds = {step_kind(config, options): config for config in trials}
-    calibration = _read(path, machine)
-    if calibration is None or again:
-        kept = {} if calibration is None else dict(calibration.timings)
+    found = _read(path, machine)
+    kept = {} if found is None else dict(found.timings)
+    if again:
         for kind in kinds:
             kept.pop(kind, None)
-        calibration = Calibration(machine=machine, disk=_time_disk(), timings=kept)
-    if not kinds.keys() <= calibration.timings.keys():
-        _warn_of_load(say)
+    disk = _time_disk() if found is None or again else found.disk
+    # A copy: what was read is shared by all who ask, and is not changed.
+    calibration = Calibration(machine=machine, disk=disk, timings=kept)
+    load, known = os.getloadavg()[0], kinds.keys() & calibration.timings.keys()
+    is_busy = load > BUSY_LOAD * available_cores()
+    if known:
+        say(_describe_known([calibration.timings[kind] for kind in known]))
+    if is_busy and len(known) < len(kinds):
+        say(
+            f"other work runs here (load {load:.1f} on {available_cores()} cores): times may be too long and are not"
+            " kept; plan again when the machine is idle"
+        )
     if options.threads:
         torch.set_num_threads(options.threads)
-    # Cheapest first: a step that would take too long is scaled from the one before.
-    before: tuple[float, Timing] | None = None
+    # Cheapest first: a step that would take too long is scaled from the one before, of the same method,
+    # since methods do other things with the same arithmetic.
+    before: dict[str, tuple[float, Timing]] = {}
+    started = time.perf_counter()
+    hurried: set[str] = set()
     for kind, config in sorted(kinds.items(), key=lambda item: _step_flops(item[1], options)):
         flops = _step_flops(config, options)
         timing = calibration.timings.get(kind)
         if timing is None:
-            timing = _scaled_timing(before, flops)
+            in_time = time.perf_counter() - started < LONGEST_CALIBRATION
+            timing = _scaled_timing(before.get(config.method), flops, longest=LONGEST_STEP if in_time else 0)
             if timing is None:
                 say(f"timing {kind}")
                 timing = time_trial(config, options)
+            elif not in_time:
+                hurried.add(kind)
+            timing = timing.model_copy(update={"taken": time.time(), "load": load})
             calibration.timings[kind] = timing
-            # Each is kept at once, since the user may break off. Without a place to keep it,
-            # the next calibration takes its time again.
-            with contextlib.suppress(OSError):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                write_atomically(path, calibration.model_dump_json(indent=1).encode())
-        before = flops, timing
+            # Each is kept at once, since the user may break off; what only hurry left untimed is not.
+            if not is_busy and kind not in hurried:
+                _keep(calibration, hurried, path)
+        before[config.method] = flops, timing
+    if hurried:
+        said = f"{len(hurried)} more kinds of steps are not timed but scaled by their arithmetic"
+        say(f"{LONGEST_CALIBRATION:g} seconds are over: {said}")
     return calibration
 
 
-def _warn_of_load(say: Callable[[str], object]) -> None:
-    load, cores = os.getloadavg()[0], available_cores()
-    if load > BUSY_LOAD * cores:
-        say(
-            f"other work runs here (load {load:.1f} on {cores} cores): times may be too long;"
-            " `raypatch plan --recalibrate` takes them anew"
-        )
+def _keep(calibration: Calibration, hurried: Collection[str], path: Path) -> None:
+    """Write a calibration down but for the hurried kinds; without a place for it, the next one takes its time again."""
+    timed = {kind: timing for kind, timing in calibration.timings.items() if kind not in hurried}
+    calibration = calibration.model_copy(update={"timings": timed})
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, calibration.model_dump_json(indent=1).encode())
 
 
-def _scaled_timing(before: tuple[float, Timing] | None, flops: float) -> Timing | None:
-    """The timing of a step that is too long to be timed; None for one that is not.
+def _describe_known(timings: Sequence[Timing]) -> str:
+    """Say how old the known timings are, and beside how much other work they were taken."""
+    taken = [timing.taken for timing in timings if timing.taken is not None]
+    loads = [timing.load for timing in timings if timing.load is not None]
+    if len(taken) < len(timings):
+        age = "by an earlier version, perhaps beside other work"
+    else:
+        age = f"up to {duration(time.time() - min(taken))} ago, at a load of up to {max(loads):.1f}"
+    return f"kinds of trials timed before: {len(timings)}, {age}; --recalibrate times them anew"
+
+
+def _scaled_timing(before: tuple[float, Timing] | None, flops: float, *, longest: float) -> Timing | None:
+    """The timing of a step that is longer than `longest` seconds; None for one that is not.
 
     before: the arithmetic of the next cheaper step and its timing, None where there is none.
     """
@@ -125,7 +167,7 @@ def _scaled_timing(before: tuple[float, Timing] | None, flops: float) -> Timing 
         return None
     flops_before, timing = before
     scale = flops / flops_before
-    if scale * timing.step <= LONGEST_STEP:
+    if scale * timing.step <= longest:
         return None
     return Timing(step=scale * timing.step, evaluation=scale * timing.evaluation)
 
@@ -138,13 +180,15 @@ def known_calibration(options: RunOptions) -> Calibration | None:
 def time_trial(config: TrialConfig, options: RunOptions) -> Timing:
     """Time a training step and the evaluation of an image, on noise shaped like the trial's images."""
     info = describe(config.source, data_dir=options.data_dir, files=options.files)
+    batch_size = _timed_images(config, options)
     # Pretrained weights would be downloaded, and take no other time than random ones.
-    made = config.model_copy(update={"weights": "random"})
+    made = config.model_copy(update={"weights": "random", "batch_size": batch_size})
     prepared = prepare_model(made, info, options)
     method = find_method(config.method)
     method.prepare(prepared)
     evaluated = evaluation_batch(prepared.facts.tokens, config.image_size**info.dimensions)
-    count = max(config.batch_size, min(64, evaluated))
+    # Of a batch that is cut short the evaluation is, too.
+    count = max(config.batch_size, min(64, evaluated)) if batch_size == config.batch_size else batch_size
     held = (held_size(info.size, config.image_size, config.resize),) * info.dimensions
     noise = torch.randint(0, 256, (count, info.channels, *held), dtype=torch.uint8)
     images = noise.to(prepared.device)
@@ -152,34 +196,45 @@ def time_trial(config: TrialConfig, options: RunOptions) -> Timing:
     evaluation = _median_seconds(lambda: prepared.logits(images).cpu(), warm_up=1, repeats=3) / count
 
     task = find_task(config.task or info.task)
-    labels = task.blank_labels(config.batch_size, task.outputs(info.classes)).to(prepared.device)
+    labels = task.blank_labels(batch_size, task.outputs(info.classes)).to(prepared.device)
     parameters = None
     if config.augmentation == "paper":
         shape = prepared.augmented_shape(images)
-        drawn = draw_parameters(config.batch_size, shape, torch.Generator(), mirror_safe=True)
+        drawn = draw_parameters(batch_size, shape, torch.Generator(), mirror_safe=True)
         parameters = drawn.to(prepared.device)
     step = TrainingStep(
         prepared,
-        make_optimizer(prepared.model, config),
+        make_optimizer(prepared.model, made, prepared.head),
         # Weights and focal loss take no time to speak of.
         task.loss,
-        config,
-        micro_batch=fit_memory(prepared, config, options.micro_batch),
+        made,
+        micro_batch=fit_memory(prepared, made, options.micro_batch),
     )
     method.set_training_mode(prepared)
-    batch = images[: config.batch_size], labels, parameters
+    batch = images[:batch_size], labels, parameters
     # The first steps on a GPU are slower: a CUDA graph is recorded then.
     warm_up = WARM_UP_STEPS + 2 if prepared.device.type == "cuda" else 1
     seconds = _median_seconds(lambda: step(*batch).item(), warm_up=warm_up, repeats=TIMED_STEPS)
-    return Timing(step=seconds, evaluation=evaluation)
+    return Timing(step=seconds * config.batch_size / batch_size, evaluation=evaluation)
+
+
+def _timed_images(config: TrialConfig, options: RunOptions) -> int:
+    """How many of a batch's images a step is timed on."""
+    if resolve_device(options.device).type != "cpu":
+        return config.batch_size
+    # A backward pass counts as two forward ones. Batch statistics need two images.
+    per_image = 3e9 * trial_facts(config, options)[1].gflops
+    return min(config.batch_size, max(2, int(TIMED_FLOPS / per_image)))
 
 
 def _median_seconds(call: Callable[[], object], *, warm_up: int, repeats: int) -> float:
-    seconds = []
+    seconds: list[float] = []
     for _ in range(warm_up + repeats):
         started = time.perf_counter()
         call()
         seconds.append(time.perf_counter() - started)
+        if len(seconds) > warm_up and sum(seconds) > LONGEST_TIMING:
+            break
     return statistics.median(seconds[warm_up:])
 
 
@@ -236,8 +291,13 @@ def _cache_of(device: str, threads: int) -> tuple[Path, dict[str, str]]:
 
 def _read(path: Path, machine: dict[str, str]) -> Calibration | None:
     try:
-        found = Calibration.model_validate_json(path.read_bytes())
+        found = _parse(path, path.stat().st_mtime_ns)
     except (OSError, ValidationError):
         return None
     # The file's name holds 12 digits of a digest only: its content decides.
     return found if found.machine == machine else None
+
+
+@functools.cache
+def _parse(path: Path, _mtime_ns: int) -> Calibration:
+    return Calibration.model_validate_json(path.read_bytes())

@@ -1,14 +1,14 @@
-"""The in-process executor: one trial after another, no Ray. For debugging and small sweeps."""
+"""The in-process executor: one trial, or group of trials, after another, no Ray. For debugging and small sweeps."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.results import EpochRow, TrialResult
 from raypatch.sweep.cost.placement import Placement
 from raypatch.sweep.executors.machine import check_machine, place_here, room_here
-from raypatch.sweep.guard import Pruned, SweepHaltedError, record_failure, run_guarded
-from raypatch.sweep.session import Session, Work
+from raypatch.sweep.guard import Pruned, SweepHaltedError, record_failure, run_group_guarded, run_guarded
+from raypatch.sweep.session import Group, Session, Work
 from raypatch.training.loop import Interrupted
 
 
@@ -34,38 +34,54 @@ class LocalExecutor:
     def run(self, work: Work) -> None:
         threads = self.session.options.threads or work.placement.cpus
         options = self.session.options.model_copy(update={"threads": threads})
-        for config in work.trials:
+        for group in work.groups:
             if self.session.stop.is_set():
                 return
-            self._run_trial(config, options, work)
+            self._run_group(group, options, work)
 
-    def _run_trial(self, config: TrialConfig, options: RunOptions, work: Work) -> None:
-        """Run one trial until it is over, lost to a stop, or out of tries."""
-        trial_id = config.trial_id()
+    def _run_group(self, group: Group, options: RunOptions, work: Work) -> None:
+        """Run one trial, or several together, until they are over, lost to a stop, or out of tries."""
         stop, retries = self.session.stop, self.session.execution.retries
+        left = {config.trial_id(): config for config in group}
         for attempt in range(retries + 1):
-            work.listener.started(trial_id)
+            for trial_id in left:
+                work.listener.started(trial_id)
             try:
-                result = self._try(config, options, work)
+                for result in self._try(tuple(left.values()), options, work):
+                    del left[result.trial_id]
+                    work.listener.finished(result)
+                return
             except Interrupted:
-                # Asked to stop: the checkpoint stands, and the next session goes on from it.
-                work.listener.lost(trial_id)
-                return
+                # Asked to stop: the checkpoints stand, and the next session goes on from them.
+                break
             except SweepHaltedError as error:
-                work.listener.lost(trial_id)
                 stop.halt(str(error))
-                return
+                break
             except Exception as error:
                 # Anything else may be a passing trouble, such as a full memory: it is tried again.
                 if attempt < retries:
                     if stop.is_set():
                         return
                     continue
-                result = record_failure(config, self.session.paths.trial(trial_id), error)
-            work.listener.finished(result)
-            return
+                for trial_id, config in left.items():
+                    work.listener.finished(record_failure(config, self.session.paths.trial(trial_id), error))
+                return
+        for trial_id in left:
+            work.listener.lost(trial_id)
 
-    def _try(self, config: TrialConfig, options: RunOptions, work: Work) -> TrialResult:
+    def _try(self, group: Group, options: RunOptions, work: Work) -> Iterable[TrialResult]:
+        """Train, and give each trial's result when it is over."""
+        if len(group) == 1:
+            return [self._try_alone(group[0], options, work)]
+        return run_group_guarded(
+            group,
+            self.session.paths,
+            options,
+            on_epoch=work.listener.epoch,
+            should_stop=self.session.stop.is_set,
+        )
+
+    def _try_alone(self, config: TrialConfig, options: RunOptions, work: Work) -> TrialResult:
         """Train, and stop at an epoch after which the judge finds the trial hopeless."""
         trial_id = config.trial_id()
 

@@ -19,8 +19,11 @@ from numpy.typing import NDArray
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.data.catalog import DatasetInfo
 from raypatch.data.source import data_folder, describe, fetch, load_labels, verify
+from raypatch.features.cost import shared_bytes
 from raypatch.machine.runtime import resolve_device
+from raypatch.methods import check_fields, feature_method
 from raypatch.models.build import check_model, model_key
+from raypatch.models.families.timm_names import choice_of_tag
 from raypatch.models.flops import count_outputs, trial_facts
 from raypatch.results import SweepPaths, read_sweep
 from raypatch.storage.own_files import OWN_FILE
@@ -50,11 +53,17 @@ def check_before_start(
     datasets = {config.source: None for config in models}
     for dataset in datasets:
         check_data(dataset, options, say=say)
+    infos = {dataset: describe(dataset, data_dir=options.data_dir, files=options.files) for dataset in datasets}
+    for config in trials:
+        check_fields(config, infos[config.source])
     for config in models:
-        info = describe(config.source, data_dir=options.data_dir, files=options.files)
+        info = infos[config.source]
         check_selection(config, info, options)
         outputs = count_outputs(config, info)
         check_model(config, dimensions=info.dimensions, outputs=outputs, files=options.files)
+    for name in dict.fromkeys(config.model for config in models if config.weights != "random"):
+        if choice := choice_of_tag(name):
+            say(choice)
 
 
 def check_selection(config: TrialConfig, info: DatasetInfo, options: RunOptions) -> None:
@@ -165,12 +174,15 @@ def needed_bytes(todo: Sequence[TrialConfig], options: RunOptions, *, side_by_si
 
     Each leaves its best weights and its predictions. Those that run at once have a checkpoint
     too: weights, the gradients' two moments and a copy while it is replaced are six times the
-    weights.
+    weights. Of trials on stored features the head is small; features and backbones are shared.
     """
-    when_finished, weights = 0, []
+    when_finished, weights, shared = 0, [], {}
     for config in todo:
         info, facts = trial_facts(config, options)
         weight_bytes = 4 * facts.parameters
+        if feature_method(config) is not None:
+            shared |= shared_bytes(config, info, facts, options)
+            weight_bytes = 0
         # A prediction is a float32 per class, beside an index and a label of 8 bytes each.
         predicted_images = info.counts[1] + info.counts[2]
         predictions = predicted_images * (4 * len(info.classes) + 16)
@@ -178,7 +190,7 @@ def needed_bytes(todo: Sequence[TrialConfig], options: RunOptions, *, side_by_si
         when_finished += weight_bytes + predictions
     # At the worst the largest ones run at the same time.
     largest = sorted(weights)[-side_by_side:]
-    return when_finished + 6 * sum(largest)
+    return when_finished + 6 * sum(largest) + sum(shared.values())
 
 
 def check_space(todo: Sequence[TrialConfig], paths: SweepPaths, options: RunOptions, *, side_by_side: int) -> None:

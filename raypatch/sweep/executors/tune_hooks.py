@@ -16,12 +16,12 @@ from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
-from raypatch.config import TrialConfig
-from raypatch.results import EpochRow, SweepPaths
+from raypatch.results import SweepPaths
 from raypatch.sweep.guard import record_failure
 from raypatch.sweep.plan import finished_result
 from raypatch.sweep.session import Judge, Listener
 from raypatch.sweep.stop import StopRequest
+from raypatch.sweep.watch.reported import configs_of, rows_of
 
 NODE_DIED = "its node has died"
 """What Ray says of an actor that went with its node."""
@@ -48,42 +48,45 @@ class Observer(TrialProgressCallback):
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self.running.add(trial.trial_id)
-        self.listener.started(config_of(trial).trial_id())
+        for config in configs_of(trial):
+            self.listener.started(config.trial_id())
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         if "halt" in result:
             self.stop.halt(result["halt"])
-        elif "epoch" in result:
-            self.listener.epoch(config_of(trial).trial_id(), row_of(result))
+        for trial_id, row in rows_of(result):
+            self.listener.epoch(trial_id, row)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self.running.discard(trial.trial_id)
-        trial_id = config_of(trial).trial_id()
-        result = finished_result(self.paths, trial_id)
-        if result is None:
-            self.listener.lost(trial_id)
-        else:
-            self.listener.finished(result)
+        for config in configs_of(trial):
+            trial_id = config.trial_id()
+            result = finished_result(self.paths, trial_id)
+            if result is None:
+                self.listener.lost(trial_id)
+            else:
+                self.listener.finished(result)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self.running.discard(trial.trial_id)
-        config = config_of(trial)
-        result = finished_result(self.paths, config.trial_id())
-        if result is not None:
-            # Its worker died after it had written the result.
-            self.listener.finished(result)
-        elif self.stop.is_set():
-            self.listener.lost(config.trial_id())
-        else:
-            error = trial.get_error() or "the worker died"
-            result = record_failure(config, self.paths.trial(config.trial_id()), error)
-            self.listener.finished(result)
+        for config in configs_of(trial):
+            result = finished_result(self.paths, config.trial_id())
+            if result is not None:
+                # Its worker died after it had written the result.
+                self.listener.finished(result)
+            elif self.stop.is_set():
+                self.listener.lost(config.trial_id())
+            else:
+                error = trial.get_error() or "the worker died"
+                result = record_failure(config, self.paths.trial(config.trial_id()), error)
+                self.listener.finished(result)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self.running.discard(trial.trial_id)
-        self.listener.lost(config_of(trial).trial_id())
+        for config in configs_of(trial):
+            self.listener.lost(config.trial_id())
         if NODE_DIED in str(trial.get_error()):
             # This is no failure of the trial's, so it costs none of its tries.
             trial.run_metadata.num_failures -= 1
@@ -160,18 +163,9 @@ class GiveUp(FIFOScheduler):
         return {}
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        trial_id = config_of(trial).trial_id()
-        if "epoch" not in result or not self._judge.is_hopeless(trial_id, row_of(result)):
-            return FIFOScheduler.CONTINUE
-        self._judge.give_up(trial_id)
-        return FIFOScheduler.STOP
-
-
-def row_of(result: dict[str, Any]) -> EpochRow:
-    """The epoch that a worker reported."""
-    return EpochRow.model_validate_json(result["row"])
-
-
-def config_of(trial: Any) -> TrialConfig:
-    """The trial that Ray calls this."""
-    return TrialConfig.model_validate(trial.config["spec"]["trial"])
+        # Trials that are judged are alone in their group.
+        for trial_id, row in rows_of(result):
+            if self._judge.is_hopeless(trial_id, row):
+                self._judge.give_up(trial_id)
+                return FIFOScheduler.STOP
+        return FIFOScheduler.CONTINUE

@@ -4,7 +4,9 @@ Ray places and restarts the trials; what has come of them stands in their folder
 """
 
 import contextlib
+import functools
 import os
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,40 +31,75 @@ from raypatch.results import EpochRow, SweepPaths
 from raypatch.sweep.cost.placement import Placement
 from raypatch.sweep.executors.node import admit
 from raypatch.sweep.executors.ray_cap import place_under_cap, room_watcher
-from raypatch.sweep.executors.tune_hooks import Draws, GiveUp, Observer, StopWhenAsked, config_of
-from raypatch.sweep.guard import SweepHaltedError, run_guarded
+from raypatch.sweep.executors.tune_hooks import Draws, GiveUp, Observer, StopWhenAsked
+from raypatch.sweep.guard import SweepHaltedError, run_group_guarded, run_guarded
 from raypatch.sweep.session import Session, Work
 from raypatch.sweep.stop import stop_file_watcher
 from raypatch.sweep.watch.gauges import sweep_gauges, trial_gauges
+from raypatch.sweep.watch.reported import name_of, report_of
 from raypatch.training.loop import Interrupted
+
+REPORT_SECONDS = 0.5
+"""How often a group of trials tells of its epochs."""
 
 
 def ray_trial(spec: dict[str, Any]) -> None:
-    """Run one trial in a Ray worker: a plain dict in, one report per epoch out."""
+    """Run the trials of a group in a Ray worker: a plain dict in, reports of their epochs out."""
     # The worker inherited the private umask under which Ray was started.
     os.umask(spec["umask"])
-    config = TrialConfig.model_validate(spec["trial"])
+    configs = [TrialConfig.model_validate(fields) for fields in spec["trials"]]
     options = RunOptions.model_validate(spec["options"])
     sweep = SweepPaths(Path(spec["folder"]))
-    with contextlib.suppress(Interrupted), trial_gauges(config, spec["level"]) as publish:
+    with contextlib.suppress(Interrupted), contextlib.ExitStack() as stack:
+        publish = {}
+        for config, level in zip(configs, spec["levels"], strict=True):
+            publish[config.trial_id()] = stack.enter_context(trial_gauges(config, level))
+        # Of one trial each epoch is told at once, as a judge may wait for it.
+        reports = Reports(every_seconds=REPORT_SECONDS if len(configs) > 1 else 0.0)
 
-        def on_epoch(row: EpochRow) -> None:
-            publish(row)
-            report_epoch(row)
+        def on_epoch(trial_id: str, row: EpochRow) -> None:
+            publish[trial_id](row)
+            reports.add(trial_id, row)
 
         try:
             if spec["versions"]:
-                admit(config, sweep, options, spec["versions"])
+                for config in configs:
+                    admit(config, sweep, options, spec["versions"])
             should_stop = stop_file_watcher(sweep.stop)
-            run_guarded(config, sweep, options, on_epoch=on_epoch, should_stop=should_stop)
+            if len(configs) == 1:
+                tell = functools.partial(on_epoch, configs[0].trial_id())
+                run_guarded(configs[0], sweep, options, on_epoch=tell, should_stop=should_stop)
+            else:
+                # The results stand in the folders, where the driver looks.
+                for _ in run_group_guarded(configs, sweep, options, on_epoch=on_epoch, should_stop=should_stop):
+                    pass
+                reports.send()
         except SweepHaltedError as halt:
             tune.report({"halt": str(halt)})
 
 
-def report_epoch(row: EpochRow) -> None:
-    """Tell Ray of an epoch, from a trial's worker."""
-    # The row travels as text, because Ray flattens nested results for some of its callbacks.
-    tune.report({"epoch": row.epoch, "row": row.model_dump_json()})
+class Reports:
+    """Tells Ray of epochs, from a worker; a report costs milliseconds, so that many rows share one.
+
+    every_seconds: how long rows are gathered; 0 tells each at once.
+    """
+
+    def __init__(self, every_seconds: float) -> None:
+        self._every_seconds = every_seconds
+        self._rows: list[tuple[str, EpochRow]] = []
+        self._sent = time.monotonic()
+
+    def add(self, trial_id: str, row: EpochRow) -> None:
+        self._rows.append((trial_id, row))
+        if time.monotonic() - self._sent >= self._every_seconds:
+            self.send()
+
+    def send(self) -> None:
+        """Tell what is gathered."""
+        if self._rows:
+            rows, self._rows = self._rows, []
+            tune.report(report_of(rows))
+        self._sent = time.monotonic()
 
 
 def _ray_trial_of(config: dict[str, Any]) -> None:
@@ -77,7 +114,7 @@ class RaypatchTrial(wrap_function(_ray_trial_of)):  # type: ignore[misc]
         return PlacementGroupFactory(**config["spec"]["request"])
 
     def __repr__(self) -> str:
-        return config_of(self).trial_id()
+        return name_of(self)
 
 
 def run_on_ray(
@@ -118,8 +155,8 @@ def run_on_ray(
             max_concurrent_trials=at_once,
             # The dashboard lists a worker by the trial for which it was started.
             reuse_actors=execution.reuse_actors and not execution.dashboard,
-            trial_name_creator=lambda trial: config_of(trial).trial_id(),
-            trial_dirname_creator=lambda trial: config_of(trial).trial_id(),
+            trial_name_creator=name_of,
+            trial_dirname_creator=name_of,
         ),
         run_config=RunConfig(
             name=session.paths.folder.name,
@@ -159,15 +196,16 @@ def _specs(
         "options": options.model_dump(mode="json"),
         "versions": dict(versions) if versions else None,
     }
-    for config in work.trials:
-        trial_id = config.trial_id()
-        bundle = work.placement.as_bundle(trial_id)
-        of_trial = {
-            "trial": config.model_dump(mode="json"),
-            "level": ", ".join(work.levels.get(trial_id, ())),
+    for group in work.groups:
+        ids = [config.trial_id() for config in group]
+        # Those of a group share a model, so that the first one asks for all.
+        bundle = work.placement.as_bundle(ids[0])
+        of_group = {
+            "trials": [config.model_dump(mode="json") for config in group],
+            "levels": [", ".join(work.levels.get(trial_id, ())) for trial_id in ids],
             "request": {**request, "bundles": [bundle]},
         }
-        yield {"spec": shared | of_trial}
+        yield {"spec": shared | of_group}
 
 
 def _pending(placement: Placement) -> int:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from raypatch.config import TrialConfig
 from raypatch.results import EpochRow, SweepRecord, TrialResult, write_json
+from raypatch.study.budget import describe_budget
 from raypatch.sweep.cost.placement import Placement
 from raypatch.sweep.guard import record_pruned
 from raypatch.sweep.plan import plan_sweep, rough_seconds
@@ -24,6 +25,8 @@ class SearchedTrials:
     def __init__(self, record: SweepRecord, session: Session) -> None:
         self.session = session
         self.state, self.unfinished = restore_search(record, session)
+        if self.undrawn or self.unfinished:
+            session.say(describe_budget(self.state.search))
         drawn = self.state.record.trials
         self.plan = plan_sweep(
             drawn,
@@ -44,7 +47,8 @@ class SearchedTrials:
         options = self.session.planning_options
         running.to_draw = [rough_seconds(config, options) for config in self.undrawn]
         return Work(
-            trials=draw_trials(self.state, self.unfinished, self.session, running),
+            # Each alone: what comes of one decides what is drawn next.
+            groups=((config,) for config in draw_trials(self.state, self.unfinished, self.session, running)),
             placement=placement,
             listener=SearchListener(self.state, running),
             judge=SearchJudge(self.state, self.session),

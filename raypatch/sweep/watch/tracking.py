@@ -12,9 +12,9 @@ from raypatch.sweep import ray_setup  # noqa: F401
 # isort: split
 from ray.tune import Callback
 
-from raypatch.config import TrialConfig
 from raypatch.results import SweepPaths, read_epochs
 from raypatch.sweep.plan import finished_result
+from raypatch.sweep.watch.reported import configs_of, rows_of
 
 logger = logging.getLogger(__name__)
 
@@ -63,31 +63,44 @@ class Tracker(Callback):
             raise ValueError(f"--track {self.name} cannot start: {error}") from error
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._tell(lambda: self._inner.log_trial_start(self._view(trial)))
+        for view in self._views(trial).values():
+            self._tell(lambda view=view: self._inner.log_trial_start(view))  # type: ignore[misc]
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        if "epoch" in result:
-            self._tell(lambda: self._tell_epochs(self._view(trial), result["epoch"]))
+        last_epochs = {trial_id: row.epoch for trial_id, row in rows_of(result)}
+        if not last_epochs:
+            return
+        views = self._views(trial)
+        for trial_id, epoch in last_epochs.items():
+            self._tell(lambda view=views[trial_id], epoch=epoch: self._tell_epochs(view, epoch))  # type: ignore[misc]
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        view = self._view(trial)
-        result = finished_result(self.paths, view.name)
-        failed = result is None or result.status == "failed"
-        self._tell(lambda: self._inner.log_trial_end(view, failed=failed))
+        for trial_id, view in self._views(trial).items():
+            result = finished_result(self.paths, trial_id)
+            self._end(view, failed=result is None or result.status == "failed")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._tell(lambda: self._inner.log_trial_end(self._view(trial), failed=True))
+        for view in self._views(trial).values():
+            self._end(view, failed=True)
+
+    def _end(self, view: _Trial, *, failed: bool) -> None:
+        self._tell(lambda: self._inner.log_trial_end(view, failed=failed))
 
     def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
         self._tell(lambda: self._inner.on_experiment_end([], **info))
 
-    def _view(self, trial: Any) -> _Trial:
-        config = TrialConfig.model_validate(trial.config["spec"]["trial"])
-        fields = config.model_dump(mode="json")
-        sweep = self.paths.folder.name
-        return _Trial(trial.trial_id, config.trial_id(), fields, trial.local_path, sweep)
+    def _views(self, trial: Any) -> dict[str, _Trial]:
+        """The trials of a group as the tracker's callback reads them, by their ids."""
+        views = {}
+        for number, config in enumerate(configs_of(trial)):
+            fields = config.model_dump(mode="json")
+            # To Ray a group is one trial; a tracker tells them apart by this.
+            own_id = f"{trial.trial_id}-{number}" if number else trial.trial_id
+            sweep = self.paths.folder.name
+            views[config.trial_id()] = _Trial(own_id, config.trial_id(), fields, trial.local_path, sweep)
+        return views
 
     def _tell_epochs(self, view: _Trial, epoch: int) -> None:
         # From the file, not Ray's result: after a resume the tracker lacks earlier epochs.

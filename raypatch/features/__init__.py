@@ -1,0 +1,1 @@
+"""Features of a frozen backbone: one pass over the images, stored beside the run, shared by all heads."""
