@@ -159,7 +159,7 @@ def _execute(source: TrialSource, executor: Executor, session: Session, study: S
         session.say(f"{counts}, in {session.paths.folder}")
         # Not for a cluster: this machine may not have the data that lie there.
         if not session.execution.on_cluster:
-            note_twins((*source.record.trials, *upcoming), session.paths, options)
+            note_twins((*source.record.trials, *upcoming), session.paths, options, session.say)
         seconds = expected_seconds(plan.todo, session.paths, options)
         varied = what_varies(source.record)
         display = make_display(plan.todo, seconds, done=done, side_by_side=placement.slots, varied=varied)
