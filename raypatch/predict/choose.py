@@ -216,6 +216,13 @@ def describe_choice(folder: Path, trial_ids: Sequence[str]) -> str:
     )
 
 
+def seeds_of(trial: FinishedTrial, found: FinishedTrials) -> list[FinishedTrial]:
+    """The trials that differ from a trial in nothing but the seed, itself included, by seed."""
+    wanted = trial.config.model_copy(update={"seed": 0})
+    alike = [other for other in found.trials if other.config.model_copy(update={"seed": 0}) == wanted]
+    return sorted(alike, key=lambda other: other.config.seed)
+
+
 def _on_dataset(trials: Sequence[FinishedTrial], dataset: str) -> list[FinishedTrial]:
     """The trials of one dataset, by its name in their configs."""
     return [trial for trial in trials if trial.config.dataset == dataset]
