@@ -188,7 +188,8 @@ def _preferred_recipe(trials: Sequence[FinishedTrial]) -> list[FinishedTrial]:
     def standing(recipe: list[FinishedTrial]) -> tuple[int, float]:
         return len(recipe), statistics.fmean(map(_goodness, recipe))
 
-    return sorted(max(recipes.values(), key=standing), key=lambda trial: trial.config.seed)
+    preferred = max(recipes.values(), key=standing)
+    return sorted(preferred, key=lambda trial: trial.config.seed)
 
 
 def _score(trial: FinishedTrial, metric: str) -> float:
