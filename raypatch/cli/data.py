@@ -66,6 +66,7 @@ def data_verify(
     """Check a MedMNIST file by its MD5, or an own .npz by its structure; say which test images are
     no new ones.
     """
+    from raypatch.data.check import short_findings
     from raypatch.data.npz import inspect_npz
     from raypatch.data.source import verify
     from raypatch.data.twins import describe_twins, find_twins
@@ -74,6 +75,8 @@ def data_verify(
         path = Path(name)
         info = inspect_npz(path)
         print(f"{name}: {info.task}, {len(info.classes)} classes, {info.counts} images of {info.shape}")
+        for finding in short_findings(path):
+            print(finding)
     else:
         path = verify(name, data_dir=data_dir)
         info = inspect_npz(path)
