@@ -60,13 +60,13 @@ def data_verify(
     ] = True,
     all_: Annotated[
         bool,
-        typer.Option("--all", help="List all such images, not the first 20."),
+        typer.Option("--all", help="List all such images and patients, not the first."),
     ] = False,
 ) -> None:
     """Check a MedMNIST file by its MD5, or an own .npz by its structure; say which test images are
-    no new ones.
+    no new ones, and which patients are in two splits.
     """
-    from raypatch.data.check import short_findings
+    from raypatch.data.check import describe_torn_patients
     from raypatch.data.npz import inspect_npz
     from raypatch.data.source import verify
     from raypatch.data.twins import describe_twins, find_twins
@@ -75,12 +75,12 @@ def data_verify(
         path = Path(name)
         info = inspect_npz(path)
         print(f"{name}: {info.task}, {len(info.classes)} classes, {info.counts} images of {info.shape}")
-        for finding in short_findings(path):
-            print(finding)
     else:
         path = verify(name, data_dir=data_dir)
         info = inspect_npz(path)
         print(f"{path}: as published")
+    if name.endswith(".npz"):
+        print("\n".join(describe_torn_patients(path, show=None if all_ else 5)))
     if twins:
         counts = dict(zip(SPLITS, info.counts, strict=True))
         show = None if all_ else 20

@@ -81,19 +81,23 @@ def plan(
     Times a few steps, trains nothing.
     """
     from raypatch.config import RunOptions
-    from raypatch.study import load_study
+    from raypatch.results import SweepPaths
+    from raypatch.study import default_run_name, load_study
     from raypatch.study.budget import describe_budget
     from raypatch.study.resolve import StudySearch, StudyTrials, resolve_search, resolve_trials
     from raypatch.sweep.cost.estimate import as_json, as_table, plan_cost
 
-    chosen = narrowing.apply(load_study(space))
+    original = load_study(space)
+    chosen = narrowing.apply(original)
     resolved = resolve_trials(chosen) if chosen.search is None else resolve_search(chosen)
     options = RunOptions(files=resolved.files, **place.settings())
     # stdout holds the table or the JSON alone, so that a script can read it.
     say = functools.partial(print, file=sys.stderr, flush=True)
     if isinstance(resolved, StudySearch):
         say(describe_budget(resolved.search))
-    rows = plan_cost(resolved, options, say, recalibrate=recalibrate)
+    # Where `raypatch run` would go on: features that lie there cost nothing.
+    store = SweepPaths(Path("runs") / default_run_name(chosen, original)).features
+    rows = plan_cost(resolved, options, say, recalibrate=recalibrate, store=store)
     if detect is None:
         print(as_json(rows) if json_ else as_table(rows))
         return

@@ -140,8 +140,12 @@ def read_split_groups(path: Path, splits: Sequence[Split]) -> NDArray[np.int64] 
 def read_split_texts(path: Path, splits: Sequence[Split], what: Literal["ids", "patients"]) -> NDArray[np.str_] | None:
     """Read `{split}_ids` or `{split}_patients` of some splits as text, (N,); None where the file does not say."""
     with Archive(path) as archive:
-        keys = [f"{split}_{what}" for split in splits]
-        return read_texts(archive, keys, _counts(archive, splits))
+        counts = _counts(archive, splits)
+        names = read_texts(archive, [f"{split}_{what}" for split in splits], counts)
+        if names is None and what == "patients":
+            # As files of older versions name them.
+            names = read_texts(archive, [f"{split}_groups" for split in splits], counts)
+        return names
 
 
 def _counts(archive: Archive, splits: Sequence[Split]) -> list[int]:

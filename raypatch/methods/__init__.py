@@ -92,6 +92,9 @@ class GroupMethod(Protocol):
         ...
 
 
+MOST_TOGETHER = 64
+"""Trials of one group at most: more would share no more, and keep other workers waiting."""
+
 METHODS: Registry[Method] = Registry(
     "method",
     Method,

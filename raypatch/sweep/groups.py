@@ -3,11 +3,8 @@
 from collections.abc import Hashable, Iterable
 
 from raypatch.config import TrialConfig
-from raypatch.methods import group_key
+from raypatch.methods import MOST_TOGETHER, group_key
 from raypatch.sweep.session import Group
-
-MOST_TOGETHER = 64
-"""Trials of one group at most: more would share no more, and keep other workers waiting."""
 
 
 def group_trials(trials: Iterable[TrialConfig]) -> list[Group]:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from raypatch.config import RunOptions, TrialConfig
+from raypatch.methods import feature_method
 from raypatch.models.flops import trial_facts
 from raypatch.results import (
     DamagedFileError,
@@ -12,10 +13,11 @@ from raypatch.results import (
     TrialResult,
     read_result,
 )
-from raypatch.sweep.cost.estimate import known_seconds
+from raypatch.sweep.cost.estimate import PassCounter, known_pass_seconds, known_seconds
 from raypatch.trial_fields.length import training_length
 
 STEP_SECONDS = 0.02
+HEAD_STEP_SECONDS = 0.0005
 TRAINING_FLOPS_PER_SECOND = 2e11
 """Rough numbers of a small machine. They only order the trials; nothing reports them."""
 
@@ -94,10 +96,24 @@ def rough_seconds(config: TrialConfig, options: RunOptions) -> float:
     """
     known = known_seconds(config, options)
     if known is not None:
-        return known
+        return known + known_pass_seconds(config, options)
     info, facts = trial_facts(config, options)
     length = training_length(config, info.training_images(config.train_fraction))
+    if feature_method(config) is not None:
+        return sum(info.counts) * 1e9 * facts.gflops / TRAINING_FLOPS_PER_SECOND + length.steps * HEAD_STEP_SECONDS
     # A backward pass counts as two forward ones.
     forward_passes = 3 * length.steps * config.batch_size + len(length.evaluations()) * info.counts[1]
     flops = forward_passes * 1e9 * facts.gflops
     return length.steps * STEP_SECONDS + flops / TRAINING_FLOPS_PER_SECOND
+
+
+def expected_seconds(todo: Sequence[TrialConfig], paths: SweepPaths, options: RunOptions) -> dict[str, float]:
+    """Return by trial id the seconds of each trial: a pass for features counts for the first that needs it alone."""
+    passes = PassCounter(options, paths.features)
+    seconds = {}
+    for config in todo:
+        alone = rough_seconds(config, options)
+        if feature_method(config) is not None and not passes.is_needed(config):
+            alone -= known_pass_seconds(config, options)
+        seconds[config.trial_id()] = alone
+    return seconds

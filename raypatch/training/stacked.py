@@ -18,7 +18,7 @@ from raypatch.results import EpochRow, append_epoch
 from raypatch.training.checkpoint import Progress, load_tensors, save_tensors, training_state
 from raypatch.training.evaluate import score_logits
 from raypatch.training.loop import Interrupted, Trial, TrialError, draw_order
-from raypatch.training.loss import make_loss
+from raypatch.training.loss import Loss, make_loss
 from raypatch.training.optim import HEAD, learning_rates, make_optimizer, set_learning_rates
 from raypatch.training.progress import advance, is_over
 from raypatch.training.resume import resume
@@ -110,29 +110,33 @@ class Member:
 
 
 class Stack:
-    """The heads of the members as one: parameters (T, ...), products for all T at once."""
+    """The heads of T trials as one: parameters (T, ...), products for all T at once.
 
-    def __init__(self, members: Sequence[Member]) -> None:
-        self.members = members
-        first = members[0]
-        # Class weights go by how many images a class has, which is the same for all.
-        labels = first.trial.train.labels.to(first.trial.prepared.device)
-        self._loss = make_loss(first.config, first.trial.task, labels)
+    heads, optimizers: of the trials. config: of one of them. loss: of a batch of one trial.
+    """
+
+    def __init__(
+        self,
+        heads: Sequence[nn.Module],
+        optimizers: Sequence[torch.optim.Optimizer],
+        config: TrialConfig,
+        loss: Loss,
+    ) -> None:
+        self.config, self._loss = config, loss
+        self.size = len(heads)
         # Its own parameters are never used: those of a trial come with each call.
-        self._template = copy.deepcopy(first.head).requires_grad_(False)
+        self._template = copy.deepcopy(heads[0]).requires_grad_(False)
         self.parameters: dict[str, Tensor] = {}
-        for name, _ in first.head.named_parameters():
-            rows = [member.head.get_parameter(name).detach() for member in members]
+        for name, _ in heads[0].named_parameters():
+            rows = [head.get_parameter(name).detach() for head in heads]
             self.parameters[name] = torch.stack(rows).requires_grad_()
-        heads = [member.head for member in members]
-        optimizers = [member.optimizer for member in members]
-        self.optimizer = StackedOptimizer(first.config.optimizer, self.parameters, heads, optimizers)
+        self.optimizer = StackedOptimizer(config.optimizer, self.parameters, heads, optimizers)
 
     @property
     def is_small(self) -> bool:
         """Whether a step is so little work that dividing it among threads would cost more."""
         parameters = sum(parameter.numel() for parameter in self.parameters.values())
-        return parameters * self.members[0].config.batch_size < SMALL_STEP
+        return parameters * self.config.batch_size < SMALL_STEP
 
     def step(self, features: Tensor, labels: Tensor) -> Tensor:
         """Take one step of each trial on its own batch; return the mean losses (T,).
@@ -142,16 +146,15 @@ class Stack:
         losses = vmap(self._loss_of)(self.parameters, features, labels)
         # A trial's loss hangs on its own row alone, so that the sum has the gradients of all.
         gradients = torch.autograd.grad(losses.sum(), list(self.parameters.values()))
-        clip_norm = self.members[0].config.clip_norm
-        if clip_norm is not None:
-            gradients = clip_rows(gradients, clip_norm)
+        if self.config.clip_norm is not None:
+            gradients = clip_rows(gradients, self.config.clip_norm)
         self.optimizer.step(dict(zip(self.parameters, gradients, strict=True)))
         return losses.detach()
 
     @torch.no_grad()
     def logits(self, features: Tensor, device: torch.device) -> Tensor:
         """Logits (T, N, outputs) of every trial for the same features (N, ...)."""
-        values = len(self.members) * math.prod(features.shape[1:])
+        values = self.size * math.prod(features.shape[1:])
         parts = features.split(max(1, VALUES_AT_ONCE // values))
         every = vmap(self._logits, in_dims=(0, None))
         return torch.cat([every(self.parameters, part.to(device)) for part in parts], dim=1)
@@ -191,17 +194,20 @@ def train_stacked(trials: Sequence[Trial]) -> Iterator[tuple[Trial, Progress | T
 
 def _train_until(members: Sequence[Member], epoch: int) -> list[tuple[Member, TrialError]]:
     """Train up to an epoch, or until a trial is over or has diverged; return those that have, with their error."""
-    stack = Stack(members)
+    first = members[0].trial
+    # Class weights go by how many images a class has, which is the same for all.
+    loss = make_loss(first.config, first.task, first.train.labels.to(first.prepared.device))
+    heads = [member.head for member in members]
+    stack = Stack(heads, [member.optimizer for member in members], first.config, loss)
     with on_one_thread() if stack.is_small else contextlib.nullcontext():
-        return _train_stack(stack, epoch)
+        return _train_stack(stack, members, epoch)
 
 
-def _train_stack(stack: Stack, epoch: int) -> list[tuple[Member, TrialError]]:
+def _train_stack(stack: Stack, members: Sequence[Member], epoch: int) -> list[tuple[Member, TrialError]]:
     """Train as `_train_until` says."""
-    members = stack.members
     saved = time.monotonic()
     while True:
-        rows = _train_to_evaluation(stack)
+        rows = _train_to_evaluation(stack, members)
         diverged = []
         for member, row in zip(members, rows, strict=True):
             if isinstance(row, TrialError):
@@ -225,9 +231,8 @@ def _train_stack(stack: Stack, epoch: int) -> list[tuple[Member, TrialError]]:
             return diverged
 
 
-def _train_to_evaluation(stack: Stack) -> list[EpochRow | TrialError]:
+def _train_to_evaluation(stack: Stack, members: Sequence[Member]) -> list[EpochRow | TrialError]:
     """Train each trial to its next evaluation; return its row, or the error of a trial that diverged."""
-    members = stack.members
     first, length = members[0].trial, members[0].length
     done = members[0].progress.epoch
     until = length.next_evaluation(done)
@@ -235,7 +240,7 @@ def _train_to_evaluation(stack: Stack) -> list[EpochRow | TrialError]:
     losses = torch.zeros(len(members), device=first.prepared.device)
     images = 0
     for epoch in range(done, until):
-        losses += take_steps(stack, epoch)
+        losses += take_steps(stack, members, epoch)
         images += min(len(first.train), (length.steps_at(epoch + 1) - length.steps_at(epoch)) * first.config.batch_size)
     means = (losses / images).tolist()
     # Each trial counts its share of the time, so that their sum is what was spent.
@@ -274,15 +279,15 @@ def _with_seconds(row: EpochRow | TrialError, more: float) -> EpochRow | TrialEr
     return row.model_copy(update={"seconds": row.seconds + more})
 
 
-def take_steps(stack: Stack, epoch: int) -> Tensor:
+def take_steps(stack: Stack, members: Sequence[Member], epoch: int) -> Tensor:
     """Take the steps of one epoch, counted from 0; return the sum of the images' losses of each trial, (T,).
 
     Raises Interrupted when asked to stop.
     """
-    first, length, config = stack.members[0].trial, stack.members[0].length, stack.members[0].config
+    first, length, config = members[0].trial, members[0].length, members[0].config
     device, whole = first.prepared.device, _whole_features(first.train)
     rows, labels = [], []
-    for member in stack.members:
+    for member in members:
         # As in a trial that trains alone.
         order = draw_order(member.trial, epoch)
         rows.append(member.trial.train.index[order.cpu()])
@@ -294,8 +299,8 @@ def take_steps(stack: Stack, epoch: int) -> Tensor:
     for number in range(first_step, last_step):
         if first.should_stop():
             raise Interrupted
-        if number == first_step or _rates_move_by_step(stack.members):
-            for member in stack.members:
+        if number == first_step or _rates_move_by_step(members):
+            for member in members:
                 member.set_learning_rate(number)
             stack.optimizer.read_rates()
         start = (number - first_step) * config.batch_size

@@ -70,6 +70,28 @@ def test_a_probe_on_stored_features_equals_the_unstored_one(
         assert _flat(_without_time(tmp_path / "together", config)) == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"epochs": 100, "steps": 8, "eval_every": 2, "schedule": "cosine", "warmup_steps": 2, "clip_norm": 0.05},
+        {"sampling": "balanced", "class_weights": "balanced", "label_smoothing": 0.1, "train_fraction": 0.8},
+        {"optimizer": "adam", "focal_gamma": 2.0, "drop_last": True, "head_lr": 3e-3, "decay_1d": False},
+        {"epochs": 8, "patience": 1, "schedule": "plateau", "plateau_patience": 0, "selection": "val_accuracy"},
+    ],
+)
+def test_heads_heed_every_field_together_as_alone(tmp_path: Path, fields: dict[str, object]) -> None:
+    data = make_images(tmp_path / "own.npz")
+    trials = [tiny_trial(data, **{**PROBE, **fields}, lr=lr) for lr in (1e-3, 1e-2, 3e-2)]
+    configs, options = [config for config, _ in trials], trials[0][1]
+    together = _train_together(configs, options, tmp_path / "together")
+    for config, result in zip(configs, together, strict=True):
+        reference = _train(config, options, tmp_path / "alone")
+        assert result.best_epoch == reference.best_epoch
+        assert result.test == pytest.approx(reference.test, abs=1e-6)
+        expected = _flat(_without_time(tmp_path / "alone", config))
+        assert _flat(_without_time(tmp_path / "together", config)) == pytest.approx(expected, abs=1e-6)
+
+
 def test_features_are_computed_once_for_all_heads_rates_seeds_and_neighbours(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -287,3 +309,36 @@ class NormedNets(CountedFamily):
 
     def construct(self, config: TrialConfig, *, dimensions: int, outputs: int) -> torch.nn.Module:
         return NormedNet(outputs)
+
+
+def test_folding_batch_norm_changes_no_feature_but_by_rounding() -> None:
+    from raypatch.features.frozen import fold_batch_norm
+
+    torch.manual_seed(0)
+    family = NormedNets()
+    net = NormedNet(2).eval()
+    with torch.no_grad():
+        for value in (net.body[1].running_mean, net.body[1].weight, net.body[1].bias):
+            value.normal_()
+        net.body[1].running_var.uniform_(0.5, 2)  # type: ignore[operator]
+    images = torch.randn(3, 3, 8, 8)
+    folded = fold_batch_norm(family, net, images, "pooled")
+    assert isinstance(folded.body[1], torch.nn.Identity)  # type: ignore[index]
+    assert isinstance(net.body[1], torch.nn.BatchNorm2d)
+    expected, found = family.pooled(net, images), family.pooled(folded, images)
+    assert torch.allclose(expected, found, atol=1e-5)
+
+
+def test_a_convolution_that_others_read_too_is_not_folded() -> None:
+    from raypatch.features.frozen import fold_batch_norm
+
+    class Branched(NormedNet):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            first = self.body[0](images)
+            logits: torch.Tensor = self.head((self.body[1](first) + first).mean((2, 3)))
+            return logits
+
+    net = Branched(2).eval()
+    with torch.no_grad():
+        net.body[1].running_mean.normal_()  # type: ignore[operator]
+    assert fold_batch_norm(NormedNets(), net, torch.randn(3, 3, 8, 8), "pooled") is net

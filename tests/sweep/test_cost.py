@@ -11,6 +11,7 @@ from torch import Tensor
 
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.data.catalog import DatasetInfo
+from raypatch.machine.runtime import resolve_device, resolve_precision
 from raypatch.models import memory
 from raypatch.models.flops import model_facts, trial_facts
 from raypatch.results import SweepPaths
@@ -125,7 +126,7 @@ def test_what_would_take_too_long_is_scaled_by_its_arithmetic(
 def test_a_step_on_a_cpu_is_timed_on_as_many_images_as_it_takes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from raypatch.sweep.cost import calibration
+    from raypatch.sweep.cost import calibration, timing
 
     seen: list[tuple[int, ...]] = []
 
@@ -137,8 +138,8 @@ def test_a_step_on_a_cpu_is_timed_on_as_many_images_as_it_takes(
     monkeypatch.setattr(calibration, "TrainingStep", Step)
     config, options = tiny_trial(make_images(tmp_path / "a.npz"))
     whole = calibration.time_trial(config, options)
-    monkeypatch.setattr(calibration, "TIMED_FLOPS", 0.0)
-    monkeypatch.setattr(calibration, "LONGEST_TIMING", 0.0)
+    monkeypatch.setattr(timing, "TIMED_GFLOPS", 0.0)
+    monkeypatch.setattr(timing, "LONGEST_TIMING", 0.0)
     part = calibration.time_trial(config, options)
     assert [shape[0] for shape in seen] == [8] * 6 + [2] * 2
     # Both speak of a whole step; how long one takes hangs on what else runs here.
@@ -212,6 +213,46 @@ def test_levels_that_are_searched_together_have_a_row_each(tmp_path: Path, monke
     rows = _plan(study, tmp_path, monkeypatch)
     assert [(row.levels["patch_size"], row.trials) for row in rows] == [("8", 3), ("4", 2)]
     assert rows[0].cost.tokens != rows[1].cost.tokens
+
+
+def test_a_pass_for_features_counts_once_and_not_where_they_lie(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from raypatch.features.identity import feature_key
+    from raypatch.sweep.plan import expected_seconds
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    from raypatch.sweep.cost import calibration
+
+    calibration._cache_of.cache_clear()
+    path = make_images(tmp_path / "a.npz")
+    methods = {
+        "linear": {"method": "linear_probe", "augmentation": "none"},
+        "mlp": {"method": "linear_probe", "augmentation": "none", "head": "mlp"},
+        "neighbours": {"method": "knn", "k": 3},
+    }
+    content = tiny_study(path, patch_size=[4], how=methods, lr=[1e-2, 1e-3]).model_dump()
+    study = resolve_trials(Study.model_validate(content | {"compare": ["how"]}))
+    options = tiny_trial(path)[1]
+    rows = plan_cost(study, options, bool)
+    assert [(row.levels["how"], row.trials, row.passes) for row in rows] == [
+        ("linear", 2, 1),
+        ("mlp", 2, 0),
+        ("neighbours", 2, 0),
+    ]
+    assert "1 pass through a frozen backbone among them" in as_table(rows)
+    assert rows[0].seconds > rows[0].trials * rows[0].cost.seconds
+    assert rows[1].seconds == pytest.approx(rows[1].trials * rows[1].cost.seconds)
+    paths = SweepPaths(tmp_path / "run")
+    before = expected_seconds(study.trials, paths, options)
+    store = paths.features / feature_key(study.trials[0], resolve_precision("auto", resolve_device("cpu")))
+    store.mkdir(parents=True)
+    (store / "test.npy").touch()
+    assert [row.passes for row in plan_cost(study, options, bool, store=paths.features)] == [0, 0, 0]
+    after = expected_seconds(study.trials, paths, options)
+    cheaper = [trial_id for trial_id in before if after[trial_id] < before[trial_id]]
+    assert cheaper == [study.trials[0].trial_id()]
+    calibration._cache_of.cache_clear()
 
 
 def test_a_plan_of_many_trials_reads_each_thing_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,9 +8,10 @@ import pytest
 import raypatch.sweep.executors.local
 from raypatch.api import report
 from raypatch.config import RunOptions, TrialConfig
+from raypatch.methods import MOST_TOGETHER
 from raypatch.predict import export_trial, load_exported, predict
 from raypatch.results import SweepPaths, read_epochs, read_predictions, read_result
-from raypatch.sweep.groups import MOST_TOGETHER, group_trials
+from raypatch.sweep.groups import group_trials
 from raypatch.sweep.run import ExecutorOptions, Outcome, run_sweep
 
 from tiny import make_images, tiny_study

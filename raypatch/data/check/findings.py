@@ -122,6 +122,29 @@ def find_torn_patients(patients: dict[Split, NDArray[np.str_]]) -> list[str]:
     return sorted(patient for patient, splits in sides.items() if splits > 1)
 
 
+def describe_torn_patients(path: Path, *, show: int | None = 5) -> list[str]:
+    """Return in sentences whether a patient is in more than one split of an .npz, and who; show: None names all.
+
+    Raises DataError.
+    """
+    with Archive(path) as archive:
+        counts = {split: check_images(archive, f"{split}_images")[0] for split in SPLITS}
+        patients = _read_patients(archive, counts)
+    if patients is None:
+        return ["patients: the file does not say who is on its images"]
+    people = ", ".join(f"{split} {len(set(who.tolist()))}" for split, who in patients.items())
+    torn = find_torn_patients(patients)
+    if not torn:
+        return [f"patients: {people}; none is in two splits"]
+    lines = [f"patients: {people}; {len(torn)} are in more than one split, so that scores may be too high:"]
+    for patient in torn[:show]:
+        sides = [f"{split} {(who == patient).sum()}" for split, who in patients.items() if (who == patient).any()]
+        lines.append(f"  {patient}: images in {', '.join(sides)}")
+    if show is not None and len(torn) > show:
+        lines.append(f"  and {len(torn) - show} more (--all lists them)")
+    return lines
+
+
 def _read_balance(archive: Archive, counts: dict[Split, int]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
     """Names of the classes, and (3, C) how many images each split has of each."""
     if "train_labels" not in archive and "train_masks" in archive:

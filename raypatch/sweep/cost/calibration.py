@@ -4,11 +4,11 @@ import contextlib
 import functools
 import hashlib
 import json
+import math
 import os
-import statistics
 import tempfile
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,14 @@ from raypatch.data.source import describe
 from raypatch.machine.cores import available_cores
 from raypatch.machine.environment import home
 from raypatch.machine.runtime import provenance, resolve_device
-from raypatch.methods import find_method
+from raypatch.methods import feature_method, find_method
+from raypatch.models.build import architecture_key
 from raypatch.models.flops import trial_facts
 from raypatch.models.memory import fit_memory
 from raypatch.models.prepared import evaluation_batch, prepare_model
 from raypatch.storage.files import write_atomically
+from raypatch.sweep.cost.head_timing import time_head
+from raypatch.sweep.cost.timing import TIMED_STEPS, Timing, median_seconds, timed_images
 from raypatch.tasks import find_task
 from raypatch.training.checkpoint import Progress, save_tensors
 from raypatch.training.optim import make_optimizer
@@ -42,29 +45,8 @@ Its time is scaled, by its arithmetic, from that of the next shorter one.
 LONGEST_CALIBRATION = 30.0
 """Seconds after which nothing more is timed: what is left is scaled likewise."""
 
-TIMED_STEPS = 5
-LONGEST_TIMING = 4.0
-"""Seconds after which a step that was timed once is not repeated."""
-
-TIMED_FLOPS = 1e11
-"""On a CPU a step is timed on no more images than this arithmetic: there time grows with the images."""
-
 BUSY_LOAD = 0.5
 """Processes per core that wanted to run in the last minute; from here on timings are not trusted."""
-
-
-class Timing(BaseModel):
-    """Seconds of one optimizer step and of evaluating one image.
-
-    taken: when, seconds since 1970; load: processes that wanted to run then. None in what earlier versions kept.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    step: float
-    evaluation: float
-    taken: float | None = None
-    load: float | None = None
 
 
 class Calibration(BaseModel):
@@ -110,17 +92,16 @@ def calibrate(
         )
     if options.threads:
         torch.set_num_threads(options.threads)
-    # Cheapest first: a step that would take too long is scaled from the one before, of the same method,
-    # since methods do other things with the same arithmetic.
-    before: dict[str, tuple[float, Timing]] = {}
+    timed: dict[str, list[tuple[float, Timing]]] = {}
     started = time.perf_counter()
     hurried: set[str] = set()
-    for kind, config in sorted(kinds.items(), key=lambda item: _step_flops(item[1], options)):
+    for kind, config in _in_order(kinds, options):
         flops = _step_flops(config, options)
         timing = calibration.timings.get(kind)
         if timing is None:
             in_time = time.perf_counter() - started < LONGEST_CALIBRATION
-            timing = _scaled_timing(before.get(config.method), flops, longest=LONGEST_STEP if in_time else 0)
+            longest = LONGEST_STEP if in_time else 0
+            timing = _scaled_timing(timed.get(config.method, []), flops, config, longest=longest)
             if timing is None:
                 say(f"timing {kind}")
                 timing = time_trial(config, options)
@@ -131,11 +112,22 @@ def calibrate(
             # Each is kept at once, since the user may break off; what only hurry left untimed is not.
             if not is_busy and kind not in hurried:
                 _keep(calibration, hurried, path)
-        before[config.method] = flops, timing
+        timed.setdefault(config.method, []).append((flops, timing))
     if hurried:
         said = f"{len(hurried)} more kinds of steps are not timed but scaled by their arithmetic"
         say(f"{LONGEST_CALIBRATION:g} seconds are over: {said}")
     return calibration
+
+
+def _in_order(kinds: Mapping[str, TrialConfig], options: RunOptions) -> list[tuple[str, TrialConfig]]:
+    """The kinds of steps, cheapest first; before all others one of each model and method."""
+    firsts, others = [], []
+    seen = set()
+    for kind, config in sorted(kinds.items(), key=lambda item: _step_flops(item[1], options)):
+        model = (config.method, *architecture_key(config))
+        (others if model in seen else firsts).append((kind, config))
+        seen.add(model)
+    return firsts + others
 
 
 def _keep(calibration: Calibration, hurried: Collection[str], path: Path) -> None:
@@ -158,18 +150,24 @@ def _describe_known(timings: Sequence[Timing]) -> str:
     return f"kinds of trials timed before: {len(timings)}, {age}; --recalibrate times them anew"
 
 
-def _scaled_timing(before: tuple[float, Timing] | None, flops: float, *, longest: float) -> Timing | None:
-    """The timing of a step that is longer than `longest` seconds; None for one that is not.
+def _scaled_timing(
+    timed: Sequence[tuple[float, Timing]], flops: float, config: TrialConfig, *, longest: float
+) -> Timing | None:
+    """The timing of a step that would take longer than `longest` seconds; None for one that is to be timed.
 
-    before: the arithmetic of the next cheaper step and its timing, None where there is none.
+    timed: arithmetic and timing of other kinds of the same method, since methods do other things with
+    the same arithmetic. The one of the nearest arithmetic is scaled.
     """
-    if before is None:
+    if not timed:
         return None
-    flops_before, timing = before
-    scale = flops / flops_before
+    flops_of_other, timing = min(timed, key=lambda other: abs(math.log(flops / other[0])))
+    scale = flops / flops_of_other
+    if feature_method(config) is not None:
+        # Its step is the head's, which does not grow with the backbone.
+        return None if longest else timing.model_copy(update={"evaluation": scale * timing.evaluation})
     if scale * timing.step <= longest:
         return None
-    return Timing(step=scale * timing.step, evaluation=scale * timing.evaluation)
+    return timing.model_copy(update={"step": scale * timing.step, "evaluation": scale * timing.evaluation})
 
 
 def known_calibration(options: RunOptions) -> Calibration | None:
@@ -179,8 +177,11 @@ def known_calibration(options: RunOptions) -> Calibration | None:
 
 def time_trial(config: TrialConfig, options: RunOptions) -> Timing:
     """Time a training step and the evaluation of an image, on noise shaped like the trial's images."""
+    if feature_method(config) is not None:
+        return time_head(config, options)
     info = describe(config.source, data_dir=options.data_dir, files=options.files)
-    batch_size = _timed_images(config, options)
+    # A backward pass counts as two forward ones.
+    batch_size = timed_images(config.batch_size, 3 * trial_facts(config, options)[1].gflops, options)
     # Pretrained weights would be downloaded, and take no other time than random ones.
     made = config.model_copy(update={"weights": "random", "batch_size": batch_size})
     prepared = prepare_model(made, info, options)
@@ -193,7 +194,7 @@ def time_trial(config: TrialConfig, options: RunOptions) -> Timing:
     noise = torch.randint(0, 256, (count, info.channels, *held), dtype=torch.uint8)
     images = noise.to(prepared.device)
     # A GPU works on after the call has returned: .cpu() here and .item() below wait for it.
-    evaluation = _median_seconds(lambda: prepared.logits(images).cpu(), warm_up=1, repeats=3) / count
+    evaluation = median_seconds(lambda: prepared.logits(images).cpu(), warm_up=1, repeats=3) / count
 
     task = find_task(config.task or info.task)
     labels = task.blank_labels(batch_size, task.outputs(info.classes)).to(prepared.device)
@@ -214,28 +215,8 @@ def time_trial(config: TrialConfig, options: RunOptions) -> Timing:
     batch = images[:batch_size], labels, parameters
     # The first steps on a GPU are slower: a CUDA graph is recorded then.
     warm_up = WARM_UP_STEPS + 2 if prepared.device.type == "cuda" else 1
-    seconds = _median_seconds(lambda: step(*batch).item(), warm_up=warm_up, repeats=TIMED_STEPS)
+    seconds = median_seconds(lambda: step(*batch).item(), warm_up=warm_up, repeats=TIMED_STEPS)
     return Timing(step=seconds * config.batch_size / batch_size, evaluation=evaluation)
-
-
-def _timed_images(config: TrialConfig, options: RunOptions) -> int:
-    """How many of a batch's images a step is timed on."""
-    if resolve_device(options.device).type != "cpu":
-        return config.batch_size
-    # A backward pass counts as two forward ones. Batch statistics need two images.
-    per_image = 3e9 * trial_facts(config, options)[1].gflops
-    return min(config.batch_size, max(2, int(TIMED_FLOPS / per_image)))
-
-
-def _median_seconds(call: Callable[[], object], *, warm_up: int, repeats: int) -> float:
-    seconds: list[float] = []
-    for _ in range(warm_up + repeats):
-        started = time.perf_counter()
-        call()
-        seconds.append(time.perf_counter() - started)
-        if len(seconds) > warm_up and sum(seconds) > LONGEST_TIMING:
-            break
-    return statistics.median(seconds[warm_up:])
 
 
 def _time_disk() -> float:
@@ -243,7 +224,7 @@ def _time_disk() -> float:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "weights"
         tensors = {"weights": weights}
-        seconds = _median_seconds(lambda: save_tensors(path, tensors, Progress()), warm_up=0, repeats=3)
+        seconds = median_seconds(lambda: save_tensors(path, tensors, Progress()), warm_up=0, repeats=3)
     return weights.nbytes / seconds
 
 
@@ -261,6 +242,11 @@ def step_kind(config: TrialConfig, options: RunOptions) -> str:
     # Most trials leave the following as it is: their text stays as earlier versions wrote it.
     if config.task is not None:
         parts.append(config.task)
+    if config.head != "linear":
+        parts.append(f"head {config.head}")
+    if feature_method(config) is not None:
+        # What is timed hangs on the number of validation images too.
+        parts.append(f"on stored features of {info.counts[1]}")
     if held_size(info.size, config.image_size, config.resize) != config.image_size:
         parts.append(f"{config.resize} from {info.size}")
     if 0 in config.base_rates:

@@ -1,20 +1,25 @@
 """What a sweep will cost on this device: seconds, from a short calibration, and memory."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from raypatch.config import RunOptions, TrialConfig, fields_of_role
 from raypatch.factors import Factor, field_label, word_value
+from raypatch.features.identity import feature_key
 from raypatch.machine.runtime import resolve_device, resolve_precision
-from raypatch.methods import find_method
+from raypatch.methods import MOST_TOGETHER, feature_method, find_method, group_key
 from raypatch.models.flops import trial_facts
 from raypatch.models.memory import available_bytes, choose_micro_batch, peak_bytes
 from raypatch.study.resolve import StudySearch, StudyTrials
 from raypatch.sweep.cost.calibration import Calibration, calibrate, known_calibration, step_kind
+from raypatch.sweep.cost.head_timing import TOGETHER
 from raypatch.sweep.cost.planned import Planned, planned_samples, planned_trials
+from raypatch.sweep.cost.timing import Timing
 from raypatch.trial_fields.length import training_length
 from raypatch.words import align_columns
 
@@ -41,7 +46,8 @@ class PlanRow(BaseModel):
     """Trials of one dataset and one level of each factor that cost the same.
 
     levels: by factor. settings: by field what else tells the cost of the trials apart. cost: of
-    each trial, whose seconds `seconds` sums up.
+    each trial, whose seconds `seconds` sums up. passes: of all images through a frozen backbone,
+    which these seconds count once for all trials that share the features.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -52,6 +58,7 @@ class PlanRow(BaseModel):
     trials: int
     cost: TrialCost
     seconds: float
+    passes: int = 0
 
 
 _ByCost = dict[TrialCost, list[Planned]]
@@ -63,12 +70,16 @@ def plan_cost(
     say: Callable[[str], object],
     *,
     recalibrate: bool = False,
+    store: Path | None = None,
 ) -> list[PlanRow]:
     """Return the cost of a resolved study per dataset and level, calibrating what is not yet known.
 
     Trials of one dataset and level that cost differently have a row each kind, which shows the
-    fields that tell them apart. A search counts all its samples, in at most the share of their
+    fields that tell them apart. The pass that makes stored features counts once, in the row of the
+    first trial that needs it, and not at all where they lie in `store` already. A search counts all its
+    samples, in at most the share of their
     epochs that its budget allows. say: told what is timed. recalibrate: time what is known, too.
+    store: the folder of features of a run.
     Starts no training. Raises ValueError for wrong input.
     """
     planned = planned_samples(study) if isinstance(study, StudySearch) else planned_trials(study)
@@ -77,31 +88,61 @@ def plan_cost(
     groups = _group_by_cost(planned, options, calibration)
     telling = _telling_fields(groups.values(), study.factors)
     names = [factor.name for factor in study.factors]
+    passes = PassCounter(options, store)
     rows = []
     for (dataset, levels), by_cost in groups.items():
         named = dict(zip(names, levels, strict=True))
         for cost, members in by_cost.items():
-            rows.append(_plan_row(dataset, named, _settings_of(members, telling), cost, members))
+            row = _plan_row(dataset, named, _settings_of(members, telling), cost, members)
+            needed = [each.config for each in members if passes.is_needed(each.config)]
+            seconds = sum(pass_seconds(config, options, calibration) for config in needed)
+            rows.append(row.model_copy(update={"passes": len(needed), "seconds": row.seconds + seconds}))
     return rows
+
+
+class PassCounter:
+    """Says of trials, one after another, which of them needs a pass through its backbone that none before it made.
+
+    store: the folder of features that are there already, None for none.
+    """
+
+    def __init__(self, options: RunOptions, store: Path | None) -> None:
+        self._device = resolve_device(options.device)
+        self._store = store
+        self._made: set[str] = set()
+
+    def is_needed(self, config: TrialConfig) -> bool:
+        """Whether this trial's features are not there and nobody before it makes them."""
+        if feature_method(config) is None:
+            return False
+        key = feature_key(config, resolve_precision(config.precision, self._device))
+        if key in self._made:
+            return False
+        self._made.add(key)
+        # The last split that is passed is test.
+        return self._store is None or not (self._store / key / "test.npy").exists()
 
 
 def _group_by_cost(
     planned: Sequence[Planned], options: RunOptions, calibration: Calibration
 ) -> dict[tuple[str, tuple[str, ...]], _ByCost]:
     """Trials by dataset and levels, and there by what one of them costs."""
+    together = Counter(group_key(each.config) for each in planned)
     costs: dict[TrialConfig, TrialCost] = {}
     groups: dict[tuple[str, tuple[str, ...]], _ByCost] = {}
     for each in planned:
         # Seeds cost the same: one of them is looked at.
         kind = each.config.model_copy(update={"seed": 0})
         if kind not in costs:
-            costs[kind] = _trial_cost(kind, options, calibration)
+            key = group_key(each.config)
+            size = 1 if key is None else min(together[key], MOST_TOGETHER)
+            costs[kind] = _trial_cost(kind, options, calibration, size)
         by_cost = groups.setdefault((each.config.dataset_label, each.levels), {})
         by_cost.setdefault(costs[kind], []).append(each)
     return groups
 
 
-def _trial_cost(config: TrialConfig, options: RunOptions, calibration: Calibration) -> TrialCost:
+def _trial_cost(config: TrialConfig, options: RunOptions, calibration: Calibration, together: int) -> TrialCost:
     device = resolve_device(options.device)
     info, facts = trial_facts(config, options)
     precision = resolve_precision(config.precision, device)
@@ -118,7 +159,7 @@ def _trial_cost(config: TrialConfig, options: RunOptions, calibration: Calibrati
         micro_batch=micro_batch,
         checkpointing=checkpointing,
         memory_bytes=memory,
-        seconds=_seconds(config, options, calibration),
+        seconds=_seconds(config, options, calibration, together),
     )
 
 
@@ -185,6 +226,12 @@ def as_table(rows: Sequence[PlanRow]) -> str:
     lines = align_columns(table, left=1 + len(named))
     trials, hours = _total(rows)
     lines.append(f"{trials} trials, about {hours:.2f} hours")
+    passes = sum(row.passes for row in rows)
+    if passes:
+        word = "pass" if passes == 1 else "passes"
+        lines.append(
+            f"{passes} {word} through a frozen backbone among them, whose features all heads and neighbours share"
+        )
     if any(row.cost.checkpointing for row in rows):
         lines.append("* with activation checkpointing")
     return "\n".join(lines)
@@ -226,21 +273,53 @@ def as_json(rows: Sequence[PlanRow], **more: object) -> str:
 
 
 def known_seconds(config: TrialConfig, options: RunOptions) -> float | None:
-    """Return a trial's estimated seconds by an earlier calibration on this device, or None."""
+    """Return a trial's estimated seconds by an earlier calibration on this device, or None.
+
+    Of a trial on stored features without the pass that makes them: see `known_pass_seconds`.
+    """
     calibration = known_calibration(options)
     if calibration is None or step_kind(config, options) not in calibration.timings:
         return None
     return _seconds(config, options, calibration)
 
 
-def _seconds(config: TrialConfig, options: RunOptions, calibration: Calibration) -> float:
+def known_pass_seconds(config: TrialConfig, options: RunOptions) -> float:
+    """Return the estimated seconds of the pass that makes a trial's features; 0 without one, or where it is unknown."""
+    calibration = known_calibration(options)
+    if feature_method(config) is None or calibration is None or step_kind(config, options) not in calibration.timings:
+        return 0.0
+    return pass_seconds(config, options, calibration)
+
+
+def pass_seconds(config: TrialConfig, options: RunOptions, calibration: Calibration) -> float:
+    """Return the seconds of one pass of all images through the frozen backbone of a trial on stored features."""
+    info, _ = trial_facts(config, options)
+    return sum(info.counts) * calibration.timings[step_kind(config, options)].evaluation
+
+
+def _seconds(config: TrialConfig, options: RunOptions, calibration: Calibration, together: int = 1) -> float:
+    """A trial's seconds; of one on stored features its head's alone, which trains with others, `together` in all."""
     info, facts = trial_facts(config, options)
     timing = calibration.timings[step_kind(config, options)]
     _, val, test = info.counts
     length = training_length(config, info.training_images(config.train_fraction))
+    if feature_method(config) is not None:
+        evaluations = len(length.evaluations()) if timing.step else 0
+        # At the end, val and test are predicted once more.
+        scoring = timing.scoring * (evaluations + 1 + test / val)
+        return length.steps * _head_step(timing, together) + scoring
     # Each evaluation ends with a checkpoint, of weights in float32 and their optimizer's moments.
     copies = find_method(config.method).weight_copies
     evaluation = val * timing.evaluation + copies * 4 * facts.parameters / calibration.disk
     # After the last epoch the best weights predict both splits.
     training = length.steps * timing.step + len(length.evaluations()) * evaluation
     return training + (val + test) * timing.evaluation
+
+
+def _head_step(timing: Timing, together: int) -> float:
+    """Seconds of a step of one of so many heads: a part that all share, and one of each."""
+    if timing.together is None:
+        return timing.step
+    each = max(0.0, (TOGETHER * timing.together - timing.step) / (TOGETHER - 1))
+    shared = max(0.0, timing.step - each)
+    return shared / together + each

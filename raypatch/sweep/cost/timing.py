@@ -1,0 +1,56 @@
+"""What is timed of a trial, and how."""
+
+import statistics
+import time
+from collections.abc import Callable
+
+from pydantic import BaseModel, ConfigDict
+
+from raypatch.config import RunOptions
+from raypatch.machine.runtime import resolve_device
+
+TIMED_STEPS = 5
+LONGEST_TIMING = 4.0
+"""Seconds after which a step that was timed once is not repeated."""
+
+TIMED_GFLOPS = 100
+"""On a CPU a step is timed on images of so much arithmetic in all: there time grows with the images."""
+
+
+class Timing(BaseModel):
+    """Seconds of one optimizer step and of evaluating one image.
+
+    Of a trial on stored features the step is its head's, and evaluation the pass of an image through
+    the backbone. together: seconds of a step of each of `head_timing.TOGETHER` heads that train together, None
+    where they cannot. scoring: of evaluating the head on the validation images. taken: when, seconds
+    since 1970; load: processes that wanted to run then. None in what earlier versions kept.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    step: float
+    evaluation: float
+    together: float | None = None
+    scoring: float = 0.0
+    taken: float | None = None
+    load: float | None = None
+
+
+def timed_images(images: int, gflops: float, options: RunOptions) -> int:
+    """Return how many of a batch's images are timed. gflops: 2 x multiply-accumulates of each in 1e9."""
+    if resolve_device(options.device).type != "cpu":
+        return images
+    # Batch statistics need two.
+    return min(images, max(2, int(TIMED_GFLOPS / gflops)))
+
+
+def median_seconds(call: Callable[[], object], *, warm_up: int, repeats: int) -> float:
+    """Return the middle of the seconds of some calls, after some that do not count."""
+    seconds: list[float] = []
+    for _ in range(warm_up + repeats):
+        started = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - started)
+        if len(seconds) > warm_up and sum(seconds) > LONGEST_TIMING:
+            break
+    return statistics.median(seconds[warm_up:])
