@@ -16,6 +16,8 @@ RESULT_COLUMNS = {
     "dimensions": "2 (images) or 3 (volumes)",
     "channels": "1 (grey) or 3 (RGB)",
     "classes": "class names in label order, a tuple",
+    "balance": "images of each class in train, val and test, a tuple of tuples; empty in older files",
+    "patients": "patients in train, val and test, a tuple; None where the data does not say, empty in older files",
     "train_images": "images trained on",
     "val_images": "images in the validation split",
     "test_images": "images in the test split",

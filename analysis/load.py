@@ -27,7 +27,7 @@ from raypatch.results import (
     read_epochs,
     read_sweep,
 )
-from raypatch.results.repeated import read_repeated
+from raypatch.results.repeated import read_repeated_images
 
 
 class UnusableResultWarning(UserWarning):
@@ -44,8 +44,9 @@ class Results:
     started`, `unfinished`, `failed` or `damaged`. factors: what is compared. metric: the score that
     the study asks about, None for the task's own. expect: what publications state of the first
     factor. records: sweep.json of each run that has a readable one. provenance: one row per
-    distinct provenance of trials. repeated: by dataset the test images that repeat one of train or
-    val, as far as the runs know; without_twins: whether these are left out of all test scores.
+    distinct provenance of trials. repeated: by dataset, and fold where trials have one, the test
+    images that repeat one of train or val, as far as the runs know; data_findings: by own dataset
+    what else a check found; without_twins: whether these are left out of all test scores.
     """
 
     trials: pd.DataFrame
@@ -58,6 +59,7 @@ class Results:
     records: dict[str, SweepRecord]
     provenance: pd.DataFrame
     repeated: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    data_findings: dict[str, tuple[str, ...]] = field(default_factory=dict)
     without_twins: bool = False
 
 
@@ -74,10 +76,13 @@ def load_study(*runs: Path | str, compare: Sequence[str] | None = None, without_
         raise ValueError("no run folder given; give one that `raypatch run` made")
     reading = Reading()
     repeated: dict[str, tuple[int, ...]] = {}
+    found: dict[str, tuple[str, ...]] = {}
     for name, folder in _run_names(runs).items():
         paths = SweepPaths(folder)
         _read_run(name, paths, reading)
-        repeated |= read_repeated(paths.twins)
+        known = read_repeated_images(paths.twins)
+        repeated |= known.test
+        found |= known.findings
     if without_twins:
         leave_out_twins(reading, repeated)
     contents = _run_contents(reading)
@@ -100,6 +105,7 @@ def load_study(*runs: Path | str, compare: Sequence[str] | None = None, without_
         records=records,
         provenance=provenance.value_counts().rename("trials").reset_index(),
         repeated=repeated,
+        data_findings=found,
         without_twins=without_twins,
     )
 

@@ -23,16 +23,22 @@ def prepare_report(
     *,
     compare: Sequence[str] | None = None,
     without_twins: bool = False,
+    sensitivity: float | None = None,
+    checklist: bool = False,
 ) -> Report:
     """Return the report of one or several runs, finished or not; compare: factors to ask about instead of the study's.
 
-    Raises ValueError for a folder that is no run folder, for runs without any finished trial, for
-    runs that compare different things, and for a factor that cannot be compared.
+    sensitivity: what decisions have to reach on validation, above 0 and at most 1. checklist: add
+    what the run can say to TRIPOD+AI and CLAIM. Raises ValueError for a folder that is no run
+    folder, for runs without any finished trial, for runs that compare different things, and for a
+    factor that cannot be compared.
     """
+    if sensitivity is not None and not 0 < sensitivity <= 1:
+        raise ValueError(f"sensitivity {sensitivity:g}: it must be above 0 and at most 1, such as 0.95")
     results = load_study(*runs, compare=compare, without_twins=without_twins)
     _require_results(results, runs)
     findings = [conclude(results, factor, resamples) for factor in results.factors]
-    return compose_report(findings)
+    return compose_report(findings, sensitivity=sensitivity, checklist=checklist)
 
 
 def write_report(
@@ -42,18 +48,23 @@ def write_report(
     *,
     compare: Sequence[str] | None = None,
     without_twins: bool = False,
+    sensitivity: float | None = None,
+    checklist: bool = False,
 ) -> Written:
     """Write the report of one or several runs, finished or not, to `out` (default: report/ in the first run).
 
     Always written: tables/*.csv and figures/*.{csv,svg,pdf,png}. html: report.html. md: report.md.
     latex: tables.tex. compare: factors to ask about instead of the study's. without_twins: leave
-    out test images that repeat one of train or val. Raises ValueError for an unknown format, a
-    folder that cannot be written, and what `prepare_report` raises it for.
+    out test images that repeat one of train or val. sensitivity: what decisions have to reach on
+    validation. checklist: add what the run can say to TRIPOD+AI and CLAIM. Raises ValueError for an
+    unknown format, a folder that cannot be written, and what `prepare_report` raises it for.
     """
     unknown = sorted(set(formats) - set(FORMATS))
     if unknown or not formats:
         raise ValueError(f"unknown format {', '.join(unknown)!r}; use some of {', '.join(FORMATS)}")
-    report = prepare_report(runs, compare=compare, without_twins=without_twins)
+    report = prepare_report(
+        runs, compare=compare, without_twins=without_twins, sensitivity=sensitivity, checklist=checklist
+    )
     texts = {}
     if "html" in formats:
         texts["report.html"] = render_page(report)
@@ -63,7 +74,7 @@ def write_report(
         texts["tables.tex"] = report_latex(report)
     folder = out or SweepPaths(Path(runs[0])).report
     try:
-        files = _write(folder, texts, report)
+        files = write_files(folder, texts, report)
     except OSError as error:
         raise ValueError(f"cannot write the report to {folder}: {error.strerror}; give another --out") from error
     return Written(folder, tuple(files), report.text, report.data)
@@ -86,7 +97,7 @@ def _require_results(results: Results, runs: Sequence[Path | str]) -> None:
     )
 
 
-def _write(folder: Path, texts: dict[str, str], report: Report) -> list[Path]:
+def write_files(folder: Path, texts: dict[str, str], report: Report) -> list[Path]:
     """Write the texts, the tables and the plots; return the files in that order."""
     files = []
     for part in ("tables", "figures"):

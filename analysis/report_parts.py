@@ -4,8 +4,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from raypatch.analysis.answer.clinical import examine_clinically
 from raypatch.analysis.answer.findings import Findings
 from raypatch.analysis.answer.sentences import Statement, state_answers
+from raypatch.analysis.show.checklist import checklist_table
 from raypatch.analysis.show.notes import count_trials, describe_method, list_notes, title_of
 from raypatch.analysis.show.plots.figure import Plot
 from raypatch.analysis.show.sections import Section, make_sections
@@ -15,7 +17,7 @@ from raypatch.analysis.show.tables.table import Table, list_items, to_markdown
 from raypatch.analysis.wording import capitalize
 from raypatch.analysis.written import as_records, plain
 
-NOT_IN_PRINT = ("missing", "provenance", "classes", "recipes")
+NOT_IN_PRINT = ("missing", "provenance", "classes", "recipes", "checklist")
 
 
 @dataclass(frozen=True)
@@ -70,9 +72,16 @@ class Report:
         return found
 
 
-def compose_report(findings: Sequence[Findings]) -> Report:
-    """Return the report of the findings about each factor."""
+def compose_report(
+    findings: Sequence[Findings], *, sensitivity: float | None = None, checklist: bool = False
+) -> Report:
+    """Return the report of the findings about each factor.
+
+    sensitivity: what a decision has to reach on validation; None for Youden's threshold.
+    checklist: with what the run can say to the items of TRIPOD+AI and CLAIM.
+    """
     first = findings[0]
+    clinical = examine_clinically(first, sensitivity)
     statements = []
     for one in findings:
         own = state_answers(one)
@@ -82,12 +91,15 @@ def compose_report(findings: Sequence[Findings]) -> Report:
         statements += own
     title = title_of(findings)
     names = title.rpartition("? ")[2]
+    sections = make_sections(findings, clinical)
+    if checklist:
+        sections.append(Section("checklist", "Reporting checklists", (checklist_table(first, clinical),)))
     return Report(
         title=title,
         lead=f"raypatch, run {names}: {count_trials(first.results)}.",
         statements=tuple(statements),
         notes=tuple(list_notes(findings)),
-        sections=tuple(make_sections(findings)),
+        sections=tuple(sections),
         method=describe_method(findings),
         main=main_table(first),
     )

@@ -98,7 +98,7 @@ def _trial_row(run: str, paths: TrialPaths, config: TrialConfig, result: TrialRe
     if result.dataset is not None:
         facts = result.dataset
         row |= {"task": facts.task, "dimensions": facts.dimensions, "channels": facts.channels}
-        row["classes"] = facts.classes
+        row |= {"classes": facts.classes, "balance": facts.balance, "patients": facts.patients}
         row["train_images"], row["val_images"], row["test_images"] = facts.counts
     if result.model is not None:
         row |= dict(result.model)

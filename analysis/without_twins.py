@@ -8,6 +8,7 @@ import numpy as np
 from raypatch.analysis.columns import score_column
 from raypatch.analysis.trial_rows import Problem, Reading
 from raypatch.results import DamagedFileError, Predictions, TrialPaths, read_predictions
+from raypatch.results.repeated import repeated_key
 from raypatch.tasks import find_task
 
 LEFT_OUT = "left_out"
@@ -30,12 +31,13 @@ def leave_out_twins(reading: Reading, repeated: Mapping[str, Sequence[int]]) -> 
     for row, config in zip(reading.rows, reading.configs, strict=True):
         if row["status"] != "ok" or config.dataset.startswith("phantom"):
             continue
-        if config.dataset not in repeated:
+        key = repeated_key(config.dataset, config.fold)
+        if key not in repeated:
             raise ValueError(
                 f"it is not known which test images of {config.dataset_label} repeat one of train or val: the run is"
                 f" older than that. `raypatch resume {Path(row['folder']).parents[1]}` finds out, if its data is there"
             )
-        left_out = tuple(repeated[config.dataset])
+        left_out = tuple(repeated[key])
         try:
             found = without(read_predictions(TrialPaths(Path(row["folder"])).predictions, "test"), left_out)
         except DamagedFileError as error:

@@ -3,7 +3,7 @@
 #
 #   TORCH_INDEX   address of a package index that has builds of torch for this machine, such as those without CUDA;
 #                 when empty, torch comes from where pip takes everything else
-#   EXTRAS        what to install beside it: nifti (the default), mlflow, wandb; several with commas
+#   EXTRAS        what to install beside it: medical (the default), mlflow, wandb; several with commas
 #
 # Needs python3, 3.11 or newer, with venv; about 7 GB for the CUDA build of torch, 2 GB without. Again: brings it up to
 # date.
@@ -14,7 +14,7 @@ if [ $# -ne 1 ]; then
 fi
 prefix=$1
 source=$(cd "$(dirname "$0")/.." && pwd)
-extras=${EXTRAS-nifti}
+extras=${EXTRAS-medical}
 
 python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
   echo "raypatch needs Python 3.11 or newer, this is $(python3 --version)" >&2

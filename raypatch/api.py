@@ -131,20 +131,31 @@ def report(
     formats: Sequence[str] = ("html", "md", "latex"),
     compare: Sequence[str] | str | None = None,
     without_twins: bool = False,
+    sensitivity: float | None = None,
+    checklist: bool = False,
 ) -> "Written":
     """Write the page, tables, statistics and plots of one run or several;
     return what was written and its text.
 
     out: a folder; default report/ in the first run. formats: some of html, md, latex. compare: the
     factors, instead of those that the study named. without_twins: leave out test images that repeat
-    one of train or val. Raises ValueError for a folder that is no run folder and for runs without
-    any finished trial.
+    one of train or val. sensitivity: what decisions have to reach on validation, such as 0.95; None
+    for Youden's threshold. checklist: add what the run can say to TRIPOD+AI and CLAIM. Raises
+    ValueError for a folder that is no run folder and for runs without any finished trial.
     """
     from raypatch.analysis.report import write_report
 
     factors = None if compare is None else as_list(compare)
     folder = None if out is None else Path(out)
-    return write_report(_as_paths(runs), folder, formats, compare=factors, without_twins=without_twins)
+    return write_report(
+        _as_paths(runs),
+        folder,
+        formats,
+        compare=factors,
+        without_twins=without_twins,
+        sensitivity=sensitivity,
+        checklist=checklist,
+    )
 
 
 def tell(outcome: "Outcome") -> None:

@@ -113,6 +113,11 @@ class TrialConfig(MethodFields, LossFields, OptimisationFields):
     seed: Annotated[int, FieldFacts("repeat", "seed", "seed {}", "rising")] = Field(
         0, ge=0, lt=2**31, description="Seed of initialisation, order, augmentation and subset."
     )
+    fold: Annotated[int | None, FieldFacts("factor", "fold", "fold {}", "rising")] = Field(
+        None,
+        ge=0,
+        description="Of own data packed with --folds, the one that is the test; the one after it is val.",
+    )
     task: Annotated[str | None, FieldFacts("factor", "task")] = Field(
         None,
         description="What is learned: by default what the dataset's labels say; or module:NAME of an own task.",

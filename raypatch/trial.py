@@ -10,9 +10,10 @@ import torch
 from numpy.typing import NDArray
 
 from raypatch.config import RunOptions, TrialConfig
+from raypatch.data.balance import count_classes, count_patients
 from raypatch.data.catalog import Split
 from raypatch.data.resident import ResidentSplit, load_resident
-from raypatch.data.source import describe, load_groups
+from raypatch.data.source import describe, load_ids, load_index, load_patients
 from raypatch.features.head import FeatureSource, open_source
 from raypatch.machine.runtime import peak_memory, provenance, reset_peak_memory, resolve_device
 from raypatch.methods import GroupMethod, feature_method, find_method
@@ -147,10 +148,23 @@ def _prepare(
     return trial, source
 
 
-def _groups(trial: Trial, name: Split, split: ResidentSplit) -> NDArray[np.int64] | None:
-    """Who is on each image, for intervals; None where the data does not say."""
-    groups = load_groups(trial.config.source, name, data_dir=trial.options.data_dir, files=trial.options.files)
-    return None if groups is None else groups[split.index.numpy()]
+def _known_images(trial: Trial, name: Split, split: ResidentSplit) -> NDArray[np.int64]:
+    """By which number each image of a split is known."""
+    config, options = trial.config, trial.options
+    rows = split.index.numpy()
+    # Of train perhaps a share only: the rows reach further than their number.
+    count = int(rows.max()) + 1
+    index = load_index(config.source, name, count, fold=config.fold, data_dir=options.data_dir, files=options.files)
+    return index[rows]
+
+
+def _names(
+    trial: Trial, name: Split, index: NDArray[np.int64], load: Callable[..., NDArray[np.str_] | None]
+) -> NDArray[np.str_] | None:
+    """What images are called, or their patients, as `load` says; None where the data does not say."""
+    config, options = trial.config, trial.options
+    names = load(config.source, name, fold=config.fold, data_dir=options.data_dir, files=options.files)
+    return None if names is None else names[index]
 
 
 def finish_trial(trial: Trial, progress: Progress) -> TrialResult:
@@ -163,12 +177,14 @@ def finish_trial(trial: Trial, progress: Progress) -> TrialResult:
     splits: dict[Split, ResidentSplit] = {"val": trial.val, "test": test}
     for name, split in splits.items():
         logits = prepared.logits(split.images)
+        index = _known_images(trial, name, split)
         scores[name] = score_logits(logits, split.labels, trial.task, final=True)
         predictions[name] = Predictions(
-            index=split.index.numpy(),
+            index=index,
             label=split.labels.cpu().numpy(),
             probability=trial.task.probabilities(logits).cpu().numpy(),
-            group=_groups(trial, name, split),
+            group=_names(trial, name, index, load_patients),
+            id=_names(trial, name, index, load_ids),
         )
     write_predictions(trial.paths.predictions, predictions)
     rows = read_epochs(trial.paths.epochs)
@@ -182,7 +198,7 @@ def finish_trial(trial: Trial, progress: Progress) -> TrialResult:
         best_epoch=progress.best_epoch or None,
         val=dict(scores["val"]),
         test=dict(scores["test"]),
-        dataset=dataset_facts(trial, len(test)),
+        dataset=dataset_facts(trial, test),
         model=prepared.facts,
         train_seconds=sum(row.seconds for row in rows),
         images_per_second=statistics.median(speeds) if speeds else math.nan,
@@ -197,13 +213,23 @@ def finish_trial(trial: Trial, progress: Progress) -> TrialResult:
     return result
 
 
-def dataset_facts(trial: Trial, test_images: int) -> DatasetFacts:
+def dataset_facts(trial: Trial, test: ResidentSplit) -> DatasetFacts:
     """What the analysis needs of a trial's dataset."""
     info = trial.info
+    balance: list[tuple[int, ...]] = []
+    patients: list[int | None] = []
+    splits: dict[Split, ResidentSplit] = {"train": trial.train, "val": trial.val, "test": test}
+    for name, split in splits.items():
+        balance.append(count_classes(split.labels.cpu().numpy(), len(info.classes)))
+        index = _known_images(trial, name, split)
+        patients.append(count_patients(_names(trial, name, index, load_patients)))
     return DatasetFacts(
         task=trial.config.task or info.task,
         dimensions=3 if info.dimensions == 3 else 2,
         channels=3 if info.channels == 3 else 1,
         classes=info.classes,
-        counts=(len(trial.train), len(trial.val), test_images),
+        counts=(len(trial.train), len(trial.val), len(test)),
+        balance=tuple(balance),
+        patients=tuple(patients),
+        rule=info.rule,
     )

@@ -50,7 +50,15 @@ def test_a_study_with_members_of_ones_own_runs_and_keeps_their_scores(finished: 
     assert len(found.trials) == 4
     for trial in found.trials:
         assert trial.result.test is not None
-        assert list(trial.result.test) == ["loss", "accuracy", "balanced_accuracy", "auc", "macro_f1", "error_rate"]
+        assert list(trial.result.test) == [
+            "loss",
+            "accuracy",
+            "balanced_accuracy",
+            "auc",
+            "macro_recall",
+            "macro_f1",
+            "error_rate",
+        ]
         rows = read_epochs(trial.paths.epochs)
         assert list(rows[0].val) == ["loss", "accuracy", "balanced_accuracy", "auc", "macro_f1"]
         best = max(range(2), key=lambda place: rows[place].val["macro_f1"])
@@ -61,13 +69,14 @@ def test_a_study_with_members_of_ones_own_runs_and_keeps_their_scores(finished: 
 
 def test_its_predictions_are_found_by_level_and_equal_what_was_stored(finished: tuple[Path, Path]) -> None:
     run, data = finished
-    text, (used,) = predict(run, data, dataset=None, levels=["small net"], split="test", device="cpu")
+    text, (used,), _ = predict(run, data, dataset=None, levels=["small net"], split="test", device="cpu")
     config = {trial.result.trial_id: trial.config for trial in find_trials(run).trials}[used]
     assert config.model == FAMILY
-    rows = [line.split(",")[2:] for line in text.splitlines()[1:]]
+    # Name and predicted class come first, the truth last.
+    rows = [line.split(",")[2:-1] for line in text.splitlines()[1:]]
     stored = read_predictions(SweepPaths(run).trial(used).predictions, "test")
     assert np.array_equal(np.array(rows, np.float32), stored.probability)
-    _, members = predict(run, data, dataset=None, levels=["transformer", "small net"], split="test", device="cpu")
+    _, members, _ = predict(run, data, dataset=None, levels=["transformer", "small net"], split="test", device="cpu")
     assert len(members) == 2
 
 

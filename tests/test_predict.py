@@ -51,8 +51,9 @@ def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 
 def _table(text: str) -> tuple[list[str], np.ndarray]:
-    rows = list(csv.reader(text.splitlines()))[1:]
-    return [row[1] for row in rows], np.array([[np.float32(cell) for cell in row[2:]] for row in rows], np.float32)
+    rows = list(csv.DictReader(text.splitlines()))
+    numbers = [[np.float32(row[name]) for name in row if name.startswith("p(")] for row in rows]
+    return [row["predicted"] for row in rows], np.array(numbers, np.float32)
 
 
 def _stored(found: FinishedTrials, trial_id: str, split: str = "test") -> np.ndarray:
@@ -63,13 +64,13 @@ def _stored(found: FinishedTrials, trial_id: str, split: str = "test") -> np.nda
 @pytest.mark.parametrize("split", ["val", "test"])
 def test_best_model_gives_the_stored_probabilities(finished: tuple[Path, Path], split: str) -> None:
     run, data = finished
-    text, (used,) = predict(run, data, dataset=None, levels=None, split=split, device="cpu")  # type: ignore[arg-type]
+    text, (used,), _ = predict(run, data, dataset=None, levels=None, split=split, device="cpu")  # type: ignore[arg-type]
     assert np.array_equal(_table(text)[1], _stored(find_trials(run), used, split))
 
 
 def test_ensemble_is_the_mean_of_its_members(finished: tuple[Path, Path]) -> None:
     run, data = finished
-    text, used = predict(run, data, dataset=None, levels=["4", "8"], split="test", device="cpu")
+    text, used, _ = predict(run, data, dataset=None, levels=["4", "8"], split="test", device="cpu")
     trials = find_trials(run)
     mean = np.mean([_stored(trials, name).astype(np.float64) for name in used], axis=0)
     names, probability = _table(text)
@@ -151,8 +152,8 @@ def test_pictures_are_read_in_order_of_their_names(tmp_path: Path) -> None:
         for index, image in enumerate(stored["test_images"]):
             Image.fromarray(image).save(folder / f"{index:03}.png")
     (folder / "notes.txt").write_text("not a picture")
-    from_npz, _ = predict(run, data, dataset=None, levels=None, split="test", device="cpu")
-    from_folder, _ = predict(run, folder, dataset=None, levels=None, split="test", device="cpu")
+    from_npz, _, _ = predict(run, data, dataset=None, levels=None, split="test", device="cpu")
+    from_folder, _, _ = predict(run, folder, dataset=None, levels=None, split="test", device="cpu")
     assert np.array_equal(_table(from_folder)[1], _table(from_npz)[1])
     assert from_folder.splitlines()[1].startswith("000.png,")
 
@@ -167,8 +168,8 @@ def test_volumes_are_read_with_their_axes_turned(tmp_path: Path) -> None:
     arrays = {f"{split}_images": volume[None] for split in ("train", "val", "test")}
     np.savez(tmp_path / "one.npz", **arrays, **{f"{s}_labels": np.array([[0]]) for s in ("train", "val", "test")})
     nibabel.save(nibabel.Nifti1Image(volume.transpose(2, 1, 0), np.eye(4)), tmp_path / "one.nii.gz")
-    from_npz, _ = predict(run, tmp_path / "one.npz", dataset=None, levels=None, split="test", device="cpu")
-    from_nifti, _ = predict(run, tmp_path / "one.nii.gz", dataset=None, levels=None, split="test", device="cpu")
+    from_npz, _, _ = predict(run, tmp_path / "one.npz", dataset=None, levels=None, split="test", device="cpu")
+    from_nifti, _, _ = predict(run, tmp_path / "one.nii.gz", dataset=None, levels=None, split="test", device="cpu")
     assert np.array_equal(_table(from_nifti)[1], _table(from_npz)[1])
 
 
@@ -235,8 +236,8 @@ def test_a_trial_of_a_resolution_sees_new_images_as_it_saw_its_own(tmp_path: Pat
         Study.model_validate(content), run, RunOptions(device="cpu", threads=1), ExecutorOptions(executor="local")
     )
     for size, data in files.items():
-        text, (used,) = predict(run, data, dataset=None, levels=[str(size)], split="test", device="cpu")
+        text, (used,), _ = predict(run, data, dataset=None, levels=[str(size)], split="test", device="cpu")
         assert np.array_equal(_table(text)[1], _stored(find_trials(run), used))
     # Larger ones are brought to the resolution, where padding alone would refuse them.
-    text, _ = predict(run, files[16], dataset=None, levels=["8"], split="test", device="cpu")
+    text, _, _ = predict(run, files[16], dataset=None, levels=["8"], split="test", device="cpu")
     assert len(_table(text)[0]) == 12

@@ -80,7 +80,12 @@ def baseline_of(factor: Factor, present: Sequence[str]) -> str:
 
 def prefer(score: pd.Series, cost: pd.Series, metric: Metric) -> str:
     """Return the level of the best score, by `prefer_level`, which `raypatch predict` goes by too."""
-    return prefer_level(score.to_dict(), cost.to_dict(), lower_is_better=metric.lower_is_better)
+    scores: dict[str, float] = {}
+    costs: dict[str, float] = {}
+    for level in score.index:
+        scores[str(level)] = float(score[level])
+        costs[str(level)] = float(cost[level])
+    return prefer_level(scores, costs, lower_is_better=metric.lower_is_better)
 
 
 def compare_with_baseline(

@@ -71,7 +71,8 @@ def usable_predictions(trials: pd.DataFrame) -> tuple[pd.DataFrame, list[Problem
             problems.append(Problem(Path(trial["folder"].iloc[0]), str(error)))
     usable = trials.loc[list(fingerprints)].assign(fingerprint=pd.Series(fingerprints, dtype=object))
     kept = []
-    for _, group in usable.groupby("dataset", sort=False):
+    # A fold has test images of its own; without folds it is undefined, and one for all.
+    for _, group in usable.groupby(["dataset", "fold"], dropna=False, sort=False):
         common = Counter(group["fingerprint"]).most_common(1)[0][0]
         kept.extend(group.index[group["fingerprint"] == common])
         reason = f"predicts other images or labels than the other trials of {group['dataset_label'].iloc[0]}"

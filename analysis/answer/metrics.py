@@ -9,10 +9,13 @@ from raypatch.tasks import Metric, find_metric, find_task, task_metrics
 
 
 def shown_metrics(trials: pd.DataFrame, headline: Metric) -> tuple[Metric, ...]:
-    """Return the metrics of the trials' tasks that some trial has a score of, in the order of the tables."""
+    """Return the metrics of the trials' tasks that some trial has a score of, in the order of the tables.
+
+    One that tables do not always show is there where the answer is about it.
+    """
     shown: dict[str, Metric] = {}
     for metric in _known_metrics(trials):
-        if trials[score_column("test", metric.name)].notna().any():
+        if metric.always_shown and trials[score_column("test", metric.name)].notna().any():
             shown.setdefault(metric.name, metric)
     shown.setdefault(headline.name, headline)
     return tuple(shown.values())

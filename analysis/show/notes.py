@@ -10,6 +10,7 @@ from raypatch.analysis.answer.majority import say_majority
 from raypatch.analysis.load import Results
 from raypatch.analysis.show.tables.published import published_notes
 from raypatch.analysis.wording import capitalize, plural
+from raypatch.results.repeated import repeated_key
 
 
 def title_of(findings: Sequence[Findings]) -> str:
@@ -26,6 +27,7 @@ def list_notes(findings: Sequence[Findings]) -> list[str]:
     notes = [
         *_note_on_made_up_data(first.trials),
         *_notes_on_twins(first.results),
+        *_notes_on_data(first.results),
         *_notes_on_missing(first.results),
         *_note_on_seeds(first.trials),
         *published_notes(first),
@@ -78,14 +80,29 @@ def _notes_on_twins(results: Results) -> list[str]:
     notes = []
     finished = results.trials[results.trials["status"] == "ok"]
     for (dataset, label), trials in finished.groupby(["dataset", "dataset_label"], sort=False):
-        repeated = len(results.repeated.get(str(dataset), ()))
+        repeated = 0
+        images = 0
+        for fold, of_fold in trials.groupby("fold", dropna=False, sort=False):
+            key = repeated_key(str(dataset), None if pd.isna(fold) else int(fold))
+            repeated += len(results.repeated.get(key, ()))
+            images += int(of_fold["test_images"].max())
         if repeated and results.without_twins:
             notes.append(f"{label}: {repeated} test images that repeat an image of train or val are left out.")
         elif repeated:
             notes.append(
-                f"{label}: {repeated} of {int(trials['test_images'].max())} test images repeat an image of train or"
+                f"{label}: {repeated} of {images} test images repeat an image of train or"
                 " val, so that its scores may be too high; `raypatch report --without-twins` leaves them out."
             )
+    return notes
+
+
+def _notes_on_data(results: Results) -> list[str]:
+    """What a check of own data found besides."""
+    notes = []
+    for (dataset, label), _ in results.trials.groupby(["dataset", "dataset_label"], sort=False):
+        found = results.data_findings.get(str(dataset), ())
+        if found:
+            notes.append(f"{label}: {'; '.join(found)}.")
     return notes
 
 

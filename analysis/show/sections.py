@@ -3,11 +3,14 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from raypatch.analysis.answer.clinical import Clinical
 from raypatch.analysis.answer.findings import Findings
+from raypatch.analysis.show.plots.clinical import clinical_plots
 from raypatch.analysis.show.plots.figure import Plot
 from raypatch.analysis.show.plots.findings import factor_plots, trial_plots
 from raypatch.analysis.show.plots.search import search_plots
 from raypatch.analysis.show.plots.standings import standing_plots
+from raypatch.analysis.show.tables.clinical import clinical_tables
 from raypatch.analysis.show.tables.comparison import ensembles_table, gains_table, ranks_table
 from raypatch.analysis.show.tables.details import calibration_table, class_table, costs_table
 from raypatch.analysis.show.tables.published import published_tables
@@ -28,14 +31,17 @@ class Section:
     plots: tuple[Plot, ...] = ()
 
 
-def make_sections(findings: Sequence[Findings]) -> list[Section]:
-    """Return the sections that have something to show: those of each factor, then those of the trials."""
+def make_sections(findings: Sequence[Findings], clinical: Clinical) -> list[Section]:
+    """Return the sections that have something to show: those of each factor, then those of the trials.
+
+    clinical: about the level that validation prefers of the first factor.
+    """
     sections = []
     for one in findings:
         for section in _factor_sections(one):
             sections.append(section if len(findings) == 1 else _named_apart(section, one))
     # The trials are the same, whatever was asked of them.
-    sections += _trial_sections(findings[0])
+    sections += _trial_sections(findings[0], clinical)
     return [section for section in sections if section.tables or section.plots]
 
 
@@ -61,7 +67,7 @@ def _standing_section(findings: Findings) -> Section:
     return Section("standing", "Over the datasets", tables, tuple(standing_plots(findings)))
 
 
-def _trial_sections(findings: Findings) -> Iterator[Section]:
+def _trial_sections(findings: Findings, clinical: Clinical) -> Iterator[Section]:
     """What looks into the trials, whatever the question was."""
     results = findings.results
     plots = [*trial_plots(findings), *search_plots(results)]
@@ -71,6 +77,8 @@ def _trial_sections(findings: Findings) -> Iterator[Section]:
     yield Section("training", "Training", (), _picked(plots, "learning_curves"))
     yield Section("classes", "Classes", _known(class_table(findings)), _picked(plots, "confusions"))
     yield Section("calibration", "Calibration", _known(calibration_table(findings)), _picked(plots, "reliability"))
+    curves = tuple(clinical_plots(findings, clinical))
+    yield Section("reviewer", "What a clinical reviewer asks", clinical_tables(findings, clinical), curves)
     yield Section("missing", "What is missing", _known(missing_table(results)))
     yield Section("provenance", "Where it comes from", (provenance_table(findings),))
 

@@ -1,10 +1,12 @@
 """What a score hides: recall and F1 of each class, the confusions, and how far confidence can be trusted."""
 
+import math
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from raypatch.tasks import Label, Probability, Task
+from raypatch.tasks import Label, Metric, Probability, Task
 
 BINS = 15
 
@@ -48,6 +50,28 @@ def reliability(confidence: NDArray[np.float64], right: NDArray[np.bool_], bins:
     grouped.insert(0, "low", edges[grouped.index])
     grouped.insert(1, "high", edges[grouped.index + 1])
     return grouped.reset_index(drop=True)
+
+
+def calibration_error(probability: Probability, label: Label, task: Task) -> float:
+    """Return `expected_calibration_error` of predictions, 0 to 1; NaN without images."""
+    confidence, right = task.confidences(probability, label)
+    if not len(confidence):
+        return math.nan
+    place = np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)
+    gap = np.bincount(place, right - confidence, BINS)
+    return float(np.abs(gap).sum() / len(confidence))
+
+
+def brier_score(probability: Probability, label: Label, task: Task) -> float:
+    """Return the task's Brier score, 0 to 1."""
+    return task.brier(probability, label)
+
+
+CALIBRATION = (
+    Metric("ece", "ECE", "expected calibration error", calibration_error, lower_is_better=True),
+    Metric("brier", "Brier", "Brier score", brier_score, lower_is_better=True),
+)
+"""How far probabilities can be trusted, as metrics, so that they have intervals."""
 
 
 def expected_calibration_error(bins: pd.DataFrame) -> float:

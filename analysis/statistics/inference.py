@@ -141,6 +141,21 @@ def mean_interval(
     return _interval(variances, estimate, low, high)
 
 
+def value_interval(
+    plain: NDArray[np.float64],
+    drawn: NDArray[np.float64],
+    count: float,
+    bounds: tuple[float, float] | None = (0, 1),
+) -> Interval:
+    """Return the mean over M seeds of a value that is a share of `count` images, with its interval.
+
+    plain: (M,). drawn: (M, B). One that is 0 or 1 in every resample gets the width that so many
+    images allow.
+    """
+    level = LevelScores(plain, drawn, plain[:, None], np.array([max(float(count), 1.0)]))
+    return score_interval(level, bounds=bounds)
+
+
 def difference_interval(first: LevelScores, second: LevelScores, *, centre: Centre = "mean") -> Interval:
     """Return how much `first` scores above `second` on the same resamples, with interval and p.
 
@@ -152,9 +167,13 @@ def difference_interval(first: LevelScores, second: LevelScores, *, centre: Cent
 
 
 def mean_difference(
-    first: Sequence[LevelScores], second: Sequence[LevelScores], *, centre: Centre = "mean"
+    first: Sequence[LevelScores], second: Sequence[LevelScores], *, centre: Centre = "mean", paired: bool = True
 ) -> Interval:
-    """Return the mean difference of two levels over the settings that both have, in the same order."""
+    """Return the mean difference of two levels over the settings that both have, in the same order.
+
+    paired: both were scored on the same images, in the same resamples; else on other images, drawn
+    apart.
+    """
     if len(first) != len(second):
         raise ValueError(
             f"{len(first)} settings of one level and {len(second)} of the other: take those that both have"
@@ -164,15 +183,17 @@ def mean_difference(
     estimate = _estimate(levels, weights, centre)
     if _is_undefined(levels, estimate):
         return Interval(estimate, math.nan, math.nan, seeds=_fewest(levels))
-    variances = split_variance(levels, weights, centre)
+    variances = split_variance(levels, weights, centre, paired=paired)
     error, freedom = variances.error(), variances.freedom()
     half = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * error
     p = math.nan if variances.one_seed() else float(2 * stats.t.sf(abs(estimate) / error, freedom))
     return _interval(variances, estimate, estimate - half, estimate + half, p)
 
 
-def split_variance(levels: Sequence[LevelScores], weights: NDArray[np.float64], centre: Centre = "mean") -> Variances:
-    """Return the variances behind the sum of weight × score over the levels; weights: (L,)."""
+def split_variance(
+    levels: Sequence[LevelScores], weights: NDArray[np.float64], centre: Centre = "mean", *, paired: bool = True
+) -> Variances:
+    """Return the variances behind the sum of weight × score over the levels; weights: (L,). paired: of a difference."""
     seeds = np.array([len(level.plain) for level in levels])
     owner = np.repeat(np.arange(len(levels)), seeds)
     drawn = np.concatenate([level.drawn for level in levels])
@@ -188,7 +209,7 @@ def split_variance(levels: Sequence[LevelScores], weights: NDArray[np.float64], 
             own[place] = weights[place] ** 2 * _own_noise(block)
             spread[place] = weights[place] ** 2 * level.plain.var(ddof=1)
     shares, counts = [level.shares for level in levels], [level.counts for level in levels]
-    unseen = unseen_variance(shares, counts, weights, equal=these < NOTHING)
+    unseen = unseen_variance(shares, counts, weights, equal=these < NOTHING, paired=paired)
     # What is not any seed's own stays, however many seeds there are.
     shared = max(these - float((own / seeds).sum()), 0.0)
     price = _price_of_median(seeds) if centre == "median" else np.ones(len(levels))

@@ -106,6 +106,7 @@ def unseen_variance(
     weights: NDArray[np.float64],
     *,
     equal: bool,
+    paired: bool = True,
 ) -> float:
     """Return the variance that resamples of the images cannot show, of the sum of weight × score over L levels.
 
@@ -113,15 +114,15 @@ def unseen_variance(
     half against the second half, setting by setting. A proportion that is 0 or 1 in every member
     stays so in every resample; it gets the variance of Agresti and Coull (Am. Stat. 1998). Where
     both sides of a difference have the same such proportion, or are `equal` in every resample, they
-    seldom err on different images: that of Agresti and Min (Stat. Med. 2005) for pairs. Settings
-    may have the same images, so their errors add.
+    seldom err on different images: that of Agresti and Min (Stat. Med. 2005) for pairs, if these are
+    `paired` by image. Settings may have the same images, so their errors add.
     """
     sides = [_side(own) for own in shares]
     half = len(sides) // 2
     errors = {"first": 0.0, "second": 0.0, "pairs": 0.0}
     for place, (weight, side, count) in enumerate(zip(weights, sides, counts, strict=True)):
         agreed = np.zeros(len(side), bool)
-        if weights.min() < 0:
+        if weights.min() < 0 and paired:
             agreed = _agreed(side, sides[(place + half) % len(sides)], equal=equal)
         # What both sides agree on counts once, as a pair, and not on either side.
         at_edge = ~np.isnan(side) & ~agreed

@@ -27,7 +27,7 @@ class Stack:
     index: NDArray[np.int64]
     label: NDArray[np.int64]
     probability: NDArray[np.float32]
-    group: NDArray[np.int64] | None = None
+    group: NDArray[np.generic] | None = None
 
 
 def require_same_images(first: Stack, second: Stack) -> None:

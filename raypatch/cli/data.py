@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from raypatch.cli import options as cli_options
+from raypatch.cli.packing import data_check, data_pack
 from raypatch.data.catalog import SPLITS
 
 app = typer.Typer()
@@ -15,6 +16,8 @@ data_app = typer.Typer(
     help="List, fetch and verify datasets.",
 )
 app.add_typer(data_app, name="data")
+data_app.command("pack")(data_pack)
+data_app.command("check")(data_check)
 
 
 @data_app.command("list")
@@ -57,12 +60,13 @@ def data_verify(
     ] = True,
     all_: Annotated[
         bool,
-        typer.Option("--all", help="List all such images, not the first 20."),
+        typer.Option("--all", help="List all such images and patients, not the first."),
     ] = False,
 ) -> None:
     """Check a MedMNIST file by its MD5, or an own .npz by its structure; say which test images are
-    no new ones.
+    no new ones, and which patients are in two splits.
     """
+    from raypatch.data.check import describe_torn_patients
     from raypatch.data.npz import inspect_npz
     from raypatch.data.source import verify
     from raypatch.data.twins import describe_twins, find_twins
@@ -75,6 +79,8 @@ def data_verify(
         path = verify(name, data_dir=data_dir)
         info = inspect_npz(path)
         print(f"{path}: as published")
+    if name.endswith(".npz"):
+        print("\n".join(describe_torn_patients(path, show=None if all_ else 5)))
     if twins:
         counts = dict(zip(SPLITS, info.counts, strict=True))
         show = None if all_ else 20

@@ -1,5 +1,6 @@
-"""Commands that use what a run left: report, compare, predict, export."""
+"""Commands that use what a run left: report, compare, predict."""
 
+import csv
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -40,6 +41,10 @@ def report(
     without_twins: Annotated[
         bool, typer.Option("--without-twins", help="Leave out test images that repeat one of train or val.")
     ] = False,
+    sensitivity: cli_options.Sensitivity = None,
+    checklist: Annotated[
+        bool, typer.Option("--checklist", help="Add what the run can say to the items of TRIPOD+AI and CLAIM.")
+    ] = False,
     json_: cli_options.Json = False,
 ) -> None:
     """Print the answer and write tables, ensembles, statistics, plots and a page; also while it runs."""
@@ -47,7 +52,13 @@ def report(
 
     factors = None if compare is None else cli_options.split_commas(compare)
     written = write_report(
-        runs, out=out, formats=cli_options.split_commas(formats), compare=factors, without_twins=without_twins
+        runs,
+        out=out,
+        formats=cli_options.split_commas(formats),
+        compare=factors,
+        without_twins=without_twins,
+        sensitivity=sensitivity,
+        checklist=checklist,
     )
     if json_:
         print(written.as_json())
@@ -84,7 +95,7 @@ def predict(
     folder: cli_options.RunFolder,
     input_: Annotated[
         Path,
-        typer.Option("--input", help="An .npz, a folder of pictures or .nii.gz volumes, or one."),
+        typer.Option("--input", help="An .npz, a folder of images or of class folders, a table, or one image."),
     ],
     dataset: Annotated[
         str | None,
@@ -115,7 +126,7 @@ def predict(
         rule = f"there must be a folder {out.parent}, and no folder of that name in it"
         raise ValueError(f"--out {out}: {rule}")
     levels = levels_of(level, patch_size)
-    table, members = predict_images(
+    found = predict_images(
         folder,
         input_,
         dataset=dataset,
@@ -123,22 +134,15 @@ def predict(
         split=split,
         device=device,
     )
-    write_atomically(out, table.encode())
-    # Every line ends with a line break, and the first is the heading.
-    images = table.count("\n") - 1
-    print(f"{images} images predicted by {', '.join(members)}, in {out}")
-    print(describe_choice(folder, members))
+    write_atomically(out, found.table.encode())
+    print(f"{_rows(found.table)} images predicted by {', '.join(found.members)}, in {out}")
+    if found.patients is not None:
+        beside = out.with_name(f"{out.stem}_patients.csv")
+        write_atomically(beside, found.patients.encode())
+        print(f"{_rows(found.patients)} patients, the mean of their images, in {beside}")
+    print(describe_choice(folder, found.members))
 
 
-@app.command()
-def export(
-    folder: cli_options.RunFolder,
-    trial: Annotated[str, typer.Option(help="The trial's id, as in `raypatch status` and the report.")],
-    out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("exported"),
-) -> None:
-    """Write a trial's model as safetensors and JSON that timm loads (2D) or raypatch.predict.load_exported (3D)."""
-    from raypatch.predict import export_trial
-
-    written = export_trial(folder, trial, out)
-    in_timm = f'timm.create_model("local-dir:{written}", pretrained=True)'
-    print(f"{written}: {in_timm}, or raypatch.predict.load_exported")
+def _rows(table: str) -> int:
+    # The first line is the heading; a quoted name may hold line breaks.
+    return sum(1 for _ in csv.reader(table.splitlines(keepends=True))) - 1

@@ -27,6 +27,8 @@ class DatasetInfo:
     channels: 1 (grey) or 3 (RGB). dimensions: 2 (images) or 3 (volumes).
     size: edge in pixels or voxels. counts: images in train, val and test.
     mirror_safe: False where the label tells left from right, so that a flip would falsify it.
+    folds: for cross-validation, 0 where the file has none. rule: JSON of the InputRule by which an
+    own file was packed, None where it does not say.
     md5: of the official file; None for made images and a user's own file.
     """
 
@@ -38,6 +40,8 @@ class DatasetInfo:
     size: int
     counts: tuple[int, int, int]
     mirror_safe: bool = True
+    folds: int = 0
+    rule: str | None = None
     licence: str = ""
     md5: str | None = None
 
@@ -128,7 +132,7 @@ def canonical_name(name: str) -> str:
     near = ", ".join(dict.fromkeys(names))
     hint = f"did you mean {near}?" if near else "`raypatch data list` shows all names."
     raise ValueError(
-        f"unknown dataset {name!r}: {hint} An own file is given by its path, ending in .npz",
+        f"unknown dataset {name!r}: {hint} Own images are given by the path of an .npz, a folder or a .csv",
     )
 
 

@@ -4,6 +4,7 @@ and the way out for arrays that break them.
 
 import unicodedata
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any, cast, get_args
 
 import numpy as np
@@ -244,17 +245,57 @@ def read_class_names(archive: Archive, count: int) -> tuple[str, ...]:
     return names
 
 
-def read_groups(archive: Archive, split: Split, count: int) -> NDArray[np.int64] | None:
-    """A number for each of `count` images, equal where one patient is on them: from `<split>_groups`, else None."""
-    key = f"{split}_groups"
+def read_groups(archive: Archive, splits: Sequence[Split], counts: Sequence[int]) -> NDArray[np.int64] | None:
+    """A number for each image of some splits, equal where one patient is on them; None where a split does not say.
+
+    From `<split>_patients`, else from `<split>_groups`, as files of older versions name them.
+    """
+    for name in ("patients", "groups"):
+        who = read_texts(archive, [f"{split}_{name}" for split in splits], counts)
+        if who is not None:
+            return np.unique(who, return_inverse=True)[1].astype(np.int64)
+    return None
+
+
+def read_texts(archive: Archive, keys: Sequence[str], counts: Sequence[int]) -> NDArray[np.str_] | None:
+    """What `keys` call the images, as text, such as their patients; None where one of them is not there.
+
+    counts: images of each.
+    """
+    if any(key not in archive for key in keys):
+        return None
+    texts = []
+    for key, count in zip(keys, counts, strict=True):
+        texts.append(_read_names(archive, key, count).astype(np.str_))
+    return np.concatenate(texts)
+
+
+def _read_names(archive: Archive, key: str, count: int) -> NDArray[Any]:
+    shape, dtype = archive.header(key)
+    if dtype.kind not in "iuUS" or shape != (count,):
+        raise archive.error(key, f"is {dtype} of shape {shape}, must be {count} whole numbers or strings, one an image")
+    return archive.array(key)
+
+
+def read_folds(archive: Archive, split: Split, count: int) -> NDArray[np.int64] | None:
+    """The fold of each of `count` images; None where the file has none."""
+    key = f"{split}_folds"
     if key not in archive:
         return None
     shape, dtype = archive.header(key)
-    if dtype.kind not in "iuUS" or shape != (count,):
-        raise archive.error(
-            key, f"is {dtype} of shape {shape}, must be {count} whole numbers or strings: who is on each"
-        )
-    return np.unique(archive.array(key), return_inverse=True)[1].astype(np.int64)
+    if dtype.kind not in "iu" or shape != (count,):
+        raise archive.error(key, f"is {dtype} of shape {shape}, must be {count} whole numbers: the fold of each image")
+    return archive.array(key).astype(np.int64)
+
+
+def read_rule(archive: Archive) -> str | None:
+    """The JSON of the rule by which the images were packed; None where the file does not say."""
+    if "rule" not in archive:
+        return None
+    shape, dtype = archive.header("rule")
+    if dtype.kind != "U" or shape != ():
+        raise archive.error("rule", f"is {dtype} of shape {shape}, must be one string, as `raypatch data pack` writes")
+    return str(archive.array("rule"))
 
 
 def read_mirror_safe(archive: Archive) -> bool:

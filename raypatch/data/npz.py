@@ -1,10 +1,13 @@
 """Reads .npz files in MedMNIST's layout, and says what is wrong with one that is not.
 
 Keys {train,val,test}_{images,labels}; optional in an own file: `class_names` (strings),
-`mirror_safe` (one bool), `task` (one string) and {train,val,test}_groups (who is on each image).
+`mirror_safe` (one bool), `task` (one string), {train,val,test}_patients (who is on each image;
+`_groups` means the same) and {train,val,test}_ids (what each image is called).
 """
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,13 +17,25 @@ from raypatch.data.catalog import SPLITS, DatasetInfo, Split
 from raypatch.data.layout import (
     check_images,
     read_class_names,
+    read_folds,
     read_groups,
     read_labels,
     read_mirror_safe,
+    read_rule,
     read_task,
+    read_texts,
 )
 
-__all__ = ["DataError", "inspect_npz", "read_new_images", "read_split", "read_split_groups", "read_split_labels"]
+__all__ = [
+    "DataError",
+    "inspect_npz",
+    "read_fold_rows",
+    "read_new_images",
+    "read_split",
+    "read_split_groups",
+    "read_split_labels",
+    "read_split_texts",
+]
 
 
 def inspect_npz(path: Path) -> DatasetInfo:
@@ -37,8 +52,9 @@ def inspect_npz(path: Path) -> DatasetInfo:
     with Archive(path) as archive:
         shapes = {split: check_images(archive, f"{split}_images") for split in SPLITS}
         labels = {split: read_labels(archive, split, shapes[split][0]) for split in SPLITS}
-        for split in SPLITS[1:]:
-            read_groups(archive, split, shapes[split][0])
+        for split in SPLITS:
+            read_groups(archive, [split], [shapes[split][0]])
+            read_texts(archive, [f"{split}_ids"], [shapes[split][0]])
             if shapes[split][1:] != shapes["train"][1:]:
                 raise archive.error(
                     f"{split}_images",
@@ -55,7 +71,43 @@ def inspect_npz(path: Path) -> DatasetInfo:
             size=shapes["train"][1],
             counts=(shapes["train"][0], shapes["val"][0], shapes["test"][0]),
             mirror_safe=read_mirror_safe(archive),
+            folds=_count_folds(archive, shapes),
+            rule=read_rule(archive),
         )
+
+
+def _count_folds(archive: Archive, shapes: dict[Split, tuple[int, ...]]) -> int:
+    folds = [read_folds(archive, split, shapes[split][0]) for split in SPLITS]
+    present = [fold for fold in folds if fold is not None]
+    if not present:
+        return 0
+    if len(present) < len(SPLITS):
+        raise archive.error("train_folds", "and those of val and test belong together: each split needs its own")
+    numbers = np.unique(np.concatenate(present))
+    if len(numbers) < 3 or not np.array_equal(numbers, np.arange(len(numbers))):
+        raise archive.error("train_folds", f"and the others hold {numbers.tolist()}; number 3 or more folds from 0")
+    return len(numbers)
+
+
+def read_fold_rows(path: Path, split: Split, fold: int) -> dict[Split, NDArray[np.int64]]:
+    """Return which rows of each stored split are in `split` when `fold` is the test.
+
+    The fold after it, counted round, is val, the others are train. Raises DataError for a file
+    without that fold.
+    """
+    rows: dict[Split, NDArray[np.int64]] = {}
+    with Archive(path) as archive:
+        shapes = {each: check_images(archive, f"{each}_images") for each in SPLITS}
+        count = _count_folds(archive, shapes)
+        if not 0 <= fold < count:
+            way_out = f"it has 0 to {count - 1}" if count else "it has none: pack it with --folds"
+            raise DataError(f"{path} has no fold {fold}; {way_out}")
+        for each in SPLITS:
+            number = read_folds(archive, each, shapes[each][0])
+            in_test, in_val = number == fold, number == (fold + 1) % count
+            chosen = {"test": in_test, "val": in_val, "train": ~(in_test | in_val)}[split]
+            rows[each] = np.flatnonzero(chosen)
+    return rows
 
 
 def read_split(path: Path, split: Split) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -76,10 +128,28 @@ def read_split_labels(path: Path, split: Split) -> NDArray[np.int64]:
         return read_labels(archive, split, check_images(archive, f"{split}_images")[0])
 
 
-def read_split_groups(path: Path, split: Split) -> NDArray[np.int64] | None:
-    """Read who is on each image of one split, (N,), None where the file does not say. Raises DataError."""
+def read_split_groups(path: Path, splits: Sequence[Split]) -> NDArray[np.int64] | None:
+    """Read who is on each image of some splits, one after the other, (N,); None where the file does not say for all.
+
+    Equal numbers for one patient, across the splits too. Raises DataError.
+    """
     with Archive(path) as archive:
-        return read_groups(archive, split, check_images(archive, f"{split}_images")[0])
+        return read_groups(archive, splits, _counts(archive, splits))
+
+
+def read_split_texts(path: Path, splits: Sequence[Split], what: Literal["ids", "patients"]) -> NDArray[np.str_] | None:
+    """Read `{split}_ids` or `{split}_patients` of some splits as text, (N,); None where the file does not say."""
+    with Archive(path) as archive:
+        counts = _counts(archive, splits)
+        names = read_texts(archive, [f"{split}_{what}" for split in splits], counts)
+        if names is None and what == "patients":
+            # As files of older versions name them.
+            names = read_texts(archive, [f"{split}_groups" for split in splits], counts)
+        return names
+
+
+def _counts(archive: Archive, splits: Sequence[Split]) -> list[int]:
+    return [check_images(archive, f"{split}_images")[0] for split in splits]
 
 
 def read_new_images(path: Path, split: Split) -> tuple[str, NDArray[np.uint8]]:

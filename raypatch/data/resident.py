@@ -24,7 +24,7 @@ the rest is for the model and its activations.
 @dataclass(frozen=True)
 class ResidentSplit:
     """One split: images uint8 (N, C, *spatial), labels int64 (N,) or (N, L),
-    index int64 (N,) into the file.
+    index int64 (N,) into the split.
 
     device: where batches are wanted. Images and labels lie there, or
     where they did not fit both in host memory.
@@ -59,7 +59,7 @@ def load_resident(
     The smaller of the two: batches are enlarged when they are used. Raises DataError where the file
     is missing or wrong.
     """
-    loaded = load_split(config.source, split, data_dir=options.data_dir, files=options.files)
+    loaded = load_split(config.source, split, fold=config.fold, data_dir=options.data_dir, files=options.files)
     index = used_rows(config, split, loaded.labels)
     images = channels_first(loaded.images[index], dimensions=info.dimensions)
     images = resize_images(images, held_size(info.size, config.image_size, config.resize), config.resize)
@@ -71,7 +71,7 @@ def load_resident(
 
 
 def used_rows(config: TrialConfig, split: Split, labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return which images of a split a trial sees, as sorted positions (N,) in the file."""
+    """Return which images of a split a trial sees, as sorted positions (N,) in the split."""
     if split == "train" and config.train_fraction < 1:
         # Of the training images alone: every share is measured on the same validation and test.
         return stratified_subset(labels, config.train_fraction, config.seed)

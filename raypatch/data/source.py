@@ -8,17 +8,25 @@ import http.client
 import os
 import shutil
 import urllib.error
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from raypatch.data import phantom
-from raypatch.data.catalog import DatasetInfo, Split, dataset_info
-from raypatch.data.npz import DataError, inspect_npz, read_split, read_split_groups, read_split_labels
+from raypatch.data.catalog import SPLITS, DatasetInfo, Split, dataset_info
+from raypatch.data.npz import (
+    DataError,
+    inspect_npz,
+    read_fold_rows,
+    read_split,
+    read_split_groups,
+    read_split_labels,
+    read_split_texts,
+)
 from raypatch.machine.environment import home
 from raypatch.storage.files import hold_lock
 from raypatch.storage.own_files import OWN_FILE, locate_own_file
@@ -106,22 +114,38 @@ def load_split(
     dataset: str,
     split: Split,
     *,
+    fold: int | None = None,
     data_dir: Path | None = None,
     files: Mapping[str, Path] | None = None,
 ) -> Images:
     """Load one split into memory; only reads, so the data folder may be read-only.
 
-    Raises DataError when the file is absent, damaged, or not the one
-    that the name or id stands for.
+    fold: of a file with folds, which one is the test (see `read_fold_rows`); None takes the splits
+    as they are stored. Raises DataError when the file is absent, damaged, or not the one that the
+    name or id stands for, or has no such fold.
     """
     info = describe(dataset, data_dir=data_dir, files=files)
     if info.made_up:
+        _refuse_fold(dataset, fold)
         return Images(*phantom.make_split(info, split))
-    return Images(*read_split(locate(dataset, data_dir=data_dir, files=files), split))
+    path = locate(dataset, data_dir=data_dir, files=files)
+    if fold is None:
+        return Images(*read_split(path, split))
+    parts = []
+    for stored, rows in read_fold_rows(path, split, fold).items():
+        images, labels = read_split(path, stored)
+        parts.append((images[rows], labels[rows]))
+    images, labels = (np.concatenate(each) for each in zip(*parts, strict=True))
+    return Images(images, labels)
 
 
 def load_labels(
-    dataset: str, split: Split, *, data_dir: Path | None = None, files: Mapping[str, Path] | None = None
+    dataset: str,
+    split: Split,
+    *,
+    fold: int | None = None,
+    data_dir: Path | None = None,
+    files: Mapping[str, Path] | None = None,
 ) -> NDArray[np.int64]:
     """Load the labels of one split without its images: (N,) class numbers or (N, L) of 0 and 1.
 
@@ -129,20 +153,106 @@ def load_labels(
     """
     info = describe(dataset, data_dir=data_dir, files=files)
     if info.made_up:
+        _refuse_fold(dataset, fold)
         return phantom.make_split(info, split)[1]
-    return read_split_labels(locate(dataset, data_dir=data_dir, files=files), split)
+    path = locate(dataset, data_dir=data_dir, files=files)
+    if fold is None:
+        return read_split_labels(path, split)
+    parts = []
+    for stored, rows in read_fold_rows(path, split, fold).items():
+        parts.append(read_split_labels(path, stored)[rows])
+    return np.concatenate(parts)
+
+
+def load_index(
+    dataset: str,
+    split: Split,
+    count: int,
+    *,
+    fold: int | None = None,
+    data_dir: Path | None = None,
+    files: Mapping[str, Path] | None = None,
+) -> NDArray[np.int64]:
+    """Return by which number each of the `count` images of a split is known, (N,).
+
+    It is its place in the stored split, with a fold that in train, val and test one after the
+    other, which no two folds share. Raises DataError as `load_split`.
+    """
+    if fold is None:
+        return np.arange(count)
+    path = locate(dataset, data_dir=data_dir, files=files)
+    counts = describe(dataset, data_dir=data_dir, files=files).counts
+    places = []
+    start = 0
+    for rows, images in zip(read_fold_rows(path, split, fold).values(), counts, strict=True):
+        places.append(rows + start)
+        start += images
+    return np.concatenate(places)
 
 
 def load_groups(
-    dataset: str, split: Split, *, data_dir: Path | None = None, files: Mapping[str, Path] | None = None
+    dataset: str,
+    split: Split,
+    *,
+    fold: int | None = None,
+    data_dir: Path | None = None,
+    files: Mapping[str, Path] | None = None,
 ) -> NDArray[np.int64] | None:
     """Load who is on each image of one split, equal numbers for one patient; None where the data does not say.
 
-    Raises DataError as `load_split`.
+    With a fold it is that of all images of the file, train, val and test one after the other: what
+    `load_index` counts in either case. Raises DataError as `load_split`.
     """
     if not OWN_FILE.fullmatch(dataset):  # the catalog's files do not say
         return None
-    return read_split_groups(locate(dataset, data_dir=data_dir, files=files), split)
+    path = locate(dataset, data_dir=data_dir, files=files)
+    return read_split_groups(path, SPLITS if fold is not None else (split,))
+
+
+def load_ids(
+    dataset: str,
+    split: Split,
+    *,
+    fold: int | None = None,
+    data_dir: Path | None = None,
+    files: Mapping[str, Path] | None = None,
+) -> NDArray[np.str_] | None:
+    """Load what each image is called, as text, in the order of `load_groups`; None where the data does not say.
+
+    Raises DataError as `load_split`.
+    """
+    return _load_texts(dataset, "ids", SPLITS if fold is not None else (split,), data_dir, files)
+
+
+def load_patients(
+    dataset: str,
+    split: Split,
+    *,
+    fold: int | None = None,
+    data_dir: Path | None = None,
+    files: Mapping[str, Path] | None = None,
+) -> NDArray[np.str_] | None:
+    """Load the name of the patient on each image, as text, in the order of `load_groups`, for tables
+    of patients; None where the data does not say. Raises DataError as `load_split`.
+    """
+    return _load_texts(dataset, "patients", SPLITS if fold is not None else (split,), data_dir, files)
+
+
+def _load_texts(
+    dataset: str,
+    what: Literal["ids", "patients"],
+    splits: Sequence[Split],
+    data_dir: Path | None,
+    files: Mapping[str, Path] | None,
+) -> NDArray[np.str_] | None:
+    if not OWN_FILE.fullmatch(dataset):  # the catalog's files do not say
+        return None
+    return read_split_texts(locate(dataset, data_dir=data_dir, files=files), splits, what)
+
+
+def _refuse_fold(dataset: str, fold: int | None) -> None:
+    if fold is not None:
+        raise DataError(f"{dataset} has no folds; leave fold={fold} out, or pack own images with --folds")
 
 
 def verify(name: str, *, data_dir: Path | None = None) -> Path:

@@ -9,7 +9,7 @@ import hashlib
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from torch import Tensor
 from raypatch.data.archive import Archive
 from raypatch.data.catalog import SPLITS, Split
 from raypatch.data.layout import check_images
+from raypatch.data.npz import read_fold_rows
 
 ALIKE, ALIKE_IN_DETAIL = 0.99, 0.93
 """What two images must reach to be twins: correlation as a whole, and of their fine detail."""
@@ -60,16 +61,35 @@ class Twin:
     equal: bool = False
 
 
-def find_twins(path: Path) -> list[Twin]:
+def find_twins(path: Path, fold: int | None = None) -> list[Twin]:
     """Return for each image of val its twin in train,
     and for each of test that in train and that in val.
 
-    Only the most alike of each, sorted by split and index. The file is read in chunks; a thumbnail
-    per image is kept (at most 3 kB, a volume's 22 kB). Raises DataError for a file that is damaged
-    or not in the layout.
+    Only the most alike of each, sorted by split and index. fold: which one is the test, of a file
+    with folds; an index is then one into train, val and test one after the other. The file is read
+    in chunks; a thumbnail per image is kept (at most 3 kB, a volume's 22 kB). Raises DataError for
+    a file that is damaged or not in the layout.
     """
     with Archive(path) as archive:
         splits = {split: _read_thumbs(archive, split) for split in SPLITS}
+    if fold is None:
+        return _find_between(splits)
+    places: dict[Split, list[int]] = {}
+    for split in SPLITS:
+        places[split] = []
+        start = 0
+        for stored, rows in read_fold_rows(path, split, fold).items():
+            places[split] += (rows + start).tolist()
+            start += len(splits[stored].digests)
+    pool = _join([splits[split] for split in SPLITS])
+    moved = []
+    for twin in _find_between({split: pool.take(places[split]) for split in SPLITS}):
+        index, of_index = places[twin.split][twin.index], places[twin.of_split][twin.of_index]
+        moved.append(replace(twin, index=index, of_index=of_index))
+    return moved
+
+
+def _find_between(splits: Mapping[Split, "_Thumbs"]) -> list[Twin]:
     found = []
     pairs: Sequence[tuple[Split, Split]] = (("train", "val"), ("train", "test"), ("val", "test"))
     for earlier, later in pairs:
@@ -124,6 +144,16 @@ class _Thumbs:
     @property
     def dimensions(self) -> int:
         return self.images.ndim - 1
+
+    def take(self, rows: Sequence[int]) -> "_Thumbs":
+        return _Thumbs(self.images[rows], self.coarse[rows], [self.digests[row] for row in rows])
+
+
+def _join(parts: Sequence[_Thumbs]) -> _Thumbs:
+    digests: list[bytes] = []
+    for part in parts:
+        digests += part.digests
+    return _Thumbs(torch.cat([part.images for part in parts]), torch.cat([part.coarse for part in parts]), digests)
 
 
 def _read_thumbs(archive: Archive, split: Split) -> _Thumbs:

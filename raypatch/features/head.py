@@ -115,7 +115,8 @@ class FeatureSource:
 
     def load(self, config: TrialConfig, split: Split) -> FeatureSplit:
         """Return a split as a trial sees it. Raises Interrupted when asked to stop."""
-        labels = load_labels(config.source, split, data_dir=self.options.data_dir, files=self.options.files)
+        options = self.options
+        labels = load_labels(config.source, split, fold=config.fold, data_dir=options.data_dir, files=options.files)
         index = torch.from_numpy(used_rows(config, split, labels))
         whole = self._whole(split)
         chosen = torch.from_numpy(labels)[index].to(whole.device)

@@ -99,7 +99,7 @@ def peak_bytes(
     """
     images = info.training_images(config.train_fraction) + sum(info.counts[1:])
     edge = held_size(info.size, config.image_size, config.resize)
-    resident = images * info.channels * edge**info.dimensions
+    resident: int = images * info.channels * edge**info.dimensions
     training = training_bytes(config, facts, precision, micro_batch=micro_batch, checkpointing=checkpointing)
     batch = evaluation_bytes(config, info, facts, precision)
     evaluation = _with_margin(_held_bytes(config, facts) + batch)

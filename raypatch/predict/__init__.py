@@ -2,20 +2,36 @@
 a trial exported (export).
 """
 
-from raypatch.predict.choose import FinishedTrial, FinishedTrials, choose_members, describe_choice, find_trials
+from raypatch.predict.choose import (
+    FinishedTrial,
+    FinishedTrials,
+    choose_members,
+    describe_choice,
+    find_trials,
+    seeds_of,
+)
 from raypatch.predict.export import export_trial, load_exported
-from raypatch.predict.images import predict, predict_member
+from raypatch.predict.images import Prediction, image_table, patient_table, predict, predict_member
+from raypatch.predict.source import UNKNOWN, Source, match_truth, open_source
 from raypatch.predict.weights import load_model
 
 __all__ = [
+    "UNKNOWN",
     "FinishedTrial",
     "FinishedTrials",
+    "Prediction",
+    "Source",
     "choose_members",
     "describe_choice",
     "export_trial",
     "find_trials",
+    "image_table",
     "load_exported",
     "load_model",
+    "match_truth",
+    "open_source",
+    "patient_table",
     "predict",
     "predict_member",
+    "seeds_of",
 ]

@@ -188,7 +188,8 @@ def _preferred_recipe(trials: Sequence[FinishedTrial]) -> list[FinishedTrial]:
     def standing(recipe: list[FinishedTrial]) -> tuple[int, float]:
         return len(recipe), statistics.fmean(map(_goodness, recipe))
 
-    return sorted(max(recipes.values(), key=standing), key=lambda trial: trial.config.seed)
+    preferred = max(recipes.values(), key=standing)
+    return sorted(preferred, key=lambda trial: trial.config.seed)
 
 
 def _score(trial: FinishedTrial, metric: str) -> float:
@@ -213,6 +214,13 @@ def describe_choice(folder: Path, trial_ids: Sequence[str]) -> str:
         f"its level has the best mean {metric.label} on validation, as in the report;"
         f" of its seeds, {first.seed} is the best by {score}"
     )
+
+
+def seeds_of(trial: FinishedTrial, found: FinishedTrials) -> list[FinishedTrial]:
+    """The trials that differ from a trial in nothing but the seed, itself included, by seed."""
+    wanted = trial.config.model_copy(update={"seed": 0})
+    alike = [other for other in found.trials if other.config.model_copy(update={"seed": 0}) == wanted]
+    return sorted(alike, key=lambda other: other.config.seed)
 
 
 def _on_dataset(trials: Sequence[FinishedTrial], dataset: str) -> list[FinishedTrial]:

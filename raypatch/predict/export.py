@@ -20,9 +20,9 @@ def export_trial(folder: Path, trial_id: str, out: Path) -> Path:
 
     2D: `timm.create_model("local-dir:OUT", pretrained=True)` loads a model of timm's. 3D and own
     models, and those with another head than a linear one: `raypatch.predict.load_exported(OUT)`, which
-    takes all. config.json holds architecture,
-    sizes, classes and the normalisation (mean, std of 0..1). Raises ValueError when there is no
-    such finished trial, and for one that is no network.
+    takes all. config.json holds architecture, sizes, classes, the normalisation (mean, std of 0..1)
+    and, of packed data, the rule of intensity and shape by which images are read. Raises ValueError
+    when there is no such finished trial, and for one that is no network.
     """
     trials = {}
     for trial in find_trials(folder).trials:
@@ -69,6 +69,7 @@ def _describe(member: FinishedTrial) -> dict[str, object]:
         "raypatch": {
             "dimensions": facts.dimensions,
             "task": facts.task,
+            "input": json.loads(facts.rule) if facts.rule else None,
             "trial": json.loads(config.canonical_json()),
         },
     }

@@ -2,15 +2,15 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from raypatch.data.catalog import Split
-from raypatch.data.inputs import read_inputs
 from raypatch.features.extract import extract_features
 from raypatch.features.head import place_head
 from raypatch.machine.runtime import resolve_device, resolve_precision
@@ -19,48 +19,49 @@ from raypatch.models.families import find_family
 from raypatch.models.heads import feature_kind
 from raypatch.models.prepared import place_model
 from raypatch.predict.choose import FinishedTrial, choose_members, find_trials
+from raypatch.predict.source import Source, open_source
 from raypatch.predict.weights import load_parts
 from raypatch.results import DatasetFacts
 from raypatch.tasks import find_task
 
 
+class Prediction(NamedTuple):
+    """What a prediction gives. table: CSV, a row per image. patients: CSV, a row per patient, None where nobody knows
+    who is who. members: the ids of the trials that predicted.
+    """
+
+    table: str
+    members: list[str]
+    patients: str | None = None
+
+
 def predict(
     folder: Path,
-    source: Path,
+    path: Path,
     *,
     dataset: str | None,
     levels: Sequence[str] | None,
     split: Split,
     device: str,
-) -> tuple[str, list[str]]:
+) -> Prediction:
     """Predict on new images with the best trial of each level, probabilities averaged.
 
-    levels: of what the run compares, FACTOR=LEVEL where that is several factors; None takes the
-    single best trial. Best is by validation, among seeds too. split: of an .npz. Returns a CSV
-    (name, predicted class or classes, one probability per class) and the ids of the trials used.
-    Raises ValueError when there is no such trial or the images do not fit.
+    path: see `open_source`. levels: of what the run compares, FACTOR=LEVEL where that is several
+    factors; None takes the single best trial. Best is by validation, among seeds too. split: of an
+    .npz. The table has name, predicted class or classes, one probability per class, and truth and
+    patient where the source knows them. A patient's probability is the mean of its images'. Raises
+    ValueError when there is no such trial or the images do not fit.
     """
     members = choose_members(find_trials(folder), dataset, levels)
     facts = members[0].dataset
-    names: list[str] = []
+    source = open_source(path, split, facts)
     total = np.zeros(())
     for member in members:
-        config = member.config
-        # Read for each member: levels may differ in the size that their models see. One that was trained on a
-        # file of another resolution sees new images at that resolution first, as it saw its own.
-        is_resolved = config.resolution is not None
-        names, images = read_inputs(
-            source,
-            split,
-            dimensions=facts.dimensions,
-            channels=facts.channels,
-            image_size=config.resolution or config.image_size,
-            resize="bilinear" if is_resolved else config.resize,
-        )
-        total = total + predict_member(member, images, device)
+        # Read for each member: levels may differ in the size that their models see.
+        total = total + predict_member(member, source.read(member.config, member.dataset), device)
     mean = (total / len(members)).astype(np.float32)
     trial_ids = [member.result.trial_id for member in members]
-    return _as_csv(names, mean, facts), trial_ids
+    return Prediction(image_table(source, mean, facts), trial_ids, patient_table(source, mean, facts))
 
 
 def predict_member(
@@ -90,12 +91,48 @@ def predict_member(
     return probability.cpu().numpy()
 
 
-def _as_csv(names: Sequence[str], probability: NDArray[np.float32], facts: DatasetFacts) -> str:
+def image_table(source: Source, probability: NDArray[np.float32], facts: DatasetFacts) -> str:
+    """Return a CSV with a row per image: name, predicted, a probability per class, truth and patient if known."""
+    more = {}
+    if source.truth is not None:
+        more["truth"] = source.truth.words()
+    if source.patients is not None:
+        more["patient"] = list(source.patients)
+    return _as_csv("name", source.names, probability, facts, more)
+
+
+def patient_table(source: Source, probability: NDArray[np.float32], facts: DatasetFacts) -> str | None:
+    """Return a CSV with a row per patient, the mean of its images; None where nobody knows who is who.
+
+    truth: of all its images, several joined by a bar where they differ.
+    """
+    if source.patients is None:
+        return None
+    names, place = np.unique(source.patients, return_inverse=True)
+    images = np.bincount(place)
+    mean = np.stack([np.bincount(place, column) for column in probability.T], axis=1) / images[:, None]
+    more: dict[str, list[str]] = {"images": list(map(str, images))}
+    if source.truth is not None:
+        said: list[dict[str, None]] = [{} for _ in names]
+        for patient, word in zip(place, source.truth.words(), strict=True):
+            said[patient][word] = None
+        more["truth"] = [" | ".join(words) for words in said]
+    return _as_csv("patient", names, mean.astype(np.float32), facts, more)
+
+
+def _as_csv(
+    heading: str,
+    names: Sequence[str],
+    probability: NDArray[np.float32],
+    facts: DatasetFacts,
+    more: Mapping[str, Sequence[str]],
+) -> str:
     lines = io.StringIO()
     writer = csv.writer(lines, lineterminator="\n")
-    writer.writerow(["name", "predicted", *map("p({})".format, facts.classes)])
+    writer.writerow([heading, "predicted", *map("p({})".format, facts.classes), *more])
     words = find_task(facts.task).words(probability, facts.classes)
-    for name, predicted, row in zip(names, words, probability, strict=True):
+    rows = zip(names, words, probability, *more.values(), strict=True)
+    for name, predicted, row, *rest in rows:
         # tolist: a float of Python's prints all its digits, numpy's would say its type.
-        writer.writerow([name, predicted, *map(repr, row.tolist())])
+        writer.writerow([name, predicted, *map(repr, row.tolist()), *rest])
     return lines.getvalue()

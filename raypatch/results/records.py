@@ -51,7 +51,8 @@ class EpochRow(_Record):
     val: scores on validation. lr: of the epoch's last step, the encoder's where that trains. seconds:
     training and validation since the row before. images_per_second: training only. step: optimizer
     steps taken so far, 0 in files of earlier versions. peak_memory_bytes: most so far, on the device; on a CPU of the
-    process. 0 in files of earlier versions.
+    process. 0 in files of earlier versions. alarm: what is wrong with the validation predictions, such
+    as that they are of one class only; None where nothing is.
     """
 
     epoch: int
@@ -62,6 +63,7 @@ class EpochRow(_Record):
     images_per_second: float
     peak_memory_bytes: int = 0
     step: int = 0
+    alarm: str | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -83,13 +85,18 @@ class EpochRow(_Record):
         for charts, trackers and data frames.
         """
         # A chart has one flat list of names; val_ keeps a score apart from a field of the row.
-        numbers = self.model_dump(exclude={"val"})
+        numbers = self.model_dump(exclude={"val", "alarm"})
         return numbers | {f"val_{name}": score for name, score in self.val.items()}
 
 
 class DatasetFacts(_Record):
     """What the analysis needs of the dataset: its kind,
     class names and images in train (as used), val, test.
+
+    balance: the images of each class (or with each label) in these three splits. patients: how many
+    these are of, None where the data does not say. Both empty in files of earlier versions.
+    rule: JSON of the InputRule by which own images were packed, which new ones are read by; None
+    where the data does not say.
     """
 
     task: str
@@ -97,6 +104,9 @@ class DatasetFacts(_Record):
     channels: Literal[1, 3]
     classes: tuple[str, ...]
     counts: tuple[int, int, int]
+    balance: tuple[tuple[int, ...], ...] = ()
+    patients: tuple[int | None, ...] = ()
+    rule: str | None = None
 
 
 class ModelFacts(_Record):
@@ -143,19 +153,22 @@ class TrialResult(_Record):
 class Predictions:
     """Predictions of one split.
 
-    index: (N,) int64 into the file. label: (N,) or (N, L) int64. probability: (N, C) float32. group: (N,) int64, equal
-    for images of one patient, where the data says who is who.
+    index: (N,) int64 into the file. label: (N,) or (N, L) int64. probability: (N, C) float32.
+    group: (N,), who is on each image: the name of the patient as text (a number in files of earlier
+    versions). id: (N,), what each image is called, text. Both only where the data says so.
     """
 
     index: NDArray[np.int64]
     label: NDArray[np.int64]
     probability: NDArray[np.float32]
-    group: NDArray[np.int64] | None = None
+    group: NDArray[np.generic] | None = None
+    id: NDArray[np.str_] | None = None
 
     def take(self, images: NDArray[np.int64] | NDArray[np.bool_]) -> "Predictions":
         """Return the predictions of some images, by places in order or as a mask."""
         group = None if self.group is None else self.group[images]
-        return Predictions(self.index[images], self.label[images], self.probability[images], group)
+        names = None if self.id is None else self.id[images]
+        return Predictions(self.index[images], self.label[images], self.probability[images], group, names)
 
 
 class Expectation(_Record):

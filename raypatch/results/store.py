@@ -137,7 +137,7 @@ def read_sweep(path: Path) -> SweepRecord:
 
 
 def write_predictions(path: Path, splits: Mapping[Split, Predictions]) -> None:
-    """Write predictions.npz: `<split>_index`, `<split>_label`, `<split>_probability`, if known `<split>_group`."""
+    """Write predictions.npz: `<split>_index`, `_label`, `_probability`, and if known `<split>_group` and `_id`."""
     arrays: dict[str, Any] = {}
     for split, predictions in splits.items():
         arrays[f"{split}_index"] = predictions.index
@@ -145,6 +145,8 @@ def write_predictions(path: Path, splits: Mapping[Split, Predictions]) -> None:
         arrays[f"{split}_probability"] = predictions.probability
         if predictions.group is not None:
             arrays[f"{split}_group"] = predictions.group
+        if predictions.id is not None:
+            arrays[f"{split}_id"] = predictions.id
     # By way of memory: numpy would write into the file itself, and a kill leave half of it.
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
@@ -163,6 +165,7 @@ def read_predictions(path: Path, split: Split) -> Predictions:
                 label=stored[f"{split}_label"],
                 probability=stored[f"{split}_probability"],
                 group=stored.get(f"{split}_group"),
+                id=stored.get(f"{split}_id"),
             )
     # numpy and zipfile raise many kinds for a broken archive; all mean the same here.
     except Exception as error:
@@ -171,8 +174,9 @@ def read_predictions(path: Path, split: Split) -> Predictions:
         ) from error
     count = len(found.index)
     lengths = {len(found.label), len(found.probability)}
-    if found.group is not None:
-        lengths.add(len(found.group))
+    for names in (found.group, found.id):
+        if names is not None:
+            lengths.add(len(names))
     # A file may be whole as an archive and yet not as predictions.
     if lengths != {count} or found.probability.ndim != 2:
         raise DamagedFileError(

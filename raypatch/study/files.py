@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from raypatch.config import TrialConfig, explain_validation, field_facts
 from raypatch.data.catalog import canonical_name
+from raypatch.data.pack import is_source
 from raypatch.storage.own_files import OWN_SUFFIXES
 from raypatch.study.names import LONGEST_NAME
 from raypatch.study.published import read_tables
@@ -56,8 +57,8 @@ def _dataset_names(study: Study) -> list[str]:
             names.add(Path(name).stem)
         elif name in study.resolutions:
             names.add(name)
-        elif Path(name).is_dir():
-            names.add(Path(name).resolve().name)
+        elif Path(name).is_dir() or is_source(name):
+            names.add(Path(name).resolve().stem)
         else:
             names.add(canonical_name(name))
     return sorted(names)

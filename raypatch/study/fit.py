@@ -36,6 +36,9 @@ def check_fit(config: TrialConfig, info: DatasetInfo) -> None:
         raise ValueError(
             f"selection={config.selection} is no score that training computes for {config.dataset_label}: use {known}"
         )
+    if config.fold is not None and config.fold >= info.folds:
+        way_out = f"it has 0 to {info.folds - 1}" if info.folds else "it has none: pack own images with --folds"
+        raise ValueError(f"fold={config.fold} is no fold of {config.dataset_label}; {way_out}")
     if info.dimensions == 2 and config.inflation != "repeat":
         raise ValueError(
             f"inflation={config.inflation} is for volumes; {info.name} has 2D images: leave it out",

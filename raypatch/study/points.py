@@ -2,12 +2,14 @@
 
 import functools
 import itertools
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from raypatch.config import TrialConfig, make_config
 from raypatch.data.catalog import DatasetInfo, canonical_name
+from raypatch.data.pack import is_source, packed
 from raypatch.data.source import describe
 from raypatch.factors import Factor, factor_of_axis, factor_of_field
 from raypatch.storage.own_files import OWN_FILE, OWN_SET, OWN_SUFFIXES, own_file_id
@@ -25,6 +27,7 @@ class StudyPoints:
         # Own files by their content's name, and back: a file is read once however often it is named.
         self._files: dict[str, Path] = {}
         self._identities: dict[Path, str] = {}
+        self._sources: dict[str, Path] = {}
         self._sets: dict[str, str] = {}
         self._infos: dict[str, DatasetInfo] = {}
         self._rules = [self._canonical_rule(rule) for rule in study.when]
@@ -159,7 +162,9 @@ class StudyPoints:
             value = named.get(field)
             if not isinstance(value, str) or OWN_FILE.fullmatch(value):
                 continue
-            if value.endswith(suffixes):
+            if field == "dataset" and is_source(value):
+                named[field] = self._identify(self._packed(value))
+            elif value.endswith(suffixes):
                 named[field] = self._identify(Path(value).expanduser().resolve())
         return named
 
@@ -188,6 +193,14 @@ class StudyPoints:
         identity = self._identities[path]
         self._files[identity] = path
         return identity
+
+    def _packed(self, source: str) -> Path:
+        """The .npz of own images that are no .npz yet."""
+        if source not in self._sources:
+            # To stderr: what a command answers may be read by a script.
+            say = functools.partial(print, file=sys.stderr)
+            self._sources[source] = packed(Path(source).expanduser(), say=say)
+        return self._sources[source]
 
     def _describe(self, dataset: str) -> DatasetInfo:
         if dataset not in self._infos:

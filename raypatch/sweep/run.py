@@ -159,7 +159,7 @@ def _execute(source: TrialSource, executor: Executor, session: Session, study: S
         session.say(f"{counts}, in {session.paths.folder}")
         # Not for a cluster: this machine may not have the data that lie there.
         if not session.execution.on_cluster:
-            note_twins((*source.record.trials, *upcoming), session.paths, options)
+            note_twins((*source.record.trials, *upcoming), session.paths, options, session.say)
         varied = what_varies(source.record)
         display = make_display(plan.todo, plan.seconds, done=done, side_by_side=placement.slots, varied=varied)
         with display as listener, halting_on_full_disk(session.paths.folder):

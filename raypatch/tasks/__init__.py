@@ -13,7 +13,7 @@ from raypatch.tasks.protocols import (
     Weights,
 )
 from raypatch.tasks.registry import find_metric, find_task, score_names, task_metrics
-from raypatch.tasks.weighted import resample_metric
+from raypatch.tasks.weighted import resample_metric, weighted_auc
 
 __all__ = [
     "ClassCounts",
@@ -28,4 +28,5 @@ __all__ = [
     "resample_metric",
     "score_names",
     "task_metrics",
+    "weighted_auc",
 ]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from raypatch.tasks.metrics import ACCURACY, AUC, BALANCED_ACCURACY, is_defined
+from raypatch.tasks.metrics import ACCURACY, AUC, BALANCED_ACCURACY, MACRO_RECALL, QUADRATIC_KAPPA, is_defined
 from raypatch.tasks.protocols import ClassCounts, Label, Metric, Probability, Task
 from raypatch.tasks.registry import task_metrics
 
@@ -66,6 +66,7 @@ class OneClass(Classification):
     """
 
     kinds: tuple[str, ...] = ("binary", "multiclass", "ordinal")
+    metrics: tuple[Metric, ...] = (ACCURACY, BALANCED_ACCURACY, AUC, MACRO_RECALL)
 
     def __init__(self, name: str = "multiclass", *, one_question: bool = False) -> None:
         self.name = name
@@ -156,6 +157,12 @@ class OneClass(Classification):
     def strata(self, label: Label) -> NDArray[np.int64]:
         """Return the class."""
         return np.asarray(label, np.int64)
+
+
+class Ordinal(OneClass):
+    """Classes in an order, such as grades of a disease: how far a miss is off counts too."""
+
+    metrics: tuple[Metric, ...] = (ACCURACY, BALANCED_ACCURACY, AUC, QUADRATIC_KAPPA, MACRO_RECALL)
 
 
 class ManyLabels(Classification):
@@ -254,5 +261,5 @@ class ManyLabels(Classification):
 
 BINARY = OneClass("binary", one_question=True)
 MULTICLASS = OneClass("multiclass")
-ORDINAL = OneClass("ordinal")
+ORDINAL = Ordinal("ordinal")
 MULTILABEL = ManyLabels()

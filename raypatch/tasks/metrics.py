@@ -50,6 +50,39 @@ def balanced_accuracy(probability: Probability, label: Label, task: Task) -> flo
     return float(np.mean(np.nanmean(recalls(matrices), axis=1)))
 
 
+def macro_recall(probability: Probability, label: Label, task: Task) -> float:
+    """Return the mean recall over the classes that occur or are predicted, 0 to 1, as torchmetrics defines it.
+
+    A class that is predicted but never occurs counts as 0. Of classes that exclude each other.
+    """
+    matrices = task.confusions(probability, label)
+    if not len(matrices):
+        return math.nan
+    (matrix,) = matrices
+    counted = (matrix.sum(axis=0) + matrix.sum(axis=1)) > 0
+    return float(np.nansum(recalls(matrices)) / counted.sum())
+
+
+def quadratic_kappa(probability: Probability, label: Label, task: Task) -> float:
+    """Return Cohen's kappa with quadratic weights (Cohen, Psychol. Bull. 1968), -1 to 1; 0 is chance.
+
+    Of ordered classes: a miss costs the squared distance of the grades. NaN with a warning where
+    truth and predictions are one and the same class, which leaves nothing to agree by chance.
+    """
+    matrices = task.confusions(probability, label)
+    if not len(matrices):
+        return math.nan
+    (matrix,) = matrices
+    grades = np.arange(len(matrix))
+    distance = (grades[:, None] - grades[None, :]) ** 2
+    by_chance = np.outer(matrix.sum(axis=1), matrix.sum(axis=0)) / matrix.sum()
+    expected = float((distance * by_chance).sum())
+    if expected == 0:
+        warnings.warn("quadratic kappa is undefined: all are of one class", UndefinedMetricWarning, stacklevel=2)
+        return math.nan
+    return 1 - float((distance * matrix).sum()) / expected
+
+
 def macro_auc(probability: Probability, label: Label, task: Task) -> float:
     """Return the unweighted mean of the one-versus-rest AUC of all classes, 0 to 1.
 
@@ -107,3 +140,23 @@ BALANCED_ACCURACY = Metric(
     "balanced_accuracy", "bACC", "balanced accuracy", balanced_accuracy, weighted.balanced_accuracy
 )
 AUC = Metric("auc", "AUC", "AUC", macro_auc, weighted.macro_auc)
+MACRO_RECALL = Metric(
+    "macro_recall",
+    "mRec",
+    "macro recall",
+    macro_recall,
+    weighted.macro_recall,
+    # Where every class occurs it is the balanced accuracy.
+    always_shown=False,
+    each_epoch=False,
+    tasks=("binary", "multiclass", "ordinal"),
+)
+QUADRATIC_KAPPA = Metric(
+    "quadratic_kappa",
+    "κ²",
+    "quadratic kappa",
+    quadratic_kappa,
+    weighted.quadratic_kappa,
+    bounds=(-1.0, 1.0),
+    tasks=("ordinal",),
+)

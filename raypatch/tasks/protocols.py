@@ -47,6 +47,7 @@ class Metric:
     weighted: the same on resamples of the images, (probability (N, C), label, task, weights (N, B))
     -> (B,); without one it is computed resample by resample, which takes longer.
     bounds: the least and the most it can be, which its interval keeps; None where there are none.
+    always_shown: tables show it; else only where a study asks about it.
     each_epoch: training shows it every epoch, so that a trial can be selected by it; else it is
     computed once, at the end.
     tasks: those to which a metric of an installed package is added; a task names its own ones.
@@ -60,6 +61,7 @@ class Metric:
     lower_is_better: bool = False
     bounds: tuple[float, float] | None = (0.0, 1.0)
     each_epoch: bool = True
+    always_shown: bool = True
     tasks: tuple[str, ...] = ("binary", "multiclass", "ordinal", "multilabel")
 
 

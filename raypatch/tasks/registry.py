@@ -7,7 +7,7 @@ import functools
 import importlib.metadata
 
 from raypatch.registry import Registry, load_address
-from raypatch.tasks.metrics import ACCURACY, AUC, BALANCED_ACCURACY, LOSS
+from raypatch.tasks.metrics import ACCURACY, AUC, BALANCED_ACCURACY, LOSS, MACRO_RECALL, QUADRATIC_KAPPA
 from raypatch.tasks.protocols import Metric, Task
 
 METRIC_GROUP = "raypatch.metrics"
@@ -25,7 +25,7 @@ TASKS: Registry[Task] = Registry(
     },
 )
 
-SHIPPED_METRICS = (LOSS, ACCURACY, BALANCED_ACCURACY, AUC)
+SHIPPED_METRICS = (LOSS, ACCURACY, BALANCED_ACCURACY, AUC, QUADRATIC_KAPPA, MACRO_RECALL)
 
 
 def find_task(name: str) -> Task:

@@ -70,6 +70,39 @@ def balanced_accuracy(
     return scores
 
 
+def macro_recall(
+    probability: Probability,
+    label: Label,
+    task: Task,
+    weights: Weights,
+) -> NDArray[np.float64]:
+    """Return the mean recall over the classes that occur or are predicted, in each resample: (B,)."""
+    present = np.unique(label)
+    counted = np.union1d(present, task.predicted(probability))
+    # The others that are counted have a recall of 0.
+    return balanced_accuracy(probability, label, task, weights) * len(present) / len(counted)
+
+
+def quadratic_kappa(
+    probability: Probability,
+    label: Label,
+    task: Task,
+    weights: Weights,
+) -> NDArray[np.float64]:
+    """Return Cohen's kappa with quadratic weights in each resample, (B,)."""
+    truth = label.astype(np.float64)
+    predicted = task.predicted(probability).astype(np.float64)
+    share = weights.astype(np.float64) / weights.sum(axis=0)
+    observed = (truth - predicted) ** 2 @ share
+    # Of two independent draws the mean squared distance is both variances and the squared gap of the means.
+    mean_truth, mean_predicted = truth @ share, predicted @ share
+    variances = (truth**2 @ share - mean_truth**2) + (predicted**2 @ share - mean_predicted**2)
+    expected = variances + (mean_truth - mean_predicted) ** 2
+    with np.errstate(invalid="ignore", divide="ignore"):
+        kappa: NDArray[np.float64] = np.where(expected > 1e-12, 1 - observed / expected, np.nan)
+    return kappa
+
+
 def macro_auc(
     probability: Probability,
     label: Label,
@@ -80,12 +113,12 @@ def macro_auc(
     scores, truth = task.one_versus_rest(probability, label)
     columns = []
     for question in range(scores.shape[1]):
-        columns.append(_weighted_auc(scores[:, question], truth[:, question], weights))
+        columns.append(weighted_auc(scores[:, question], truth[:, question], weights))
     means: NDArray[np.float64] = np.mean(columns, axis=0)
     return means
 
 
-def _weighted_auc(
+def weighted_auc(
     score: NDArray[np.floating],
     truth: NDArray[np.bool_],
     weights: Weights,

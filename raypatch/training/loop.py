@@ -18,7 +18,7 @@ from raypatch.models.prepared import PreparedModel
 from raypatch.results import EpochRow, TrialPaths, append_epoch
 from raypatch.tasks import Task
 from raypatch.training.checkpoint import Progress, load_tensors, save_tensors, training_state
-from raypatch.training.evaluate import score_logits
+from raypatch.training.evaluate import find_alarm, score_logits
 from raypatch.training.loss import balanced_order, make_loss
 from raypatch.training.optim import learning_rates, make_optimizer, set_learning_rates
 from raypatch.training.progress import advance, is_over
@@ -90,15 +90,17 @@ def train_epochs(trial: Trial, set_training_mode: Callable[[], None]) -> Progres
             raise TrialError(
                 f"training diverged in epoch {taken.epoch}: its loss is {taken.loss}; lower lr={config.lr}"
             )
+        scores = score_logits(logits, trial.val.labels, trial.task, final=False)
         row = EpochRow(
             epoch=taken.epoch,
             train_loss=taken.loss,
-            val=dict(score_logits(logits, trial.val.labels, trial.task, final=False)),
+            val=dict(scores),
             lr=taken.lr,
             seconds=time.perf_counter() - started,
             images_per_second=taken.images / train_seconds,
             peak_memory_bytes=peak_memory(prepared.device),
             step=length.steps_at(taken.epoch),
+            alarm=find_alarm(logits, trial.val.labels, trial.task, scores),
         )
         progress = advance(progress, row, config)
         # Before the checkpoint, which must never be ahead of the rows: resume drops later ones.

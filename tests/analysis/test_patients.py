@@ -22,14 +22,17 @@ def test_images_of_one_patient_widen_the_intervals(tmp_path):
     with np.load(data) as stored:
         arrays = dict(stored)
     told = tmp_path / "told.npz"
-    np.savez(told, **arrays, test_groups=np.repeat(["ann", "bob", "cy", "di"], 3))
+    names = [f"picture {place}" for place in range(12)]
+    np.savez(told, **arrays, test_patients=np.repeat(["ann", "bob", "cy", "di"], 3), test_ids=np.array(names))
     widths = []
     for path in (data, told):
         folder = tmp_path / path.stem
         run_sweep(tiny_study(path, seed=[0, 1]), folder, RunOptions(device="cpu"), ExecutorOptions(executor="local"))
         widths.append(interval_widths(folder))
     trial = SweepPaths(tmp_path / "told").trial_folders()[0]
-    assert read_predictions(trial.predictions, "test").group.tolist() == np.repeat(range(4), 3).tolist()
+    predictions = read_predictions(trial.predictions, "test")
+    assert predictions.group.tolist() == np.repeat(["ann", "bob", "cy", "di"], 3).tolist()
+    assert predictions.id.tolist() == names
     assert read_predictions(trial.predictions, "val").group is None
     assert (widths[1] > 0).all()
     assert not widths[0].equals(widths[1])

@@ -10,7 +10,7 @@ from raypatch.analysis.report import prepare_report
 from raypatch.analysis.statistics.stacks import load_stack
 from raypatch.config import RunOptions
 from raypatch.results import SweepPaths, read_predictions
-from raypatch.results.repeated import read_repeated
+from raypatch.results.repeated import read_repeated_images
 from raypatch.study import Study
 from raypatch.sweep.run import ExecutorOptions, run_sweep
 from raypatch.tasks import find_task
@@ -34,7 +34,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_run_knows_its_twins_and_the_report_warns(finished: Path) -> None:
-    (found,) = read_repeated(SweepPaths(finished).twins).values()
+    (found,) = read_repeated_images(SweepPaths(finished).twins).test.values()
     assert found == (1, 4, 5)
     notes = " ".join(prepare_report([finished], resamples=20).notes)
     assert "own: 3 of 12 test images repeat an image of train or val" in notes

@@ -5,15 +5,20 @@ import pytest
 from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from raypatch.data.inputs.pictures import read_pictures
+from raypatch.data.inputs.reading import read_listed
+from raypatch.data.inputs.scan import ImageFiles
 from raypatch.data.npz import DataError
 
 GREY = np.arange(256, dtype=np.uint8).reshape(16, 16)[:, :12]
 COLOUR = np.stack([GREY, 255 - GREY, GREY // 2], axis=-1)
 
 
+def read_all(paths, channels=1):
+    return list(read_listed([ImageFiles(path.name, (path,)) for path in paths], 2, channels, None))
+
+
 def read(path, channels=1):
-    (image,) = read_pictures([path], channels)
+    (image,) = read_all([path], channels)
     return image
 
 
@@ -78,7 +83,7 @@ def test_a_deep_picture_is_turned_too(tmp_path):
 def test_white_is_judged_over_all_pictures_together(tmp_path):
     dark = write(tmp_path, "dark.png", GREY.astype(np.uint16) * 100)
     bright = write(tmp_path, "bright.png", GREY.astype(np.uint16) * 257)
-    both = list(read_pictures([dark, bright], 1))
+    both = read_all([dark, bright])
     assert both[0].max() == round(100 / 257 * GREY.max())
     with pytest.raises(DataError, match=r"dark\.png holds values up to \d+ in more than 8 bits"):
         read(dark)

@@ -11,7 +11,7 @@ from raypatch.config import RunOptions
 from raypatch.data.source import describe, load_split
 from raypatch.models.build import architecture_key
 from raypatch.results import SweepPaths
-from raypatch.results.repeated import read_repeated
+from raypatch.results.repeated import read_repeated_images
 from raypatch.study import Study
 from raypatch.study.files import default_run_name, load_study
 from raypatch.study.resolve import StudyTrials, resolve_trials
@@ -87,8 +87,8 @@ def test_twins_are_noted_once_for_all_sizes(tmp_path: Path) -> None:
     found = _resolve(grid=grid, resolutions={"lesions": files})
     paths = SweepPaths(tmp_path / "run")
     paths.folder.mkdir()
-    note_twins(found.trials, paths, RunOptions(files=found.files))
-    assert list(read_repeated(paths.twins)) == [found.trials[0].dataset]
+    note_twins(found.trials, paths, RunOptions(files=found.files), print)
+    assert list(read_repeated_images(paths.twins).test) == [found.trials[0].dataset]
 
 
 def _change(path: str, **arrays: Any) -> None:

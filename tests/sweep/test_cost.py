@@ -126,7 +126,7 @@ def test_what_would_take_too_long_is_scaled_by_its_arithmetic(
 def test_a_step_on_a_cpu_is_timed_on_as_many_images_as_it_takes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from raypatch.sweep.cost import calibration
+    from raypatch.sweep.cost import calibration, timing
 
     seen: list[tuple[int, ...]] = []
 
@@ -138,8 +138,8 @@ def test_a_step_on_a_cpu_is_timed_on_as_many_images_as_it_takes(
     monkeypatch.setattr(calibration, "TrainingStep", Step)
     config, options = tiny_trial(make_images(tmp_path / "a.npz"))
     whole = calibration.time_trial(config, options)
-    monkeypatch.setattr(calibration, "TIMED_FLOPS", 0.0)
-    monkeypatch.setattr(calibration, "LONGEST_TIMING", 0.0)
+    monkeypatch.setattr(timing, "TIMED_GFLOPS", 0.0)
+    monkeypatch.setattr(timing, "LONGEST_TIMING", 0.0)
     part = calibration.time_trial(config, options)
     assert [shape[0] for shape in seen] == [8] * 6 + [2] * 2
     # Both speak of a whole step; how long one takes hangs on what else runs here.

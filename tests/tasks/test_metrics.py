@@ -6,10 +6,12 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
 from sklearn import metrics as reference
+from torchmetrics.functional.classification import multiclass_cohen_kappa, multiclass_recall
 
-from raypatch.tasks import UndefinedMetricWarning, find_task
-from raypatch.tasks.metrics import macro_auc, recalls
+from raypatch.tasks import UndefinedMetricWarning, find_metric, find_task
+from raypatch.tasks.metrics import macro_auc, quadratic_kappa, recalls
 
 
 def score(probability, label, task, loss=None):
@@ -64,9 +66,11 @@ def test_multilabel_scores_are_means_over_labels():
     assert found["loss"] == pytest.approx(np.mean(wanted), rel=1e-5)
 
 
-def test_ordinal_is_scored_as_classes():
+def test_ordinal_is_scored_as_classes_and_by_kappa():
     probability, label = made_split(120, 5, 3)
-    assert score(probability, label, "ordinal") == score(probability, label, "multiclass")
+    found = score(probability, label, "ordinal")
+    assert found.pop("quadratic_kappa") > 0
+    assert found == score(probability, label, "multiclass")
 
 
 def test_given_loss_is_kept():
@@ -160,3 +164,41 @@ def test_large_split_is_scored_in_seconds():
     start = time.perf_counter()
     assert score(probability, label, "multiclass")["auc"] > 0.5
     assert time.perf_counter() - start < 5
+
+
+@pytest.mark.parametrize("classes", [2, 3, 5])
+@pytest.mark.parametrize("rare", [False, True], ids=["random", "one class never predicted, one never there"])
+def test_kappa_and_macro_recall_equal_the_references(classes, rare):
+    probability, label = made_split(300, classes, classes)
+    if rare:
+        probability[:, 0] = 0
+        label[label == classes - 1] = 0
+    task = find_task("ordinal")
+    found = {name: find_metric(name).function(probability, label, task) for name in ("quadratic_kappa", "macro_recall")}
+    predicted = torch.from_numpy(probability.argmax(1))
+    truth = torch.from_numpy(label)
+    kappa = multiclass_cohen_kappa(predicted, truth, num_classes=classes, weights="quadratic")
+    recall = multiclass_recall(predicted, truth, num_classes=classes, average="macro")
+    assert found["quadratic_kappa"] == pytest.approx(float(kappa), abs=1e-6)
+    assert found["quadratic_kappa"] == pytest.approx(
+        reference.cohen_kappa_score(label, probability.argmax(1), weights="quadratic"), abs=1e-9
+    )
+    assert found["macro_recall"] == pytest.approx(float(recall), abs=1e-6)
+
+
+def test_kappa_of_one_class_alone_is_undefined():
+    probability, label = np.tile(np.float32([0.9, 0.1]), (4, 1)), np.zeros(4, int)
+    with pytest.warns(UndefinedMetricWarning, match="quadratic kappa"):
+        assert math.isnan(quadratic_kappa(probability, label, find_task("ordinal")))
+
+
+@pytest.mark.parametrize("name", ["quadratic_kappa", "macro_recall"])
+def test_resampled_kappa_and_recall_equal_those_of_the_drawn_images(name):
+    probability, label = made_split(60, 4, 1)
+    task, metric = find_task("ordinal"), find_metric(name)
+    counts = np.random.default_rng(0).multinomial(60, np.full(60, 1 / 60), size=20).T.astype(np.float32)
+    counts[:4] = np.maximum(counts[:4], 1)  # every class in every resample
+    fast = metric.weighted(probability, label, task, counts)
+    for resample, drawn in enumerate(counts.T.astype(int)):
+        images = np.repeat(np.arange(60), drawn)
+        assert fast[resample] == pytest.approx(metric.function(probability[images], label[images], task), abs=1e-5)

@@ -50,7 +50,7 @@ def _mean_costs(cells: pd.DataFrame, settings: Sequence[str]) -> pd.DataFrame:
 
     dataset: the name of the only one, or how many the mean is over.
     """
-    means = {"dataset": ("dataset_label", _name_or_count)}
+    means: dict[str, Any] = {"dataset": ("dataset_label", _name_or_count)}
     for name in (*MODEL_COSTS, *RUN_COSTS):
         if f"{name}_mean" in cells:
             means[name] = (f"{name}_mean", "mean")

@@ -22,7 +22,7 @@ _LATEX = {
     **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
     **{"±": r"$\pm$", "×": r"$\times$", "–": "--", "≤": r"$\leq$", "≥": r"$\geq$"},
     **{"<": "$<$", ">": "$>$", "−": "$-$", "→": r"$\rightarrow$", "·": r"$\cdot$"},
-    **{"²": "$^2$", "α": r"$\alpha$", "χ": r"$\chi$", "†": r"$\dagger$"},
+    **{"²": "$^2$", "α": r"$\alpha$", "κ": r"$\kappa$", "χ": r"$\chi$", "†": r"$\dagger$"},
 }
 _SPECIAL = re.compile("|".join(map(re.escape, _LATEX)))
 

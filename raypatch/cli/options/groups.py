@@ -43,6 +43,13 @@ Compare = Annotated[
     str | None,
     typer.Option(help="Factors to compare, separated by commas, instead of the study's.", show_default=False),
 ]
+Sensitivity = Annotated[
+    float | None,
+    typer.Option(
+        help="What decisions have to reach on validation, such as 0.95; default Youden's threshold.",
+        show_default=False,
+    ),
+]
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
-"""New images to predict on, from any of the files that people keep them in."""
+"""Images in any of the files that people keep them in, for packing and for prediction: one reader for both."""
 
-from raypatch.data.inputs.reading import PICTURES, VOLUMES, Resize, read_inputs
+from raypatch.data.inputs.reading import read_inputs
+from raypatch.data.inputs.rule import InputRule
+from raypatch.data.inputs.scan import PICTURES, VOLUMES
 
-__all__ = ["PICTURES", "VOLUMES", "Resize", "read_inputs"]
+__all__ = ["PICTURES", "VOLUMES", "InputRule", "read_inputs"]

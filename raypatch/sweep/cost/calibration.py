@@ -4,10 +4,11 @@ import contextlib
 import functools
 import hashlib
 import json
+import math
 import os
 import tempfile
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,13 @@ from raypatch.machine.cores import available_cores
 from raypatch.machine.environment import home
 from raypatch.machine.runtime import provenance, resolve_device
 from raypatch.methods import feature_method, find_method
+from raypatch.models.build import architecture_key
 from raypatch.models.flops import trial_facts
 from raypatch.models.memory import fit_memory
 from raypatch.models.prepared import evaluation_batch, prepare_model
 from raypatch.storage.files import write_atomically
 from raypatch.sweep.cost.head_timing import time_head
-from raypatch.sweep.cost.timing import TIMED_STEPS, Timing, median_seconds
+from raypatch.sweep.cost.timing import TIMED_STEPS, Timing, median_seconds, timed_images
 from raypatch.tasks import find_task
 from raypatch.training.checkpoint import Progress, save_tensors
 from raypatch.training.optim import make_optimizer
@@ -42,9 +44,6 @@ Its time is scaled, by its arithmetic, from that of the next shorter one.
 
 LONGEST_CALIBRATION = 30.0
 """Seconds after which nothing more is timed: what is left is scaled likewise."""
-
-TIMED_FLOPS = 1e11
-"""On a CPU a step is timed on no more images than this arithmetic: there time grows with the images."""
 
 BUSY_LOAD = 0.5
 """Processes per core that wanted to run in the last minute; from here on timings are not trusted."""
@@ -93,18 +92,17 @@ def calibrate(
         )
     if options.threads:
         torch.set_num_threads(options.threads)
-    # Cheapest first: a step that would take too long is scaled from the one before, of the same method,
-    # since methods do other things with the same arithmetic.
-    before: dict[tuple[str, bool], tuple[float, Timing]] = {}
+    timed: dict[tuple[str, bool], list[tuple[float, Timing]]] = {}
     started = time.perf_counter()
     hurried: set[str] = set()
-    for kind, config in sorted(kinds.items(), key=lambda item: _step_flops(item[1], options)):
+    for kind, config in _in_order(kinds, options):
         flops = _step_flops(config, options)
         alike = config.method, feature_method(config) is not None
         timing = calibration.timings.get(kind)
         if timing is None:
             in_time = time.perf_counter() - started < LONGEST_CALIBRATION
-            timing = _scaled_timing(before.get(alike), flops, longest=LONGEST_STEP if in_time else 0)
+            longest = LONGEST_STEP if in_time else 0
+            timing = _scaled_timing(timed.get(alike, []), flops, config, longest=longest)
             if timing is None:
                 say(f"timing {kind}")
                 timing = time_trial(config, options)
@@ -115,11 +113,22 @@ def calibrate(
             # Each is kept at once, since the user may break off; what only hurry left untimed is not.
             if not is_busy and kind not in hurried:
                 _keep(calibration, hurried, path)
-        before[alike] = flops, timing
+        timed.setdefault(alike, []).append((flops, timing))
     if hurried:
         said = f"{len(hurried)} more kinds of steps are not timed but scaled by their arithmetic"
         say(f"{LONGEST_CALIBRATION:g} seconds are over: {said}")
     return calibration
+
+
+def _in_order(kinds: Mapping[str, TrialConfig], options: RunOptions) -> list[tuple[str, TrialConfig]]:
+    """The kinds of steps, cheapest first; before all others one of each model and method."""
+    firsts, others = [], []
+    seen = set()
+    for kind, config in sorted(kinds.items(), key=lambda item: _step_flops(item[1], options)):
+        model = (config.method, *architecture_key(config))
+        (others if model in seen else firsts).append((kind, config))
+        seen.add(model)
+    return firsts + others
 
 
 def _keep(calibration: Calibration, hurried: Collection[str], path: Path) -> None:
@@ -142,21 +151,24 @@ def _describe_known(timings: Sequence[Timing]) -> str:
     return f"kinds of trials timed before: {len(timings)}, {age}; --recalibrate times them anew"
 
 
-def _scaled_timing(before: tuple[float, Timing] | None, flops: float, *, longest: float) -> Timing | None:
-    """The timing of a step that is longer than `longest` seconds; None for one that is not.
+def _scaled_timing(
+    timed: Sequence[tuple[float, Timing]], flops: float, config: TrialConfig, *, longest: float
+) -> Timing | None:
+    """The timing of a step that would take longer than `longest` seconds; None for one that is to be timed.
 
-    before: the arithmetic of the next cheaper step and its timing, None where there is none.
+    timed: arithmetic and timing of other kinds of the same method, since methods do other things with
+    the same arithmetic. The one of the nearest arithmetic is scaled.
     """
-    if before is None:
+    if not timed:
         return None
-    flops_before, timing = before
-    scale = flops / flops_before
+    flops_of_other, timing = min(timed, key=lambda other: abs(math.log(flops / other[0])))
+    scale = flops / flops_of_other
+    if feature_method(config) is not None:
+        # Its step is the head's, which does not grow with the backbone.
+        return None if longest else timing.model_copy(update={"evaluation": scale * timing.evaluation})
     if scale * timing.step <= longest:
         return None
-    evaluation = scale * timing.evaluation
-    # On stored features a step is the head's, which does not grow with the backbone.
-    step = timing.step if timing.scoring else scale * timing.step
-    return timing.model_copy(update={"step": step, "evaluation": evaluation})
+    return timing.model_copy(update={"step": scale * timing.step, "evaluation": scale * timing.evaluation})
 
 
 def known_calibration(options: RunOptions) -> Calibration | None:
@@ -169,7 +181,8 @@ def time_trial(config: TrialConfig, options: RunOptions) -> Timing:
     if feature_method(config) is not None:
         return time_head(config, options)
     info = describe(config.source, data_dir=options.data_dir, files=options.files)
-    batch_size = _timed_images(config, options)
+    # A backward pass counts as two forward ones.
+    batch_size = timed_images(config.batch_size, 3 * trial_facts(config, options)[1].gflops, options)
     # Pretrained weights would be downloaded, and take no other time than random ones.
     made = config.model_copy(update={"weights": "random", "batch_size": batch_size})
     prepared = prepare_model(made, info, options)
@@ -205,15 +218,6 @@ def time_trial(config: TrialConfig, options: RunOptions) -> Timing:
     warm_up = WARM_UP_STEPS + 2 if prepared.device.type == "cuda" else 1
     seconds = median_seconds(lambda: step(*batch).item(), warm_up=warm_up, repeats=TIMED_STEPS)
     return Timing(step=seconds * config.batch_size / batch_size, evaluation=evaluation)
-
-
-def _timed_images(config: TrialConfig, options: RunOptions) -> int:
-    """How many of a batch's images a step is timed on."""
-    if resolve_device(options.device).type != "cpu":
-        return config.batch_size
-    # A backward pass counts as two forward ones. Batch statistics need two images.
-    per_image = 3e9 * trial_facts(config, options)[1].gflops
-    return min(config.batch_size, max(2, int(TIMED_FLOPS / per_image)))
 
 
 def _time_disk() -> float:

@@ -15,7 +15,7 @@ from raypatch.methods import feature_method, group_key
 from raypatch.models.heads import feature_kind
 from raypatch.models.neighbours import NearestNeighbours
 from raypatch.models.prepared import evaluation_batch, prepare_model
-from raypatch.sweep.cost.timing import TIMED_STEPS, Timing, median_seconds
+from raypatch.sweep.cost.timing import TIMED_STEPS, Timing, median_seconds, timed_images
 from raypatch.tasks import Task, find_task
 from raypatch.training.evaluate import score_logits
 from raypatch.training.optim import make_optimizer
@@ -37,6 +37,7 @@ def time_head(config: TrialConfig, options: RunOptions) -> Timing:
     made = config.model_copy(update={"weights": "random"})
     prepared = prepare_model(made, info, options)
     batch = min(64, evaluation_batch(prepared.facts.tokens, config.image_size**info.dimensions))
+    batch = timed_images(batch, prepared.facts.gflops, options)
     held = (held_size(info.size, config.image_size, config.resize),) * info.dimensions
     images = torch.randint(0, 256, (batch, info.channels, *held), dtype=torch.uint8).to(prepared.device)
     found = [torch.zeros(())]

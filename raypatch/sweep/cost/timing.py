@@ -6,9 +6,15 @@ from collections.abc import Callable
 
 from pydantic import BaseModel, ConfigDict
 
+from raypatch.config import RunOptions
+from raypatch.machine.runtime import resolve_device
+
 TIMED_STEPS = 5
 LONGEST_TIMING = 4.0
 """Seconds after which a step that was timed once is not repeated."""
+
+TIMED_GFLOPS = 100
+"""On a CPU a step is timed on images of so much arithmetic in all: there time grows with the images."""
 
 
 class Timing(BaseModel):
@@ -28,6 +34,14 @@ class Timing(BaseModel):
     scoring: float = 0.0
     taken: float | None = None
     load: float | None = None
+
+
+def timed_images(images: int, gflops: float, options: RunOptions) -> int:
+    """Return how many of a batch's images are timed. gflops: 2 x multiply-accumulates of each in 1e9."""
+    if resolve_device(options.device).type != "cpu":
+        return images
+    # Batch statistics need two.
+    return min(images, max(2, int(TIMED_GFLOPS / gflops)))
 
 
 def median_seconds(call: Callable[[], object], *, warm_up: int, repeats: int) -> float:

@@ -73,7 +73,7 @@ def check_selection(config: TrialConfig, info: DatasetInfo, options: RunOptions)
     """
     if info.made_up or config.selection_metric == LOSS.name:
         return
-    labels = load_labels(config.source, "val", data_dir=options.data_dir, files=options.files)
+    labels = load_labels(config.source, "val", fold=config.fold, data_dir=options.data_dir, files=options.files)
     task = find_task(config.task or info.task)
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(len(labels), task.outputs(info.classes), generator=generator)

@@ -34,5 +34,10 @@ class RayExecutor:
         # Ray starts no more trials than it has CPUs for: it is told of as many as the slots need.
         cpus = max(available_cores(), placement.slots * placement.cpus)
         gpus = execution.gpus if placement.gpu_share else 0
+        # Ray takes seconds to start, on a busy machine a minute.
+        if self.session.stop.is_set():
+            return
         with local_ray(cpus=cpus, gpus=gpus, dashboard=execution.dashboard) as storage:
+            if self.session.stop.is_set():
+                return
             run_on_ray(self.session, work, storage, actor=self.actor)

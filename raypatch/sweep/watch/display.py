@@ -93,7 +93,11 @@ class LiveDisplay(RunningSweep):
             table.add_column(heading, justify="right", no_wrap=True)
         for trial_id, row in running:
             name = f"{short_id(self.configs[trial_id])} {self.varied(self.configs[trial_id])}".rstrip()
-            table.add_row(name, *_cells(self.configs[trial_id], row, selections))
+            shown = Text(name)
+            if row is not None and row.alarm is not None:
+                # Before the name, whose end is cut off where the terminal is narrow.
+                shown = Text(f"{row.alarm}: ", style="bold yellow") + shown
+            table.add_row(shown, *_cells(self.configs[trial_id], row, selections))
         return table
 
     def __enter__(self) -> "LiveDisplay":

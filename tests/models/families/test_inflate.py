@@ -19,11 +19,11 @@ from raypatch.storage.own_files import own_file_id
 CASES = [
     ("test_resnet", "repeat"),
     ("resnet18", "repeat"),
-    ("seresnext26d_32x4d", "centre"),
+    pytest.param("seresnext26d_32x4d", "centre", marks=pytest.mark.slow),
     ("test_efficientnet", "repeat"),
     ("tf_efficientnet_lite0", "centre"),
-    ("mobilenetv3_small_100", "centre"),
-    ("densenet121", "centre"),
+    pytest.param("mobilenetv3_small_100", "centre", marks=pytest.mark.slow),
+    pytest.param("densenet121", "centre", marks=pytest.mark.slow),
 ]
 
 

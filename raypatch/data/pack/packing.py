@@ -1,0 +1,241 @@
+"""From a source to an .npz in MedMNIST's layout: listed, looked at, read once, split, written, put in place."""
+
+import contextlib
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raypatch.data.archive import DataError
+from raypatch.data.catalog import SPLITS
+from raypatch.data.inputs.rule import InputRule
+from raypatch.data.pack.choose import choose_rule
+from raypatch.data.pack.decode import OnProgress, Spool, decode_all, look_at_all
+from raypatch.data.pack.listing import Item, Listing, Say, first_of
+from raypatch.data.pack.options import PackOptions
+from raypatch.data.pack.sources import list_source
+from raypatch.data.pack.splits import Splits, describe_splits, make_splits, tell_patients_of_two_labels
+from raypatch.data.pack.writer import NpzWriter
+from raypatch.storage.files import hold_lock
+
+MOST_MASK_VALUES = 64
+"""Values in masks above which they are no classes, but the grey of a JPEG."""
+
+
+@dataclass(frozen=True)
+class Labels:
+    """numbers: (N, 1) class numbers or (N, L) of 0 and 1; None where images have masks alone.
+    classes: (N, C) of 0 and 1. names: of the classes.
+    """
+
+    numbers: NDArray[np.int64] | None
+    classes: NDArray[np.int64]
+    names: tuple[str, ...]
+
+
+def pack(
+    source: Path,
+    out: Path,
+    options: PackOptions,
+    *,
+    say: Say = print,
+    on_progress: OnProgress = lambda *_: None,
+    overwrite: bool = False,
+) -> Path:
+    """Pack a source (see `list_source`) into the .npz `out`; return it.
+
+    say: told what was found, chosen and left out, line by line. The file appears whole or not at
+    all; what a killed packing left is removed by the next. The same source gives the same bytes.
+    Raises DataError for a source that cannot be packed, listing what is wrong in it.
+    """
+    if out.suffix != ".npz":
+        raise DataError(f"--out {out} must end in .npz")
+    if out.exists() and not overwrite:
+        raise DataError(f"{out} is there already: --overwrite replaces it")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    listing = list_source(source, options)
+    for note in listing.notes:
+        say(note)
+    with _workplace(out) as folder:
+        items, rule = _look(listing, options, say, on_progress)
+        say(_describe_rule(rule, len(items)))
+        spool = _make_spool(folder, items, rule)
+        broken, mask_values = decode_all(items, rule, spool, on_progress)
+        whole = _without_broken(items, broken, options, say)
+        kept = [items[row] for row in whole]
+        labels = _number_labels(kept, listing.columns)
+        patients = _fill_patients(kept, say)
+        splits = make_splits(kept, labels.classes, patients, options)
+        _tell(kept, labels, patients, splits, say)
+        _write(folder / out.name, spool, whole, kept, labels, patients, splits, rule, mask_values, options)
+        (folder / out.name).replace(out)
+    return out
+
+
+@contextlib.contextmanager
+def _workplace(out: Path) -> Iterator[Path]:
+    """A folder beside `out`, on the same file system, held by one packing and gone at its end."""
+    folder = out.with_name(f".{out.name}.packing")
+    with hold_lock(out.with_name(f".{out.name}.lock")):
+        # What a killed packing left.
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _look(listing: Listing, options: PackOptions, say: Say, on_progress: OnProgress) -> tuple[list[Item], InputRule]:
+    """The items that can be looked at, and the rule for them."""
+    looks, broken = look_at_all(listing.items, on_progress)
+    whole = _without_broken(listing.items, broken, options, say)
+    items = [listing.items[row] for row in whole]
+    seen = [look for look in looks if look is not None]
+    return items, choose_rule(items, seen, options)
+
+
+def _without_broken(items: Sequence[Item], broken: dict[int, str], options: PackOptions, say: Say) -> list[int]:
+    """The positions of the items that are whole. Raises DataError, with the first of the others."""
+    whole = [row for row in range(len(items)) if row not in broken]
+    if not broken:
+        return whole
+    problems = "\n  ".join(list(broken.values())[:20])
+    more = f"\n  and {len(broken) - 20} more" if len(broken) > 20 else ""
+    if not options.skip_broken or not whole:
+        raise DataError(
+            f"{len(broken)} of {len(items)} images cannot be read; mend them, or leave them out with"
+            f" --skip-broken:\n  {problems}{more}"
+        )
+    say(f"{len(broken)} images that cannot be read are left out:\n  {problems}{more}")
+    return whole
+
+
+def _make_spool(folder: Path, items: Sequence[Item], rule: InputRule) -> Spool:
+    spatial = (len(items), *(rule.size,) * rule.dimensions)
+    shape = (*spatial, 3) if rule.channels == 3 else spatial
+    has_masks = [item.mask is not None for item in items]
+    if any(has_masks) and not all(has_masks):
+        without = [item.image.name for item in items if item.mask is None]
+        raise DataError(f"{len(without)} of {len(items)} images have no mask, the others have: {first_of(without)}")
+    spool = Spool(folder, shape, spatial if all(has_masks) else None)
+    # Once as they were read, and once packed.
+    needed = 2 * int(np.prod(shape, dtype=np.int64)) * (2 if spool.mask_shape else 1)
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise DataError(
+            f"packing takes up to {needed / 1e9:.1f} GB beside {folder.parent}, which has {free / 1e9:.1f} GB left;"
+            " choose another place with --out, or a smaller --size"
+        )
+    spool.create()
+    return spool
+
+
+def _number_labels(items: Sequence[Item], columns: tuple[str, ...]) -> Labels:
+    if columns:
+        several = np.array([item.label for item in items], dtype=np.int64)
+        return Labels(several, several, columns)
+    said = [item.label for item in items if isinstance(item.label, str)]
+    if not said:
+        return Labels(None, np.ones((len(items), 1), dtype=np.int64), ("images",))
+    names = sorted(set(said), key=_by_number)
+    if len(names) < 2:
+        raise DataError(f"all images are of one class, {first_of(names)}; at least two are needed")
+    numbers = np.array([names.index(label) for label in said], dtype=np.int64)
+    return Labels(numbers[:, None], np.eye(len(names), dtype=np.int64)[numbers], tuple(names))
+
+
+def _by_number(name: str) -> tuple[int, float, str]:
+    """Numbers by their value, before words by their letters."""
+    try:
+        return 0, float(name), name
+    except ValueError:
+        return 1, 0.0, name
+
+
+def _fill_patients(items: Sequence[Item], say: Say) -> list[str] | None:
+    """Who is on each image; an image of nobody known is one by itself. None where nobody is known at all."""
+    unknown = sum(item.patient is None for item in items)
+    if unknown == len(items):
+        return None
+    if unknown:
+        say(f"{unknown} images name no patient: each is taken as one of its own")
+    patients = []
+    for item in items:
+        patients.append(item.patient if item.patient is not None else f"of {item.image.name}")
+    return patients
+
+
+def _tell(items: Sequence[Item], labels: Labels, patients: Sequence[str] | None, splits: Splits, say: Say) -> None:
+    for note in splits.notes:
+        say(note)
+    note = tell_patients_of_two_labels(items) if labels.numbers is not None else None
+    if note:
+        say(note)
+    for line in describe_splits(splits.part, labels.classes, labels.names, patients):
+        say(line)
+
+
+def _describe_rule(rule: InputRule, count: int) -> str:
+    kind = "volumes" if rule.dimensions == 3 else ("pictures in colour" if rule.channels == 3 else "grey pictures")
+    shape = "aspect kept, padded with black" if rule.shape == "pad" else "squeezed"
+    step = f", {rule.spacing:g} mm per voxel" if rule.spacing else ""
+    edges = " x ".join([str(rule.size)] * rule.dimensions)
+    return f"{count} {kind} to {edges}, {shape}{step}; intensity {rule.intensity}"
+
+
+def _write(
+    path: Path,
+    spool: Spool,
+    whole: Sequence[int],
+    items: Sequence[Item],
+    labels: Labels,
+    patients: Sequence[str] | None,
+    splits: Splits,
+    rule: InputRule,
+    mask_values: set[int],
+    options: PackOptions,
+) -> None:
+    rows = np.array(whole, dtype=np.int64)
+    columns: dict[str, NDArray[Any]] = {"ids": np.array([item.image.name for item in items])}
+    if labels.numbers is not None:
+        columns["labels"] = labels.numbers
+    if patients is not None:
+        columns["patients"] = np.array(patients)
+    if splits.fold is not None:
+        columns["folds"] = splits.fold
+    lookup = _mask_lookup(mask_values)
+    writer = NpzWriter(path)
+    for number, split in enumerate(SPLITS):
+        members = np.flatnonzero(splits.part == number)
+        writer.add_rows(f"{split}_images", spool.images(), rows[members])
+        masks = spool.masks()
+        if masks is not None:
+            writer.add_rows(f"{split}_masks", masks, rows[members], lookup)
+        for name, values in columns.items():
+            writer.add(f"{split}_{name}", values[members])
+    if labels.numbers is not None:
+        writer.add("class_names", np.array(labels.names))
+    writer.add("rule", np.array(rule.model_dump_json()))
+    if labels.numbers is not None and (labels.numbers.shape[1] > 1 or options.ordinal):
+        writer.add("task", np.array("multilabel" if labels.numbers.shape[1] > 1 else "ordinal"))
+    writer.add("mirror_safe", np.array(options.mirror_safe))
+    writer.close()
+
+
+def _mask_lookup(values: set[int]) -> NDArray[np.uint8]:
+    """What each value of a mask becomes: 0 and one other, such as 255, are 0 and 1; class numbers stay."""
+    if len(values) > MOST_MASK_VALUES:
+        raise DataError(
+            f"the masks hold {len(values)} values, too many for classes: are they JPEGs? Save them as PNG with"
+            " a class number in each pixel"
+        )
+    lookup = np.arange(256, dtype=np.uint8)
+    others = sorted(values - {0})
+    if len(others) == 1:
+        lookup[others[0]] = 1
+    return lookup
