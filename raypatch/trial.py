@@ -155,7 +155,8 @@ def _known_images(trial: Trial, name: Split, split: ResidentSplit) -> NDArray[np
     # Of train perhaps a share only: the rows reach further than their number.
     count = int(rows.max()) + 1
     index = load_index(config.source, name, count, fold=config.fold, data_dir=options.data_dir, files=options.files)
-    return index[rows]
+    known: NDArray[np.int64] = index[rows]
+    return known
 
 
 def _names(
