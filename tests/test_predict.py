@@ -236,8 +236,8 @@ def test_a_trial_of_a_resolution_sees_new_images_as_it_saw_its_own(tmp_path: Pat
         Study.model_validate(content), run, RunOptions(device="cpu", threads=1), ExecutorOptions(executor="local")
     )
     for size, data in files.items():
-        text, (used,) = predict(run, data, dataset=None, levels=[str(size)], split="test", device="cpu")
+        text, (used,), _ = predict(run, data, dataset=None, levels=[str(size)], split="test", device="cpu")
         assert np.array_equal(_table(text)[1], _stored(find_trials(run), used))
     # Larger ones are brought to the resolution, where padding alone would refuse them.
-    text, _ = predict(run, files[16], dataset=None, levels=["8"], split="test", device="cpu")
+    text, _, _ = predict(run, files[16], dataset=None, levels=["8"], split="test", device="cpu")
     assert len(_table(text)[0]) == 12

@@ -59,7 +59,8 @@ def _read_roc(positives: NDArray[np.float64], negatives: NDArray[np.float64]) ->
     # The curve begins at (0, 0), where nothing is called positive.
     hit = np.concatenate([[0.0], positives / positives[-1]])
     false = np.concatenate([[0.0], negatives / negatives[-1]])
-    return np.interp(GRID, false, hit)
+    rates: NDArray[np.float64] = np.interp(GRID, false, hit)
+    return rates
 
 
 def _read_pr(positives: NDArray[np.float64], negatives: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -68,7 +69,8 @@ def _read_pr(positives: NDArray[np.float64], negatives: NDArray[np.float64]) -> 
     # A recall of 0 is reached by the first threshold that finds anything; rounding must not skip a point.
     wanted = np.maximum(GRID, recall[recall > 0][0])
     place = np.searchsorted(recall, wanted - 1e-12)
-    return precision[np.minimum(place, len(recall) - 1)]
+    reached: NDArray[np.float64] = precision[np.minimum(place, len(recall) - 1)]
+    return reached
 
 
 def _share(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -21,7 +21,7 @@ class KNearestNeighbours:
 
     def check(self, config: TrialConfig, info: DatasetInfo) -> None:
         """Raise ValueError for more neighbours than there are training images."""
-        images = max(1, round(info.counts[0] * config.train_fraction))
+        images = info.training_images(config.train_fraction)
         if config.k > images:
             raise ValueError(
                 f"k={config.k} is more than the {images} training images of {config.dataset_label}"

@@ -19,10 +19,10 @@ def export_trial(folder: Path, trial_id: str, out: Path) -> Path:
     """Write a trial's model as model.safetensors and config.json into the folder `out`.
 
     2D: `timm.create_model("local-dir:OUT", pretrained=True)` loads a model of timm's. 3D and own
-    models: `raypatch.predict.load_exported(OUT)`, which takes all. config.json holds architecture,
-    sizes, classes, the normalisation (mean, std of 0..1) and, of packed data, the rule of intensity
-    and shape by which images are read. Raises ValueError when there is no
-    such finished trial.
+    models, and those with another head than a linear one: `raypatch.predict.load_exported(OUT)`, which
+    takes all. config.json holds architecture, sizes, classes, the normalisation (mean, std of 0..1)
+    and, of packed data, the rule of intensity and shape by which images are read. Raises ValueError
+    when there is no such finished trial, and for one that is no network.
     """
     trials = {}
     for trial in find_trials(folder).trials:
@@ -51,9 +51,10 @@ def _describe(member: FinishedTrial) -> dict[str, object]:
     mean, std = family.normalisation(config)
     outputs = find_task(facts.task).outputs(facts.classes)
     for_timm = family.timm_entry(config)
+    # timm wants the name without the tag of its weights, for these are others. It knows no other head than its own.
+    named = {"architecture": config.model.partition(".")[0]} if config.head == "linear" else {}
     return {
-        # timm wants the name without the tag of its weights, for these are others.
-        "architecture": config.model.partition(".")[0],
+        **named,
         "num_classes": outputs,
         "model_args": for_timm.arguments,
         "pretrained_cfg": {

@@ -59,7 +59,8 @@ def plan_sweep(
             seconds[trial_id] = rough_seconds(config, options)
     # Longest first: a long trial that starts last would run alone at the end.
     in_order = sorted(todo, key=lambda trial_id: (-seconds[trial_id], trial_id))
-    return Plan(tuple(todo[trial_id] for trial_id in in_order), seconds, results)
+    ordered = tuple(todo[trial_id] for trial_id in in_order)
+    return Plan(ordered, _count_passes_once(ordered, seconds, paths, options), results)
 
 
 def finished_results(trials: Iterable[TrialConfig], paths: SweepPaths) -> dict[str, TrialResult]:
@@ -107,13 +108,15 @@ def rough_seconds(config: TrialConfig, options: RunOptions) -> float:
     return length.steps * STEP_SECONDS + flops / TRAINING_FLOPS_PER_SECOND
 
 
-def expected_seconds(todo: Sequence[TrialConfig], paths: SweepPaths, options: RunOptions) -> dict[str, float]:
-    """Return by trial id the seconds of each trial: a pass for features counts for the first that needs it alone."""
+def _count_passes_once(
+    todo: Sequence[TrialConfig], seconds: Mapping[str, float], paths: SweepPaths, options: RunOptions
+) -> dict[str, float]:
+    """The seconds of each trial, a pass for features in those of the first that needs it alone."""
     passes = PassCounter(options, paths.features)
-    seconds = {}
+    expected = {}
     for config in todo:
-        alone = rough_seconds(config, options)
+        trial_id = config.trial_id()
+        expected[trial_id] = seconds[trial_id]
         if feature_method(config) is not None and not passes.is_needed(config):
-            alone -= known_pass_seconds(config, options)
-        seconds[config.trial_id()] = alone
-    return seconds
+            expected[trial_id] -= known_pass_seconds(config, options)
+    return expected

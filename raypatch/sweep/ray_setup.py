@@ -80,13 +80,13 @@ def _shut_down() -> None:
     They hear no SIGTERM, for which ray.shutdown would wait a second each, and by which the raylet would end its own:
     all are killed. The trials have stopped by then.
     """
-    services = []
+    services: list[Any] = []
     node = ray._private.worker._global_node
     # None where Ray did not get as far as starting them.
     if node is not None:
         for started in node.all_processes.values():
             services += [each.process for each in started]
-    beneath = []
+    beneath: list[psutil.Process] = []
     for service in services:
         with contextlib.suppress(psutil.NoSuchProcess):
             beneath += psutil.Process(service.pid).children(recursive=True)

@@ -18,7 +18,7 @@ from raypatch.study.files import study_content
 from raypatch.sweep.executors.executor import Executor, open_executor
 from raypatch.sweep.executors.preflight import check_address, check_monitoring, check_space
 from raypatch.sweep.guard import SweepHaltedError, halting_on_full_disk
-from raypatch.sweep.plan import expected_seconds, finished_results
+from raypatch.sweep.plan import finished_results
 from raypatch.sweep.record import complete_record, make_record
 from raypatch.sweep.session import ExecutorOptions, Session
 from raypatch.sweep.source import TrialSource, open_source
@@ -160,9 +160,8 @@ def _execute(source: TrialSource, executor: Executor, session: Session, study: S
         # Not for a cluster: this machine may not have the data that lie there.
         if not session.execution.on_cluster:
             note_twins((*source.record.trials, *upcoming), session.paths, options, session.say)
-        seconds = expected_seconds(plan.todo, session.paths, options)
         varied = what_varies(source.record)
-        display = make_display(plan.todo, seconds, done=done, side_by_side=placement.slots, varied=varied)
+        display = make_display(plan.todo, plan.seconds, done=done, side_by_side=placement.slots, varied=varied)
         with display as listener, halting_on_full_disk(session.paths.folder):
             executor.run(source.make_work(placement, listener))
 

@@ -66,7 +66,7 @@ class OneClass(Classification):
     """
 
     kinds: tuple[str, ...] = ("binary", "multiclass", "ordinal")
-    metrics = (ACCURACY, BALANCED_ACCURACY, AUC, MACRO_RECALL)
+    metrics: tuple[Metric, ...] = (ACCURACY, BALANCED_ACCURACY, AUC, MACRO_RECALL)
 
     def __init__(self, name: str = "multiclass", *, one_question: bool = False) -> None:
         self.name = name
@@ -162,7 +162,7 @@ class OneClass(Classification):
 class Ordinal(OneClass):
     """Classes in an order, such as grades of a disease: how far a miss is off counts too."""
 
-    metrics = (ACCURACY, BALANCED_ACCURACY, AUC, QUADRATIC_KAPPA, MACRO_RECALL)
+    metrics: tuple[Metric, ...] = (ACCURACY, BALANCED_ACCURACY, AUC, QUADRATIC_KAPPA, MACRO_RECALL)
 
 
 class ManyLabels(Classification):

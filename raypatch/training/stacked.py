@@ -16,7 +16,7 @@ from raypatch.data.resident import ResidentSplit
 from raypatch.machine.runtime import on_one_thread, peak_memory
 from raypatch.results import EpochRow, append_epoch
 from raypatch.training.checkpoint import Progress, load_tensors, save_tensors, training_state
-from raypatch.training.evaluate import score_logits
+from raypatch.training.evaluate import find_alarm, score_logits
 from raypatch.training.loop import Interrupted, Trial, TrialError, draw_order
 from raypatch.training.loss import Loss, make_loss
 from raypatch.training.optim import HEAD, learning_rates, make_optimizer, set_learning_rates
@@ -253,15 +253,17 @@ def _train_to_evaluation(stack: Stack, members: Sequence[Member]) -> list[EpochR
             lr = member.config.lr
             rows.append(TrialError(f"training diverged in epoch {until}: its loss is {loss}; lower lr={lr}"))
             continue
+        scores = score_logits(logits, first.val.labels, first.task, final=False)
         row = EpochRow(
             epoch=until,
             train_loss=loss,
-            val=dict(score_logits(logits, first.val.labels, first.task, final=False)),
+            val=dict(scores),
             lr=member.set_learning_rate(length.steps_at(until) - 1),
             seconds=train_seconds,
             images_per_second=images / train_seconds,
             peak_memory_bytes=peak_memory(first.prepared.device),
             step=length.steps_at(until),
+            alarm=find_alarm(logits, first.val.labels, first.task, scores),
         )
         member.progress = advance(member.progress, row, member.config)
         if member.progress.best_epoch == row.epoch:

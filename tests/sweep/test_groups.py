@@ -140,3 +140,18 @@ def test_ray_runs_groups_and_methods_without_epochs(tmp_path: Path) -> None:
     assert (outcome.ok, outcome.left, outcome.errors) == (6, 0, {})
     logs = [trial.log.read_text() for trial in SweepPaths(tmp_path / "run").trial_folders()]
     assert sum("3 heads train together" in log for log in logs) == 3
+
+
+def test_neighbours_are_reported_beside_a_probe(tmp_path: Path) -> None:
+    from raypatch.api import load
+    from raypatch.run_folders import find_removable
+    from raypatch.sweep.watch.status import read_status
+
+    data = make_images(tmp_path / "own.npz")
+    methods = {"probe": {"method": "linear_probe", "lr": 1e-2}, "neighbours": {"method": "knn", "k": 3}}
+    assert _run(data, tmp_path / "run", patch_size=[4], how=methods, seed=[0, 1]).ok == 4
+    assert "Keep linear probe" in report(tmp_path / "run", compare=["method"]).text
+    trials = load(tmp_path / "run").set_index("method")
+    assert trials.loc["knn", "test_auc"].notna().all()
+    assert "4" in read_status(SweepPaths(tmp_path / "run")).as_json()
+    assert find_removable(tmp_path / "run").weights == 2

@@ -63,7 +63,7 @@ def _try_size(model: str, image_size: int) -> tuple[dict[str, int], str]:
             reason = why_not(construct_empty(model, **arguments), image_size)
         # Whatever a constructor raises for a size that it cannot make, or that it does not ask for.
         except Exception as error:
-            reason = reason if isinstance(error, TypeError) else str(error)
+            reason = reason if isinstance(error, TypeError) else str(error) or type(error).__name__
     edge = _patch_edge(construct_empty(model))
     if not reason and image_size % edge:
         # timm would leave out the pixels of a last patch that is not whole.

@@ -92,16 +92,17 @@ def calibrate(
         )
     if options.threads:
         torch.set_num_threads(options.threads)
-    timed: dict[str, list[tuple[float, Timing]]] = {}
+    timed: dict[tuple[str, bool], list[tuple[float, Timing]]] = {}
     started = time.perf_counter()
     hurried: set[str] = set()
     for kind, config in _in_order(kinds, options):
         flops = _step_flops(config, options)
+        alike = config.method, feature_method(config) is not None
         timing = calibration.timings.get(kind)
         if timing is None:
             in_time = time.perf_counter() - started < LONGEST_CALIBRATION
             longest = LONGEST_STEP if in_time else 0
-            timing = _scaled_timing(timed.get(config.method, []), flops, config, longest=longest)
+            timing = _scaled_timing(timed.get(alike, []), flops, config, longest=longest)
             if timing is None:
                 say(f"timing {kind}")
                 timing = time_trial(config, options)
@@ -112,7 +113,7 @@ def calibrate(
             # Each is kept at once, since the user may break off; what only hurry left untimed is not.
             if not is_busy and kind not in hurried:
                 _keep(calibration, hurried, path)
-        timed.setdefault(config.method, []).append((flops, timing))
+        timed.setdefault(alike, []).append((flops, timing))
     if hurried:
         said = f"{len(hurried)} more kinds of steps are not timed but scaled by their arithmetic"
         say(f"{LONGEST_CALIBRATION:g} seconds are over: {said}")

@@ -133,6 +133,7 @@ print(json.dumps([pooled.shape[1], list(grid.shape), loss.item(), moved, peak]))
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)  # Segment Anything at 1024 pixels: 4e12 products
 @pytest.mark.parametrize(("name", "patch_size", "size", "millions", "width"), BACKBONES)
 def test_a_step_and_features_at_native_size(name, patch_size, size, millions, width):
     """In a process of its own, so that its memory is its own and goes with it."""

@@ -49,11 +49,11 @@ def test_head_makes_logits_of_the_pooled_features(name):
 
 @pytest.mark.parametrize("name", ["eva02_tiny_patch14_224", "vit_tiny_r_s16_p8_224"])
 def test_transformer_has_tokens_and_their_grid(name):
-    config = configured(name, image_size=112)
+    config = configured(name, image_size=448)
     model = build_model(config, dimensions=2, outputs=3, files={}).model.eval()
     family = find_family(name)
     with torch.no_grad():
-        tokens, grid = family.tokens(model, images(112)), family.feature_map(model, images(112))
+        tokens, grid = family.tokens(model, images(448)), family.feature_map(model, images(448))
     edge = grid.shape[-1]
     assert tokens.shape == (2, edge**2, grid.shape[1])
     assert torch.equal(grid[0, :, 0, 1], tokens[0, 1]), "rows slowest"
@@ -132,6 +132,7 @@ def test_values_that_no_weights_file_holds_are_computed(tmp_path):
         ("resnet18", {"image_size": 28}, r"image_size=28 is below the stride of resnet18, 32.*use 32, 224 \(native\)"),
         ("vgg16", {"image_size": 28}, "below the stride of vgg16"),
         ("eva02_tiny_patch14_224", {"image_size": 64}, r"patches of 14 pixels do not divide it\); use 42, 56, 70, 224"),
+        ("vit_tiny_r_s16_p8_224", {"image_size": 112}, "does not take image_size=112"),
         ("maxvit_tiny_tf_224", {"image_size": 100}, "does not take image_size=100 .*use 64, 96, 128, 224"),
         ("resnet18.a9", {}, "model resnet18 has no weights tagged 'a9'; use one of resnet18.a1_in1k, "),
         ("deit_tiny_distilled_patch16_224", {"image_size": 224}, "is no image classifier with one head.*head_dist"),
