@@ -77,7 +77,7 @@ def train_group(
         trial_id = config.trial_id()
         tell = functools.partial(on_epoch, trial_id)
         trial, source = _prepare(config, paths[trial_id], options, tell, should_stop, source)
-        method.prepare(trial.prepared)  # type: ignore[attr-defined]  # it is a Method too
+        method.prepare(trial.prepared)
         trials.append(trial)
     for trial, outcome in method.fit_group(trials):
         over = outcome if isinstance(outcome, TrialError) else finish_trial(trial, outcome)
