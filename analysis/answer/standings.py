@@ -1,6 +1,7 @@
 """How the levels of a factor stand over the datasets: averages, counts of ranks, steps that improved, quartiles."""
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -31,14 +32,14 @@ def average_over_datasets(cells: pd.DataFrame, question: Question, metric: Metri
         for dimensions, part in cells.groupby("dimensions"):
             common = common_settings(part, question)
             if common.groupby(question.setting_keys, dropna=False).ngroups > 1:
-                named = dict.fromkeys(question.setting_keys, ALL)
+                named: dict[str, Any] = dict.fromkeys(question.setting_keys, ALL)
                 parts.append(_average(common, question, metric, {"dimensions": dimensions, **named}))
     known = [part for part in parts if len(part)]
     columns = [*keys, "level", "mean", "std", "datasets"]
     return pd.concat(known, ignore_index=True)[columns] if known else pd.DataFrame(columns=columns)
 
 
-def _average(cells: pd.DataFrame, question: Question, metric: Metric, named: dict[str, object]) -> pd.DataFrame:
+def _average(cells: pd.DataFrame, question: Question, metric: Metric, named: dict[str, Any]) -> pd.DataFrame:
     """The rows of one setting, or of several whose cells all count alike; none for too few datasets."""
     score = f"test_{metric.name}"
     means = cells.pivot(index=question.series, columns="level", values=f"{score}_mean").dropna()
@@ -90,7 +91,7 @@ def _parts(cells: pd.DataFrame, question: Question) -> Iterator[tuple[str, str, 
     """Everything, then what is at each level of each setting, then each dataset."""
     yield ALL, "", cells
     for setting in question.settings:
-        present = sorted(cells[setting.name].unique(), key=setting.rank)
+        present = sorted(map(str, cells[setting.name].unique()), key=setting.rank)
         for level in present:
             yield setting.heading, setting.phrase(level), cells[cells[setting.name] == level]
     if question.settings:
@@ -101,7 +102,8 @@ def _parts(cells: pd.DataFrame, question: Question) -> Iterator[tuple[str, str, 
 def _series_scores(cells: pd.DataFrame, question: Question, metric: Metric) -> pd.DataFrame:
     """The scores by series (rows) and level (columns, in order), signed so that higher is better."""
     wide = cells.pivot(index=question.series, columns="level", values=f"test_{metric.name}_mean")
-    wide = wide[sorted(map(str, wide.columns), key=question.factor.rank)]
+    levels = sorted(map(str, wide.columns), key=question.factor.rank)
+    wide = wide[levels]
     return -wide if metric.lower_is_better else wide
 
 
