@@ -77,7 +77,7 @@ def train_group(
         trial_id = config.trial_id()
         tell = functools.partial(on_epoch, trial_id)
         trial, source = _prepare(config, paths[trial_id], options, tell, should_stop, source)
-        method.prepare(trial.prepared)  # type: ignore[attr-defined]  # it is a Method too
+        method.prepare(trial.prepared)
         trials.append(trial)
     for trial, outcome in method.fit_group(trials):
         over = outcome if isinstance(outcome, TrialError) else finish_trial(trial, outcome)
@@ -155,7 +155,8 @@ def _known_images(trial: Trial, name: Split, split: ResidentSplit) -> NDArray[np
     # Of train perhaps a share only: the rows reach further than their number.
     count = int(rows.max()) + 1
     index = load_index(config.source, name, count, fold=config.fold, data_dir=options.data_dir, files=options.files)
-    return index[rows]
+    known: NDArray[np.int64] = index[rows]
+    return known
 
 
 def _names(

@@ -1,6 +1,7 @@
 """How the levels of a factor stand over the datasets: averages, counts of ranks, steps that improved, quartiles."""
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -38,7 +39,7 @@ def average_over_datasets(cells: pd.DataFrame, question: Question, metric: Metri
     return pd.concat(known, ignore_index=True)[columns] if known else pd.DataFrame(columns=columns)
 
 
-def _average(cells: pd.DataFrame, question: Question, metric: Metric, named: dict[str, object]) -> pd.DataFrame:
+def _average(cells: pd.DataFrame, question: Question, metric: Metric, named: dict[str, Any]) -> pd.DataFrame:
     """The rows of one setting, or of several whose cells all count alike; none for too few datasets."""
     score = f"test_{metric.name}"
     means = cells.pivot(index=question.series, columns="level", values=f"{score}_mean").dropna()
@@ -101,8 +102,8 @@ def _parts(cells: pd.DataFrame, question: Question) -> Iterator[tuple[str, str, 
 def _series_scores(cells: pd.DataFrame, question: Question, metric: Metric) -> pd.DataFrame:
     """The scores by series (rows) and level (columns, in order), signed so that higher is better."""
     wide = cells.pivot(index=question.series, columns="level", values=f"test_{metric.name}_mean")
-    wide = wide[sorted(map(str, wide.columns), key=question.factor.rank)]
-    return -wide if metric.lower_is_better else wide
+    levels = sorted(map(str, wide.columns), key=question.factor.rank)
+    return -wide[levels] if metric.lower_is_better else wide[levels]
 
 
 def quartiles_of(conclusions: Sequence[Conclusion], question: Question, metric: Metric) -> pd.DataFrame:

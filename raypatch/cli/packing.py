@@ -3,11 +3,13 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import typer
 
 from raypatch.cli.options import DataDir, split_commas
+
+Number = TypeVar("Number", bound=int)
 
 
 def data_pack(
@@ -92,10 +94,13 @@ def data_pack(
     print(f"{path}: look at it with `raypatch data check {path}`, train with `raypatch run grid --dataset {path}`")
 
 
-def _one_of(option: str, value: int | None, known: tuple[int, int]) -> "int | None":
-    if value is not None and value not in known:
-        raise ValueError(f"{option} {value} must be {known[0]} or {known[1]}")
-    return value
+def _one_of(option: str, value: int | None, known: tuple[Number, Number]) -> Number | None:
+    if value is None:
+        return None
+    for number in known:
+        if value == number:
+            return number
+    raise ValueError(f"{option} {value} must be {known[0]} or {known[1]}")
 
 
 def _shares(text: str) -> tuple[float, float, float]:

@@ -4,7 +4,7 @@ import copy
 import logging
 
 import torch
-from timm.layers import BatchNormAct2d
+from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 
 from raypatch.models.families import Family
@@ -38,7 +38,7 @@ def fold_batch_norm(family: Family, body: nn.Module, image: Tensor, kind: Featur
     for convolution, norm in pairs:
         _fold(folded, convolution, norm)
     if image.ndim == 4:
-        folded = folded.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        folded = folded.to(memory_format=torch.channels_last)
     with torch.inference_mode():
         difference = (features_of(family, folded, image, kind) - expected).abs().max()
     if difference <= CLOSE * expected.abs().max():

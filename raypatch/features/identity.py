@@ -21,7 +21,7 @@ def feature_fields(config: TrialConfig, precision: Precision) -> dict[str, Any]:
     rather than mixing them.
     """
     changed = config.model_dump(exclude_defaults=True)
-    fields = {"features": feature_kind(config), "precision": precision}
+    fields: dict[str, Any] = {"features": feature_kind(config), "precision": precision}
     for name, value in changed.items():
         if field_facts(name).role in ("block", "factor") and name not in OF_NO_MATTER:
             fields[name] = value

@@ -4,7 +4,7 @@ import math
 from typing import Literal
 
 import torch
-from timm.layers import AttentionPoolLatent
+from timm.layers.attention_pool import AttentionPoolLatent
 from torch import Tensor, nn
 
 from raypatch.config import TrialConfig
@@ -42,7 +42,7 @@ class AttentionHead(nn.Module):
         heads = math.gcd(width, max(1, width // HEAD_DIM))
         self.pool = AttentionPoolLatent(width, num_heads=heads, norm_layer=nn.LayerNorm)
         # One query makes a small product, and plain products can be done for several heads at once.
-        self.pool.fused_attn = False  # type: ignore[misc]
+        self.pool.fused_attn = False
         self.classifier = nn.Linear(width, outputs)
 
     def forward(self, tokens: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Literal
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -106,7 +107,7 @@ def _draw_classes(axes: Axes, data: pd.DataFrame, x: str, scale: float) -> None:
         )
 
 
-def _name_classes(axes: Axes, place: str) -> None:
+def _name_classes(axes: Axes, place: Literal["lower right", "upper right"]) -> None:
     handles, labels = axes.get_legend_handles_labels()
     # One class alone is the question of the whole dataset.
     if 1 <= len(labels) <= MOST_NAMES:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +19,8 @@ from raypatch.data.inputs.scan import DICOM, PICTURES, VOLUMES, ImageFiles, Look
 from raypatch.data.inputs.volumes import look_at_nifti, read_nifti
 from raypatch.data.npz import DataError, read_new_images
 from raypatch.data.resize import resize_images
+
+T = TypeVar("T")
 
 AS_SHOWN = Intensity(kind="display")
 WHOLE_RANGE = Intensity(kind="percentile", low=0, high=100)
@@ -127,7 +129,7 @@ def _as_it_lies(
     return rounded
 
 
-def named(image: ImageFiles, work: Callable[[], Any]) -> Any:
+def named(image: ImageFiles, work: Callable[[], T]) -> T:
     """Do it; a DataError that names no file gets this one's."""
     try:
         return work()

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +127,7 @@ def _decode_chunk(task: tuple[int, Sequence[Item], InputRule, Spool]) -> tuple[d
     for row, item in enumerate(items, start=start):
         try:
             scan = read_scan(item.image, dimensions=rule.dimensions, frame=rule.frame)
-            images[row] = named(item.image, lambda scan=scan: rule.apply(scan, whites))
+            images[row] = named(item.image, partial(rule.apply, scan, whites))
             if masks is not None and item.mask is not None:
                 edges = scan.values.shape[: rule.dimensions]
                 mask = read_mask(item.mask, edges, dimensions=rule.dimensions, frame=rule.frame)

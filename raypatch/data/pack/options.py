@@ -73,4 +73,4 @@ def parse_intensity(text: str | None) -> Intensity | None:
         raise ValueError(f"{rule}, LOW below HIGH")
     if kind == "percentile" and not 0 <= low < high <= 100:
         raise ValueError(f"{rule}, percentiles between 0 and 100")
-    return Intensity(kind=kind, low=low, high=high)  # type: ignore[arg-type]
+    return Intensity(kind=kind, low=low, high=high)

@@ -122,7 +122,8 @@ def calibrate(
 
 def _in_order(kinds: Mapping[str, TrialConfig], options: RunOptions) -> list[tuple[str, TrialConfig]]:
     """The kinds of steps, cheapest first; before all others one of each model and method."""
-    firsts, others = [], []
+    firsts: list[tuple[str, TrialConfig]] = []
+    others: list[tuple[str, TrialConfig]] = []
     seen = set()
     for kind, config in sorted(kinds.items(), key=lambda item: _step_flops(item[1], options)):
         model = (config.method, *architecture_key(config))
