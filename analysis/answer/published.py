@@ -57,7 +57,7 @@ def _tables_of(results: Results) -> list[Expectation]:
 def _compare(findings: Findings, expectation: Expectation, heading: str, known: set[str]) -> Published:
     metric = heading.removesuffix(PERCENT)
     published = _published_cells(expectation.table, heading, known)
-    keys = tuple(name for name in published.columns if name not in ("dataset", "published"))
+    keys = tuple(name for name in map(str, published) if name not in ("dataset", "published"))
 
     def beside(cells: pd.DataFrame, why_not: str = "") -> Published:
         return Published(expectation.says, expectation.source, metric, keys, cells, len(published), why_not)

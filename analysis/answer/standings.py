@@ -32,7 +32,7 @@ def average_over_datasets(cells: pd.DataFrame, question: Question, metric: Metri
         for dimensions, part in cells.groupby("dimensions"):
             common = common_settings(part, question)
             if common.groupby(question.setting_keys, dropna=False).ngroups > 1:
-                named = dict.fromkeys(question.setting_keys, ALL)
+                named: dict[str, Any] = dict.fromkeys(question.setting_keys, ALL)
                 parts.append(_average(common, question, metric, {"dimensions": dimensions, **named}))
     known = [part for part in parts if len(part)]
     columns = [*keys, "level", "mean", "std", "datasets"]
@@ -91,7 +91,7 @@ def _parts(cells: pd.DataFrame, question: Question) -> Iterator[tuple[str, str, 
     """Everything, then what is at each level of each setting, then each dataset."""
     yield ALL, "", cells
     for setting in question.settings:
-        present = sorted(cells[setting.name].unique(), key=setting.rank)
+        present = sorted(map(str, cells[setting.name].unique()), key=setting.rank)
         for level in present:
             yield setting.heading, setting.phrase(level), cells[cells[setting.name] == level]
     if question.settings:
@@ -103,7 +103,8 @@ def _series_scores(cells: pd.DataFrame, question: Question, metric: Metric) -> p
     """The scores by series (rows) and level (columns, in order), signed so that higher is better."""
     wide = cells.pivot(index=question.series, columns="level", values=f"test_{metric.name}_mean")
     levels = sorted(map(str, wide.columns), key=question.factor.rank)
-    return -wide[levels] if metric.lower_is_better else wide[levels]
+    wide = wide[levels]
+    return -wide if metric.lower_is_better else wide
 
 
 def quartiles_of(conclusions: Sequence[Conclusion], question: Question, metric: Metric) -> pd.DataFrame:

@@ -77,8 +77,8 @@ def compose_external(compared: Compared) -> Report:
 
 def _statement(compared: Compared) -> Statement:
     (metric,) = [metric for metric in compared.metrics if metric.name == compared.default_metric]
-    scores = compared.frames["scores"]
-    row = scores[scores["metric"] == metric.name].iloc[0]
+    rows = compared.frames["scores"].to_dict("records")
+    (row,) = [row for row in rows if row["metric"] == metric.name]
     inside = score_with_interval(row[INTERNAL], NAN, row[f"{INTERNAL}_low"], row[f"{INTERNAL}_high"])
     outside = score_with_interval(row[EXTERNAL], NAN, row[f"{EXTERNAL}_low"], row[f"{EXTERNAL}_high"])
     bounds = interval(row["difference_low"], row["difference_high"])

@@ -95,7 +95,7 @@ def _nemenyi(complete: pd.DataFrame) -> pd.DataFrame:
 
 def least_wilcoxon_p(n: int) -> float:
     """Return the smallest two-sided p that Wilcoxon's exact test has on n differences: 2 of 2^n orders of signs."""
-    return min(1.0, 2 * 0.5**n)
+    return min(1.0, 2.0 ** (1 - n))
 
 
 def _compare_pairs(complete: pd.DataFrame) -> pd.DataFrame:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal, cast
 
 import typer
 
@@ -75,8 +75,8 @@ def data_pack(
         size=size,
         shape=shape,
         intensity=parse_intensity(intensity),
-        channels=_one_of("--channels", channels, (1, 3)),
-        dimensions=_one_of("--dimensions", dimensions, (2, 3)),
+        channels=cast(Literal[1, 3] | None, _one_of("--channels", channels, (1, 3))),
+        dimensions=cast(Literal[2, 3] | None, _one_of("--dimensions", dimensions, (2, 3))),
         spacing=spacing,
         frame=frame,
         columns=parse_columns(columns),
@@ -94,13 +94,10 @@ def data_pack(
     print(f"{path}: look at it with `raypatch data check {path}`, train with `raypatch run grid --dataset {path}`")
 
 
-def _one_of(option: str, value: int | None, known: tuple[Number, Number]) -> Number | None:
-    if value is None:
-        return None
-    for number in known:
-        if value == number:
-            return number
-    raise ValueError(f"{option} {value} must be {known[0]} or {known[1]}")
+def _one_of(option: str, value: int | None, known: tuple[int, int]) -> int | None:
+    if value is not None and value not in known:
+        raise ValueError(f"{option} {value} must be {known[0]} or {known[1]}")
+    return value
 
 
 def _shares(text: str) -> tuple[float, float, float]:

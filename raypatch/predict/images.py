@@ -117,7 +117,7 @@ def patient_table(source: Source, probability: NDArray[np.float32], facts: Datas
         for patient, word in zip(place, source.truth.words(), strict=True):
             said[patient][word] = None
         more["truth"] = [" | ".join(words) for words in said]
-    return _as_csv("patient", names.tolist(), mean.astype(np.float32), facts, more)
+    return _as_csv("patient", list(names), mean.astype(np.float32), facts, more)
 
 
 def _as_csv(

@@ -99,8 +99,8 @@ class StackedOptimizer:
         raise AssertionError(f"{name} is in no group")
 
     def _state(self, trial: int, name: str) -> dict[str, Tensor]:
-        kept: dict[str, Tensor] = self.optimizers[trial].state.get(self._own[trial][name], {})
-        return kept
+        state: dict[str, Tensor] = self.optimizers[trial].state.get(self._own[trial][name], {})
+        return state
 
     def _moment(self, trial: int, name: str, moment: str) -> Tensor:
         """What a trial's optimizer keeps of a parameter; zeros before its first step."""

@@ -111,8 +111,9 @@ def test_a_trial_that_diverges_fails_alone(tmp_path: Path) -> None:
 def test_predictions_of_new_images_are_the_stored_ones(tmp_path: Path, fields: dict[str, object]) -> None:
     data = make_images(tmp_path / "own.npz")
     assert _run(data, tmp_path / "run", fixed=fields, patch_size=[4], lr=[1e-3, 1e-2]).ok == 2
-    table, (trial_id,) = predict(tmp_path / "run", data, dataset=None, levels=None, split="test", device="cpu")
-    found = np.array([line.split(",")[2:] for line in table.splitlines()[1:]], float)
+    table, (trial_id,), _ = predict(tmp_path / "run", data, dataset=None, levels=None, split="test", device="cpu")
+    # Name and predicted class come first, the truth last.
+    found = np.array([line.split(",")[2:-1] for line in table.splitlines()[1:]], float)
     stored = read_predictions(SweepPaths(tmp_path / "run").trial(trial_id).predictions, "test")
     assert np.array_equal(found.astype(np.float32), stored.probability)
     if fields.get("method") == "knn":

@@ -107,7 +107,10 @@ def _draw_classes(axes: Axes, data: pd.DataFrame, x: str, scale: float) -> None:
         )
 
 
-def _name_classes(axes: Axes, place: Literal["lower right", "upper right"]) -> None:
+Corner = Literal["lower right", "upper right"]
+
+
+def _name_classes(axes: Axes, place: Corner) -> None:
     handles, labels = axes.get_legend_handles_labels()
     # One class alone is the question of the whole dataset.
     if 1 <= len(labels) <= MOST_NAMES:

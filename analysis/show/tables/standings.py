@@ -57,7 +57,7 @@ def _average_row(part: pd.DataFrame, levels: list[str], findings: Findings) -> R
     cells = []
     for level in levels:
         if level in known.index:
-            mean, std = known["mean"][level], known["std"][level]
+            mean, std = float(known["mean"][level]), float(known["std"][level])
             cells.append(Cell(percent(mean, std), best=bool(mean == best)))
         else:
             cells.append(Cell(""))

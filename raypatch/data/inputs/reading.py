@@ -20,7 +20,7 @@ from raypatch.data.inputs.volumes import look_at_nifti, read_nifti
 from raypatch.data.npz import DataError, read_new_images
 from raypatch.data.resize import resize_images
 
-T = TypeVar("T")
+_Read = TypeVar("_Read")
 
 AS_SHOWN = Intensity(kind="display")
 WHOLE_RANGE = Intensity(kind="percentile", low=0, high=100)
@@ -129,7 +129,7 @@ def _as_it_lies(
     return rounded
 
 
-def named(image: ImageFiles, work: Callable[[], T]) -> T:
+def named(image: ImageFiles, work: Callable[[], _Read]) -> _Read:
     """Do it; a DataError that names no file gets this one's."""
     try:
         return work()

@@ -173,9 +173,9 @@ def _fill_patients(items: Sequence[Item], say: Say) -> list[str] | None:
 def _tell(items: Sequence[Item], labels: Labels, patients: Sequence[str] | None, splits: Splits, say: Say) -> None:
     for note in splits.notes:
         say(note)
-    of_two_labels = tell_patients_of_two_labels(items) if labels.numbers is not None else None
-    if of_two_labels:
-        say(of_two_labels)
+    torn = tell_patients_of_two_labels(items) if labels.numbers is not None else None
+    if torn:
+        say(torn)
     for line in describe_splits(splits.part, labels.classes, labels.names, patients):
         say(line)
 

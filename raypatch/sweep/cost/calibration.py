@@ -124,7 +124,7 @@ def _in_order(kinds: Mapping[str, TrialConfig], options: RunOptions) -> list[tup
     """The kinds of steps, cheapest first; before all others one of each model and method."""
     firsts: list[tuple[str, TrialConfig]] = []
     others: list[tuple[str, TrialConfig]] = []
-    seen = set()
+    seen: set[tuple[object, ...]] = set()
     for kind, config in sorted(kinds.items(), key=lambda item: _step_flops(item[1], options)):
         model = (config.method, *architecture_key(config))
         (others if model in seen else firsts).append((kind, config))

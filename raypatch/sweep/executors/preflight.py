@@ -176,8 +176,7 @@ def needed_bytes(todo: Sequence[TrialConfig], options: RunOptions, *, side_by_si
     too: weights, the gradients' two moments and a copy while it is replaced are six times the
     weights. Of trials on stored features the head is small; features and backbones are shared.
     """
-    when_finished = 0
-    weights: list[int] = []
+    when_finished, weights = 0, []
     shared: dict[str, int] = {}
     for config in todo:
         info, facts = trial_facts(config, options)
