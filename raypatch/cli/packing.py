@@ -9,8 +9,6 @@ import typer
 
 from raypatch.cli.options import DataDir, split_commas
 
-Number = TypeVar("Number", bound=int)
-
 
 def data_pack(
     source: Annotated[
