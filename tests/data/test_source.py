@@ -54,8 +54,8 @@ def official(monkeypatch, content):
     """Makes `content` the official breastmnist.npz."""
     info = stand_in(content)
     for module in ("source", "fetch"):
-        stand_in = f"raypatch.data.{module}.dataset_info"
-        monkeypatch.setattr(stand_in, lambda name: info if "breast" in name else dataset_info(name))
+        looked_up = f"raypatch.data.{module}.dataset_info"
+        monkeypatch.setattr(looked_up, lambda name: info if "breast" in name else dataset_info(name))
     return info
 
 
