@@ -17,7 +17,8 @@ from raypatch.data.inputs.reading import read_listed
 from raypatch.data.inputs.scan import ImageFiles, format_of, is_hidden
 from raypatch.data.layout import read_texts
 from raypatch.data.npz import read_new_images
-from raypatch.data.pack import PackOptions, is_source
+from raypatch.data.own import is_source
+from raypatch.data.pack import PackOptions
 from raypatch.data.pack.listing import Item, first_of
 from raypatch.data.pack.sources import list_source
 from raypatch.data.resize import resize_images
