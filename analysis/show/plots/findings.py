@@ -66,7 +66,9 @@ def plot_scores(findings: Findings) -> Plot:
         part = cells[["level", "level_rank", "seeds"]].copy()
         for name in ("mean", "std", "low", "high"):
             part[name] = cells[f"test_{metric.name}_{name}"]
-        parts.append(part.assign(metric=metric.name, panel=name_panels(cells, findings)))
+        part = part.assign(metric=metric.name, panel=name_panels(cells, findings))
+        # A dataset whose task has no such metric, such as kappa without order, has no point of it.
+        parts.append(part.dropna(subset=["mean"]))
         lines.append((metric.label, *style_of(place)))
     return Plot(
         name=f"scores_by_{file_stem(factor.name)}",
