@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from raypatch.config import Resize, TrialConfig
+from raypatch.config import TrialConfig
 from raypatch.data.archive import Archive, DataError
 from raypatch.data.augment import channels_first
 from raypatch.data.catalog import Split
@@ -23,6 +23,7 @@ from raypatch.data.pack.listing import Item, first_of
 from raypatch.data.pack.sources import list_source
 from raypatch.data.resize import resize_images
 from raypatch.results import DatasetFacts
+from raypatch.trial_fields.data import Resize
 
 UNKNOWN = -1
 """The label of an image of which the source has none."""
