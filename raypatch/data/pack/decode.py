@@ -1,5 +1,8 @@
 """All images of a source looked at, then read once each into a file beside the result: bounded memory, all cores."""
 
+import os
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -104,8 +107,26 @@ def _spread(work: Callable[[Any], Any], tasks: Sequence[Any], images: int) -> It
     from joblib import Parallel, delayed
 
     # A generator: results are taken as they come, and few tasks wait in memory.
-    parallel = Parallel(n_jobs=workers, return_as="generator", pre_dispatch=4 * workers)
+    parallel = Parallel(
+        n_jobs=workers,
+        backend="loky",
+        return_as="generator",
+        pre_dispatch=4 * workers,
+        initializer=_end_with,
+        initargs=(os.getpid(),),
+    )
     yield from parallel(delayed(work)(task) for task in tasks)
+
+
+def _end_with(parent: int) -> None:
+    """In a worker: end soon after its parent, which may be killed; it would wait for work for minutes."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _look_chunk(items: Sequence[Item]) -> list[tuple[Look | None, str | None]]:

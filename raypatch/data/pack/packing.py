@@ -2,39 +2,23 @@
 
 import contextlib
 import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from raypatch.data.archive import DataError
-from raypatch.data.catalog import SPLITS
 from raypatch.data.inputs.rule import InputRule
 from raypatch.data.pack.choose import choose_rule
 from raypatch.data.pack.decode import OnProgress, Spool, decode_all, look_at_all
+from raypatch.data.pack.labels import Labels, fill_patients, number_labels
 from raypatch.data.pack.listing import Item, Listing, Say, first_of
 from raypatch.data.pack.options import PackOptions
 from raypatch.data.pack.sources import list_source
 from raypatch.data.pack.splits import Splits, describe_splits, make_splits, tell_patients_of_two_labels
-from raypatch.data.pack.writer import NpzWriter
+from raypatch.data.pack.writer import Cases, Pixels, write_dataset
 from raypatch.storage.files import hold_lock
-
-MOST_MASK_VALUES = 64
-"""Values in masks above which they are no classes, but the grey of a JPEG."""
-
-
-@dataclass(frozen=True)
-class Labels:
-    """numbers: (N, 1) class numbers or (N, L) of 0 and 1; None where images have masks alone.
-    classes: (N, C) of 0 and 1. names: of the classes.
-    """
-
-    numbers: NDArray[np.int64] | None
-    classes: NDArray[np.int64]
-    names: tuple[str, ...]
 
 
 def pack(
@@ -67,11 +51,13 @@ def pack(
         broken, mask_values = decode_all(items, rule, spool, on_progress)
         whole = _without_broken(items, broken, options, say)
         kept = [items[row] for row in whole]
-        labels = _number_labels(kept, listing.columns)
-        patients = _fill_patients(kept, say)
+        labels = number_labels(kept, listing.columns)
+        patients = fill_patients(kept, say)
         splits = make_splits(kept, labels.classes, patients, options)
         _tell(kept, labels, patients, splits, say)
-        _write(folder / out.name, spool, whole, kept, labels, patients, splits, rule, mask_values, options)
+        pixels = Pixels(spool, np.array(whole, dtype=np.int64), rule, mask_values)
+        cases = Cases([item.image.name for item in kept], labels, patients, splits)
+        write_dataset(folder / out.name, pixels, cases, options)
         (folder / out.name).replace(out)
     return out
 
@@ -79,11 +65,14 @@ def pack(
 @contextlib.contextmanager
 def _workplace(out: Path) -> Iterator[Path]:
     """A folder beside `out`, on the same file system, held by one packing and gone at its end."""
-    folder = out.with_name(f".{out.name}.packing")
+    prefix = f".{out.name}.packing-"
     with hold_lock(out.with_name(f".{out.name}.lock")):
         # What a killed packing left.
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
+        for left in out.parent.iterdir():
+            if left.name.startswith(prefix):
+                shutil.rmtree(left, ignore_errors=True)
+        # Of a new name each time: a worker that outlives a killed packing must not write into the next one's images.
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=out.parent))
         try:
             yield folder
         finally:
@@ -135,41 +124,6 @@ def _make_spool(folder: Path, items: Sequence[Item], rule: InputRule) -> Spool:
     return spool
 
 
-def _number_labels(items: Sequence[Item], columns: tuple[str, ...]) -> Labels:
-    if columns:
-        several = np.array([item.label for item in items], dtype=np.int64)
-        return Labels(several, several, columns)
-    said = [item.label for item in items if isinstance(item.label, str)]
-    if not said:
-        return Labels(None, np.ones((len(items), 1), dtype=np.int64), ("images",))
-    names = sorted(set(said), key=_by_number)
-    if len(names) < 2:
-        raise DataError(f"all images are of one class, {first_of(names)}; at least two are needed")
-    numbers = np.array([names.index(label) for label in said], dtype=np.int64)
-    return Labels(numbers[:, None], np.eye(len(names), dtype=np.int64)[numbers], tuple(names))
-
-
-def _by_number(name: str) -> tuple[int, float, str]:
-    """Numbers by their value, before words by their letters."""
-    try:
-        return 0, float(name), name
-    except ValueError:
-        return 1, 0.0, name
-
-
-def _fill_patients(items: Sequence[Item], say: Say) -> list[str] | None:
-    """Who is on each image; an image of nobody known is one by itself. None where nobody is known at all."""
-    unknown = sum(item.patient is None for item in items)
-    if unknown == len(items):
-        return None
-    if unknown:
-        say(f"{unknown} images name no patient: each is taken as one of its own")
-    patients = []
-    for item in items:
-        patients.append(item.patient if item.patient is not None else f"of {item.image.name}")
-    return patients
-
-
 def _tell(items: Sequence[Item], labels: Labels, patients: Sequence[str] | None, splits: Splits, say: Say) -> None:
     for note in splits.notes:
         say(note)
@@ -186,56 +140,3 @@ def _describe_rule(rule: InputRule, count: int) -> str:
     step = f", {rule.spacing:g} mm per voxel" if rule.spacing else ""
     edges = " x ".join([str(rule.size)] * rule.dimensions)
     return f"{count} {kind} to {edges}, {shape}{step}; intensity {rule.intensity}"
-
-
-def _write(
-    path: Path,
-    spool: Spool,
-    whole: Sequence[int],
-    items: Sequence[Item],
-    labels: Labels,
-    patients: Sequence[str] | None,
-    splits: Splits,
-    rule: InputRule,
-    mask_values: set[int],
-    options: PackOptions,
-) -> None:
-    rows = np.array(whole, dtype=np.int64)
-    columns: dict[str, NDArray[Any]] = {"ids": np.array([item.image.name for item in items])}
-    if labels.numbers is not None:
-        columns["labels"] = labels.numbers
-    if patients is not None:
-        columns["patients"] = np.array(patients)
-    if splits.fold is not None:
-        columns["folds"] = splits.fold
-    lookup = _mask_lookup(mask_values)
-    writer = NpzWriter(path)
-    for number, split in enumerate(SPLITS):
-        members = np.flatnonzero(splits.part == number)
-        writer.add_rows(f"{split}_images", spool.images(), rows[members])
-        masks = spool.masks()
-        if masks is not None:
-            writer.add_rows(f"{split}_masks", masks, rows[members], lookup)
-        for name, values in columns.items():
-            writer.add(f"{split}_{name}", values[members])
-    if labels.numbers is not None:
-        writer.add("class_names", np.array(labels.names))
-    writer.add("rule", np.array(rule.model_dump_json()))
-    if labels.numbers is not None and (labels.numbers.shape[1] > 1 or options.ordinal):
-        writer.add("task", np.array("multilabel" if labels.numbers.shape[1] > 1 else "ordinal"))
-    writer.add("mirror_safe", np.array(options.mirror_safe))
-    writer.close()
-
-
-def _mask_lookup(values: set[int]) -> NDArray[np.uint8]:
-    """What each value of a mask becomes: 0 and one other, such as 255, are 0 and 1; class numbers stay."""
-    if len(values) > MOST_MASK_VALUES:
-        raise DataError(
-            f"the masks hold {len(values)} values, too many for classes: are they JPEGs? Save them as PNG with"
-            " a class number in each pixel"
-        )
-    lookup = np.arange(256, dtype=np.uint8)
-    others = sorted(values - {0})
-    if len(others) == 1:
-        lookup[others[0]] = 1
-    return lookup

@@ -2,7 +2,8 @@
 
 import os
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,90 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from raypatch.data.archive import DataError
+from raypatch.data.catalog import SPLITS
+from raypatch.data.inputs.rule import InputRule
+from raypatch.data.pack.decode import Spool
+from raypatch.data.pack.labels import Labels
+from raypatch.data.pack.options import PackOptions
+from raypatch.data.pack.splits import Splits
+
+MOST_MASK_VALUES = 64
+"""Values in masks above which they are no classes, but the grey of a JPEG."""
+
 _PART = 8 << 20
 """Bytes that are compressed at once."""
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Images that were read. rows: (N,) of the spool, those that are kept. mask_values: all that masks hold."""
+
+    spool: Spool
+    rows: NDArray[np.int64]
+    rule: InputRule
+    mask_values: set[int]
+
+
+@dataclass(frozen=True)
+class Cases:
+    """What is known of the N kept images. ids: what each is called. patients: None where nobody is known."""
+
+    ids: Sequence[str]
+    labels: Labels
+    patients: Sequence[str] | None
+    splits: Splits
+
+
+def write_dataset(path: Path, pixels: Pixels, cases: Cases, options: PackOptions) -> None:
+    """Write the packed .npz, split by split. Raises DataError for masks that hold no classes."""
+    lookup = _mask_lookup(pixels.mask_values)
+    images, masks = pixels.spool.images(), pixels.spool.masks()
+    columns = _columns(cases)
+    writer = NpzWriter(path)
+    for number, split in enumerate(SPLITS):
+        members = np.flatnonzero(cases.splits.part == number)
+        writer.add_rows(f"{split}_images", images, pixels.rows[members])
+        if masks is not None:
+            writer.add_rows(f"{split}_masks", masks, pixels.rows[members], lookup)
+        for name, values in columns.items():
+            writer.add(f"{split}_{name}", values[members])
+    labels = cases.labels
+    if labels.numbers is not None:
+        writer.add("class_names", np.array(labels.names))
+    writer.add("rule", np.array(pixels.rule.model_dump_json()))
+    if labels.numbers is not None and labels.numbers.shape[1] > 1:
+        writer.add("task", np.array("multilabel"))
+    elif labels.numbers is not None and options.ordinal:
+        writer.add("task", np.array("ordinal"))
+    writer.add("mirror_safe", np.array(options.mirror_safe))
+    writer.close()
+
+
+def _columns(cases: Cases) -> dict[str, NDArray[Any]]:
+    """What stands beside each image, by the name that its array has after the split's."""
+    columns: dict[str, NDArray[Any]] = {"ids": np.array(cases.ids)}
+    if cases.labels.numbers is not None:
+        columns["labels"] = cases.labels.numbers
+    if cases.patients is not None:
+        columns["patients"] = np.array(cases.patients)
+    if cases.splits.fold is not None:
+        columns["folds"] = cases.splits.fold
+    return columns
+
+
+def _mask_lookup(values: set[int]) -> NDArray[np.uint8]:
+    """What each value of a mask becomes: 0 and one other, such as 255, are 0 and 1; class numbers stay."""
+    if len(values) > MOST_MASK_VALUES:
+        raise DataError(
+            f"the masks hold {len(values)} values, too many for classes: are they JPEGs? Save them as PNG with"
+            " a class number in each pixel"
+        )
+    lookup = np.arange(256, dtype=np.uint8)
+    others = sorted(values - {0})
+    if len(others) == 1:
+        lookup[others[0]] = 1
+    return lookup
 
 
 class NpzWriter:
