@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 
 from raypatch.analysis.answer.clinical import examine_stacks
+from raypatch.analysis.answer.evidence import pooled_reliability
 from raypatch.analysis.report import write_files
 from raypatch.analysis.report_parts import Report, report_latex, report_markdown
 from raypatch.analysis.show.external import EXTERNAL, INTERNAL, Compared, compose_external
 from raypatch.analysis.show.page.page import render_page
-from raypatch.analysis.statistics.diagnostics import CALIBRATION, reliability
+from raypatch.analysis.statistics.diagnostics import CALIBRATION
 from raypatch.analysis.statistics.draws import Draws, measure_level
 from raypatch.analysis.statistics.inference import LevelScores, mean_difference, score_interval
 from raypatch.analysis.statistics.patients import by_patient
@@ -130,7 +131,7 @@ def _report(run: Path, asked: Asked, members: Sequence[FinishedTrial], external:
     parts: dict[str, list[pd.DataFrame]] = {}
     for place, stack in stacks.items():
         frames = examine_stacks(val, stack, task, best.dataset.classes, asked.sensitivity)
-        frames["reliability"] = _reliability(stack, task)
+        frames["reliability"] = pooled_reliability(stack, task)
         for name, frame in frames.items():
             parts.setdefault(name, []).append(frame.assign(data=place))
     frames = {name: pd.concat(found, ignore_index=True) for name, found in parts.items()}
@@ -178,12 +179,3 @@ def _scores(stacks: Mapping[str, Stack], task: Task, metrics: Sequence[Metric]) 
             gap = mean_difference([measured[EXTERNAL]], [measured[INTERNAL]], paired=False)
             row |= {"difference": gap.estimate, "difference_low": gap.low, "difference_high": gap.high}
         yield row
-
-
-def _reliability(stack: Stack, task: Task) -> pd.DataFrame:
-    confidences, rights = [], []
-    for member in stack.probability:
-        confidence, right = task.confidences(member, stack.label)
-        confidences.append(confidence)
-        rights.append(right)
-    return reliability(np.concatenate(confidences), np.concatenate(rights))

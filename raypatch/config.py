@@ -11,19 +11,15 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from raypatch.data.catalog import canonical_name
 from raypatch.fields import FieldFacts, Role
-from raypatch.storage.own_files import OWN_FILE, OWN_SET, own_file_stem
+from raypatch.trial_fields.data import DataFields
 from raypatch.trial_fields.loss import LossFields
 from raypatch.trial_fields.method import MethodFields
+from raypatch.trial_fields.model import ModelFields
 from raypatch.trial_fields.optimisation import OptimisationFields
-from raypatch.trial_fields.resolution import source_name
-
-Resize = Literal["bilinear", "nearest", "bicubic", "pad", "pad_mean"]
-"""How images are brought to another size; all but nearest and the pads are low-pass filtered where they shrink."""
 
 
-class TrialConfig(MethodFields, LossFields, OptimisationFields):
+class TrialConfig(LossFields, OptimisationFields, MethodFields, ModelFields, DataFields):
     """Everything that decides the result of one training. Frozen; unknown keys are refused.
 
     Defaults are part of the schema: a field that is left at its default does not enter the trial's
@@ -33,67 +29,6 @@ class TrialConfig(MethodFields, LossFields, OptimisationFields):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    dataset: Annotated[str, FieldFacts("block", "dataset")] = Field(
-        description="Canonical dataset name, or file:STEM@DIGEST for an own .npz file."
-    )
-    resolution: Annotated[
-        int | None,
-        FieldFacts("factor", "resolution", "resolution {}", "rising", "px"),
-    ] = Field(
-        None,
-        ge=4,
-        le=1024,
-        description="Edge of the images in the file that is read, where a dataset comes in several sizes.",
-    )
-    image_size: Annotated[int, FieldFacts("factor", "image size", "{} px", "rising", "px")] = Field(
-        28, ge=4, le=1024, description="Edge of the image or volume the model sees, pixels."
-    )
-    resize: Annotated[
-        Resize,
-        FieldFacts("factor", "resizing"),
-    ] = Field(
-        "bilinear",
-        description="How a file of another size is brought to image_size; pad centres it on zeros, which are black,"
-        " pad_mean on the mean colour of the weights' normalisation.",
-    )
-    train_fraction: Annotated[
-        float,
-        FieldFacts(
-            "factor",
-            "share of the training images",
-            "{} of the training images",
-            "rising",
-            percent=True,
-        ),
-    ] = Field(
-        1.0,
-        gt=0,
-        le=1,
-        description="Share of the training images used, drawn per class with the seed.",
-    )
-    model: Annotated[str, FieldFacts("factor", "model")] = Field(
-        "vit_small_patch16_224",
-        description="Name of a timm model, tag allowed, torchvision/NAME, or module:NAME of an own family.",
-    )
-    weights: Annotated[str, FieldFacts("factor", "initial weights", "{} weights")] = Field(
-        "timm",
-        description="timm (those that come with the model), random, or file:STEM@DIGEST for an own file.",
-    )
-    patch_size: Annotated[
-        int | None,
-        FieldFacts("factor", "patch size", "patch size {}", "falling", "px"),
-    ] = Field(
-        None,
-        ge=1,
-        description="Edge of a patch in pixels; must divide image_size. A plain Vision Transformer needs it.",
-    )
-    inflation: Annotated[
-        Literal["repeat", "centre"],
-        FieldFacts("factor", "inflation", "inflation by {}"),
-    ] = Field(
-        "repeat",
-        description="3D only: a pretrained kernel repeated along depth / p, or on the central slice alone.",
-    )
     augmentation: Annotated[
         Literal["paper", "none"],
         FieldFacts("factor", "augmentation", "{} augmentation"),
@@ -123,21 +58,6 @@ class TrialConfig(MethodFields, LossFields, OptimisationFields):
         description="What is learned: by default what the dataset's labels say; or module:NAME of an own task.",
     )
 
-    @field_validator("dataset")
-    @classmethod
-    def _canonical_dataset(cls, value: str) -> str:
-        is_own = OWN_FILE.fullmatch(value) or OWN_SET.fullmatch(value)
-        return value if is_own else canonical_name(value)
-
-    @field_validator("weights")
-    @classmethod
-    def _known_weights(cls, value: str) -> str:
-        if value not in ("timm", "random") and not OWN_FILE.fullmatch(value):
-            raise ValueError(
-                f"weights={value!r} must be timm, random or the path of a .safetensors or .pth file",
-            )
-        return value
-
     @model_validator(mode="after")
     def _fields_fit_each_other(self) -> Self:
         if self.patch_size is not None and self.image_size % self.patch_size:
@@ -146,19 +66,7 @@ class TrialConfig(MethodFields, LossFields, OptimisationFields):
             raise ValueError(
                 f"patch_size={self.patch_size} must divide image_size={self.image_size}; use one of {divisors}"
             )
-        # It raises where there is no such file.
-        source_name(self.dataset, self.resolution)
         return self
-
-    @property
-    def source(self) -> str:
-        """The name that the trial's images are read by: of the dataset's file at this resolution."""
-        return source_name(self.dataset, self.resolution)
-
-    @property
-    def dataset_label(self) -> str:
-        """The dataset's name for people: without the digest of an own file."""
-        return own_file_stem(self.dataset) or self.dataset
 
     @property
     def selection_metric(self) -> str:

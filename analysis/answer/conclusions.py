@@ -3,6 +3,7 @@
 Choices are made on the validation split; what they are worth is read from the test split.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -110,13 +111,18 @@ def compare_with_baseline(
         row["chosen"], row["chosen_score"] = chosen.name, chosen[test]
         row["gain"] = chosen[test] - baseline[test]
         row["cost"] = chosen["gflops_mean"] / baseline["gflops_mean"]
-        row["seconds"] = chosen["train_seconds_mean"] / baseline["train_seconds_mean"]
+        row["seconds"] = as_multiple(chosen["train_seconds_mean"], baseline["train_seconds_mean"])
         row["best"], row["best_gain"] = best.name, best[test] - baseline[test]
         rows.append(row)
     # A left join: a series whose predictions could not be used has a gain all the same, and no test.
     tested = differences.rename(columns={"level": "chosen"}).drop(columns="estimate")
     gains = pd.DataFrame(rows).merge(tested, how="left", on=[*keys, "chosen", "baseline"])
     return gains.assign(p_holm=correct_holm(gains["p"]))
+
+
+def as_multiple(cost: float, of: float) -> float:
+    """Return a cost as a multiple of another; NaN where that is nothing, such as the training time of neighbours."""
+    return float(cost / of) if of else math.nan
 
 
 def rank_levels(cells: pd.DataFrame, factor: Factor, metric: Metric) -> RankTest | None:
@@ -175,10 +181,10 @@ def find_answer(cells: pd.DataFrame, differences: pd.DataFrame, factor: Factor, 
         tested=int(tests["p"].notna().sum()),
         unclear=tuple(unclear.itertuples(index=False, name=None)),
         cost=float(cost[chosen] / cost[baseline]),
-        seconds=float(seconds[chosen].sum() / seconds[baseline].sum()),
+        seconds=as_multiple(seconds[chosen].sum(), seconds[baseline].sum()),
         frugal_gain=float((test[frugal] - test[baseline]).mean()),
         frugal_cost=float(cost[frugal] / cost[baseline]),
-        frugal_seconds=float(seconds[frugal].sum() / seconds[baseline].sum()),
+        frugal_seconds=as_multiple(seconds[frugal].sum(), seconds[baseline].sum()),
     )
 
 

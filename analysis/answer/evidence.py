@@ -125,7 +125,7 @@ def examine_series(
             calibration.append(_calibration(member, stack, task).assign(**own))
             classes.append(class_scores(member, stack.label, task, names).assign(**own))
         confusions.append(_mean_confusions(stack, task, names).assign(level=level))
-        curves.append(_pooled_reliability(stack, task).assign(level=level))
+        curves.append(pooled_reliability(stack, task).assign(level=level))
     own_metrics = [each for each in task_metrics(task) if each in (*metrics, metric)]
     measured = _measure(stacks, task, own_metrics, resamples)
     # The headline is another task's metric where a study has datasets of several tasks.
@@ -222,8 +222,8 @@ def _mean_confusions(stack: Stack, task: Task, names: tuple[str, ...]) -> pd.Dat
     return pd.DataFrame(pairs, columns=["true", "predicted", "images"])
 
 
-def _pooled_reliability(stack: Stack, task: Task) -> pd.DataFrame:
-    """The reliability of the predictions of all seeds together."""
+def pooled_reliability(stack: Stack, task: Task) -> pd.DataFrame:
+    """Return `reliability` of the predictions of all seeds together."""
     confidences, rights = [], []
     for member in stack.probability:
         confidence, right = task.confidences(member, stack.label)

@@ -137,6 +137,8 @@ def _gain(factor: Factor, answer: Answer) -> str:
 def _cost(answer: Answer) -> str:
     """What the chosen level costs, and on which datasets: training time hangs on them."""
     gflops = "the same GFLOPs" if abs(answer.cost - 1) < SAME else f"{times(answer.cost)} the GFLOPs"
+    if math.isnan(answer.seconds):
+        return f"It costs {gflops}; {answer.baseline} takes no training, whose time could be compared."
     return f"It costs {gflops} and {times(answer.seconds)} the training time on {list_names(answer.datasets)}."
 
 

@@ -196,7 +196,7 @@ def _balance(clinical: Clinical) -> str:
     for label, own in test.groupby("dataset_label", sort=False):
         known = own.dropna(subset="images")
         if len(known):
-            rarest = known.sort_values("images", key=lambda images: images.astype(float)).iloc[0]
+            rarest = known.iloc[known["images"].astype(float).argmin()]
             said.append(f"{label}: rarest in test is {rarest['class']}, {int(rarest['images'])} of {rarest['total']}")
     return f"{'; '.join(said)}. The table of the data has all." if said else "Not known."
 

@@ -82,7 +82,8 @@ def _notes_on_twins(results: Results) -> list[str]:
     for (dataset, label), trials in finished.groupby(["dataset", "dataset_label"], sort=False):
         repeated = 0
         images = 0
-        for fold, of_fold in trials.groupby("fold", dropna=False, sort=False):
+        for _, of_fold in trials.groupby("fold", dropna=False, sort=False):
+            fold = of_fold["fold"].iloc[0]
             key = repeated_key(str(dataset), None if pd.isna(fold) else int(fold))
             repeated += len(results.repeated.get(key, ()))
             images += int(of_fold["test_images"].max())

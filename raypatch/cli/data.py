@@ -45,7 +45,7 @@ def data_fetch(name: str, data_dir: cli_options.DataDir = None) -> None:
     """Download a MedMNIST file through the medmnist package's addresses, check its MD5, put it in
     place.
     """
-    from raypatch.data.source import fetch
+    from raypatch.data.fetch import fetch
 
     print(fetch(name, data_dir=data_dir))
 
@@ -67,8 +67,8 @@ def data_verify(
     no new ones, and which patients are in two splits.
     """
     from raypatch.data.check import describe_torn_patients
+    from raypatch.data.fetch import verify
     from raypatch.data.npz import inspect_npz
-    from raypatch.data.source import verify
     from raypatch.data.twins import describe_twins, find_twins
 
     if name.endswith(".npz"):

@@ -16,7 +16,7 @@ TEXTS = {
     "dataset": "a name (`raypatch data list`), or the path of an .npz file",
     "model": "a name that timm knows (`raypatch models` lists them), torchvision/NAME, or module:NAME",
     "weights": "timm, random, or the path of a .safetensors or .pth file",
-    "method": "finetune, linear_probe, or module:NAME",
+    "method": "finetune, linear_probe, knn, or module:NAME",
     "selection": "val_loss, or val_ and a metric such as val_auc",
     "task": "none, the name of a task, or module:NAME",
 }

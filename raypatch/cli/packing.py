@@ -151,7 +151,8 @@ def data_check(
 
     from raypatch.data.check import check_file
     from raypatch.data.check.page import write_check
-    from raypatch.data.pack import PackOptions, is_source, pack
+    from raypatch.data.own import is_source
+    from raypatch.data.pack import PackOptions, pack
     from raypatch.data.source import locate
 
     notes: list[str] = []

@@ -245,16 +245,15 @@ def read_class_names(archive: Archive, count: int) -> tuple[str, ...]:
     return names
 
 
-def read_groups(archive: Archive, splits: Sequence[Split], counts: Sequence[int]) -> NDArray[np.int64] | None:
-    """A number for each image of some splits, equal where one patient is on them; None where a split does not say.
+def read_patients(archive: Archive, splits: Sequence[Split], counts: Sequence[int]) -> NDArray[np.str_] | None:
+    """The patient on each image of some splits, as text; None where a split does not say.
 
     From `<split>_patients`, else from `<split>_groups`, as files of older versions name them.
     """
-    for name in ("patients", "groups"):
-        who = read_texts(archive, [f"{split}_{name}" for split in splits], counts)
-        if who is not None:
-            return np.unique(who, return_inverse=True)[1].astype(np.int64)
-    return None
+    patients = read_texts(archive, [f"{split}_patients" for split in splits], counts)
+    if patients is None:
+        patients = read_texts(archive, [f"{split}_groups" for split in splits], counts)
+    return patients
 
 
 def read_texts(archive: Archive, keys: Sequence[str], counts: Sequence[int]) -> NDArray[np.str_] | None:

@@ -18,9 +18,9 @@ from raypatch.data.layout import (
     check_images,
     read_class_names,
     read_folds,
-    read_groups,
     read_labels,
     read_mirror_safe,
+    read_patients,
     read_rule,
     read_task,
     read_texts,
@@ -32,7 +32,6 @@ __all__ = [
     "read_fold_rows",
     "read_new_images",
     "read_split",
-    "read_split_groups",
     "read_split_labels",
     "read_split_texts",
 ]
@@ -53,7 +52,7 @@ def inspect_npz(path: Path) -> DatasetInfo:
         shapes = {split: check_images(archive, f"{split}_images") for split in SPLITS}
         labels = {split: read_labels(archive, split, shapes[split][0]) for split in SPLITS}
         for split in SPLITS:
-            read_groups(archive, [split], [shapes[split][0]])
+            read_patients(archive, [split], [shapes[split][0]])
             read_texts(archive, [f"{split}_ids"], [shapes[split][0]])
             if shapes[split][1:] != shapes["train"][1:]:
                 raise archive.error(
@@ -128,24 +127,13 @@ def read_split_labels(path: Path, split: Split) -> NDArray[np.int64]:
         return read_labels(archive, split, check_images(archive, f"{split}_images")[0])
 
 
-def read_split_groups(path: Path, splits: Sequence[Split]) -> NDArray[np.int64] | None:
-    """Read who is on each image of some splits, one after the other, (N,); None where the file does not say for all.
-
-    Equal numbers for one patient, across the splits too. Raises DataError.
-    """
-    with Archive(path) as archive:
-        return read_groups(archive, splits, _counts(archive, splits))
-
-
 def read_split_texts(path: Path, splits: Sequence[Split], what: Literal["ids", "patients"]) -> NDArray[np.str_] | None:
     """Read `{split}_ids` or `{split}_patients` of some splits as text, (N,); None where the file does not say."""
     with Archive(path) as archive:
         counts = _counts(archive, splits)
-        names = read_texts(archive, [f"{split}_{what}" for split in splits], counts)
-        if names is None and what == "patients":
-            # As files of older versions name them.
-            names = read_texts(archive, [f"{split}_groups" for split in splits], counts)
-        return names
+        if what == "patients":
+            return read_patients(archive, splits, counts)
+        return read_texts(archive, [f"{split}_ids" for split in splits], counts)
 
 
 def _counts(archive: Archive, splits: Sequence[Split]) -> list[int]:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from raypatch.config import Resize
+from raypatch.trial_fields.data import Resize
 
 # Pixels turned to float at once when a whole split is resized.
 _RESIZE_CHUNK = 2**24

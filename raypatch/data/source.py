@@ -1,13 +1,8 @@
-"""Where a dataset comes from: found on disk, downloaded once, checked, loaded;
-made images need no file.
-"""
+"""Where a dataset comes from: found on disk, checked, loaded; made images need no file."""
 
 import functools
 import hashlib
-import http.client
 import os
-import shutil
-import urllib.error
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,12 +18,10 @@ from raypatch.data.npz import (
     inspect_npz,
     read_fold_rows,
     read_split,
-    read_split_groups,
     read_split_labels,
     read_split_texts,
 )
 from raypatch.machine.environment import home
-from raypatch.storage.files import hold_lock
 from raypatch.storage.own_files import OWN_FILE, locate_own_file
 
 Found = TypeVar("Found")
@@ -78,10 +71,10 @@ def locate(
     path = data_folder(data_dir) / f"{info.name}.npz"
     if not path.exists():
         raise DataError(
-            f"no {path}: `raypatch data fetch {info.name}` downloads it. {_by_hand(info, path)}",
+            f"no {path}: `raypatch data fetch {info.name}` downloads it. {by_hand(info, path)}",
         )
     # Seconds for a large file, and every trial asks.
-    found = _once(_md5, path)
+    found = _once(md5_of, path)
     if found != info.md5:
         raise DataError(
             f"{path} is not the official {info.name}: its MD5 is {found}, not {info.md5}."
@@ -190,25 +183,6 @@ def load_index(
     return np.concatenate(places)
 
 
-def load_groups(
-    dataset: str,
-    split: Split,
-    *,
-    fold: int | None = None,
-    data_dir: Path | None = None,
-    files: Mapping[str, Path] | None = None,
-) -> NDArray[np.int64] | None:
-    """Load who is on each image of one split, equal numbers for one patient; None where the data does not say.
-
-    With a fold it is that of all images of the file, train, val and test one after the other: what
-    `load_index` counts in either case. Raises DataError as `load_split`.
-    """
-    if not OWN_FILE.fullmatch(dataset):  # the catalog's files do not say
-        return None
-    path = locate(dataset, data_dir=data_dir, files=files)
-    return read_split_groups(path, SPLITS if fold is not None else (split,))
-
-
 def load_ids(
     dataset: str,
     split: Split,
@@ -217,9 +191,10 @@ def load_ids(
     data_dir: Path | None = None,
     files: Mapping[str, Path] | None = None,
 ) -> NDArray[np.str_] | None:
-    """Load what each image is called, as text, in the order of `load_groups`; None where the data does not say.
+    """Load what each image is called, as text; None where the data does not say.
 
-    Raises DataError as `load_split`.
+    With a fold it is that of all images of the file, train, val and test one after the other: what
+    `load_index` counts in either case. Raises DataError as `load_split`.
     """
     return _load_texts(dataset, "ids", SPLITS if fold is not None else (split,), data_dir, files)
 
@@ -232,8 +207,8 @@ def load_patients(
     data_dir: Path | None = None,
     files: Mapping[str, Path] | None = None,
 ) -> NDArray[np.str_] | None:
-    """Load the name of the patient on each image, as text, in the order of `load_groups`, for tables
-    of patients; None where the data does not say. Raises DataError as `load_split`.
+    """Load the name of the patient on each image, as text, in the order of `load_ids`, for
+    intervals and tables of patients; None where the data does not say. Raises DataError as `load_split`.
     """
     return _load_texts(dataset, "patients", SPLITS if fold is not None else (split,), data_dir, files)
 
@@ -255,71 +230,16 @@ def _refuse_fold(dataset: str, fold: int | None) -> None:
         raise DataError(f"{dataset} has no folds; leave fold={fold} out, or pack own images with --folds")
 
 
-def verify(name: str, *, data_dir: Path | None = None) -> Path:
-    """Check the official file of `name`: MD5, then shape,
-    classes and counts against the catalog; return its path.
-
-    Raises DataError for any difference.
-    """
-    known = dataset_info(name)
-    path = locate(known.name, data_dir=data_dir)
-    found = inspect_npz(path)
-    for fact in ("counts", "size", "channels", "dimensions"):
-        if getattr(found, fact) != getattr(known, fact):
-            raise DataError(f"{path}: {fact} is {getattr(found, fact)}, the catalog says {getattr(known, fact)}")
-    if len(found.classes) != len(known.classes):
-        raise DataError(
-            f"{path}: has {len(found.classes)} classes, the catalog says {len(known.classes)}",
-        )
-    return path
-
-
-def fetch(name: str, *, data_dir: Path | None = None, progress: bool = True) -> Path:
-    """Return the official file of `name`, downloaded from where the
-    medmnist package says if it is not there yet.
-
-    Safe when several processes ask at once: one downloads, the others wait. The file appears whole
-    and with the right MD5 or not at all. A different file of that name is never overwritten.
-    progress: show a bar on stderr. Raises DataError with the way out when it cannot be had.
-    """
-    info = dataset_info(name)
-    path = data_folder(data_dir) / f"{info.name}.npz"
-    try:
-        if info.made_up or path.exists():
-            return locate(info.name, data_dir=data_dir)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with hold_lock(path.with_name(f".{path.name}.lock"), wait=True):
-            # Another process may have downloaded it while this one waited for the lock.
-            if not path.exists():
-                _download(info, path, progress=progress)
-    except (
-        urllib.error.URLError,
-        http.client.HTTPException,
-        ConnectionError,
-        TimeoutError,
-    ) as error:
-        # An URLError keeps what happened as its reason.
-        reason = getattr(error, "reason", None) or error
-        raise DataError(
-            f"cannot download {info.name} ({reason}); `raypatch data fetch {info.name}` tries again."
-            f" {_by_hand(info, path)}"
-        ) from error
-    except OSError as error:
-        raise DataError(
-            f"cannot save {path.name} in {path.parent}: {error.strerror};"
-            " choose a writable folder with room by --data-dir or $MEDMNIST_ROOT"
-        ) from error
-    return locate(info.name, data_dir=data_dir)
-
-
-def _by_hand(info: DatasetInfo, path: Path) -> str:
+def by_hand(info: DatasetInfo, path: Path) -> str:
+    """Say how an official file gets to its place without a network."""
     return (
         f"Without a network: put {path.name} (MD5 {info.md5}) into {path.parent},"
         " or name the folder that has it by --data-dir or $MEDMNIST_ROOT"
     )
 
 
-def _md5(path: Path) -> str:
+def md5_of(path: Path) -> str:
+    """Return the MD5 of a file, by which medmnist names the official ones."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
@@ -337,37 +257,3 @@ def _once(compute: Callable[[Path], Found], path: Path) -> Found:
 @functools.cache
 def _of_state(compute: Callable[[Path], Any], path: Path, _size: int, _mtime_ns: int) -> Any:
     return compute(path)
-
-
-def _download(info: DatasetInfo, path: Path, *, progress: bool) -> None:
-    """Download into a folder beside `path`, check the MD5, then move into place;
-    call it while holding the lock.
-
-    The medmnist class itself is not used for it: it then reads the whole training split into memory
-    (13 GB for pathmnist_224) and turns every failure, Ctrl-C included, into one RuntimeError.
-    """
-    try:
-        import medmnist
-    except ImportError as error:
-        raise DataError(f"downloading needs the medmnist package (pip install medmnist). {_by_hand(info, path)}") from (
-            error
-        )
-    from torch.hub import download_url_to_file
-
-    flag, _, size = info.name.partition("_")
-    url = medmnist.INFO[flag][f"url_{size}" if size else "url"]
-    aside = path.with_name(f".{path.name}.download")
-    # What a killed download left.
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir()
-    try:
-        download_url_to_file(url, str(aside / path.name), progress=progress)
-        found = _md5(aside / path.name)
-        if found != info.md5:
-            raise DataError(
-                f"the download of {info.name} from {url} is damaged: MD5 {found}, not {info.md5};"
-                f" `raypatch data fetch {info.name}` tries again. {_by_hand(info, path)}"
-            )
-        (aside / path.name).replace(path)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)

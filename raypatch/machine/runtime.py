@@ -152,7 +152,7 @@ def provenance() -> dict[str, str]:
         found["cudnn"] = str(torch.backends.cudnn.version())
         found["driver"] = _driver_version()
         found["float32 products"] = str(torch.backends.cuda.matmul.fp32_precision)
-        found["float32 convolutions"] = str(torch.backends.cudnn.conv.fp32_precision)
+        found["float32 convolutions"] = str(torch.backends.cudnn.conv.fp32_precision)  # type: ignore[attr-defined]  # made at import
         found["attention"] = " ".join(_attention_kernels())
     commit = _git_commit()
     if commit:

@@ -24,7 +24,7 @@ COUNTED = 60
 SMALL_IMAGE = 28
 """The edge at which a model of one's own is shown, pixels."""
 
-KNOWN_NORMALISATIONS = {
+KNOWN_NORMALISATIONS: dict[tuple[tuple[float, ...], tuple[float, ...]], str] = {
     ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)): "ImageNet",
     ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)): "0.5",
     ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)): "CLIP",

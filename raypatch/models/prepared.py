@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from raypatch.config import Resize, RunOptions, TrialConfig
+from raypatch.config import RunOptions, TrialConfig
 from raypatch.data.augment import augment, normalize, to_float
 from raypatch.data.catalog import DatasetInfo
 from raypatch.data.resize import pad_centred, resize_images
@@ -17,6 +17,7 @@ from raypatch.models.families import Family, find_family
 from raypatch.models.flops import count_outputs, model_facts
 from raypatch.models.heads import head_of
 from raypatch.results import ModelFacts
+from raypatch.trial_fields.data import Resize
 
 # Enough to fill a device; more would only take memory.
 TOKENS_PER_BATCH = 16_384

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from raypatch.config import Resize, TrialConfig
+from raypatch.config import TrialConfig
 from raypatch.data.archive import Archive, DataError
 from raypatch.data.augment import channels_first
 from raypatch.data.catalog import Split
@@ -17,11 +17,13 @@ from raypatch.data.inputs.reading import read_listed
 from raypatch.data.inputs.scan import ImageFiles, format_of, is_hidden
 from raypatch.data.layout import read_texts
 from raypatch.data.npz import read_new_images
-from raypatch.data.pack import PackOptions, is_source
+from raypatch.data.own import is_source
+from raypatch.data.pack import PackOptions
 from raypatch.data.pack.listing import Item, first_of
 from raypatch.data.pack.sources import list_source
 from raypatch.data.resize import resize_images
 from raypatch.results import DatasetFacts
+from raypatch.trial_fields.data import Resize
 
 UNKNOWN = -1
 """The label of an image of which the source has none."""

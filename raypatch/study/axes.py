@@ -72,11 +72,16 @@ def without(values: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]
 
 
 def require_own_fields(grid: Mapping[str, Axis], searched: Mapping[str, SearchedField]) -> None:
-    """Raise ValueError for a field that two axes set, or one and the search,
-    and for a dataset or a seed within a level.
+    """Raise ValueError for a field that two axes set, or one and the search, for a dataset or a seed
+    within a level, and for named levels of an axis that is called like a field.
     """
     set_by: dict[str, str] = {}
     for name, axis in grid.items():
+        if isinstance(axis, dict) and name in TrialConfig.model_fields:
+            raise ValueError(
+                f"the axis {name} names its levels, but {name} is a field, whose levels are its values;"
+                f" give the axis another name, such as how"
+            )
         for field in fields_of_axis(name, axis):
             if field in set_by:
                 raise ValueError(f"{field}: the axes {set_by[field]} and {name} both set it; keep it in one of them")

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from raypatch.config import TrialConfig, explain_validation, field_facts
 from raypatch.data.catalog import canonical_name
-from raypatch.data.pack import is_source
+from raypatch.data.own import is_source
 from raypatch.storage.own_files import OWN_SUFFIXES
 from raypatch.study.names import LONGEST_NAME
 from raypatch.study.published import read_tables

@@ -9,7 +9,7 @@ from typing import Any
 
 from raypatch.config import TrialConfig, make_config
 from raypatch.data.catalog import DatasetInfo, canonical_name
-from raypatch.data.pack import is_source, packed
+from raypatch.data.own import is_source
 from raypatch.data.source import describe
 from raypatch.factors import Factor, factor_of_axis, factor_of_field
 from raypatch.storage.own_files import OWN_FILE, OWN_SET, OWN_SUFFIXES, own_file_id
@@ -197,6 +197,9 @@ class StudyPoints:
     def _packed(self, source: str) -> Path:
         """The .npz of own images that are no .npz yet."""
         if source not in self._sources:
+            # It loads torch, which a study of named datasets does not need.
+            from raypatch.data.pack import packed
+
             # To stderr: what a command answers may be read by a script.
             say = functools.partial(print, file=sys.stderr)
             self._sources[source] = packed(Path(source).expanduser(), say=say)

@@ -47,8 +47,8 @@ class Outcome:
     left: int
     errors: Mapping[str, str]
     stopped: str | None
-    halted: bool
     resume_command: str
+    halted: bool = False
     table: str | None = None
     recipes: Path | None = None
 

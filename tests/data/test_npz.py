@@ -3,7 +3,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from raypatch.data.npz import DataError, inspect_npz, read_new_images, read_split, read_split_groups, read_split_texts
+from raypatch.data.npz import DataError, inspect_npz, read_new_images, read_split, read_split_texts
 
 COUNTS = {"train": 6, "val": 3, "test": 4}
 
@@ -77,8 +77,8 @@ def test_an_own_file_is_not_mirrored_unless_it_says_so(tmp_path):
 
 def test_an_own_file_may_say_who_is_on_its_images(tmp_path):
     said = arrays(val_groups=np.array(["b", "a", "b"]))
-    assert read_split_groups(save(tmp_path, said), ["val"]).tolist() == [1, 0, 1]
-    assert read_split_groups(save(tmp_path, said), ["train"]) is None
+    assert read_split_texts(save(tmp_path, said), ["val"], "patients").tolist() == ["b", "a", "b"]
+    assert read_split_texts(save(tmp_path, said), ["train"], "patients") is None
     with pytest.raises(DataError, match="val_groups is float64 of shape"):
         inspect_npz(save(tmp_path, arrays(val_groups=np.zeros(3))))
 
@@ -86,7 +86,7 @@ def test_an_own_file_may_say_who_is_on_its_images(tmp_path):
 def test_patients_and_ids_are_text_or_numbers(tmp_path):
     said = arrays(val_patients=np.array(["P2", "P1", "P2"]), val_groups=np.array([0, 1, 2]), val_ids=np.arange(3))
     path = save(tmp_path, said)
-    assert read_split_groups(path, ["val"]).tolist() == [1, 0, 1]  # patients win over the older name
+    # Patients win over the older name.
     assert read_split_texts(path, ["val"], "patients").tolist() == ["P2", "P1", "P2"]
     assert read_split_texts(path, ["val"], "ids").tolist() == ["0", "1", "2"]
     assert read_split_texts(path, ["train"], "ids") is None

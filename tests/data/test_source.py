@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from raypatch.data import source
 from raypatch.data.catalog import catalog, dataset_info
+from raypatch.data.fetch import fetch, verify
 from raypatch.data.npz import DataError, inspect_npz
-from raypatch.data.source import data_folder, describe, fetch, load_split, locate, verify
+from raypatch.data.source import data_folder, describe, load_split, locate
 from raypatch.data.twins import find_twins
 from raypatch.storage.own_files import own_file_id
 
@@ -53,7 +53,9 @@ def stand_in(content: bytes):
 def official(monkeypatch, content):
     """Makes `content` the official breastmnist.npz."""
     info = stand_in(content)
-    monkeypatch.setattr(source, "dataset_info", lambda name: info if "breast" in name else dataset_info(name))
+    for module in ("source", "fetch"):
+        looked_up = f"raypatch.data.{module}.dataset_info"
+        monkeypatch.setattr(looked_up, lambda name: info if "breast" in name else dataset_info(name))
     return info
 
 
@@ -136,14 +138,14 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 import medmnist
-from raypatch.data import source
+from raypatch.data import fetch, source
 from raypatch.data.catalog import dataset_info
 url, md5, folder = sys.argv[1:]
 medmnist.INFO["breastmnist"]["url"] = url
-source.dataset_info = lambda name: replace(dataset_info(name), md5=md5)
+fetch.dataset_info = source.dataset_info = lambda name: replace(dataset_info(name), md5=md5)
 print("ready", flush=True)
 sys.stdin.readline()
-source.fetch("breastmnist", data_dir=Path(folder), progress=False)
+fetch.fetch("breastmnist", data_dir=Path(folder), progress=False)
 """
 
 
@@ -248,7 +250,7 @@ def test_a_file_that_changes_is_checked_again(official, content, tmp_path):
 
 def test_verify_compares_with_the_catalog(official, content, tmp_path, monkeypatch):
     (tmp_path / "breastmnist.npz").write_bytes(content)
-    monkeypatch.setattr(source, "dataset_info", lambda name: replace(official, counts=(6, 3, 5)))
+    monkeypatch.setattr("raypatch.data.fetch.dataset_info", lambda name: replace(official, counts=(6, 3, 5)))
     with pytest.raises(DataError, match=r"counts is \(6, 3, 4\), the catalog says \(6, 3, 5\)"):
         verify("breast", data_dir=tmp_path)
 

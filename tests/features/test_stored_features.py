@@ -228,9 +228,8 @@ def test_two_workers_compute_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_resumed_group_ends_as_an_uninterrupted_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import raypatch.training.stacked
 
-    monkeypatch.setattr(raypatch.training.stacked, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("raypatch.training.stacked.train.CHECKPOINT_SECONDS", 0.0)
     data = make_images(tmp_path / "own.npz")
     trials = [tiny_trial(data, **{**PROBE, "epochs": 5}, lr=lr) for lr in (1e-3, 1e-2)]
     configs, options = [config for config, _ in trials], trials[0][1]

@@ -259,7 +259,8 @@ def test_ray_and_in_process_give_the_same_bits(tmp_path: Path, data: Path, capsy
     assert (outcome.ok, outcome.left) == (4, 0)
     captured = capsys.readouterr()
     assert captured.err == ""  # Ray itself says nothing
-    assert [line[:3] for line in captured.out.splitlines()] == ["0 o", "[1/", "[2/", "[3/", "[4/"]
+    # What is said of the data, then a line for each trial.
+    assert [line[:3] for line in captured.out.splitlines()] == ["0 o", "ima", "[1/", "[2/", "[3/", "[4/"]
     assert read_figures(SweepPaths(tmp_path / "ray")) == read_figures(SweepPaths(tmp_path / "local"))
     assert not list((tmp_path / "ray").rglob(".*"))
 
@@ -284,7 +285,7 @@ def test_a_signal_stops_ray_within_a_step_and_leaves_nothing(
     assert time.monotonic() - signalled[0] < 20
     assert (outcome.stopped, outcome.left) == ("SIGTERM", 8)
     captured = capsys.readouterr()
-    assert captured.out.count("\n") == 1
+    assert captured.out.count("\n") == 2
     assert captured.err == ""
     assert list(folder.rglob("last.ckpt"))
     assert not list(folder.rglob(".*"))

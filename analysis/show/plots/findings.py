@@ -66,7 +66,9 @@ def plot_scores(findings: Findings) -> Plot:
         part = cells[["level", "level_rank", "seeds"]].copy()
         for name in ("mean", "std", "low", "high"):
             part[name] = cells[f"test_{metric.name}_{name}"]
-        parts.append(part.assign(metric=metric.name, panel=name_panels(cells, findings)))
+        part = part.assign(metric=metric.name, panel=name_panels(cells, findings))
+        # A dataset whose task has no such metric, such as kappa without order, has no point of it.
+        parts.append(part.dropna(subset=["mean"]))
         lines.append((metric.label, *style_of(place)))
     return Plot(
         name=f"scores_by_{file_stem(factor.name)}",
@@ -79,12 +81,15 @@ def plot_scores(findings: Findings) -> Plot:
 
 
 def plot_pareto(findings: Findings) -> Plot:
-    """The headline score against cost, with the Pareto front: GFLOPs, or training time where these do not differ."""
+    """The headline score against cost, with the Pareto front: GFLOPs, or training time where these do not differ.
+
+    What takes no training, such as nearest neighbours, has no place on the latter.
+    """
     metric, cells = findings.metric, findings.cells
     cost, unit = "gflops", "GFLOPs per image"
     if significant_count(singles(cells)) <= 1:
         cost, unit = "train_seconds", "training time, seconds"
-    cells = cells.dropna(subset=[f"test_{metric.name}_mean", f"{cost}_mean"])
+    cells = cells[cells[f"test_{metric.name}_mean"].notna() & (cells[f"{cost}_mean"] > 0)]
     data = pd.DataFrame(
         {
             "panel": name_panels(cells, findings),

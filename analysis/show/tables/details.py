@@ -56,7 +56,7 @@ def _mean_costs(cells: pd.DataFrame, settings: Sequence[str]) -> pd.DataFrame:
             means[name] = (f"{name}_mean", "mean")
     ordered = cells.sort_values("dimensions", kind="stable")
     keys = [*settings, "level", "level_rank"]
-    data = ordered.groupby(keys, sort=False, dropna=False).agg(**means).reset_index()
+    data: pd.DataFrame = ordered.groupby(keys, sort=False, dropna=False).agg(**means).reset_index()
     # A level that the first dataset lacks comes late: put the levels in order within each setting,
     # and leave the settings in the order in which they appear.
     place = data.groupby(list(settings), sort=False, dropna=False).ngroup()

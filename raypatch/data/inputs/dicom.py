@@ -137,9 +137,9 @@ def _turn_upright(data: Any, scan: Scan, step: float) -> Scan:
     affine[:3, 0] = to_ras * along_row * columns
     affine[:3, 1] = to_ras * along_column * rows
     affine[:3, 2] = to_ras * normal * step
-    orientation = orientations.io_orientation(affine)  # type: ignore[no-untyped-call]
+    orientation = orientations.io_orientation(affine)
     lying = scan.values.transpose(2, 1, 0)
-    turned = orientations.apply_orientation(lying, orientation)  # type: ignore[no-untyped-call]
+    turned = orientations.apply_orientation(lying, orientation)
     steps = np.zeros(3)
     steps[orientation[:, 0].astype(int)] = columns, rows, step
     spacing = tuple(float(each) for each in steps[::-1])

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from raypatch.config import Resize
 from raypatch.data.augment import channels_first
 from raypatch.data.catalog import Split
 from raypatch.data.inputs.dicom import group_series, look_at_dicom, read_dicom
@@ -19,6 +18,7 @@ from raypatch.data.inputs.scan import DICOM, PICTURES, VOLUMES, ImageFiles, Look
 from raypatch.data.inputs.volumes import look_at_nifti, read_nifti
 from raypatch.data.npz import DataError, read_new_images
 from raypatch.data.resize import resize_images
+from raypatch.trial_fields.data import Resize
 
 _Read = TypeVar("_Read")
 

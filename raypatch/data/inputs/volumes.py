@@ -35,7 +35,7 @@ def read_nifti(path: Path, *, dimensions: int, frame: int | None = None) -> Scan
     is_uint8 = _is_plain_uint8(volume)
     try:
         if _says_orientation(volume):
-            volume = nibabel.as_closest_canonical(volume)  # type: ignore[no-untyped-call]
+            volume = nibabel.as_closest_canonical(volume)
         values = np.asanyarray(volume.dataobj)
     except _broken() as error:
         raise _unreadable(path, error) from error

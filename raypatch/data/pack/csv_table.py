@@ -12,7 +12,6 @@ from raypatch.data.pack.cells import is_gap, read_labels
 from raypatch.data.pack.folders import images_of
 from raypatch.data.pack.listing import MASK_FOLDERS, Item, Listing, first_of, split_of_word, without_suffix
 
-TABLES = (".csv", ".tsv", ".txt")
 ROLES = ("image", "label", "patient", "split", "mask")
 _DELIMITERS = (",", ";", "\t", "|")
 _LOOKED_AT = 5000

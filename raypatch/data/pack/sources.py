@@ -3,33 +3,13 @@
 from pathlib import Path
 
 from raypatch.data.archive import DataError
-from raypatch.data.catalog import canonical_name
 from raypatch.data.inputs.scan import HDF5, is_hidden
-from raypatch.data.pack.csv_table import TABLES, TableOptions, list_table
+from raypatch.data.own import TABLES
+from raypatch.data.pack.csv_table import TableOptions, list_table
 from raypatch.data.pack.folders import add_dicom_patients, list_folders
 from raypatch.data.pack.listing import Listing, first_of
 from raypatch.data.pack.options import PackOptions
 from raypatch.data.pack.patchcamelyon import list_patchcamelyon
-
-
-def is_source(text: str) -> bool:
-    """Whether a text that should name a dataset is the path of one to be packed: a folder or a table."""
-    # A name of the catalog means the official set, whatever folder is called so.
-    if "/" not in text and _is_known(text):
-        return False
-    path = Path(text).expanduser()
-    if path.is_dir():
-        # A folder of .npz files is a dataset at several sizes, packed already.
-        return next(path.glob("*.npz"), None) is None
-    return path.name.lower().endswith(TABLES) and path.is_file()
-
-
-def _is_known(name: str) -> bool:
-    try:
-        canonical_name(name)
-    except ValueError:
-        return False
-    return True
 
 
 def list_source(source: Path, options: PackOptions) -> Listing:

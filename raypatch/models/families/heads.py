@@ -27,4 +27,5 @@ def on_grid(tokens: Tensor, *, dimensions: int) -> Tensor | None:
     edge = round(count ** (1 / dimensions))
     if edge**dimensions != count:
         return None
-    return tokens.transpose(1, 2).unflatten(2, (edge,) * dimensions)
+    grid: Tensor = tokens.transpose(1, 2).unflatten(2, (edge,) * dimensions)
+    return grid

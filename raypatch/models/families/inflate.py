@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from typing import Literal
 
 import torch
-from timm.layers import BatchNormAct2d, Conv2dSame, SelectAdaptivePool2d
+from timm.layers.adaptive_avgmax_pool import SelectAdaptivePool2d
+from timm.layers.conv2d_same import Conv2dSame
+from timm.layers.norm_act import BatchNormAct2d
 from timm.models import DenseNet, EfficientNet, MobileNetV3, ResNet
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -42,8 +44,7 @@ def inflate(model: nn.Module) -> None:
             pool = nn.MaxPool3d(child.kernel_size, child.stride, child.padding, ceil_mode=child.ceil_mode)
             setattr(model, name, pool)
         elif isinstance(child, nn.AvgPool2d) and not child.padding:
-            pooled = nn.AvgPool3d(child.kernel_size, child.stride, ceil_mode=child.ceil_mode, count_include_pad=False)
-            setattr(model, name, pooled)
+            setattr(model, name, _deep_average(child))
         elif "2d" in type(child).__name__:
             raise ValueError(f"its {type(child).__name__} has no counterpart over volumes")
         else:
@@ -61,6 +62,13 @@ def inflate_state(
         deeper = wanted[name].ndim == tensor.ndim + 1
         state[name] = inflate_kernel(tensor, inflation) if deeper else tensor
     return state
+
+
+def _deep_average(flat: nn.AvgPool2d) -> nn.AvgPool3d:
+    edge, stride = flat.kernel_size, flat.stride
+    if isinstance(edge, tuple) or isinstance(stride, tuple):
+        raise ValueError(f"its pool {flat} is no square one")
+    return nn.AvgPool3d(edge, stride, ceil_mode=flat.ceil_mode, count_include_pad=False)
 
 
 class _DeepConvolution(nn.Conv3d):
@@ -119,4 +127,5 @@ def _rows_to_slices(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tens
         return output
     edge = output.shape[-1]
     # The volumes are cubes.
-    return output.unflatten(2, (edge, edge))
+    slices: Tensor = output.unflatten(2, (edge, edge))
+    return slices

@@ -35,8 +35,9 @@ def measure_activations(model: nn.Module, spatial: Sequence[int], precision: Pre
         kept = _peak(bare, spatial, precision, training=True)
         passing = _peak(bare, spatial, precision, training=False)
         checkpointed = None
-        if kept >= SMALL and hasattr(bare, "set_grad_checkpointing"):
-            bare.set_grad_checkpointing(True)
+        checkpoint = getattr(bare, "set_grad_checkpointing", None)
+        if kept >= SMALL and checkpoint is not None:
+            checkpoint(True)
             checkpointed = _peak(bare, spatial, precision, training=True)
     return Activations(
         kept=kept,
@@ -77,7 +78,7 @@ class _Allocated(TorchDispatchMode):
     """
 
     def __init__(self, model: nn.Module) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch gives it no types
         self.peak = 0
         self._now = 0
         self._live: dict[int, int] = {}

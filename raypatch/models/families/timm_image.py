@@ -135,7 +135,7 @@ class TimmImage(CountedFamily):
         features = model.forward_features(images)  # type: ignore[operator]
         if not isinstance(features, Tensor) or features.ndim != 3:
             return None
-        prefix = int(getattr(model, "num_prefix_tokens", 0))  # type: ignore[arg-type]
+        prefix = int(getattr(model, "num_prefix_tokens", 0))
         return features[:, prefix:]
 
     def feature_map(self, model: nn.Module, images: Tensor) -> Tensor | None:
@@ -144,7 +144,7 @@ class TimmImage(CountedFamily):
         if not isinstance(features, Tensor):
             return None
         if features.ndim == 3:
-            prefix = int(getattr(model, "num_prefix_tokens", 0))  # type: ignore[arg-type]
+            prefix = int(getattr(model, "num_prefix_tokens", 0))
             return on_grid(features[:, prefix:], dimensions=2)
         if getattr(model, "output_fmt", "NCHW") == "NHWC":
             return features.permute(0, 3, 1, 2)

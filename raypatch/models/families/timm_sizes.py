@@ -1,6 +1,7 @@
 """How a timm model is told the size of its images."""
 
 import functools
+from typing import Any
 
 import timm
 import torch
@@ -19,7 +20,7 @@ def check_timm_size(model: str, image_size: int) -> None:
     check_size(model, image_size, stride=model_stride(model), native=native_size(model), reason=reason)
 
 
-def size_arguments(model: str, image_size: int) -> dict[str, int]:
+def size_arguments(model: str, image_size: int) -> dict[str, Any]:
     """What timm's constructor must be told so that the model takes images of this edge, which fits."""
     return dict(_try_size(model, image_size)[0])
 
@@ -37,7 +38,7 @@ def model_stride(model: str) -> int:
     return max([_patch_edge(built), *reductions])
 
 
-def construct_empty(model: str, **arguments: int) -> nn.Module:
+def construct_empty(model: str, **arguments: Any) -> nn.Module:
     """A model of timm's without memory, with two outputs."""
     with torch.device("meta"):
         built: nn.Module = timm.create_model(model, num_classes=2, in_chans=3, **arguments)
@@ -52,11 +53,11 @@ def _patch_edge(model: nn.Module) -> int:
 
 
 @functools.cache
-def _try_size(model: str, image_size: int) -> tuple[dict[str, int], str]:
+def _try_size(model: str, image_size: int) -> tuple[dict[str, Any], str]:
     """The constructor's arguments that let the model take this size, and an empty text; else the reason."""
     reason = why_not(construct_empty(model), image_size)
     # Some with a grid resample their positions as they go; the others are told the size.
-    arguments: dict[str, int] = {}
+    arguments: dict[str, Any] = {}
     if reason and pretrained_source(model).fixed_input_size:
         arguments = {"img_size": image_size}
         try:

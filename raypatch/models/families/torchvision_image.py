@@ -73,7 +73,7 @@ class TorchvisionImage(CountedFamily):
 
     def head_name(self, model: nn.Module) -> str:
         """The last linear layer."""
-        linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+        linear: list[str] = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
         return linear[-1]
 
     def normalisation(self, config: TrialConfig) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -192,7 +192,7 @@ def _stride(name: str) -> int:
         last = TorchvisionImage().feature_map(_construct_empty(name).eval(), image)
     assert last is not None, "each of torchvision's has a map"
     # Each layer that makes a map smaller halves it; without padding a place or two are lost.
-    return 2 ** round(math.log2(size / last.shape[-1]))
+    return int(2 ** round(math.log2(size / last.shape[-1])))
 
 
 def _input_of(module: nn.Module, model: nn.Module, images: Tensor) -> Tensor:

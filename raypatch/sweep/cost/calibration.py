@@ -149,7 +149,7 @@ def _describe_known(timings: Sequence[Timing]) -> str:
         age = "by an earlier version, perhaps beside other work"
     else:
         age = f"up to {duration(time.time() - min(taken))} ago, at a load of up to {max(loads):.1f}"
-    return f"kinds of trials timed before: {len(timings)}, {age}; --recalibrate times them anew"
+    return f"kinds of trials timed before: {len(timings)}, {age}; `raypatch plan --recalibrate` times them anew"
 
 
 def _scaled_timing(

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.data.catalog import DatasetInfo
-from raypatch.data.source import data_folder, describe, fetch, load_labels, verify
+from raypatch.data.fetch import fetch, verify
+from raypatch.data.source import data_folder, describe, load_labels
 from raypatch.features.cost import shared_bytes
 from raypatch.machine.runtime import resolve_device
 from raypatch.methods import check_fields, feature_method

@@ -89,6 +89,9 @@ def test_attention_is_told_apart_at_one_token_pair_after_the_other():
         assert each == pytest.approx(2e-9 * 12 * 2 * 192 * (facts.tokens + 1) ** 2, rel=1e-6)
 
 
+# timm's own resampling takes old ways through torch.
+@pytest.mark.filterwarnings("ignore:torch.searchsorted")
+@pytest.mark.filterwarnings("ignore:Using a non-tuple sequence")
 @pytest.mark.parametrize("name", ["eva02_tiny_patch14_224", "swin_tiny_patch4_window7_224"])
 def test_weights_of_another_size_are_resampled_as_timm_does(tmp_path, name):
     path = saved(tmp_path / "weights.safetensors", name)

@@ -1,170 +1,29 @@
 """Heads of several trials, trained together on features that they share: each product is one of all."""
 
 import contextlib
-import copy
 import logging
 import math
 import time
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
-from torch import Tensor, nn
-from torch.func import functional_call, vmap
+from torch import Tensor
 
-from raypatch.config import TrialConfig
 from raypatch.data.resident import ResidentSplit
 from raypatch.machine.runtime import on_one_thread, peak_memory
 from raypatch.results import EpochRow, append_epoch
-from raypatch.training.checkpoint import Progress, load_tensors, save_tensors, training_state
+from raypatch.training.checkpoint import Progress
 from raypatch.training.evaluate import find_alarm, score_logits
 from raypatch.training.loop import Interrupted, Trial, TrialError, draw_order
-from raypatch.training.loss import Loss, make_loss
-from raypatch.training.optim import HEAD, learning_rates, make_optimizer, set_learning_rates
-from raypatch.training.progress import advance, is_over
-from raypatch.training.resume import resume
-from raypatch.training.stacked_optimizer import StackedOptimizer
-from raypatch.trial_fields.length import training_length
+from raypatch.training.loss import make_loss
+from raypatch.training.progress import advance
+from raypatch.training.stacked.member import Member
+from raypatch.training.stacked.stack import Stack
 
 logger = logging.getLogger(__name__)
 
-FREE_FIELDS = frozenset(
-    (
-        *("lr", "head_lr", "encoder_lr", "weight_decay", "min_lr"),
-        *("schedule", "head_schedule", "step_epochs", "step_steps", "step_gamma", "plateau_patience"),
-        *("warmup_epochs", "warmup_steps", "patience", "selection", "seed"),
-    )
-)
-"""Fields in which trials that train together may differ."""
-
 CHECKPOINT_SECONDS = 5.0
 """How much work of a group a kill may cost. Files of each trial after each epoch would cost more than the training."""
-
-VALUES_AT_ONCE = 2**24
-"""Features times heads in memory at once while a split is evaluated."""
-
-SMALL_STEP = 2**26
-"""Multiply-accumulates of one step, forward, up to which a CPU takes it on one thread."""
-
-
-def stack_key(config: TrialConfig) -> Hashable | None:
-    """Return what trials share whose heads may train together; None for a trial that must train alone."""
-    # A loss of one's own may do what cannot be done for several trials at once.
-    if config.task is not None and ":" in config.task:
-        return None
-    # And a head that is not to learn is refused, which must hit that trial alone.
-    if config.base_rates[HEAD] == 0:
-        return None
-    fields = config.model_dump(exclude=set(FREE_FIELDS))
-    if config.weights == "random":
-        # The features are those of the seed's backbone.
-        fields["seed"] = config.seed
-    return tuple(sorted((name, str(value)) for name, value in fields.items()))
-
-
-def can_stack(head: nn.Module) -> bool:
-    """Return whether heads like this one train alike together and alone: nothing in them is random or counts."""
-    for module in head.modules():
-        if isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0:
-            return False
-    return not list(head.buffers())
-
-
-class Member:
-    """A trial of a group: its own head and optimizer, as its files hold them, and how far it is."""
-
-    def __init__(self, trial: Trial) -> None:
-        self.trial, self.config = trial, trial.config
-        self.head = trial.prepared.model
-        self.length = training_length(trial.config, len(trial.train))
-        self.optimizer = make_optimizer(self.head, trial.config, self.head)
-        self.progress = resume(trial.paths, self.head, self.optimizer, self.length)
-        self.best: dict[str, Tensor] = {}
-        best = load_tensors(trial.paths.best_weights)
-        if best is not None:
-            self.best = {name: tensor.to(trial.prepared.device) for name, tensor in best[0].items()}
-
-    @property
-    def is_over(self) -> bool:
-        return is_over(self.progress, self.config, self.length)
-
-    def set_learning_rate(self, step: int) -> float:
-        """Set the learning rate of a step, and return it."""
-        rates = learning_rates(self.config, self.length, step, self.progress.reductions)
-        set_learning_rates(self.optimizer, rates)
-        return rates[self.optimizer.param_groups[0]["part"]]
-
-    def save(self) -> None:
-        """Write the checkpoint, with the best weights, which are small."""
-        tensors = training_state(self.head, self.optimizer)
-        for name, tensor in self.best.items():
-            tensors[f"best.{name}"] = tensor
-        save_tensors(self.trial.paths.checkpoint, tensors, self.progress)
-
-    def finish(self) -> Progress:
-        """Leave head and folder with the best weights."""
-        progress = self.progress
-        at_best = Progress(progress.best_epoch, progress.best_epoch, progress.best_figure)
-        save_tensors(self.trial.paths.best_weights, self.best, at_best)
-        self.head.load_state_dict(self.best)
-        return progress
-
-
-class Stack:
-    """The heads of T trials as one: parameters (T, ...), products for all T at once.
-
-    heads, optimizers: of the trials. config: of one of them. loss: of a batch of one trial.
-    """
-
-    def __init__(
-        self,
-        heads: Sequence[nn.Module],
-        optimizers: Sequence[torch.optim.Optimizer],
-        config: TrialConfig,
-        loss: Loss,
-    ) -> None:
-        self.config, self._loss = config, loss
-        self.size = len(heads)
-        # Its own parameters are never used: those of a trial come with each call.
-        self._template = copy.deepcopy(heads[0]).requires_grad_(False)
-        self.parameters: dict[str, Tensor] = {}
-        for name, _ in heads[0].named_parameters():
-            rows = [head.get_parameter(name).detach() for head in heads]
-            self.parameters[name] = torch.stack(rows).requires_grad_()
-        self.optimizer = StackedOptimizer(config.optimizer, self.parameters, heads, optimizers)
-
-    @property
-    def is_small(self) -> bool:
-        """Whether a step is so little work that dividing it among threads would cost more."""
-        parameters = sum(parameter.numel() for parameter in self.parameters.values())
-        return parameters * self.config.batch_size < SMALL_STEP
-
-    def step(self, features: Tensor, labels: Tensor) -> Tensor:
-        """Take one step of each trial on its own batch; return the mean losses (T,).
-
-        features: (T, B, ...). labels: (T, B) or (T, B, L).
-        """
-        losses = vmap(self._loss_of)(self.parameters, features, labels)
-        # A trial's loss hangs on its own row alone, so that the sum has the gradients of all.
-        gradients = torch.autograd.grad(losses.sum(), list(self.parameters.values()))
-        if self.config.clip_norm is not None:
-            gradients = clip_rows(gradients, self.config.clip_norm)
-        self.optimizer.step(dict(zip(self.parameters, gradients, strict=True)))
-        return losses.detach()
-
-    @torch.no_grad()
-    def logits(self, features: Tensor, device: torch.device) -> Tensor:
-        """Logits (T, N, outputs) of every trial for the same features (N, ...)."""
-        values = self.size * math.prod(features.shape[1:])
-        parts = features.split(max(1, VALUES_AT_ONCE // values))
-        every = vmap(self._logits, in_dims=(0, None))
-        return torch.cat([every(self.parameters, part.to(device)) for part in parts], dim=1)
-
-    def _logits(self, parameters: dict[str, Tensor], features: Tensor) -> Tensor:
-        logits: Tensor = functional_call(self._template, parameters, (features,))
-        return logits
-
-    def _loss_of(self, parameters: dict[str, Tensor], features: Tensor, labels: Tensor) -> Tensor:
-        return self._loss(self._logits(parameters, features), labels)
 
 
 def train_stacked(trials: Sequence[Trial]) -> Iterator[tuple[Trial, Progress | TrialError]]:
@@ -319,13 +178,6 @@ def _rates_move_by_step(members: Sequence[Member]) -> bool:
         if config.steps is not None or config.step_steps is not None or config.warmup_steps:
             return True
     return False
-
-
-def clip_rows(gradients: Sequence[Tensor], norm: float) -> tuple[Tensor, ...]:
-    """Shorten each trial's gradients (T, ...) to a norm of all its parameters together, as torch's clip_grad_norm_."""
-    squares = [gradient.flatten(1).square().sum(1) for gradient in gradients]
-    scale = (norm / (torch.stack(squares).sum(0).sqrt() + 1e-6)).clamp(max=1)
-    return tuple(gradient * scale.view(-1, *(1,) * (gradient.ndim - 1)) for gradient in gradients)
 
 
 def _whole_features(train: ResidentSplit) -> Tensor:

@@ -1,0 +1,45 @@
+"""Which network a trial trains, and what it starts from."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field, field_validator
+
+from raypatch.fields import FieldFacts
+from raypatch.storage.own_files import OWN_FILE
+
+
+class ModelFields(BaseModel):
+    """Fields of the model."""
+
+    model: Annotated[str, FieldFacts("factor", "model")] = Field(
+        "vit_small_patch16_224",
+        description="Name of a timm model, tag allowed, torchvision/NAME, or module:NAME of an own family.",
+    )
+    weights: Annotated[str, FieldFacts("factor", "initial weights", "{} weights")] = Field(
+        "timm",
+        description="timm (those that come with the model), random, or file:STEM@DIGEST for an own file.",
+    )
+    patch_size: Annotated[
+        int | None,
+        FieldFacts("factor", "patch size", "patch size {}", "falling", "px"),
+    ] = Field(
+        None,
+        ge=1,
+        description="Edge of a patch in pixels; must divide image_size. A plain Vision Transformer needs it.",
+    )
+    inflation: Annotated[
+        Literal["repeat", "centre"],
+        FieldFacts("factor", "inflation", "inflation by {}"),
+    ] = Field(
+        "repeat",
+        description="3D only: a pretrained kernel repeated along depth / p, or on the central slice alone.",
+    )
+
+    @field_validator("weights")
+    @classmethod
+    def _known_weights(cls, value: str) -> str:
+        if value not in ("timm", "random") and not OWN_FILE.fullmatch(value):
+            raise ValueError(
+                f"weights={value!r} must be timm, random or the path of a .safetensors or .pth file",
+            )
+        return value
