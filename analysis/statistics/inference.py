@@ -185,8 +185,11 @@ def mean_difference(
         return Interval(estimate, math.nan, math.nan, seeds=_fewest(levels))
     variances = split_variance(levels, weights, centre, paired=paired)
     error, freedom = variances.error(), variances.freedom()
+    if error == 0 and not paired:
+        # A model that always says one class scores the same in each draw: that says nothing of other images.
+        return Interval(estimate, math.nan, math.nan, seeds=_fewest(levels))
     half = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * error
-    p = math.nan if variances.one_seed() else float(2 * stats.t.sf(abs(estimate) / error, freedom))
+    p = math.nan if variances.one_seed() or error == 0 else float(2 * stats.t.sf(abs(estimate) / error, freedom))
     return _interval(variances, estimate, estimate - half, estimate + half, p)
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from raypatch.data.archive import Archive
@@ -101,11 +102,19 @@ def _position(twin: Twin) -> tuple[int, int, int]:
     return SPLITS.index(twin.split), twin.index, SPLITS.index(twin.of_split)
 
 
-def describe_twins(twins: Sequence[Twin], counts: Mapping[Split, int], *, show: int | None = 20) -> list[str]:
+def describe_twins(
+    twins: Sequence[Twin],
+    counts: Mapping[Split, int],
+    *,
+    show: int | None = 20,
+    rest: str = "--all lists them",
+    ids: Mapping[Split, NDArray[np.str_]] | None = None,
+) -> list[str]:
     """Return lines that say how many images of val and test repeat
     one of an earlier split, and which.
 
-    counts: images per split. show: how many pairs are listed at most, None for all.
+    counts: images per split. show: how many pairs are listed at most, None for all; rest: where the
+    others are. ids: what the images of a split are called, where the file says.
     """
     if not twins:
         return ["no image of val or test repeats one of an earlier split, as far as can be told"]
@@ -125,9 +134,10 @@ def describe_twins(twins: Sequence[Twin], counts: Mapping[Split, int], *, show: 
     order = sorted(twins, key=lambda twin: (twin.split != "test", -twin.likeness, twin.index))
     for twin in order[:show]:
         likeness = "equal" if twin.equal else f"{twin.likeness:.3f}"
-        lines.append(f"  {twin.split} {twin.index}  {twin.of_split} {twin.of_index}  {likeness}")
+        called = f"  {ids[twin.split][twin.index]} and {ids[twin.of_split][twin.of_index]}" if ids else ""
+        lines.append(f"  {twin.split} {twin.index}  {twin.of_split} {twin.of_index}  {likeness}{called}")
     if show is not None and len(order) > show:
-        lines.append(f"  and {len(order) - show} more; --all lists them")
+        lines.append(f"  and {len(order) - show} more; {rest}")
     return lines
 
 

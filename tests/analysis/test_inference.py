@@ -119,6 +119,13 @@ class TestNeverCollapses:
         assert 0.8 < found.low < 0.97
         assert found.p < 1e-6
 
+    def test_scores_without_any_spread_have_a_difference_without_interval(self):
+        always = LevelScores(np.full(2, 0.5), np.full((2, 50), 0.5), np.full((2, 1), 0.5), np.array([30.0]))
+        found = mean_difference([always], [always], paired=False)
+        assert found.estimate == 0
+        assert math.isnan(found.low)
+        assert math.isnan(found.p)
+
     def test_a_single_class_has_an_accuracy_and_no_auc(self):
         stack = made_stack(np.arange(60).reshape(2, 30) % 3 > 0, np.zeros(30, np.int64))
         assert score_interval(measured(stack)).low < score_interval(measured(stack)).high

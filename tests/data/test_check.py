@@ -49,6 +49,23 @@ def test_what_is_wrong_is_told(tmp_path: Path) -> None:
     assert any("12 patients are in more than one split" in line for line in short_findings(path))
 
 
+def test_repeated_images_are_named_and_the_rest_is_in_a_file(tmp_path: Path) -> None:
+    random = np.random.default_rng(1)
+    images = random.integers(0, 256, (40, 28, 28), dtype=np.uint8)
+    changes = {"train_images": images, "test_images": images}
+    changes["test_labels"] = changes["train_labels"] = (np.arange(40) % 2)[:, None]
+    changes["test_patients"] = np.array([f"test{number}" for number in range(40)])
+    for split, count in (("train", 40), ("val", 12), ("test", 40)):
+        changes[f"{split}_ids"] = np.array([f"{split}/{number}.png" for number in range(count)])
+    findings = check_file(make_file(tmp_path, **changes))
+    lines = findings.lines()
+    assert "  test 0  train 0  equal  test/0.png and train/0.png" in lines
+    assert "  and 20 more; check.json lists them" in lines
+    page = write_check(findings, tmp_path / "out")
+    assert page.read_text().count("40 of 40 test images repeat one") == 1
+    assert len(json.loads((tmp_path / "out" / "check.json").read_text())["twins"]) == 40
+
+
 def test_the_sheet_shows_every_class_and_outlines_masks(tmp_path: Path) -> None:
     masks = {
         f"{split}_masks": np.zeros((count, 28, 28), np.uint8)

@@ -44,7 +44,8 @@ class Findings:
 
     shape: of one image. counts: images of each split. classes: their names, empty for masks alone.
     balance: (3, C) images by split and class. patients: number in each split, None where nobody is
-    known. twins: near-duplicates across splits. warnings: what should be looked after, a sentence each.
+    known. ids: what images are called, None where nothing says. twins: near-duplicates across splits.
+    warnings: what should be looked after, a sentence each.
     """
 
     path: Path
@@ -53,6 +54,7 @@ class Findings:
     classes: tuple[str, ...]
     balance: NDArray[np.int64]
     patients: dict[Split, int] | None
+    ids: dict[Split, NDArray[np.str_]] | None
     brightness: dict[Split, Brightness]
     twins: tuple[Twin, ...]
     has_masks: bool
@@ -60,6 +62,12 @@ class Findings:
 
     def lines(self) -> list[str]:
         """All of it, as text."""
+        if not self.warnings:
+            return [*self.facts(), "nothing else to look after"]
+        return [*self.facts(), "to look after:", *(f"  - {warning}" for warning in self.warnings)]
+
+    def facts(self) -> list[str]:
+        """What was seen, without the warnings, as text."""
         shape = " x ".join(map(str, self.shape))
         masks = ", with masks" if self.has_masks else ""
         lines = [f"{self.path.name}: {sum(self.counts.values())} images of {shape}{masks}"]
@@ -70,10 +78,7 @@ class Findings:
                 f"  {split:6} mean {found.means.mean():.1f} ± {found.means.std():.1f} over images, values"
                 f" {found.low} to {found.high}, {found.clipped:.1%} of pixels at 255"
             )
-        lines += describe_twins(self.twins, self.counts)
-        if not self.warnings:
-            return [*lines, "nothing else to look after"]
-        return [*lines, "to look after:", *(f"  - {warning}" for warning in self.warnings)]
+        return lines + describe_twins(self.twins, self.counts, rest="check.json lists them", ids=self.ids)
 
 
 def check_file(path: Path, on_progress: Callable[[str, int, int], object] = lambda *_: None) -> Findings:
@@ -86,6 +91,7 @@ def check_file(path: Path, on_progress: Callable[[str, int, int], object] = lamb
         counts = {split: shape[0] for split, shape in shapes.items()}
         classes, balance = _read_balance(archive, counts)
         patients = _read_patients(archive, counts)
+        ids = _read_by_split(archive, "ids", counts)
         brightness: dict[Split, Brightness] = {}
         for number, split in enumerate(SPLITS):
             on_progress("brightness", number, len(SPLITS))
@@ -99,7 +105,9 @@ def check_file(path: Path, on_progress: Callable[[str, int, int], object] = lamb
         people = {split: len(np.unique(who)) for split, who in patients.items()}
     warnings = _warn(counts, classes, balance, patients, twins)
     warnings += _warn_of_brightness(brightness)
-    return Findings(path, shapes["train"][1:], counts, classes, balance, people, brightness, twins, has_masks, warnings)
+    return Findings(
+        path, shapes["train"][1:], counts, classes, balance, people, ids, brightness, twins, has_masks, warnings
+    )
 
 
 def short_findings(path: Path) -> list[str]:
@@ -159,15 +167,18 @@ def _read_balance(archive: Archive, counts: dict[Split, int]) -> tuple[tuple[str
 
 
 def _read_patients(archive: Archive, counts: dict[Split, int]) -> dict[Split, NDArray[np.str_]] | None:
-    for name in ("patients", "groups"):
-        found: dict[Split, NDArray[np.str_]] = {}
-        for split in SPLITS:
-            who = read_texts(archive, [f"{split}_{name}"], [counts[split]])
-            if who is not None:
-                found[split] = who
-        if len(found) == len(SPLITS):
-            return found
-    return None
+    return _read_by_split(archive, "patients", counts) or _read_by_split(archive, "groups", counts)
+
+
+def _read_by_split(archive: Archive, name: str, counts: dict[Split, int]) -> dict[Split, NDArray[np.str_]] | None:
+    """Texts beside the images, by split; None where a split has none."""
+    found: dict[Split, NDArray[np.str_]] = {}
+    for split in SPLITS:
+        texts = read_texts(archive, [f"{split}_{name}"], [counts[split]])
+        if texts is None:
+            return None
+        found[split] = texts
+    return found
 
 
 def _measure(archive: Archive, split: Split, shape: tuple[int, ...]) -> Brightness:

@@ -19,6 +19,8 @@ img { max-width: 100%; height: auto; image-rendering: auto; }
 pre { overflow-x: auto; background: #f5f5f5; padding: .75rem; font-size: .85rem; }
 figure { margin: 1rem 0; overflow-x: auto; }
 li { margin: .3rem 0; }
+/* On a phone a sheet is pushed aside, not made too small to see. */
+@media (max-width: 50rem) { figure img { max-width: none; } }
 """
 
 
@@ -68,7 +70,7 @@ def _page(findings: Findings, sheet: Image.Image, pairs: Image.Image | None, not
         "<meta name='viewport' content='width=device-width, initial-scale=1'>",
         f"<style>{_STYLE}</style></head><body><h1>{name}</h1>",
         f"<h2>To look after</h2><ul>{warnings or '<li>nothing was found</li>'}</ul>",
-        f"<pre>{html.escape(chr(10).join(findings.lines()))}</pre>",
+        f"<pre>{html.escape(chr(10).join(findings.facts()))}</pre>",
     ]
     if notes:
         parts.append(f"<h2>How it was packed</h2><pre>{html.escape(chr(10).join(notes))}</pre>")

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from raypatch.data.pack import PackOptions, pack, packed
 from raypatch.data.pack import packing as packing_module
 
 from dicoms import write_dicom
+from processes import wait_for
 
 OPTIONS = PackOptions(size=16)
 
@@ -226,3 +229,42 @@ def test_bad_sources_are_refused_with_the_way_out(tmp_path: Path, case: str) -> 
     with pytest.raises(DataError, match=message):
         pack(tmp_path / "own", tmp_path / "own.npz", OPTIONS, say=bool)
     assert not (tmp_path / "own.npz").exists()
+
+
+PACK = """
+import sys
+from pathlib import Path
+from raypatch.data.pack import PackOptions, decode, pack
+decode.WORTH_WORKERS = 1
+decode.available_cores = lambda: 2
+pack(Path(sys.argv[1]), Path(sys.argv[2]), PackOptions(size=16))
+"""
+
+
+def workers_of(pid: int) -> list[int]:
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in children if b"loky.backend.popen" in command_of(int(child))]
+
+
+def command_of(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+@pytest.mark.slow  # starts processes that import torch
+def test_a_kill_9_ends_the_workers_and_the_next_packing_clears_up(tmp_path: Path) -> None:
+    source = make_folder(tmp_path / "own", count=200)
+    out = tmp_path / "packed" / "own.npz"
+    process = subprocess.Popen([sys.executable, "-c", PACK, str(source), str(out)], stdout=subprocess.DEVNULL)
+    wait_for(lambda: list(out.parent.glob(".own.npz.packing-*/images")), process, every=0.001)
+    workers = workers_of(process.pid)
+    process.kill()
+    process.wait()
+    assert len(workers) == 2
+    assert not out.exists()
+    assert list(out.parent.glob(".own.npz.packing-*"))
+    wait_for(lambda: not any(b"loky" in command_of(worker) for worker in workers))
+    inspect_npz(pack(source, out, OPTIONS, say=bool))
+    assert [path.name for path in out.parent.iterdir()] == ["own.npz"]
