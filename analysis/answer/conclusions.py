@@ -6,6 +6,7 @@ Choices are made on the validation split; what they are worth is read from the t
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -120,8 +121,8 @@ def compare_with_baseline(
     return gains.assign(p_holm=correct_holm(gains["p"]))
 
 
-def as_multiple(cost: float, of: float) -> float:
-    """Return a cost as a multiple of another; NaN where that is nothing, such as the training time of neighbours."""
+def as_multiple(cost: Any, of: Any) -> float:
+    """Return a cost as a multiple of another, both numbers; NaN where that is nothing, as neighbours' training time."""
     return float(cost / of) if of else math.nan
 
 
