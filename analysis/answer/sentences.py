@@ -130,15 +130,15 @@ def _gain(factor: Factor, answer: Answer) -> str:
         f" {list_names(answer.levels)}. Its gain"
         f" is {points(answer.gain[0])} points, {where};"
         " a difference is shown, or significant, where p < 0.05 for other images and other seeds, after Holm's"
-        f" correction. {_cost(answer)}"
+        f" correction. {_cost(factor, answer)}"
     )
 
 
-def _cost(answer: Answer) -> str:
+def _cost(factor: Factor, answer: Answer) -> str:
     """What the chosen level costs, and on which datasets: training time hangs on them."""
     gflops = "the same GFLOPs" if abs(answer.cost - 1) < SAME else f"{times(answer.cost)} the GFLOPs"
     if math.isnan(answer.seconds):
-        return f"It costs {gflops}; {answer.baseline} takes no training, whose time could be compared."
+        return f"It costs {gflops}; {factor.phrase(answer.baseline)} takes no training, whose time could be compared."
     return f"It costs {gflops} and {times(answer.seconds)} the training time on {list_names(answer.datasets)}."
 
 
@@ -167,7 +167,7 @@ def _frugal(factor: Factor, answer: Answer) -> list[str]:
     if answer.frugal == answer.chosen:
         return []
     if abs(answer.frugal_cost - 1) < SAME and abs(answer.cost - 1) < SAME:
-        price = f"{times(answer.frugal_seconds)} the training time"
+        price = f"{times(answer.frugal_seconds)} the training time" if answer.frugal_seconds else "no training at all"
     else:
         price = f"{times(answer.frugal_cost)} the GFLOPs"
     if answer.frugal == answer.baseline:
