@@ -69,7 +69,7 @@ def compare_runs(
     try:
         files = _write(folder, table, text)
     except OSError as error:
-        raise ValueError(f"cannot write to {folder}: {error.strerror}; give another --out") from error
+        raise ValueError(f"cannot write to {folder}: {error.strerror or error}; give another --out") from error
     return Written(folder, files, text, {"title": table.title, "rows": as_records(table.data), "notes": notes})
 
 

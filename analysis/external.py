@@ -89,7 +89,7 @@ def evaluate_external(run: Path, asked: Asked, out: Path | None = None) -> Writt
     try:
         files = write_files(folder, texts, report)
     except OSError as error:
-        raise ValueError(f"cannot write to {folder}: {error.strerror}; give another --out") from error
+        raise ValueError(f"cannot write to {folder}: {error.strerror or error}; give another --out") from error
     return Written(folder, tuple(files), report.text, report.data)
 
 

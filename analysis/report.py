@@ -76,7 +76,7 @@ def write_report(
     try:
         files = write_files(folder, texts, report)
     except OSError as error:
-        raise ValueError(f"cannot write the report to {folder}: {error.strerror}; give another --out") from error
+        raise ValueError(f"cannot write the report to {folder}: {error.strerror or error}; give another --out") from error
     return Written(folder, tuple(files), report.text, report.data)
 
 
@@ -110,11 +110,13 @@ def write_files(folder: Path, texts: dict[str, str], report: Report) -> list[Pat
         path = folder / "tables" / f"{table.name}.csv"
         write_csv(table, path)
         files.append(path)
+    # A process that draws may be one of an earlier report, which began in another working directory.
+    figures = (folder / "figures").absolute()
     calls = []
     panels = 0
     for plot in report.plots:
-        calls.append((plot, folder / "figures"))
+        calls.append((plot, figures))
         panels += len(plot.panels)
     for written in on_all_cores(save_plot, calls, panels=panels):
-        files += written
+        files += [folder / "figures" / file.name for file in written]
     return files

@@ -6,6 +6,7 @@ import resource
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -137,6 +138,19 @@ def test_cheaper_patch_size_that_is_as_good_is_named(run):
     answer = conclude(study, resamples=50).conclusions[0].answer
     assert (answer.chosen, answer.frugal) == ("2", "4")
     assert answer.frugal_cost < answer.cost
+
+
+def test_report_is_written_where_the_program_is_now_though_its_drawing_processes_began_elsewhere(tmp_path, monkeypatch):
+    run = tmp_path / "study"
+    (config,) = made_configs(["breastmnist"], [4], 1)
+    write_sweep(run, [config])
+    write_trial(run, config)
+    monkeypatch.setattr("raypatch.analysis.show.plots.figure.WORTH_PROCESSES", 1)
+    for place in ("first", "second"):
+        (tmp_path / place).mkdir()
+        monkeypatch.chdir(tmp_path / place)
+        found = write_report([run], Path("report"), ["md"])
+        assert all(file.parts[0] == "report" and file.exists() for file in found.files)
 
 
 def test_unfinished_run_is_reported_with_what_is_missing(tmp_path):
