@@ -2,6 +2,7 @@
 
 import functools
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,10 +10,13 @@ import typer
 
 from raypatch.cli import options as cli_options
 from raypatch.cli.options.commands import StudyCommand, with_groups
-from raypatch.cli.options.groups import Changes, Execution, Narrowing, Place, Session
+from raypatch.cli.options.groups import Changes, Detect, Execution, Narrowing, Place, Session
 from raypatch.cli.pipes import outlive_readers
 
 if TYPE_CHECKING:
+    from raypatch.config import RunOptions
+    from raypatch.study.resolve import StudySearch, StudyTrials
+    from raypatch.sweep.cost.estimate import PlanRow
     from raypatch.sweep.run import Outcome
 
 # 130 is what a shell gives for a program that Ctrl+C ended.
@@ -50,30 +54,11 @@ def plan(
     space: cli_options.Space,
     narrowing: Narrowing,
     place: Place,
+    detect: Detect,
     recalibrate: Annotated[
         bool,
         typer.Option("--recalibrate", help="Time again what an earlier plan timed."),
     ] = False,
-    detect: Annotated[
-        float | None,
-        typer.Option(
-            min=0.1,
-            max=50,
-            help="Also how many seeds show a difference of so many points.",
-        ),
-    ] = None,
-    score: Annotated[
-        float,
-        typer.Option(min=1, max=99, help="With --detect: about what all levels score, %."),
-    ] = 80,
-    seed_spread: Annotated[
-        float,
-        typer.Option(
-            min=0.1,
-            max=30,
-            help="With --detect: standard deviation over seeds, points.",
-        ),
-    ] = 4,
     json_: cli_options.Json = False,
 ) -> None:
     """Say what a sweep would cost on this device: tokens, GFLOPs, memory, hours.
@@ -84,8 +69,8 @@ def plan(
     from raypatch.results import SweepPaths
     from raypatch.study import default_run_name, load_study
     from raypatch.study.budget import describe_budget
-    from raypatch.study.resolve import StudySearch, StudyTrials, resolve_search, resolve_trials
-    from raypatch.sweep.cost.estimate import as_json, as_table, plan_cost
+    from raypatch.study.resolve import StudySearch, resolve_search, resolve_trials
+    from raypatch.sweep.cost.estimate import plan_cost
 
     original = load_study(space)
     chosen = narrowing.apply(original)
@@ -98,18 +83,34 @@ def plan(
     # Where `raypatch run` would go on: features that lie there cost nothing.
     store = SweepPaths(Path("runs") / default_run_name(chosen, original)).features
     rows = plan_cost(resolved, options, say, recalibrate=recalibrate, store=store)
-    if detect is None:
+    _print_plan(rows, resolved, options, detect, json_=json_)
+
+
+def _print_plan(
+    rows: "Sequence[PlanRow]",
+    study: "StudyTrials | StudySearch",
+    options: "RunOptions",
+    detect: Detect,
+    *,
+    json_: bool,
+) -> None:
+    """Print what a study costs and, where it is asked for, how many seeds a difference takes."""
+    from raypatch.study.resolve import StudyTrials
+    from raypatch.sweep.cost.plan_table import as_json, as_table
+
+    if detect.detect is None:
         print(as_json(rows) if json_ else as_table(rows))
         return
     # Only where it is asked for, since it brings the statistics along.
     from raypatch.cli import detect as power
 
-    trials = resolved.trials if isinstance(resolved, StudyTrials) else resolved.search.groups
-    found = power.plan_detection(trials, options, detect, score, seed_spread)
+    trials = study.trials if isinstance(study, StudyTrials) else study.search.groups
+    assumed = detect.detect, detect.score, detect.seed_spread
+    found = power.plan_detection(trials, options, *assumed)
     if json_:
         print(as_json(rows, detect=power.as_data(found)))
     else:
-        lines = power.as_lines(found, detect, score, seed_spread)
+        lines = power.as_lines(found, *assumed)
         print(f"{as_table(rows)}\n\n{lines}")
 
 

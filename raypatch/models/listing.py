@@ -9,7 +9,7 @@ import timm
 from raypatch.models.families import find_family, torchvision_image
 from raypatch.models.families.plain_vit import PlainViT
 from raypatch.models.families.timm_image import TimmImage, published_parameters, refusal_by_name
-from raypatch.models.families.timm_names import choice_of_tag, named_weights, pretrained_source
+from raypatch.models.families.timm_names import architecture_of, choice_of_tag, named_weights, pretrained_source
 from raypatch.models.families.timm_sizes import native_size
 from raypatch.models.families.torchvision_image import (
     PREFIX,
@@ -65,7 +65,8 @@ def list_models(pattern: str = "") -> list[ListedModel]:
     wanted = pattern if set("*?[") & set(pattern) else f"*{pattern}*"
     names = [name for name in _timm_names(wanted) if not refusal_by_name(name)]
     if len(names) <= COUNTED:
-        names = [name for name in names if not refusal_by_name(name, construct=True)]
+        # By architecture: whatever its weights, it is constructed once.
+        names = [name for name in names if not refusal_by_name(architecture_of(name), construct=True)]
     listed = [_describe_timm(name, count=len(names) <= COUNTED) for name in names]
     listed += [_describe_torchvision(name) for name in fnmatch.filter(_torchvision_names(), wanted)]
     if not listed:

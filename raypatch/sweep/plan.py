@@ -13,7 +13,7 @@ from raypatch.results import (
     TrialResult,
     read_result,
 )
-from raypatch.sweep.cost.estimate import PassCounter, known_pass_seconds, known_seconds
+from raypatch.sweep.cost.trial_seconds import PassCounter, known_pass_seconds, known_seconds
 from raypatch.trial_fields.length import training_length
 
 STEP_SECONDS = 0.02

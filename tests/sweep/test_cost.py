@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,14 @@ from raypatch.models.flops import model_facts, trial_facts
 from raypatch.results import SweepPaths
 from raypatch.study import Study
 from raypatch.study.resolve import StudyTrials, resolve_search, resolve_trials
+from raypatch.sweep.cost import calibration, calibration_file, estimate, step_timing, timing
 from raypatch.sweep.cost.calibration import calibrate
-from raypatch.sweep.cost.estimate import PlanRow, as_json, as_table, known_seconds, plan_cost
+from raypatch.sweep.cost.calibration_file import Calibration
+from raypatch.sweep.cost.estimate import PlanRow, plan_cost
+from raypatch.sweep.cost.plan_table import as_json, as_table
+from raypatch.sweep.cost.scaling import Timed
+from raypatch.sweep.cost.timing import Timing
+from raypatch.sweep.cost.trial_seconds import known_seconds
 from raypatch.sweep.plan import plan_sweep
 
 from tiny import make_images, tiny_study, tiny_trial
@@ -40,15 +46,16 @@ def test_training_with_checkpointing_gives_the_same_result(tmp_path: Path, monke
 
 
 @pytest.fixture(autouse=True)
-def _idle(monkeypatch: pytest.MonkeyPatch) -> None:
+def _idle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An idle machine on which nothing was timed before."""
     monkeypatch.setattr("os.getloadavg", lambda: (0.0, 0.0, 0.0))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    calibration_file._cache_of.cache_clear()
+    yield
+    calibration_file._cache_of.cache_clear()
 
 
 def test_a_calibration_beside_other_work_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    from raypatch.sweep.cost import calibration
-
-    calibration._cache_of.cache_clear()
     monkeypatch.setattr("os.getloadavg", lambda: (99.0, 0.0, 0.0))
     config, options = tiny_trial(make_images(tmp_path / "a.npz"))
     said: list[str] = []
@@ -64,14 +71,9 @@ def test_a_calibration_beside_other_work_says_so(tmp_path: Path, monkeypatch: py
     calibrate([config], options, said.append)
     assert len(said) == 4, "nothing is timed then, so nothing is falsified"
     assert re.fullmatch(r"kinds of trials timed before: 1, up to \d+s ago, at a load of up to 0\.2; .*", said[3])
-    calibration._cache_of.cache_clear()
 
 
 def test_plan_calibrates_once_and_orders_the_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    from raypatch.sweep.cost import calibration
-
-    calibration._cache_of.cache_clear()
     path = make_images(tmp_path / "a.npz")
     study = resolve_trials(tiny_study(path, patch_size=[8, 2], seed=[0, 1]))
     trials, options = study.trials, tiny_trial(path)[1]
@@ -98,49 +100,94 @@ def test_plan_calibrates_once_and_orders_the_sweep(tmp_path: Path, monkeypatch: 
     assert rows[0].seconds == pytest.approx(sum(known[config.trial_id()] for config in trials[:2]))
     order = [known[config.trial_id()] for config in plan_sweep(trials, SweepPaths(tmp_path / "run"), options).todo]
     assert order == sorted(order, reverse=True)
-    calibration._cache_of.cache_clear()
 
 
-@pytest.mark.parametrize("limit", ["LONGEST_STEP", "LONGEST_CALIBRATION"])
-def test_what_would_take_too_long_is_scaled_by_its_arithmetic(
-    limit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_what_there_is_no_time_for_is_scaled_by_its_arithmetic_and_timed_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    from raypatch.sweep.cost import calibration
-
-    calibration._cache_of.cache_clear()
     path = make_images(tmp_path / "a.npz")
     trials = [tiny_trial(path, patch_size=patch)[0] for patch in (8, 2)]
     options = tiny_trial(path)[1]
     said: list[str] = []
-    monkeypatch.setattr(calibration, limit, 0.0)
+    monkeypatch.setattr(calibration, "LONGEST_CALIBRATION", 0.0)
     short, long = calibrate(trials, options, said.append).timings.values()
+    assert (short.scaled, long.scaled) == (False, True)
+    assert "1 of 2 kinds of steps are not timed but scaled" in said[-1]
+    assert len(said) == 2
     flops = [model_facts(config, dimensions=2, outputs=2).gflops for config in trials]
-    hurried = [text for text in said if "1 more kinds of steps are not timed but scaled" in text]
-    assert len(hurried) == (limit == "LONGEST_CALIBRATION")
-    assert len(said) - len(hurried) == 1
     assert long.step / short.step == pytest.approx(flops[1] / flops[0])
-    calibration._cache_of.cache_clear()
+    assert known_seconds(trials[1], options) is not None, "the order of trials goes by it"
+    monkeypatch.setattr(calibration, "LONGEST_CALIBRATION", 1e9)
+    found = list(calibrate(trials, options, said.append).timings.values())
+    assert found[0] == short, "what was timed is kept"
+    assert not found[1].scaled
+    assert len(said) == 4, "one is known, the other is timed"
+
+
+def test_rows_that_are_scaled_are_counted_under_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = make_images(tmp_path / "a.npz")
+    study = resolve_trials(tiny_study(path, patch_size=[8, 2]))
+    options = tiny_trial(path)[1]
+    monkeypatch.setattr(calibration, "LONGEST_CALIBRATION", 0.0)
+    rows = plan_cost(study, options, bool)
+    assert [row.cost.scaled for row in rows] == [False, True]
+    assert "hours of 1 of 2 rows are scaled" in as_table(rows)
+    assert [row["scaled"] for row in json.loads(as_json(rows))["rows"]] == [False, True]
+    monkeypatch.setattr(calibration, "LONGEST_CALIBRATION", 1e9)
+    assert "scaled" not in as_table(plan_cost(study, options, bool))
+
+
+def test_a_frozen_backbone_is_timed_once_for_all_that_stands_on_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from raypatch.sweep.cost import head_timing
+
+    path = make_images(tmp_path / "a.npz")
+    fields = {"augmentation": "none", "patch_size": 4}
+    methods = [{"method": "linear_probe"}, {"method": "linear_probe", "head": "mlp"}, {"method": "knn", "k": 3}]
+    trials = [tiny_trial(path, **fields, **method)[0] for method in methods]
+    passed: list[str] = []
+    real = head_timing._time_pass
+    monkeypatch.setattr(head_timing, "_time_pass", lambda *each: passed.append("") or real(*each))
+    found = calibrate(trials, tiny_trial(path)[1], bool).timings
+    assert len(passed) == 1
+    assert len({timing.evaluation for timing in found.values()}) == 1
+    assert all(timing.scoring > 0 for timing in found.values())
+    assert all((timing.step > 0) == ("knn" not in kind) for kind, timing in found.items())
+
+
+def test_scoring_is_scaled_by_the_images_that_are_compared(tmp_path: Path) -> None:
+    few = make_images(tmp_path / "few.npz")
+    many = make_images(tmp_path / "many.npz", count=48)
+    options = RunOptions(device="cpu", files={**tiny_trial(few)[1].files, **tiny_trial(many)[1].files})
+    known = Timing(step=1e-3, evaluation=1e-4, scoring=0.5)
+    for method, factor in ({"method": "linear_probe"}, 1), ({"method": "knn", "k": 3}, 2):
+        fields = {"augmentation": "none", "patch_size": 4, **method}
+        of_few, of_many = (tiny_trial(path, **fields)[0] for path in (few, many))
+        timed = Timed(options)
+        timed.add(of_few, known)
+        scaled = timed.scale(of_many)
+        assert scaled is not None
+        assert scaled.scoring == pytest.approx(0.5 * factor)
+        assert (scaled.step, scaled.evaluation, scaled.scaled) == (known.step, pytest.approx(known.evaluation), True)
 
 
 def test_a_step_on_a_cpu_is_timed_on_as_many_images_as_it_takes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from raypatch.sweep.cost import calibration, timing
-
     seen: list[tuple[int, ...]] = []
 
-    class Step(calibration.TrainingStep):
+    class Step(step_timing.TrainingStep):
         def __call__(self, images: Tensor, *rest: Any) -> Tensor:
             seen.append(tuple(images.shape))
             return super().__call__(images, *rest)
 
-    monkeypatch.setattr(calibration, "TrainingStep", Step)
+    monkeypatch.setattr(step_timing, "TrainingStep", Step)
     config, options = tiny_trial(make_images(tmp_path / "a.npz"))
-    whole = calibration.time_trial(config, options)
+    whole = step_timing.time_trial(config, options)
     monkeypatch.setattr(timing, "TIMED_GFLOPS", 0.0)
     monkeypatch.setattr(timing, "LONGEST_TIMING", 0.0)
-    part = calibration.time_trial(config, options)
+    part = step_timing.time_trial(config, options)
     assert [shape[0] for shape in seen] == [8] * 6 + [2] * 2
     # Both speak of a whole step; how long one takes hangs on what else runs here.
     assert whole.step > 0
@@ -149,15 +196,14 @@ def test_a_step_on_a_cpu_is_timed_on_as_many_images_as_it_takes(
 
 def _plan(study: Study, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[PlanRow]:
     """Plan with a calibration that says: a step takes a millisecond per GFLOP."""
-    from raypatch.sweep.cost import calibration, estimate
 
-    def timing(config: TrialConfig, options: RunOptions) -> calibration.Timing:
+    def made_up(config: TrialConfig, options: RunOptions) -> Timing:
         seconds = trial_facts(config, options)[1].gflops / 1000
-        return calibration.Timing(step=seconds, evaluation=seconds)
+        return Timing(step=seconds, evaluation=seconds)
 
     def calibrate(trials: Sequence[TrialConfig], options: RunOptions, *_: object, **__: object) -> object:
-        timings = {calibration.step_kind(config, options): timing(config, options) for config in trials}
-        return calibration.Calibration(machine={}, disk=1e9, timings=timings)
+        timings = {calibration.step_kind(config, options): made_up(config, options) for config in trials}
+        return Calibration(machine={}, disk=1e9, timings=timings)
 
     monkeypatch.setattr(estimate, "calibrate", calibrate)
     resolved = resolve_trials(study) if study.search is None else resolve_search(study)
@@ -243,10 +289,6 @@ def test_a_pass_for_features_counts_once_and_not_where_they_lie(
 ) -> None:
     from raypatch.features.identity import feature_key
 
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    from raypatch.sweep.cost import calibration
-
-    calibration._cache_of.cache_clear()
     path = make_images(tmp_path / "a.npz")
     methods = {
         "linear": {"method": "linear_probe", "augmentation": "none"},
@@ -274,4 +316,3 @@ def test_a_pass_for_features_counts_once_and_not_where_they_lie(
     after = plan_sweep(study.trials, paths, options).seconds
     cheaper = [trial_id for trial_id in before if after[trial_id] < before[trial_id]]
     assert len(cheaper) == 1, "the first to run makes them for all"
-    calibration._cache_of.cache_clear()

@@ -126,6 +126,24 @@ class Place:
 
 
 @dataclass(frozen=True)
+class Detect:
+    """What a plan also says of the differences that its seeds can show."""
+
+    detect: Annotated[
+        float | None,
+        typer.Option(min=0.1, max=50, help="Also how many seeds show a difference of so many points."),
+    ] = None
+    score: Annotated[
+        float,
+        typer.Option(min=1, max=99, help="With --detect: about what all levels score, %."),
+    ] = 80
+    seed_spread: Annotated[
+        float,
+        typer.Option(min=0.1, max=30, help="With --detect: standard deviation over seeds, points."),
+    ] = 4
+
+
+@dataclass(frozen=True)
 class Execution:
     """How trials are executed: fields of ExecutorOptions."""
 

@@ -5,6 +5,7 @@ The model is timm's own, at its own patch size; where its positions are bound to
 size, timm resamples them.
 """
 
+import copy
 import functools
 from collections.abc import Mapping
 
@@ -20,7 +21,6 @@ from raypatch.models.families.inflate import INFLATABLE, inflate, inflate_state
 from raypatch.models.families.protocol import TimmEntry
 from raypatch.models.families.registry import unfit
 from raypatch.models.families.timm_names import (
-    architecture_of,
     check_tag,
     is_timm_model,
     pretrained_source,
@@ -168,14 +168,14 @@ def refusal_by_name(model: str, *, construct: bool = False) -> str:
         return "it has none"
     if not isinstance(classifier, str):
         return f"it has {' and '.join(classifier)}"
-    return _refusal_by_pass(architecture_of(model)) if construct else ""
+    return _refusal_by_pass(model) if construct else ""
 
 
 @functools.cache
-def _refusal_by_pass(architecture: str) -> str:
-    classifier = pretrained_source(architecture).classifier
-    size = native_size(architecture)
-    built = construct_empty(architecture, **size_arguments(architecture, size)).eval()
+def _refusal_by_pass(model: str) -> str:
+    classifier = pretrained_source(model).classifier
+    size = native_size(model)
+    built = construct_empty(model, **size_arguments(model, size)).eval()
     if classifier not in dict(built.named_modules()):
         return "it has none"
     with torch.no_grad():
@@ -194,7 +194,7 @@ def published_parameters(model: str) -> int:
 @functools.cache
 def _require_inflatable(model: str) -> None:
     """Raise ValueError for a model that has no counterpart over volumes."""
-    built = construct_empty(model)
+    built = copy.deepcopy(construct_empty(model))
     reason = "its kind is not known to work over volumes"
     if isinstance(built, INFLATABLE):
         try:

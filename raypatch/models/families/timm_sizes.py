@@ -38,8 +38,9 @@ def model_stride(model: str) -> int:
     return max([_patch_edge(built), *reductions])
 
 
+@functools.lru_cache(maxsize=8)
 def construct_empty(model: str, **arguments: Any) -> nn.Module:
-    """A model of timm's without memory, with two outputs."""
+    """A model of timm's without memory, with two outputs. All who ask share it: leave it as it is."""
     with torch.device("meta"):
         built: nn.Module = timm.create_model(model, num_classes=2, in_chans=3, **arguments)
     return built

@@ -1,6 +1,5 @@
 """What a sweep will cost on this device: seconds, from a short calibration, and memory."""
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -9,26 +8,23 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from raypatch.config import RunOptions, TrialConfig, fields_of_role
-from raypatch.factors import Factor, field_label, word_value
-from raypatch.features.identity import feature_key
+from raypatch.factors import Factor, word_value
 from raypatch.machine.runtime import resolve_device, resolve_precision
-from raypatch.methods import MOST_TOGETHER, feature_method, find_method, group_key
+from raypatch.methods import MOST_TOGETHER, group_key
 from raypatch.models.flops import trial_facts
 from raypatch.models.memory import available_bytes, choose_micro_batch, peak_bytes
 from raypatch.study.resolve import StudySearch, StudyTrials
-from raypatch.sweep.cost.calibration import Calibration, calibrate, known_calibration, step_kind
-from raypatch.sweep.cost.head_timing import TOGETHER
+from raypatch.sweep.cost.calibration import calibrate, step_kind
+from raypatch.sweep.cost.calibration_file import Calibration
 from raypatch.sweep.cost.planned import Planned, planned_samples, planned_trials
-from raypatch.sweep.cost.timing import Timing
-from raypatch.trial_fields.length import training_length
-from raypatch.words import align_columns
+from raypatch.sweep.cost.trial_seconds import PassCounter, pass_seconds, trial_seconds
 
 
 class TrialCost(BaseModel):
     """What one trial costs.
 
     tokens: per image, None for a model without. memory_bytes: peak on the device. seconds: of the
-    whole trial.
+    whole trial; scaled: by the arithmetic of another kind of step, since its own was not timed.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -40,6 +36,7 @@ class TrialCost(BaseModel):
     checkpointing: bool
     memory_bytes: int
     seconds: float
+    scaled: bool = False
 
 
 class PlanRow(BaseModel):
@@ -100,29 +97,6 @@ def plan_cost(
     return rows
 
 
-class PassCounter:
-    """Says of trials, one after another, which of them needs a pass through its backbone that none before it made.
-
-    store: the folder of features that are there already, None for none.
-    """
-
-    def __init__(self, options: RunOptions, store: Path | None) -> None:
-        self._device = resolve_device(options.device)
-        self._store = store
-        self._made: set[str] = set()
-
-    def is_needed(self, config: TrialConfig) -> bool:
-        """Whether this trial's features are not there and nobody before it makes them."""
-        if feature_method(config) is None:
-            return False
-        key = feature_key(config, resolve_precision(config.precision, self._device))
-        if key in self._made:
-            return False
-        self._made.add(key)
-        # The last split that is passed is test.
-        return self._store is None or not (self._store / key / "test.npy").exists()
-
-
 def _group_by_cost(
     planned: Sequence[Planned], options: RunOptions, calibration: Calibration
 ) -> dict[tuple[str, tuple[str, ...]], _ByCost]:
@@ -152,6 +126,7 @@ def _trial_cost(config: TrialConfig, options: RunOptions, calibration: Calibrati
     else:
         micro_batch, checkpointing = options.micro_batch, False
     memory = peak_bytes(config, info, facts, precision, micro_batch=micro_batch, checkpointing=checkpointing)
+    timing = calibration.timings[step_kind(config, options)]
     return TrialCost(
         tokens=facts.tokens,
         parameters=facts.parameters,
@@ -159,7 +134,8 @@ def _trial_cost(config: TrialConfig, options: RunOptions, calibration: Calibrati
         micro_batch=micro_batch,
         checkpointing=checkpointing,
         memory_bytes=memory,
-        seconds=_seconds(config, options, calibration, together),
+        seconds=trial_seconds(config, options, calibration, together),
+        scaled=timing.scaled,
     )
 
 
@@ -213,113 +189,3 @@ def _plan_row(
         cost=cost,
         seconds=sum(seconds),
     )
-
-
-def as_table(rows: Sequence[PlanRow]) -> str:
-    """Rows as text, with the sum in hours beneath; the estimates are marked with ~."""
-    named = [*rows[0].levels, *rows[0].settings]
-    numbers = ("trials", "tokens", "parameters", "GFLOPs", "micro-batch", "~GiB", "~hours")
-    table = [["dataset", *map(field_label, named), *numbers]]
-    for row in rows:
-        names = [row.dataset, *row.levels.values(), *row.settings.values()]
-        table.append(names + _number_cells(row))
-    lines = align_columns(table, left=1 + len(named))
-    trials, hours = _total(rows)
-    lines.append(f"{trials} trials, about {hours:.2f} hours")
-    passes = sum(row.passes for row in rows)
-    if passes:
-        word = "pass" if passes == 1 else "passes"
-        lines.append(
-            f"{passes} {word} through a frozen backbone among them, whose features all heads and neighbours share"
-        )
-    if any(row.cost.checkpointing for row in rows):
-        lines.append("* with activation checkpointing")
-    return "\n".join(lines)
-
-
-def _number_cells(row: PlanRow) -> list[str]:
-    """The numbers of a row as text, in the order of the table's headings."""
-    cost = row.cost
-    # A network without tokens has a dash there.
-    tokens = "–" if cost.tokens is None else f"{cost.tokens:,}"
-    mark = "*" if cost.checkpointing else ""
-    return [
-        str(row.trials),
-        tokens,
-        f"{cost.parameters:,}",
-        f"{cost.gflops:.4g}",
-        f"{cost.micro_batch}{mark}",
-        f"{cost.memory_bytes / 2**30:.2f}",
-        f"{row.seconds / 3600:.3f}",
-    ]
-
-
-def _total(rows: Sequence[PlanRow]) -> tuple[int, float]:
-    """Trials and hours of all rows."""
-    trials = sum(row.trials for row in rows)
-    return trials, sum(row.seconds for row in rows) / 3600
-
-
-def as_json(rows: Sequence[PlanRow], **more: object) -> str:
-    """Rows and sums as JSON, and what else is to stand beside them."""
-    listed: list[dict[str, Any]] = []
-    for row in rows:
-        content = row.model_dump()
-        cost = content.pop("cost")
-        cost["seconds_per_trial"] = cost.pop("seconds")
-        listed.append(content | cost)
-    trials, hours = _total(rows)
-    return json.dumps({"rows": listed, "trials": trials, "hours": hours, **more}, indent=1)
-
-
-def known_seconds(config: TrialConfig, options: RunOptions) -> float | None:
-    """Return a trial's estimated seconds by an earlier calibration on this device, or None.
-
-    Of a trial on stored features without the pass that makes them: see `known_pass_seconds`.
-    """
-    calibration = known_calibration(options)
-    if calibration is None or step_kind(config, options) not in calibration.timings:
-        return None
-    return _seconds(config, options, calibration)
-
-
-def known_pass_seconds(config: TrialConfig, options: RunOptions) -> float:
-    """Return the estimated seconds of the pass that makes a trial's features; 0 without one, or where it is unknown."""
-    calibration = known_calibration(options)
-    if feature_method(config) is None or calibration is None or step_kind(config, options) not in calibration.timings:
-        return 0.0
-    return pass_seconds(config, options, calibration)
-
-
-def pass_seconds(config: TrialConfig, options: RunOptions, calibration: Calibration) -> float:
-    """Return the seconds of one pass of all images through the frozen backbone of a trial on stored features."""
-    info, _ = trial_facts(config, options)
-    return sum(info.counts) * calibration.timings[step_kind(config, options)].evaluation
-
-
-def _seconds(config: TrialConfig, options: RunOptions, calibration: Calibration, together: int = 1) -> float:
-    """A trial's seconds; of one on stored features its head's alone, which trains with others, `together` in all."""
-    info, facts = trial_facts(config, options)
-    timing = calibration.timings[step_kind(config, options)]
-    _, val, test = info.counts
-    length = training_length(config, info.training_images(config.train_fraction))
-    if feature_method(config) is not None:
-        evaluations = len(length.evaluations()) if timing.step else 0
-        # At the end, val and test are predicted once more.
-        scoring = timing.scoring * (evaluations + 1 + test / val)
-        return length.steps * _head_step(timing, together) + scoring
-    # Each evaluation ends with a checkpoint, of weights in float32 and their optimizer's moments.
-    copies = find_method(config.method).weight_copies
-    evaluation = val * timing.evaluation + copies * 4 * facts.parameters / calibration.disk
-    # After the last epoch the best weights predict both splits.
-    training = length.steps * timing.step + len(length.evaluations()) * evaluation
-    return training + (val + test) * timing.evaluation
-
-
-def _head_step(timing: Timing, together: int) -> float:
-    """Seconds of a step of one of so many heads: a part that all share, and one of each."""
-    if timing.together is None:
-        return timing.step
-    each = max(0.0, (TOGETHER * timing.together - timing.step) / (TOGETHER - 1))
-    shared = max(0.0, timing.step - each)
-    return shared / together + each

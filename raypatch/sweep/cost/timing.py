@@ -10,11 +10,11 @@ from raypatch.config import RunOptions
 from raypatch.machine.runtime import resolve_device
 
 TIMED_STEPS = 5
-LONGEST_TIMING = 4.0
+LONGEST_TIMING = 0.75
 """Seconds after which a step that was timed once is not repeated."""
 
-TIMED_GFLOPS = 100
-"""On a CPU a step is timed on images of so much arithmetic in all: there time grows with the images."""
+TIMED_GFLOPS = 10
+"""On a CPU a step or a pass is timed on images of so much forward arithmetic: there time grows with the images."""
 
 
 class Timing(BaseModel):
@@ -22,8 +22,9 @@ class Timing(BaseModel):
 
     Of a trial on stored features the step is its head's, and evaluation the pass of an image through
     the backbone. together: seconds of a step of each of `head_timing.TOGETHER` heads that train together, None
-    where they cannot. scoring: of evaluating the head on the validation images. taken: when, seconds
-    since 1970; load: processes that wanted to run then. None in what earlier versions kept.
+    where they cannot. scoring: of evaluating the head on the validation images. scaled: from another
+    kind's timing, by their arithmetic. taken: when, seconds since 1970; load: processes that wanted to
+    run then. None in what earlier versions kept.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -32,12 +33,13 @@ class Timing(BaseModel):
     evaluation: float
     together: float | None = None
     scoring: float = 0.0
+    scaled: bool = False
     taken: float | None = None
     load: float | None = None
 
 
 def timed_images(images: int, gflops: float, options: RunOptions) -> int:
-    """Return how many of a batch's images are timed. gflops: 2 x multiply-accumulates of each in 1e9."""
+    """Return how many of a batch's images are timed. gflops: of a forward pass of each, in 1e9."""
     if resolve_device(options.device).type != "cpu":
         return images
     # Batch statistics need two.
