@@ -4,6 +4,7 @@ import functools
 import math
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from raypatch.config import RunOptions, TrialConfig
 from raypatch.data.balance import count_classes, count_patients
 from raypatch.data.catalog import Split
 from raypatch.data.resident import ResidentSplit, load_resident
-from raypatch.data.source import describe, load_ids, load_index, load_patients
+from raypatch.data.source import describe, load_index, load_texts
 from raypatch.features.head import FeatureSource, open_source
 from raypatch.machine.runtime import peak_memory, provenance, reset_peak_memory, resolve_device
 from raypatch.methods import GroupMethod, feature_method, find_method
@@ -160,11 +161,11 @@ def _known_images(trial: Trial, name: Split, split: ResidentSplit) -> NDArray[np
 
 
 def _names(
-    trial: Trial, name: Split, index: NDArray[np.int64], load: Callable[..., NDArray[np.str_] | None]
+    trial: Trial, what: Literal["ids", "patients"], name: Split, index: NDArray[np.int64]
 ) -> NDArray[np.str_] | None:
-    """What images are called, or their patients, as `load` says; None where the data does not say."""
+    """What images are called, or their patients; None where the data does not say."""
     config, options = trial.config, trial.options
-    names = load(config.source, name, fold=config.fold, data_dir=options.data_dir, files=options.files)
+    names = load_texts(config.source, what, name, fold=config.fold, data_dir=options.data_dir, files=options.files)
     return None if names is None else names[index]
 
 
@@ -184,8 +185,8 @@ def finish_trial(trial: Trial, progress: Progress) -> TrialResult:
             index=index,
             label=split.labels.cpu().numpy(),
             probability=trial.task.probabilities(logits).cpu().numpy(),
-            group=_names(trial, name, index, load_patients),
-            id=_names(trial, name, index, load_ids),
+            group=_names(trial, "patients", name, index),
+            id=_names(trial, "ids", name, index),
         )
     write_predictions(trial.paths.predictions, predictions)
     rows = read_epochs(trial.paths.epochs)
@@ -223,7 +224,7 @@ def dataset_facts(trial: Trial, test: ResidentSplit) -> DatasetFacts:
     for name, split in splits.items():
         balance.append(count_classes(split.labels.cpu().numpy(), len(info.classes)))
         index = _known_images(trial, name, split)
-        patients.append(count_patients(_names(trial, name, index, load_patients)))
+        patients.append(count_patients(_names(trial, "patients", name, index)))
     return DatasetFacts(
         task=trial.config.task or info.task,
         dimensions=3 if info.dimensions == 3 else 2,

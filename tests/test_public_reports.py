@@ -203,9 +203,10 @@ HOW = {"device": "cpu", "executor": "local"}
 @pytest.mark.parametrize("study", ["grid", "learning_rate"])
 def test_a_score_that_validation_leaves_undefined_is_refused_before_the_start(tmp_path, study):
     """optuna/optuna#5202, suinleelab/cxr_covid#1: all samples were pruned, and the best of none was offered."""
-    data = make_file(tmp_path / "own.npz", val_labels=np.zeros((12, 1), np.uint8))
+    labels = {f"{split}_labels": (np.arange(count) % 3)[:, None] for split, count in SPLITS}
+    data = make_file(tmp_path / "own.npz", **labels | {"val_labels": np.arange(12)[:, None] % 2})
     fields = {**HERE, "dataset": str(data), "selection": "val_auc", "epochs": 3}
-    with pytest.raises(ValueError, match="val_auc is undefined on own: its val has only class 0"):
+    with pytest.raises(ValueError, match="val_auc is undefined on own: its val has only class 0, 1"):
         raypatch.run(study, folder=tmp_path / "t", **fields, **HOW)
     assert not (tmp_path / "t").exists()
 

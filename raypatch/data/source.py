@@ -3,7 +3,7 @@
 import functools
 import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -183,46 +183,24 @@ def load_index(
     return np.concatenate(places)
 
 
-def load_ids(
+def load_texts(
     dataset: str,
+    what: Literal["ids", "patients"],
     split: Split,
     *,
     fold: int | None = None,
     data_dir: Path | None = None,
     files: Mapping[str, Path] | None = None,
 ) -> NDArray[np.str_] | None:
-    """Load what each image is called, as text; None where the data does not say.
+    """Load what each image is called, or who the patient on it is, as text; None where the data does not say.
 
     With a fold it is that of all images of the file, train, val and test one after the other: what
     `load_index` counts in either case. Raises DataError as `load_split`.
     """
-    return _load_texts(dataset, "ids", SPLITS if fold is not None else (split,), data_dir, files)
-
-
-def load_patients(
-    dataset: str,
-    split: Split,
-    *,
-    fold: int | None = None,
-    data_dir: Path | None = None,
-    files: Mapping[str, Path] | None = None,
-) -> NDArray[np.str_] | None:
-    """Load the name of the patient on each image, as text, in the order of `load_ids`, for
-    intervals and tables of patients; None where the data does not say. Raises DataError as `load_split`.
-    """
-    return _load_texts(dataset, "patients", SPLITS if fold is not None else (split,), data_dir, files)
-
-
-def _load_texts(
-    dataset: str,
-    what: Literal["ids", "patients"],
-    splits: Sequence[Split],
-    data_dir: Path | None,
-    files: Mapping[str, Path] | None,
-) -> NDArray[np.str_] | None:
     if not OWN_FILE.fullmatch(dataset):  # the catalog's files do not say
         return None
-    return read_split_texts(locate(dataset, data_dir=data_dir, files=files), splits, what)
+    path = locate(dataset, data_dir=data_dir, files=files)
+    return read_split_texts(path, SPLITS if fold is not None else (split,), what)
 
 
 def _refuse_fold(dataset: str, fold: int | None) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from raypatch.data.npz import DataError, inspect_npz, read_fold_rows
-from raypatch.data.source import load_index, load_labels, load_patients, load_split
+from raypatch.data.source import load_index, load_labels, load_split, load_texts
 from raypatch.data.twins import find_twins
 from raypatch.storage.own_files import own_file_id
 
@@ -41,7 +41,7 @@ def test_every_image_is_tested_once(tmp_path: Path) -> None:
             index = load_index(name, split, len(images), fold=fold, files=files)
             assert np.array_equal(images, whole[index])
             assert load_labels(name, split, fold=fold, files=files).tolist() == (index % 2).tolist()
-            patients = load_patients(name, split, fold=fold, files=files)
+            patients = load_texts(name, "patients", split, fold=fold, files=files)
             assert patients is not None
             assert patients[index].tolist() == [f"P{number // 2}" for number in index]
             seen.append(set(patients[index].tolist()))

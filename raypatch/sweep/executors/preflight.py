@@ -57,9 +57,11 @@ def check_before_start(
     infos = {dataset: describe(dataset, data_dir=options.data_dir, files=options.files) for dataset in datasets}
     for config in trials:
         check_fields(config, infos[config.source])
+    selected = {(each.source, each.fold, each.task, each.selection): each for each in trials}
+    for config in selected.values():
+        check_selection(config, infos[config.source], options)
     for config in models:
         info = infos[config.source]
-        check_selection(config, info, options)
         outputs = count_outputs(config, info)
         check_model(config, dimensions=info.dimensions, outputs=outputs, files=options.files)
     for name in dict.fromkeys(config.model for config in models if config.weights != "random"):
@@ -68,13 +70,23 @@ def check_before_start(
 
 
 def check_selection(config: TrialConfig, info: DatasetInfo, options: RunOptions) -> None:
-    """See that the score by which trials are chosen exists on this validation split. Raises ValueError.
+    """See that this validation split can tell which training is best. Raises ValueError.
 
-    Whatever a model says, an AUC is undefined where a class has no image: all trials would be equal, and none best.
+    By images of one class alone the best is whatever always answers that class, by any score. And an
+    AUC is undefined where a class has no image, whatever a model says: none would be best.
     """
-    if info.made_up or config.selection_metric == LOSS.name:
+    if info.made_up:
         return
     labels = load_labels(config.source, "val", fold=config.fold, data_dir=options.data_dir, files=options.files)
+    found = _describe_labels(labels, config.fold)
+    if len(np.unique(labels, axis=0)) == 1:
+        raise ValueError(
+            f"{config.dataset_label} cannot tell which training is best: {found}. By any score, {config.selection} too,"
+            " that would be one which always answers so; move images of each class to val, as `raypatch data pack`"
+            " does where it splits"
+        )
+    if config.selection_metric == LOSS.name:
+        return
     task = find_task(config.task or info.task)
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(len(labels), task.outputs(info.classes), generator=generator)
@@ -83,24 +95,25 @@ def check_selection(config: TrialConfig, info: DatasetInfo, options: RunOptions)
         scores = task.score(task.probabilities(logits).numpy(), labels, final=False)
     if math.isnan(scores.get(config.selection_metric, 0.0)):
         raise ValueError(
-            f"{config.selection} is undefined on {config.dataset_label}: {_describe_labels(labels)}. Choose by another"
-            " score, such as selection=val_loss, or move images of each class to val"
+            f"{config.selection} is undefined on {config.dataset_label}: {found}. Choose by another score, such as"
+            " selection=val_loss, or move images of each class to val"
         )
 
 
-def _describe_labels(labels: NDArray[np.int64]) -> str:
+def _describe_labels(labels: NDArray[np.int64], fold: int | None) -> str:
+    its_val = "its val" if fold is None else f"its val with fold={fold}"
     if labels.ndim == 1:
         present = np.unique(labels).tolist()
-        return f"its val has only class {', '.join(map(str, present))}"
+        return f"{its_val} has only class {', '.join(map(str, present))}"
     lacking = np.flatnonzero((labels.sum(axis=0) == 0) | labels.all(axis=0)).tolist()
-    return f"in its val each image has, or none has, label {', '.join(map(str, lacking))}"
+    return f"in {its_val} each image has, or none has, label {', '.join(map(str, lacking))}"
 
 
 def one_per_model(trials: Sequence[TrialConfig]) -> list[TrialConfig]:
     """Return the first trial of each model on each dataset: if these are fit, all are."""
     first: dict[tuple[Any, ...], TrialConfig] = {}
     for config in trials:
-        first.setdefault((config.source, config.task, config.selection, *model_key(config)), config)
+        first.setdefault((config.source, config.task, *model_key(config)), config)
     return list(first.values())
 
 
