@@ -10,7 +10,8 @@ from raypatch.data.archive import DataError
 from raypatch.data.inputs.scan import ImageFiles, format_of, is_hidden
 from raypatch.data.pack.cells import is_gap, read_labels
 from raypatch.data.pack.folders import images_of
-from raypatch.data.pack.listing import MASK_FOLDERS, Item, Listing, first_of, split_of_word, without_suffix
+from raypatch.data.pack.listing import MASK_FOLDERS, Item, Listing, split_of_word, without_suffix
+from raypatch.words import agree, counted, first_of
 
 ROLES = ("image", "label", "patient", "split", "mask")
 _DELIMITERS = (",", ";", "\t", "|")
@@ -245,13 +246,14 @@ def _with_images(
             missing.append(row[column] or "(empty)")
         else:
             there.append(row)
+    are = agree(len(missing), "is", "are")
     if missing and not (options.skip_missing and there):
         raise DataError(
-            f"{len(missing)} of {len(rows)} files that {path} names in {column} are not below {path.parent}:"
+            f"{len(missing)} of {len(rows)} files that {path} names in {column} {are} not below {path.parent}:"
             f" {first_of(missing)}. Bring them there, or leave their rows out with --skip-broken"
         )
     if missing:
-        listing.notes.append(f"{len(missing)} rows without their file are left out: {first_of(missing)}")
+        listing.notes.append(f"{counted(len(missing), 'row')} without their file {are} left out: {first_of(missing)}")
     return there
 
 
@@ -283,8 +285,10 @@ def _without_repeated(path: Path, listing: Listing) -> list[Item]:
             torn.append(f"{item.image.name} (patients or splits that differ)")
     if torn:
         raise DataError(
-            f"{path} has {len(torn)} files in rows that contradict each other: {first_of(torn)}; keep one row of each"
+            f"{path} has {counted(len(torn), 'file')} in rows that contradict each other: {first_of(torn)};"
+            " keep one row of each"
         )
     if repeated:
-        listing.notes.append(f"{repeated} rows repeat another row of the same file and label: left out")
+        repeat = agree(repeated, "repeats", "repeat")
+        listing.notes.append(f"{counted(repeated, 'row')} {repeat} another row of the same file and label: left out")
     return [replace(item) for item in by_name.values()]
