@@ -13,6 +13,7 @@ from raypatch.predict.choose import FinishedTrial, find_trials
 from raypatch.predict.weights import load_model
 from raypatch.storage.files import write_atomically
 from raypatch.tasks import find_task
+from raypatch.words import first_of
 
 
 def export_trial(folder: Path, trial_id: str, out: Path) -> Path:
@@ -28,8 +29,7 @@ def export_trial(folder: Path, trial_id: str, out: Path) -> Path:
     for trial in find_trials(folder).trials:
         trials[trial.result.trial_id] = trial
     if trial_id not in trials:
-        some = ", ".join(sorted(trials)[:5])
-        raise ValueError(f"{folder} has no finished trial {trial_id!r}; it has {some} ...")
+        raise ValueError(f"{folder} has no finished trial {trial_id!r}; it has {first_of(sorted(trials))}")
     member = trials[trial_id]
     state = load_model(member).state_dict()
     try:
