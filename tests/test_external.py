@@ -164,7 +164,10 @@ def test_images_that_the_run_learnt_from_are_said_and_left_out_of_the_answer(tra
     page = (tmp_path / "mixed" / "report.html").read_text()
     assert said in written.text
     assert said in page
-    assert "1 external patient has the name of a patient in train (train00)" in written.text
+    assert (
+        "2 external patients have the name of a patient of the run (train 1, val 1, test 0): train00, val10."
+        in written.text
+    )
     assert "on the 10 images that repeat none of train or val" in written.text
     seen = {
         row["split"]: (row["images"], row["equal"], row["patients"]) for row in written.data["tables"]["seen"]["rows"]

@@ -148,13 +148,14 @@ def _notes_on_seen(compared: Compared) -> Iterator[str]:
     if again:
         repeats = agree(again, "repeats one", "repeat images")
         yield f"{counted(again, 'external image')} {repeats} of the internal test, which is then tested twice."
-    for split, patients in seen.patients.items():
-        if patients:
-            found, has = counted(len(patients), "external patient"), agree(len(patients), "has", "have")
-            yield (
-                f"{found} {has} the name of a patient in {split} ({first_of(patients)}): the same person, unless both"
-                " sources number theirs alike."
-            )
+    known = sorted(set().union(*seen.patients.values()))
+    if known:
+        found, has = counted(len(known), "external patient"), agree(len(known), "has", "have")
+        where = ", ".join(f"{split} {len(patients)}" for split, patients in seen.patients.items())
+        yield (
+            f"{found} {has} the name of a patient of the run ({where}): {first_of(known)}. The same"
+            f" {agree(len(known), 'person', 'people')}, unless both sources number theirs alike."
+        )
 
 
 def _method(compared: Compared) -> Iterator[str]:

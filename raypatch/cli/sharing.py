@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from raypatch.cli import options as cli_options
+from raypatch.words import counted
 
 app = typer.Typer()
 
@@ -103,7 +104,7 @@ def export(
         return
     if with_names:
         raise ValueError("--with-names belongs to --all-results: a model holds no names")
-    from raypatch.predict import choose_members, describe_choice, export_trial, find_trials
+    from raypatch.predict import choose_members, describe_choice, export_trial, find_trials, timm_loads
 
     found = find_trials(folder)
     if trial is None:
@@ -111,13 +112,13 @@ def export(
         trial = best.result.trial_id
         print(f"{trial}: {describe_choice(folder, [trial])}")
     written = export_trial(folder, trial, out)
+    (member,) = [one for one in found.trials if one.result.trial_id == trial]
     if card or upload or licence:
         from raypatch.analysis.card import write_card
 
-        (member,) = [one for one in found.trials if one.result.trial_id == trial]
         print(f"card: {', '.join(map(str, write_card(member, written, licence)))}")
-    in_timm = f'timm.create_model("local-dir:{written}", pretrained=True)'
-    print(f"{written}: {in_timm}, or raypatch.predict.load_exported")
+    in_timm = f'timm.create_model("local-dir:{written}", pretrained=True), or ' if timm_loads(member) else ""
+    print(f"{written}: {in_timm}raypatch.predict.load_exported")
     if upload:
         from raypatch.predict.share import upload as upload_folder
 
@@ -129,4 +130,5 @@ def _export_results(folder: Path, out: Path, *, with_names: bool) -> None:
 
     written, trials = export_results(folder, out, with_names=with_names)
     names = "with the names of patients and images" if with_names else "patients numbered, images without names"
-    print(f"{trials} trials in {written}, {names}; no weights, no images. To read them: raypatch report {written}")
+    print(f"{counted(trials, 'trial')} in {written}, {names}; no weights, no images.")
+    print(f"To read them: raypatch report {written}")

@@ -44,6 +44,12 @@ def export_trial(folder: Path, trial_id: str, out: Path) -> Path:
     return out
 
 
+def timm_loads(member: FinishedTrial) -> bool:
+    """Whether timm can load a trial's exported model: it knows no volumes, and no other head than its own."""
+    knows_family = bool(find_family(member.config.model).timm_entry(member.config).layers)
+    return member.dataset.dimensions == 2 and member.config.head == "linear" and knows_family
+
+
 def _describe(member: FinishedTrial) -> dict[str, object]:
     """config.json: what timm reads, and under `raypatch` what load_exported needs."""
     config, facts = member.config, member.dataset
@@ -51,8 +57,8 @@ def _describe(member: FinishedTrial) -> dict[str, object]:
     mean, std = family.normalisation(config)
     outputs = find_task(facts.task).outputs(facts.classes)
     for_timm = family.timm_entry(config)
-    # timm wants the name without the tag of its weights, for these are others. It knows no other head than its own.
-    named = {"architecture": config.model.partition(".")[0]} if config.head == "linear" else {}
+    # timm wants the name without the tag of its weights, for these are others.
+    named = {"architecture": config.model.partition(".")[0]} if timm_loads(member) else {}
     return {
         **named,
         "num_classes": outputs,
