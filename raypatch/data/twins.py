@@ -20,7 +20,7 @@ from torch import Tensor
 
 from raypatch.data.archive import Archive
 from raypatch.data.catalog import SPLITS, Split
-from raypatch.data.layout import check_images
+from raypatch.data.image_layout import check_images
 from raypatch.data.npz import read_fold_rows
 from raypatch.words import agree
 

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from raypatch.data.archive import Archive
 from raypatch.data.catalog import SPLITS, Split
-from raypatch.data.layout import check_images, read_class_names, read_labels, read_task, read_texts
+from raypatch.data.image_layout import check_images
+from raypatch.data.layout import read_class_names, read_labels, read_task, read_texts
 from raypatch.data.twins import Twin, describe_twins, find_twins
 from raypatch.words import agree, counted, first_of
 

@@ -9,7 +9,8 @@ from PIL import Image, ImageDraw, ImageFont
 from raypatch.data.archive import Archive
 from raypatch.data.catalog import SPLITS, Split
 from raypatch.data.check.findings import Findings
-from raypatch.data.layout import check_images, read_labels
+from raypatch.data.image_layout import check_images
+from raypatch.data.layout import read_labels
 
 PER_ROW = 8
 """Images of one class in one split that are shown."""

@@ -8,22 +8,14 @@ from pathlib import Path
 
 from raypatch.data.archive import DataError
 from raypatch.data.inputs.scan import ImageFiles, format_of, is_hidden
-from raypatch.data.pack.cells import is_gap, read_labels
 from raypatch.data.pack.folders import images_of
-from raypatch.data.pack.listing import MASK_FOLDERS, Item, Listing, split_of_word, without_suffix
+from raypatch.data.pack.listing import Item, Listing, split_of_word
+from raypatch.data.pack.table.cells import is_gap, read_labels
+from raypatch.data.pack.table.columns import choose_columns
+from raypatch.data.pack.table.files import FilesBelow
 from raypatch.words import agree, counted, first_of
 
-ROLES = ("image", "label", "patient", "split", "mask")
 _DELIMITERS = (",", ";", "\t", "|")
-_LOOKED_AT = 5000
-"""How many rows are enough to see which column names files."""
-
-_NAMES = {
-    "label": "label labels class diagnosis diagnostic dx target finding finding_labels category disease grade y",
-    "patient": "patient_id patient patientid subject_id subject participant_id participant pid case_id case mrn",
-    "split": "split set subset partition",
-    "mask": "mask mask_path mask_file segmentation seg segmentation_path",
-}
 
 
 @dataclass(frozen=True)
@@ -38,19 +30,6 @@ class TableOptions:
     dimensions: int | None = None
 
 
-def parse_columns(text: str | None) -> dict[str, str]:
-    """Read --columns image=img_id,label=diagnostic. Raises ValueError for another form or role."""
-    columns = {}
-    for part in (text or "").split(","):
-        if not part.strip():
-            continue
-        role, separator, name = (word.strip() for word in part.partition("="))
-        if not separator or not name or role not in ROLES:
-            raise ValueError(f"--columns {part!r} must be ROLE=COLUMN, with a role of {', '.join(ROLES)}")
-        columns[role] = name
-    return columns
-
-
 def list_table(path: Path, options: TableOptions) -> Listing:
     """Return the images that a table names, with what it says of each.
 
@@ -60,8 +39,8 @@ def list_table(path: Path, options: TableOptions) -> Listing:
     """
     rows, notes = _read_rows(path)
     listing = Listing(path.parent, [], notes=notes)
-    files = _Files(path.parent)
-    columns = _choose_columns(path, rows, files, options.columns)
+    files = FilesBelow(path.parent)
+    columns = choose_columns(path, rows, files, options.columns)
     listing.notes.append("columns: " + ", ".join(f"{role}={name}" for role, name in columns.items()))
     rows = _with_images(path, rows, columns["image"], files, options, listing)
     labels, listing.columns = read_labels(rows, columns.get("label"), options.uncertain, listing.notes)
@@ -78,7 +57,7 @@ def _items_of(
     path: Path,
     row: Mapping[str, str],
     columns: Mapping[str, str],
-    files: "_Files",
+    files: FilesBelow,
     label: str | tuple[int, ...] | None,
     dimensions: int | None,
 ) -> list[Item]:
@@ -107,58 +86,6 @@ def _items_of(
     return [Item(image, label, patient, split, mask) for image in images]
 
 
-class _Files:
-    """The files below a folder, found by path, by the end of one, or by name."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._by_name: dict[str, list[Path]] = {}
-        for file in sorted(root.rglob("*")):
-            if is_hidden(file) or not (file.is_dir() or format_of(file)):
-                continue
-            for name in {file.name, without_suffix(file) if file.is_file() else file.name}:
-                self._by_name.setdefault(name.lower(), []).append(file)
-
-    def find(self, cell: str, *, among_masks: bool = False) -> Path | None:
-        """Return the file that a cell names; None where there is none."""
-        parts = [part for part in cell.strip().replace("\\", "/").split("/") if part not in ("", ".")]
-        if not parts or ".." in parts:
-            return None
-        # The longest end of the path that is there: tables keep the folders of where they were made.
-        candidates = self._by_name.get(parts[-1].lower(), [])
-        wanted = [file for file in candidates if self._in_masks(file) == among_masks] or candidates
-        best = max(wanted, key=lambda file: _common_end(file.parts, parts), default=None)
-        if best is None:
-            return None
-        alike = [file for file in wanted if _common_end(file.parts, parts) == _common_end(best.parts, parts)]
-        if len(alike) > 1:
-            raise DataError(f"{cell!r} names {len(alike)} files: {first_of(alike)}; give more of the path in the table")
-        return best
-
-    def mask_of(self, image: Path) -> Path | None:
-        """Return the file of the same name in a folder of masks, if there is one."""
-        name = without_suffix(image).lower()
-        for key in (name, f"{name}_mask", f"{name}_seg", f"{name}_segmentation"):
-            for file in self._by_name.get(key, []):
-                if file.is_file() and self._in_masks(file) and not self._in_masks(image):
-                    return file
-        return None
-
-    def _in_masks(self, file: Path) -> bool:
-        folders = file.relative_to(self._root).parts[:-1]
-        return any(folder.lower() in MASK_FOLDERS for folder in folders)
-
-
-def _common_end(first: Sequence[str], second: Sequence[str]) -> int:
-    """How many parts two paths have in common, from their ends, the name's suffix aside."""
-    common = 1  # the name, by which they were found
-    for ours, theirs in zip(reversed(first[:-1]), reversed(second[:-1]), strict=False):
-        if ours.lower() != theirs.lower():
-            break
-        common += 1
-    return common
-
-
 def _read_rows(path: Path) -> tuple[list[dict[str, str]], list[str]]:
     """The rows by column, as text: ids keep their zeros, and gaps turn nothing to floats."""
     notes = []
@@ -182,60 +109,11 @@ def _read_rows(path: Path) -> tuple[list[dict[str, str]], list[str]]:
     return rows, notes
 
 
-def _choose_columns(
-    path: Path, rows: Sequence[Mapping[str, str]], files: _Files, told: Mapping[str, str]
-) -> dict[str, str]:
-    names = list(rows[0])
-    chosen = {}
-    for role, name in told.items():
-        several = name.split("+") if role == "label" else [name]
-        unknown = [each for each in several if each not in names and name != "-"]
-        if unknown:
-            raise DataError(f"{path} has no column {first_of(unknown)} (--columns); it has {', '.join(names)}")
-        chosen[role] = name
-    if "image" not in chosen:
-        chosen["image"] = _guess_image(path, rows, files, names)
-    for role, words in _NAMES.items():
-        # In the order of the words: `label` is a likelier label than `grade`.
-        known = {name.strip().lower().replace(" ", "_"): name for name in reversed(names)}
-        guess = next((known[word] for word in words.split() if word in known), None)
-        if role not in chosen and guess is not None and guess != chosen["image"]:
-            chosen[role] = guess
-    chosen = {role: chosen[role] for role in ROLES if chosen.get(role, "-") != "-"}
-    if "label" not in chosen and "mask" not in chosen and not _has_masks(rows, chosen["image"], files):
-        raise DataError(f"{path}: which column is the label? Name it: --columns label=COLUMN, of {', '.join(names)}")
-    return chosen
-
-
-def _has_masks(rows: Sequence[Mapping[str, str]], image: str, files: _Files) -> bool:
-    for row in rows[:_LOOKED_AT]:
-        found = files.find(row[image])
-        if found is not None and files.mask_of(found) is not None:
-            return True
-    return False
-
-
-def _guess_image(path: Path, rows: Sequence[Mapping[str, str]], files: _Files, names: Sequence[str]) -> str:
-    """The column whose cells name most files, each one of its own."""
-    best, most = None, 0
-    for name in names:
-        found = {files.find(row[name]) for row in rows[:_LOOKED_AT] if not is_gap(row[name])}
-        count = len(found - {None})
-        if count > most:
-            best, most = name, count
-    if best is None:
-        raise DataError(
-            f"{path}: no column names files below {path.parent}. Put the images there, or name the column:"
-            f" --columns image=COLUMN, of {', '.join(names)}"
-        )
-    return best
-
-
 def _with_images(
     path: Path,
     rows: Sequence[dict[str, str]],
     column: str,
-    files: _Files,
+    files: FilesBelow,
     options: TableOptions,
     listing: Listing,
 ) -> list[dict[str, str]]:
