@@ -60,6 +60,7 @@ class Compared:
 
 def compose_external(compared: Compared) -> Report:
     """Return the report."""
+    models = counted(len(compared.members), "trained model")
     main = scores_table(compared, "scores", "Scores on internal and external data")
     tables = [data_table(compared), areas_table(compared), operating_table(compared)]
     first = [main]
@@ -70,7 +71,7 @@ def compose_external(compared: Compared) -> Report:
     return Report(
         title=f"{compared.run} on {compared.source}",
         lead=(
-            f"raypatch, external test of {len(compared.members)} trained models ({', '.join(compared.members)}),"
+            f"raypatch, external test of {models} ({', '.join(compared.members)}),"
             f" chosen by validation on {compared.dataset}."
         ),
         statements=(_statement(compared),),
@@ -236,7 +237,7 @@ def seen_table(seen: Seen) -> Table:
     return Table(
         name="seen",
         title="External images that the run has already",
-        columns=("Split of the run", "Images that repeat it", "Equal in every pixel", "Patients of a name in it"),
+        columns=("Split of the run", "Images that repeat it", "Equal in every pixel", "Patients in it"),
         blocks=(tuple(rows),),
         note="Near-duplicates as `raypatch data check` finds them, at the size that the model sees.",
         data=counts,

@@ -15,17 +15,16 @@ class ProgressLines:
     def __init__(self, say: Say, every: float = 5.0) -> None:
         self._say = say
         self._every = every
-        self._began: dict[str, float] = {}
-        self._last = self._told = time.monotonic()
+        self._began: dict[str, tuple[float, int]] = {}
+        self._told = time.monotonic()
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         """Take that `done` of `total` are through a stage."""
         now = time.monotonic()
-        # A stage is heard of when some of it is done: it began where the one before ended.
-        began = self._began.setdefault(stage, self._last)
-        self._last = now
-        if done in (0, total) or now - self._told < self._every:
+        # Counted from what is done first: until then workers start, which says nothing of the rest.
+        began, done_then = self._began.setdefault(stage, (now, done))
+        if done in (done_then, total) or now - self._told < self._every:
             return
         self._told = now
-        left = (now - began) / done * (total - done)
+        left = (now - began) / (done - done_then) * (total - done)
         self._say(f"{stage} {done:,} of {total:,}, about {duration(left)} left")
