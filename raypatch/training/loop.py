@@ -13,6 +13,7 @@ from raypatch.data.augment import draw_parameters
 from raypatch.data.catalog import DatasetInfo, Split
 from raypatch.data.resident import ResidentSplit
 from raypatch.machine.runtime import generator, peak_memory
+from raypatch.models.attention import choose_attention
 from raypatch.models.memory import fit_memory
 from raypatch.models.prepared import PreparedModel
 from raypatch.results import EpochRow, TrialPaths, append_epoch
@@ -71,6 +72,8 @@ def train_epochs(trial: Trial, set_training_mode: Callable[[], None]) -> Progres
     length = training_length(config, len(trial.train))
     optimizer = make_optimizer(model, config, prepared.head)
     progress = resume(paths, model, optimizer, length)
+    if progress.epoch == 0:
+        choose_attention(prepared, config.batch_size)
     step = make_step(trial, optimizer)
     logger.info(
         "%s on %s in %s, from epoch %d",
