@@ -4,7 +4,6 @@ import contextlib
 import functools
 import hashlib
 import json
-import os
 import tempfile
 from collections.abc import Collection
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from raypatch.config import RunOptions
-from raypatch.machine.environment import home
+from raypatch.machine.environment import cache_folder
 from raypatch.machine.runtime import provenance, resolve_device
 from raypatch.storage.files import write_atomically
 from raypatch.sweep.cost.timing import Timing, median_seconds
@@ -88,10 +87,9 @@ def _cache_of(device: str, threads: int) -> tuple[Path, dict[str, str]]:
     if resolved.type == "cpu":
         # On a GPU the host's threads hardly matter, and would only split the cache.
         machine["threads"] = str(threads)
-    root = Path(os.environ.get("XDG_CACHE_HOME") or home() / ".cache")
     named = json.dumps(machine, sort_keys=True)
     digest = hashlib.sha256(named.encode()).hexdigest()[:12]
-    return root / "raypatch" / f"calibration-{digest}.json", machine
+    return cache_folder() / f"calibration-{digest}.json", machine
 
 
 @functools.cache

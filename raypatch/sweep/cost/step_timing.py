@@ -7,6 +7,7 @@ from raypatch.data.augment import draw_parameters
 from raypatch.data.resize import held_size
 from raypatch.data.source import describe
 from raypatch.methods import feature_method, find_method
+from raypatch.models.attention import choose_attention
 from raypatch.models.flops import trial_facts
 from raypatch.models.memory import fit_memory
 from raypatch.models.prepared import evaluation_batch, prepare_model
@@ -48,6 +49,7 @@ def time_trial(config: TrialConfig, options: RunOptions, *, passing: float | Non
         shape = prepared.augmented_shape(images)
         drawn = draw_parameters(batch_size, shape, torch.Generator(), mirror_safe=True)
         parameters = drawn.to(prepared.device)
+    choose_attention(prepared, batch_size)
     step = TrainingStep(
         prepared,
         make_optimizer(prepared.model, made, prepared.head),
