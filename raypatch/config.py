@@ -30,11 +30,12 @@ class TrialConfig(LossFields, OptimisationFields, MethodFields, ModelFields, Dat
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     augmentation: Annotated[
-        Literal["paper", "none"],
+        Literal["paper", "elastic", "none"],
         FieldFacts("factor", "augmentation", "{} augmentation"),
     ] = Field(
         "paper",
-        description="paper: crop, flip, rotation and colour in 2D, cube symmetries in 3D; or none.",
+        description="paper: crop, flip, rotation and colour in 2D, cube symmetries in 3D; elastic: the same, and bent,"
+        " in 2D; or none.",
     )
     precision: Annotated[
         Literal["auto", "bfloat16", "float32"],
@@ -55,7 +56,8 @@ class TrialConfig(LossFields, OptimisationFields, MethodFields, ModelFields, Dat
     )
     task: Annotated[str | None, FieldFacts("factor", "task")] = Field(
         None,
-        description="What is learned: by default what the dataset's labels say; or module:NAME of an own task.",
+        description="What is learned: by default what the dataset's labels say; segmentation, of its masks; or"
+        " module:NAME of an own task.",
     )
 
     @model_validator(mode="after")

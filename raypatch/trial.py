@@ -13,7 +13,7 @@ from raypatch.config import RunOptions, TrialConfig
 from raypatch.data.balance import count_classes, count_patients
 from raypatch.data.catalog import Split
 from raypatch.data.resident import ResidentSplit, load_resident
-from raypatch.data.source import describe, load_ids, load_index, load_patients
+from raypatch.data.source import load_ids, load_index, load_patients
 from raypatch.features.head import FeatureSource, open_source
 from raypatch.machine.runtime import peak_memory, provenance, reset_peak_memory, resolve_device
 from raypatch.methods import GroupMethod, feature_method, find_method
@@ -30,8 +30,9 @@ from raypatch.results import (
     write_predictions,
 )
 from raypatch.tasks import find_task
+from raypatch.tasks.seen import describe_seen
 from raypatch.training.checkpoint import Progress
-from raypatch.training.evaluate import score_logits
+from raypatch.training.evaluate import evaluate
 from raypatch.training.loop import Trial, TrialError
 
 
@@ -112,7 +113,7 @@ def _prepare(
     """
     if options.threads:
         torch.set_num_threads(options.threads)
-    info = describe(config.source, data_dir=options.data_dir, files=options.files)
+    info = describe_seen(config, options)
     method = feature_method(config)
     if method is None:
         prepared = prepare_model(config, info, options)
@@ -177,13 +178,13 @@ def finish_trial(trial: Trial, progress: Progress) -> TrialResult:
     predictions: dict[Split, Predictions] = {}
     splits: dict[Split, ResidentSplit] = {"val": trial.val, "test": test}
     for name, split in splits.items():
-        logits = prepared.logits(split.images)
+        seen = evaluate(prepared, split, trial.task, final=True)
         index = _known_images(trial, name, split)
-        scores[name] = score_logits(logits, split.labels, trial.task, final=True)
+        scores[name] = seen.scores
         predictions[name] = Predictions(
             index=index,
-            label=split.labels.cpu().numpy(),
-            probability=trial.task.probabilities(logits).cpu().numpy(),
+            label=seen.label,
+            probability=seen.probability,
             group=_names(trial, name, index, load_patients),
             id=_names(trial, name, index, load_ids),
         )

@@ -2,6 +2,7 @@
 and the micro-batch that fits into what the device has.
 """
 
+import functools
 import logging
 import os
 from typing import Literal
@@ -14,8 +15,11 @@ from raypatch.data.resize import held_size
 from raypatch.machine.runtime import Precision
 from raypatch.methods import find_method
 from raypatch.models.families import find_family
-from raypatch.models.flops import body_facts
+from raypatch.models.families.measured import measure_activations
+from raypatch.models.families.protocol import Activations
+from raypatch.models.flops import body_facts, mask_head_of
 from raypatch.models.heads import bare_model
+from raypatch.models.mask_head import loss_bytes
 from raypatch.models.prepared import PreparedModel, evaluation_batch
 from raypatch.results import ModelFacts
 
@@ -47,12 +51,31 @@ def activation_bytes(
 
     With a method that trains the head alone nothing is kept.
     """
-    activations = find_family(config.model).activations(config, body_facts(facts), precision)
+    activations = _activations(config, facts, precision)
     if not find_method(config.method).trains_backbone:
         return activations.passing
     if checkpointing and activations.checkpointed is not None:
         return activations.checkpointed
     return activations.kept
+
+
+@functools.cache
+def _activations(config: TrialConfig, facts: ModelFacts, precision: Precision) -> Activations:
+    """What an image takes in the model; a head of masks takes its own beside the body's."""
+    body = find_family(config.model).activations(config, body_facts(facts), precision)
+    found = mask_head_of(facts)
+    if found is None:
+        return body
+    head, (width, *places) = found
+    own = measure_activations(head, places, precision, channels=width)
+    outputs = next(reversed(list(head.parameters()))).numel()
+    more = own.kept + loss_bytes(outputs, config.image_size)
+    return Activations(
+        kept=body.kept + more,
+        checkpointed=None if body.checkpointed is None else body.checkpointed + more,
+        passing=max(body.passing, own.passing),
+        largest_gradient=max(body.largest_gradient, own.largest_gradient),
+    )
 
 
 def training_bytes(
@@ -77,10 +100,7 @@ def training_bytes(
     peak = max(passing, 4 * trained)
     if micro_batch < config.batch_size:
         # Several passes: the last one still has its activations when it adds to all gradients.
-        largest = min(
-            trained,
-            find_family(config.model).activations(config, body_facts(facts), precision).largest_gradient,
-        )
+        largest = min(trained, _activations(config, facts, precision).largest_gradient)
         peak = 4 * trained + max(passing, 4 * largest)
     return _with_margin(_held_bytes(config, facts) + peak)
 
@@ -100,6 +120,9 @@ def peak_bytes(
     images = info.training_images(config.train_fraction) + sum(info.counts[1:])
     edge = held_size(info.size, config.image_size, config.resize)
     resident: int = images * info.channels * edge**info.dimensions
+    if info.task == "segmentation":
+        # Masks are held as the file has them.
+        resident += images * info.size**2
     training = training_bytes(config, facts, precision, micro_batch=micro_batch, checkpointing=checkpointing)
     batch = evaluation_bytes(config, info, facts, precision)
     evaluation = _with_margin(_held_bytes(config, facts) + batch)
@@ -119,7 +142,7 @@ def evaluation_bytes(
     """
     pixels: int = config.image_size**info.dimensions
     images = min(max(info.counts[1:]), evaluation_batch(facts.tokens, pixels))
-    passing = find_family(config.model).activations(config, body_facts(facts), precision).passing
+    passing = _activations(config, facts, precision).passing
     return images * max(pixels * 3 * (4 + 4 + 2), pixels * 3 * 4 + passing)
 
 
@@ -156,7 +179,7 @@ def choose_micro_batch(
     Checkpointing comes in only where not even one image fits without
     it; one image with it is the last resort.
     """
-    activations = find_family(config.model).activations(config, body_facts(facts), precision)
+    activations = _activations(config, facts, precision)
     choices = (False,) if activations.checkpointed is None else (False, True)
     for checkpointing in choices:
         micro_batch = config.batch_size

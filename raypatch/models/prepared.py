@@ -2,13 +2,14 @@
 with the normalisation and the precision that belong to it.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from raypatch.config import RunOptions, TrialConfig
-from raypatch.data.augment import augment, normalize, to_float
+from raypatch.data.augment import augment, augment_masks, normalize, to_float
 from raypatch.data.catalog import DatasetInfo
 from raypatch.data.resize import pad_centred, resize_images
 from raypatch.machine.runtime import Precision, forbid_tf32, resolve_device, resolve_precision
@@ -87,22 +88,36 @@ class PreparedModel:
         spatial = tuple(images.shape[2:])
         return spatial if self.resize == "pad_mean" else (self.image_size,) * len(spatial)
 
-    @torch.inference_mode()
+    def targets(self, labels: torch.Tensor, parameters: torch.Tensor | None) -> torch.Tensor:
+        """Bring labels to what the loss is given: masks (B, H, W) to the model's size, and moved as their images are.
+
+        Other labels stay. parameters: as of `inputs`.
+        """
+        if labels.ndim < 3:
+            return labels
+        masks = resize_images(labels.unsqueeze(1), self.image_size, "nearest")[:, 0]
+        return masks if parameters is None else augment_masks(masks, parameters)
+
     def logits(self, images: torch.Tensor) -> torch.Tensor:
         """Logits (N, outputs) float32 on the device of uint8 images
         (N, C, *spatial), batch by batch.
         """
+        return torch.cat(list(self.logits_of_batches(images)))
+
+    def logits_of_batches(self, images: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Give the `logits` of one batch after the other."""
         self.model.eval()
-        logits = []
         size = evaluation_batch(self.facts.tokens, self.image_size ** (images.ndim - 2))
         for batch in images.split(size):
-            inputs = self.inputs(batch.to(self.device, non_blocking=True))
-            cast = self.precision == "bfloat16"
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=cast):
-                logits.append(self.model(inputs).float())
-            # Or they would lie in memory beside the next batch's.
-            del inputs
-        return torch.cat(logits)
+            yield self._logits_of(batch)
+
+    @torch.inference_mode()
+    def _logits_of(self, batch: torch.Tensor) -> torch.Tensor:
+        inputs = self.inputs(batch.to(self.device, non_blocking=True))
+        cast = self.precision == "bfloat16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=cast):
+            logits: torch.Tensor = self.model(inputs).float()
+        return logits
 
 
 def prepare_model(config: TrialConfig, info: DatasetInfo, options: RunOptions) -> PreparedModel:

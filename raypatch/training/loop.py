@@ -12,13 +12,13 @@ from raypatch.config import RunOptions, TrialConfig
 from raypatch.data.augment import draw_parameters
 from raypatch.data.catalog import DatasetInfo, Split
 from raypatch.data.resident import ResidentSplit
-from raypatch.machine.runtime import generator, peak_memory
+from raypatch.machine.runtime import generator, peak_memory, seed_dropout
 from raypatch.models.memory import fit_memory
 from raypatch.models.prepared import PreparedModel
 from raypatch.results import EpochRow, TrialPaths, append_epoch
 from raypatch.tasks import Task
 from raypatch.training.checkpoint import Progress, load_tensors, save_tensors, training_state
-from raypatch.training.evaluate import find_alarm, score_logits
+from raypatch.training.evaluate import evaluate
 from raypatch.training.loss import balanced_order, make_loss
 from raypatch.training.optim import learning_rates, make_optimizer, set_learning_rates
 from raypatch.training.progress import advance, is_over
@@ -85,22 +85,21 @@ def train_epochs(trial: Trial, set_training_mode: Callable[[], None]) -> Progres
         set_training_mode()
         taken = take_epochs(trial, step, length, progress)
         train_seconds = time.perf_counter() - started
-        logits = prepared.logits(trial.val.images)
-        if not (math.isfinite(taken.loss) and logits.isfinite().all()):
+        seen = evaluate(prepared, trial.val, trial.task, final=False)
+        if not (math.isfinite(taken.loss) and seen.is_finite):
             raise TrialError(
                 f"training diverged in epoch {taken.epoch}: its loss is {taken.loss}; lower lr={config.lr}"
             )
-        scores = score_logits(logits, trial.val.labels, trial.task, final=False)
         row = EpochRow(
             epoch=taken.epoch,
             train_loss=taken.loss,
-            val=dict(scores),
+            val=dict(seen.scores),
             lr=taken.lr,
             seconds=time.perf_counter() - started,
             images_per_second=taken.images / train_seconds,
             peak_memory_bytes=peak_memory(prepared.device),
             step=length.steps_at(taken.epoch),
-            alarm=find_alarm(logits, trial.val.labels, trial.task, scores),
+            alarm=seen.alarm,
         )
         progress = advance(progress, row, config)
         # Before the checkpoint, which must never be ahead of the rows: resume drops later ones.
@@ -162,6 +161,7 @@ def take_steps(trial: Trial, step: TrainingStep, length: Length, epoch: int, red
     reductions: how often a plateau has lowered the learning rate. Raises Interrupted when asked to stop.
     """
     train, config = trial.train, trial.config
+    seed_dropout(config.seed, epoch, trial.prepared.device)
     order = draw_order(trial, epoch)
     augmentation = draw_augmentation(trial, epoch)
     first, last = length.steps_at(epoch), length.steps_at(epoch + 1)
@@ -200,10 +200,11 @@ def draw_augmentation(trial: Trial, epoch: int) -> torch.Tensor | None:
     """Draw the augmentation of each image of an epoch, on the device;
     None where the trial has none.
     """
-    if trial.config.augmentation != "paper":
+    if trial.config.augmentation == "none":
         return None
     # For the whole epoch at once, so that no draw hangs on how batches are divided.
     random = generator(trial.config.seed, epoch, "augmentation")
     shape = trial.prepared.augmented_shape(trial.train.images)
-    drawn = draw_parameters(len(trial.train), shape, random, mirror_safe=trial.info.mirror_safe)
+    elastic = trial.config.augmentation == "elastic"
+    drawn = draw_parameters(len(trial.train), shape, random, mirror_safe=trial.info.mirror_safe, elastic=elastic)
     return drawn.to(trial.prepared.device)

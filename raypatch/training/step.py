@@ -125,6 +125,7 @@ class TrainingStep:
         parameters: torch.Tensor | None,
     ) -> torch.Tensor:
         inputs = self.prepared.inputs(images, parameters)
+        labels = self.prepared.targets(labels, parameters)
         total = torch.zeros((), device=inputs.device)  # inputs: (B, 3, *spatial)
         rounded = self.prepared.precision == "bfloat16"
         cast = rounded and self._casting_pays(inputs)

@@ -18,7 +18,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.data.augment import draw_parameters
 from raypatch.data.resize import held_size
-from raypatch.data.source import describe
 from raypatch.machine.cores import available_cores
 from raypatch.machine.environment import home
 from raypatch.machine.runtime import provenance, resolve_device
@@ -31,6 +30,7 @@ from raypatch.storage.files import write_atomically
 from raypatch.sweep.cost.head_timing import time_head
 from raypatch.sweep.cost.timing import TIMED_STEPS, Timing, median_seconds, timed_images
 from raypatch.tasks import find_task
+from raypatch.tasks.seen import describe_seen
 from raypatch.training.checkpoint import Progress, save_tensors
 from raypatch.training.optim import make_optimizer
 from raypatch.training.step import WARM_UP_STEPS, TrainingStep
@@ -181,7 +181,7 @@ def time_trial(config: TrialConfig, options: RunOptions) -> Timing:
     """Time a training step and the evaluation of an image, on noise shaped like the trial's images."""
     if feature_method(config) is not None:
         return time_head(config, options)
-    info = describe(config.source, data_dir=options.data_dir, files=options.files)
+    info = describe_seen(config, options)
     # A backward pass counts as two forward ones.
     batch_size = timed_images(config.batch_size, 3 * trial_facts(config, options)[1].gflops, options)
     # Pretrained weights would be downloaded, and take no other time than random ones.
@@ -201,9 +201,10 @@ def time_trial(config: TrialConfig, options: RunOptions) -> Timing:
     task = find_task(config.task or info.task)
     labels = task.blank_labels(batch_size, task.outputs(info.classes)).to(prepared.device)
     parameters = None
-    if config.augmentation == "paper":
+    if config.augmentation != "none":
         shape = prepared.augmented_shape(images)
-        drawn = draw_parameters(batch_size, shape, torch.Generator(), mirror_safe=True)
+        elastic = config.augmentation == "elastic"
+        drawn = draw_parameters(batch_size, shape, torch.Generator(), mirror_safe=True, elastic=elastic)
         parameters = drawn.to(prepared.device)
     step = TrainingStep(
         prepared,
@@ -236,7 +237,7 @@ def _step_flops(config: TrialConfig, options: RunOptions) -> float:
 
 def step_kind(config: TrialConfig, options: RunOptions) -> str:
     """What a step's duration depends on, as text: trials that agree in it share a timing."""
-    info = describe(config.source, data_dir=options.data_dir, files=options.files)
+    info = describe_seen(config, options)
     patch = "no patches" if config.patch_size is None else f"p{config.patch_size}"
     parts: list[Any] = [config.model, f"{info.dimensions}D", config.image_size, patch]
     parts += [f"batch {config.batch_size}", f"micro {options.micro_batch}"]

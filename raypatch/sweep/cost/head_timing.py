@@ -7,7 +7,6 @@ import torch
 
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.data.resize import held_size
-from raypatch.data.source import describe
 from raypatch.features.extract import extract_features
 from raypatch.features.head import PreparedHead, place_head
 from raypatch.machine.runtime import on_one_thread
@@ -17,6 +16,7 @@ from raypatch.models.neighbours import NearestNeighbours
 from raypatch.models.prepared import evaluation_batch, prepare_model
 from raypatch.sweep.cost.timing import TIMED_STEPS, Timing, median_seconds, timed_images
 from raypatch.tasks import Task, find_task
+from raypatch.tasks.seen import describe_seen
 from raypatch.training.evaluate import score_logits
 from raypatch.training.optim import make_optimizer
 from raypatch.training.stacked import Stack
@@ -30,7 +30,7 @@ MOST_SCORED = 2048
 
 def time_head(config: TrialConfig, options: RunOptions) -> Timing:
     """Time a trial on stored features, on noise and made features."""
-    info = describe(config.source, data_dir=options.data_dir, files=options.files)
+    info = describe_seen(config, options)
     method = feature_method(config)
     assert method is not None, "asked for by time_trial"
     # As there: pretrained weights would be downloaded, and take no other time.

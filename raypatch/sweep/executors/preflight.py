@@ -28,9 +28,10 @@ from raypatch.models.families.timm_names import choice_of_tag
 from raypatch.models.flops import count_outputs, trial_facts
 from raypatch.results import SweepPaths, read_sweep
 from raypatch.storage.own_files import OWN_FILE
-from raypatch.tasks import find_task
+from raypatch.tasks import ClassTask, find_task
 from raypatch.tasks.metrics import LOSS
 from raypatch.tasks.protocols import UndefinedMetricWarning
+from raypatch.tasks.seen import describe_seen
 
 
 def check_before_start(
@@ -54,11 +55,10 @@ def check_before_start(
     datasets = {config.source: None for config in models}
     for dataset in datasets:
         check_data(dataset, options, say=say)
-    infos = {dataset: describe(dataset, data_dir=options.data_dir, files=options.files) for dataset in datasets}
     for config in trials:
-        check_fields(config, infos[config.source])
+        check_fields(config, describe_seen(config, options))
     for config in models:
-        info = infos[config.source]
+        info = describe_seen(config, options)
         check_selection(config, info, options)
         outputs = count_outputs(config, info)
         check_model(config, dimensions=info.dimensions, outputs=outputs, files=options.files)
@@ -74,8 +74,11 @@ def check_selection(config: TrialConfig, info: DatasetInfo, options: RunOptions)
     """
     if info.made_up or config.selection_metric == LOSS.name:
         return
-    labels = load_labels(config.source, "val", fold=config.fold, data_dir=options.data_dir, files=options.files)
     task = find_task(config.task or info.task)
+    if not isinstance(task, ClassTask):
+        # Of masks every score has a value, see raypatch.tasks.overlap.
+        return
+    labels = load_labels(config.source, "val", fold=config.fold, data_dir=options.data_dir, files=options.files)
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(len(labels), task.outputs(info.classes), generator=generator)
     with warnings.catch_warnings():
@@ -185,9 +188,10 @@ def needed_bytes(todo: Sequence[TrialConfig], options: RunOptions, *, side_by_si
         if feature_method(config) is not None:
             shared |= shared_bytes(config, info, facts, options)
             weight_bytes = 0
-        # A prediction is a float32 per class, beside an index and a label of 8 bytes each.
+        # A prediction is a float32 per class, beside an index and a label of 8 bytes each; of masks three counts.
         predicted_images = info.counts[1] + info.counts[2]
-        predictions = predicted_images * (4 * len(info.classes) + 16)
+        per_class = 24 if info.task == "segmentation" else 4
+        predictions = predicted_images * (per_class * len(info.classes) + 16)
         weights.append(weight_bytes)
         when_finished += weight_bytes + predictions
     # At the worst the largest ones run at the same time.
