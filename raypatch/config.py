@@ -112,6 +112,10 @@ class RunOptions(BaseModel):
         "auto",
         description="Images per forward pass; the optimizer step still sees batch_size images.",
     )
+    keep_masks: bool = Field(
+        False,
+        description="Of a segmentation also keep the probabilities of all pixels, which ensembles need: a byte each.",
+    )
     threads: int | None = Field(
         None,
         ge=1,

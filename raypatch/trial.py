@@ -29,10 +29,11 @@ from raypatch.results import (
     write_json,
     write_predictions,
 )
-from raypatch.tasks import find_task
+from raypatch.tasks import MaskTask, find_task
 from raypatch.tasks.seen import describe_seen
 from raypatch.training.checkpoint import Progress
 from raypatch.training.evaluate import evaluate
+from raypatch.training.kept_masks import keep_examples, keep_pixels
 from raypatch.training.loop import Trial, TrialError
 
 
@@ -189,6 +190,11 @@ def finish_trial(trial: Trial, progress: Progress) -> TrialResult:
             id=_names(trial, name, index, load_ids),
         )
     write_predictions(trial.paths.predictions, predictions)
+    if isinstance(trial.task, MaskTask):
+        keep_examples(trial.paths, prepared, test, trial.task, predictions["test"].index)
+        if trial.options.keep_masks:
+            indices = {name: found.index for name, found in predictions.items()}
+            keep_pixels(trial.paths, prepared, splits, trial.task, indices)
     rows = read_epochs(trial.paths.epochs)
     # The median: the first epoch warms up, and a resumed trial has several first epochs.
     speeds = [row.images_per_second for row in rows]

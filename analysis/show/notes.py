@@ -11,6 +11,7 @@ from raypatch.analysis.load import Results
 from raypatch.analysis.show.tables.published import published_notes
 from raypatch.analysis.wording import capitalize, plural
 from raypatch.results.repeated import repeated_key
+from raypatch.tasks.segmentation import SEGMENTATION
 
 
 def title_of(findings: Sequence[Findings]) -> str:
@@ -35,6 +36,7 @@ def list_notes(findings: Sequence[Findings]) -> list[str]:
     for one in findings:
         notes += _notes_on_question(one.question)
         notes += _notes_on_metric(one)
+        notes += _note_on_masks(one)
     # The same trials are behind every question.
     notes += say_majority(first.cells, first.factor, first.question.settings)
     for one in findings:
@@ -140,16 +142,36 @@ def count_trials(results: Results) -> str:
     return f"{said}, and {extra} of earlier commands" if extra > 0 else said
 
 
+def _note_on_masks(findings: Findings) -> list[str]:
+    """Say why segmentations have no ensembles: their pixels were not kept."""
+    masks = findings.trials[findings.trials["task"] == SEGMENTATION.name]
+    several = masks["level"].nunique() > 1 or masks["seed"].nunique() > 1
+    if masks.empty or not several or not findings.ensembles.empty:
+        return []
+    return [
+        "No ensembles of masks: they need the probabilities of all pixels, which `raypatch run --keep-masks` keeps."
+    ]
+
+
 def describe_method(findings: Sequence[Findings]) -> tuple[str, ...]:
     """Return how the numbers came about, for the end of a report."""
     labels = " and ".join(one.factor.label for one in findings)
     levels = " or ".join(plural(one.factor.label) for one in findings)
+    masks = any((one.trials["task"] == SEGMENTATION.name).any() for one in findings)
+    of_masks = [
+        "Dice is 2 × the pixels that prediction and truth share / the pixels of both, IoU shared / either, at a"
+        " probability of 0.5 or the most probable class, at the size of the file. Each is the mean over images of the"
+        " mean over an image's classes without the background; a class that neither has is left out, and an image"
+        " with none counts 1. pDice and pIoU pool the pixels of all images. Ensembles are the mean probability of"
+        " each pixel."
+    ]
     sentences = [
         "Scores are read on the test split once per trial, with the weights of its best validation epoch. Every choice"
         f" (epoch, hyperparameters, {labels}, ensemble weights and members) is made on the validation split.",
         "Accuracy is the share of right predictions; balanced accuracy the mean recall over the classes; AUC the mean"
         " of the one-versus-rest areas under the ROC curve. Multilabel sets: mean over the labels, threshold 0.5. A"
         " score that the labels leave undefined is shown as –, never as 0.",
+        *(of_masks if masks else ()),
         "± is the sample standard deviation over seeds. Intervals are of 95 %: the variance from the choice of the test"
         " images, by 1000 resamples, and that from the luck of training, by the spread of the seeds, in a t"
         " distribution with Satterthwaite's degrees of freedom; of scores within 0 and 1 by Wilson's formula. With one"

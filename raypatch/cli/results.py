@@ -114,11 +114,19 @@ def predict(
     ] = None,
     split: Annotated[Literal["train", "val", "test"], typer.Option(help="Which split of an .npz.")] = "test",
     out: Annotated[Path, typer.Option(help="The CSV to write.")] = Path("predictions.csv"),
+    masks: Annotated[
+        Path | None,
+        typer.Option(
+            help="Of a segmentation: a folder for a PNG of each mask (.nii.gz of NIfTI), or one .npz; default a folder"
+            " beside --out."
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
 ) -> None:
     """Predict new images with a run's best model, or the ensemble of some levels; best by validation."""
     from raypatch.predict import describe_choice
     from raypatch.predict import predict as predict_images
+    from raypatch.predict.masks import write_masks
     from raypatch.storage.files import write_atomically
 
     # Looked at first: the prediction may take long.
@@ -134,8 +142,13 @@ def predict(
         split=split,
         device=device,
     )
+    if masks is not None and found.masks is None:
+        raise ValueError(f"--masks {masks} is for a segmentation; {folder} predicts classes")
     write_atomically(out, found.table.encode())
     print(f"{_rows(found.table)} images predicted by {', '.join(found.members)}, in {out}")
+    if found.masks is not None:
+        place = masks or out.with_name(f"{out.stem}_masks")
+        print(f"{len(write_masks(found.masks, place))} mask files: {place}")
     if found.patients is not None:
         beside = out.with_name(f"{out.stem}_patients.csv")
         write_atomically(beside, found.patients.encode())

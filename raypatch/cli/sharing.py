@@ -99,6 +99,7 @@ def export(
         raise ValueError("--with-names belongs to --all-results: a model holds no names")
     assert trial is not None
     from raypatch.predict import export_trial, find_trials
+    from raypatch.predict.export import loads_in_timm
 
     written = export_trial(folder, trial, out)
     if card or upload or licence:
@@ -106,8 +107,8 @@ def export(
 
         (member,) = [one for one in find_trials(folder).trials if one.result.trial_id == trial]
         print(f"card: {', '.join(map(str, write_card(member, written, licence)))}")
-    in_timm = f'timm.create_model("local-dir:{written}", pretrained=True)'
-    print(f"{written}: {in_timm}, or raypatch.predict.load_exported")
+    in_timm = f'timm.create_model("local-dir:{written}", pretrained=True), or '
+    print(f"{written}: {in_timm if loads_in_timm(written) else ''}raypatch.predict.load_exported")
     if upload:
         from raypatch.predict.share import upload as upload_folder
 

@@ -33,10 +33,10 @@ __all__ = [
     "inspect_masks",
     "inspect_npz",
     "read_fold_rows",
+    "read_images_and_masks",
     "read_new_images",
     "read_split",
     "read_split_labels",
-    "read_split_masks",
     "read_split_texts",
 ]
 
@@ -143,7 +143,7 @@ def read_split(path: Path, split: Split) -> tuple[NDArray[np.uint8], NDArray[np.
         return images, read_labels(archive, split, count)
 
 
-def read_split_masks(path: Path, split: Split) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def read_images_and_masks(path: Path, split: Split) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Read one split: images as `read_split` and masks (N, H, W) of class numbers. Raises DataError."""
     with Archive(path) as archive:
         shape = check_images(archive, f"{split}_images")

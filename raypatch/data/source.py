@@ -18,9 +18,9 @@ from raypatch.data.npz import (
     inspect_masks,
     inspect_npz,
     read_fold_rows,
+    read_images_and_masks,
     read_split,
     read_split_labels,
-    read_split_masks,
     read_split_texts,
 )
 from raypatch.machine.environment import home
@@ -132,7 +132,7 @@ def load_split(
         _refuse_fold(dataset, fold)
         return Images(*phantom.make_split(info, split))
     path = locate(dataset, data_dir=data_dir, files=files)
-    read = read_split_masks if masks else read_split
+    read = read_images_and_masks if masks else read_split
     if fold is None:
         return Images(*read(path, split))
     parts = []

@@ -9,6 +9,7 @@ from torch import nn
 from raypatch.config import make_config
 from raypatch.models.build import construct
 from raypatch.models.families import find_family
+from raypatch.models.heads import has_own_head
 from raypatch.predict.choose import FinishedTrial, find_trials
 from raypatch.predict.weights import load_model
 from raypatch.storage.files import write_atomically
@@ -19,10 +20,11 @@ def export_trial(folder: Path, trial_id: str, out: Path) -> Path:
     """Write a trial's model as model.safetensors and config.json into the folder `out`.
 
     2D: `timm.create_model("local-dir:OUT", pretrained=True)` loads a model of timm's. 3D and own
-    models, and those with another head than a linear one: `raypatch.predict.load_exported(OUT)`, which
-    takes all. config.json holds architecture, sizes, classes, the normalisation (mean, std of 0..1)
-    and, of packed data, the rule of intensity and shape by which images are read. Raises ValueError
-    when there is no such finished trial, and for one that is no network.
+    models, and those with another head than a linear one, such as segmentations:
+    `raypatch.predict.load_exported(OUT)`, which takes all. config.json holds architecture, sizes,
+    classes, the normalisation (mean, std of 0..1) and, of packed data, the rule of intensity and
+    shape by which images are read. Raises ValueError when there is no such finished trial, and for
+    one that is no network.
     """
     trials = {}
     for trial in find_trials(folder).trials:
@@ -52,7 +54,7 @@ def _describe(member: FinishedTrial) -> dict[str, object]:
     outputs = find_task(facts.task).outputs(facts.classes)
     for_timm = family.timm_entry(config)
     # timm wants the name without the tag of its weights, for these are others. It knows no other head than its own.
-    named = {"architecture": config.model.partition(".")[0]} if config.head == "linear" else {}
+    named = {"architecture": config.model.partition(".")[0]} if has_own_head(config) else {}
     return {
         **named,
         "num_classes": outputs,
@@ -73,6 +75,12 @@ def _describe(member: FinishedTrial) -> dict[str, object]:
             "trial": json.loads(config.canonical_json()),
         },
     }
+
+
+def loads_in_timm(folder: Path) -> bool:
+    """Whether timm can load what export_trial wrote: it knows the architecture and the head."""
+    description = json.loads((folder / "config.json").read_bytes())
+    return "architecture" in description and description["raypatch"]["dimensions"] == 2
 
 
 def load_exported(folder: Path) -> nn.Module:

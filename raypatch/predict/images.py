@@ -13,26 +13,25 @@ from numpy.typing import NDArray
 from raypatch.data.catalog import Split
 from raypatch.features.extract import extract_features
 from raypatch.features.head import place_head
-from raypatch.machine.runtime import resolve_device, resolve_precision
-from raypatch.models.build import BuiltModel
-from raypatch.models.families import find_family
 from raypatch.models.heads import feature_kind
-from raypatch.models.prepared import place_model
 from raypatch.predict.choose import FinishedTrial, choose_members, find_trials
+from raypatch.predict.masks import PredictedMasks, predict_masks
 from raypatch.predict.source import Source, open_source
-from raypatch.predict.weights import load_parts
+from raypatch.predict.weights import prepare_member
 from raypatch.results import DatasetFacts
-from raypatch.tasks import find_task
+from raypatch.tasks import ClassTask, MaskTask, find_task
 
 
 class Prediction(NamedTuple):
     """What a prediction gives. table: CSV, a row per image. patients: CSV, a row per patient, None where nobody knows
-    who is who. members: the ids of the trials that predicted.
+    who is who. members: the ids of the trials that predicted. masks: of a segmentation, whose table
+    has the share of each class in an image's pixels.
     """
 
     table: str
     members: list[str]
     patients: str | None = None
+    masks: PredictedMasks | None = None
 
 
 def predict(
@@ -55,12 +54,16 @@ def predict(
     members = choose_members(find_trials(folder), dataset, levels)
     facts = members[0].dataset
     source = open_source(path, split, facts)
+    task = find_task(facts.task)
+    trial_ids = [member.result.trial_id for member in members]
+    if isinstance(task, MaskTask):
+        masks = predict_masks(members, source, facts, task, device)
+        return Prediction(masks.table(), trial_ids, masks=masks)
     total = np.zeros(())
     for member in members:
         # Read for each member: levels may differ in the size that their models see.
         total = total + predict_member(member, source.read(member.config, member.dataset), device)
     mean = (total / len(members)).astype(np.float32)
-    trial_ids = [member.result.trial_id for member in members]
     return Prediction(image_table(source, mean, facts), trial_ids, patient_table(source, mean, facts))
 
 
@@ -73,15 +76,7 @@ def predict_member(
 
     The trial's own images on its own kind of device give its stored probabilities to the bit.
     """
-    device = resolve_device(device_name)
-    # torch divides its sums by its threads, which shows in the last bits.
-    threads = member.result.provenance.get("threads", "")
-    if device.type == "cpu" and threads.isdigit():
-        torch.set_num_threads(int(threads))
-    means, deviations = find_family(member.config.model).normalisation(member.config)
-    precision = resolve_precision(member.result.precision, device)
-    model, head = load_parts(member)
-    prepared = place_model(member.config, BuiltModel(model, means, deviations), member.model, device, precision)
+    prepared, head = prepare_member(member, device_name)
     if head is None:
         logits = prepared.logits(images)
     else:
@@ -130,7 +125,9 @@ def _as_csv(
     lines = io.StringIO()
     writer = csv.writer(lines, lineterminator="\n")
     writer.writerow([heading, "predicted", *map("p({})".format, facts.classes), *more])
-    words = find_task(facts.task).words(probability, facts.classes)
+    task = find_task(facts.task)
+    assert isinstance(task, ClassTask), "masks have a table of their own"
+    words = task.words(probability, facts.classes)
     rows = zip(names, words, probability, *more.values(), strict=True)
     for name, predicted, row, *rest in rows:
         # tolist: a float of Python's prints all its digits, numpy's would say its type.

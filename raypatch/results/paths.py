@@ -35,6 +35,16 @@ class TrialPaths:
         return self.folder / "predictions.npz"
 
     @property
+    def examples(self) -> Path:
+        """Of a segmentation: some test images with their masks."""
+        return self.folder / "examples.npz"
+
+    @property
+    def masks(self) -> Path:
+        """Of a segmentation that was asked for them: the probabilities of all pixels."""
+        return self.folder / "masks.npz"
+
+    @property
     def features(self) -> Path:
         """Stored features, and the frozen backbones that made them."""
         return self.shared or self.folder / "features"

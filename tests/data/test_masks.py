@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from raypatch.data.archive import DataError
-from raypatch.data.npz import inspect_masks, inspect_npz, read_split_masks
+from raypatch.data.npz import inspect_masks, inspect_npz, read_images_and_masks
 from raypatch.data.source import describe
 
 from tiny import make_images, make_masks
@@ -15,7 +15,7 @@ from tiny import make_images, make_masks
 def test_masks_alone_are_a_segmentation(tmp_path: Path) -> None:
     info = inspect_npz(make_masks(tmp_path / "a.npz", classes=3))
     assert (info.task, info.classes, info.counts) == ("segmentation", ("background", "class 1", "class 2"), (12, 6, 6))
-    images, masks = read_split_masks(tmp_path / "a.npz", "val")
+    images, masks = read_images_and_masks(tmp_path / "a.npz", "val")
     assert images.shape == masks.shape == (6, 16, 16)
 
 

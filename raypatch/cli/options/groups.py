@@ -119,6 +119,9 @@ class Place:
     data_dir: DataDir = None
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, or with --executor local cuda:N.")] = "auto"
     micro_batch: MicroBatch = "auto"
+    keep_masks: Annotated[
+        bool, typer.Option("--keep-masks", help="Of a segmentation keep every pixel's probability, for ensembles.")
+    ] = False
 
     def settings(self) -> dict[str, Any]:
         """As raypatch.run takes them."""

@@ -191,6 +191,9 @@ def needed_bytes(todo: Sequence[TrialConfig], options: RunOptions, *, side_by_si
         # A prediction is a float32 per class, beside an index and a label of 8 bytes each; of masks three counts.
         predicted_images = info.counts[1] + info.counts[2]
         per_class = 24 if info.task == "segmentation" else 4
+        if info.task == "segmentation" and options.keep_masks:
+            # A byte a pixel and class; compressed it is less.
+            per_class += info.size**2
         predictions = predicted_images * (per_class * len(info.classes) + 16)
         weights.append(weight_bytes)
         when_finished += weight_bytes + predictions
