@@ -12,6 +12,7 @@ from torch import nn
 
 from raypatch.config import TrialConfig
 from raypatch.models.families import Family, find_family
+from raypatch.models.families.timm_image import TimmImage
 from raypatch.models.heads import (
     BODY_FIELDS,
     HeadedModel,
@@ -151,6 +152,11 @@ def _construct_body(config: TrialConfig, *, dimensions: int, outputs: int) -> nn
     """The family's own model, with its own head."""
     family = find_family(config.model)
     family.check_fields(config, dimensions=dimensions)
+    if config.output_stride is not None and not isinstance(family, TimmImage):
+        raise ValueError(
+            f"output_stride={config.output_stride} is for CNNs of timm, such as resnet50, not for {config.model}:"
+            " leave it out"
+        )
     return family.construct(config, dimensions=dimensions, outputs=outputs)
 
 

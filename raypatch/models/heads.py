@@ -18,7 +18,7 @@ FeatureKind = Literal["pooled", "tokens", "map"]
 HEAD_DIM = 64
 """Width of one head of attention, as in the Vision Transformers themselves."""
 
-BODY_FIELDS = ("model", "image_size", "patch_size")
+BODY_FIELDS = ("model", "image_size", "patch_size", "output_stride")
 """Fields of a trial that decide its model's shape, but for the head."""
 
 _SHAPES: dict[tuple[object, ...], tuple[int, ...]] = {}

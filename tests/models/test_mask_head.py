@@ -6,6 +6,7 @@ import torch
 from raypatch.config import TrialConfig
 from raypatch.models.build import build_model, check_model
 from raypatch.models.flops import model_facts
+from raypatch.models.heads import HeadedModel
 from raypatch.models.mask_head import MaskHead, atrous_rates
 from raypatch.models.memory import training_bytes
 
@@ -55,11 +56,9 @@ def test_its_cost_counts() -> None:
     masks = model_facts(_config(), dimensions=2, outputs=1)
     head = MaskHead(64, 4, 1, 16)
     own = sum(parameter.numel() for parameter in head.parameters())
-    family_head = 64 * 1 + 1
-    one_output = model_facts(_config(task=None), dimensions=2, outputs=1)
-    assert masks.parameters == one_output.parameters - family_head + own or masks.parameters == (
-        one_output.parameters + own
-    )
+    model = build_model(_config(), dimensions=2, outputs=1, files={}).model
+    assert masks.parameters == sum(parameter.numel() for parameter in model.parameters())
+    assert masks.parameters > own
     assert masks.gflops > plain.gflops
     few = training_bytes(_config(batch_size=2), masks, "float32", micro_batch=2)
     many = training_bytes(_config(batch_size=8), masks, "float32", micro_batch=8)
@@ -69,4 +68,28 @@ def test_its_cost_counts() -> None:
 def test_a_model_without_a_map_is_refused() -> None:
     config = _config(model="own_members:SmallNets", patch_size=None)
     with pytest.raises(ValueError, match=r"has no map of features, which a segmentation needs; use a plain Vision"):
+        check_model(config, dimensions=2, outputs=1, files={})
+
+
+def test_a_cnn_is_dilated_to_a_finer_map_with_the_same_weights() -> None:
+    coarse = build_model(_config(model="resnet10t", patch_size=None, image_size=64), dimensions=2, outputs=1, files={})
+    config = _config(model="resnet10t", patch_size=None, image_size=64, output_stride=8)
+    fine = build_model(config, dimensions=2, outputs=1, files={})
+    assert isinstance(fine.model, HeadedModel)
+    assert fine.model.family.feature_map(fine.model.body.eval(), torch.rand(1, 3, 64, 64)).shape[2:] == (8, 8)
+    for name, tensor in coarse.model.state_dict().items():
+        assert fine.model.state_dict()[name].shape == tensor.shape
+    assert '"output_stride":8' in config.canonical_json()
+
+
+@pytest.mark.parametrize(
+    ("model", "patch_size", "message"),
+    [
+        ("test_vit", 4, "output_stride=8 is for CNNs of timm, such as resnet50, not for test_vit"),
+        ("densenet121", None, "model densenet121 has no output_stride=8; leave it out, or use a CNN that can be"),
+    ],
+)
+def test_a_model_that_cannot_be_dilated_is_refused(model: str, patch_size: int | None, message: str) -> None:
+    config = _config(model=model, patch_size=patch_size, image_size=64, output_stride=8)
+    with pytest.raises(ValueError, match=message):
         check_model(config, dimensions=2, outputs=1, files={})

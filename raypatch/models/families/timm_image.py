@@ -56,9 +56,11 @@ class TimmImage(CountedFamily):
         if dimensions == 3:
             _require_inflatable(config.model)
         check_timm_size(config.model, config.image_size)
+        if config.output_stride is not None:
+            _require_dilatable(config.model, config.output_stride)
 
     def construct(self, config: TrialConfig, *, dimensions: int, outputs: int) -> nn.Module:
-        arguments = size_arguments(config.model, config.image_size)
+        arguments = size_arguments(config.model, config.image_size) | stride_arguments(config)
         model: nn.Module = timm.create_model(config.model, num_classes=outputs, in_chans=3, **arguments)
         if dimensions == 3:
             inflate(model)
@@ -153,9 +155,27 @@ class TimmImage(CountedFamily):
     def timm_entry(self, config: TrialConfig) -> TimmEntry:
         source = pretrained_source(config.model)
         return TimmEntry(
-            arguments=size_arguments(config.model, config.image_size),
+            arguments=size_arguments(config.model, config.image_size) | stride_arguments(config),
             layers={"first_conv": str(source.first_conv), "classifier": str(source.classifier)},
         )
+
+
+def stride_arguments(config: TrialConfig) -> dict[str, int]:
+    """What timm's constructor must be told of the stride."""
+    return {} if config.output_stride is None else {"output_stride": config.output_stride}
+
+
+@functools.cache
+def _require_dilatable(model: str, stride: int) -> None:
+    """Raise ValueError for a model that cannot be dilated to this stride."""
+    try:
+        construct_empty(architecture_of(model), output_stride=stride)
+    # timm's models refuse an argument that they do not know in several ways.
+    except (TypeError, ValueError, AssertionError, KeyError, RuntimeError) as error:
+        raise ValueError(
+            f"model {model} has no output_stride={stride}; leave it out, or use a CNN that can be dilated, such as"
+            " resnet50, convnext_tiny or efficientnet_lite0"
+        ) from error
 
 
 def refusal_by_name(model: str, *, construct: bool = False) -> str:
