@@ -13,8 +13,7 @@ from raypatch.config import RunOptions
 from raypatch.data.inputs.shape import fit, unfit
 from raypatch.data.npz import inspect_npz
 from raypatch.data.pack import PackOptions, pack
-from raypatch.predict import export_trial, find_trials, load_exported, load_model, predict
-from raypatch.predict.masks import write_masks
+from raypatch.predict import export_trial, find_trials, load_exported, load_model, predict, predict_masks, write_masks
 from raypatch.results import read_predictions
 from raypatch.sweep.run import ExecutorOptions, run_sweep
 
@@ -54,16 +53,15 @@ def test_image_and_mask_folders_are_packed_for_a_segmentation(made: tuple[Path, 
 
 def test_masks_of_an_npz_give_the_stored_counts_and_the_table_has_their_dice(made: tuple[Path, Path, Path]) -> None:
     run, data, _ = made
-    found = predict(run, data, dataset=None, levels=["4"], split="test", device="cpu")
-    assert found.masks is not None
+    found = predict_masks(run, data, dataset=None, levels=["4"], split="test", device="cpu")
     (used,) = found.members
     member = next(trial for trial in find_trials(run).trials if trial.result.trial_id == used)
     stored = read_predictions(member.paths.predictions, "test")
-    assert [int(mask.sum()) for mask in found.masks.masks] == stored.probability[:, 0, 1].tolist()
-    assert found.masks.dice is not None
+    assert [int(mask.sum()) for mask in found.masks] == stored.probability[:, 0, 1].tolist()
+    assert found.dice is not None
     assert member.result.test is not None
-    assert found.masks.dice.mean() == pytest.approx(member.result.test["dice"])
-    heading, first = found.table.splitlines()[:2]
+    assert found.dice.mean() == pytest.approx(member.result.test["dice"])
+    heading, first = found.table().splitlines()[:2]
     assert heading == "name,share(background),share(foreground),dice"
     shares = list(map(float, first.split(",")[1:3]))
     assert sum(shares) == pytest.approx(1)
@@ -71,10 +69,9 @@ def test_masks_of_an_npz_give_the_stored_counts_and_the_table_has_their_dice(mad
 
 def test_masks_of_pictures_lie_where_the_pictures_do(made: tuple[Path, Path, Path], tmp_path: Path) -> None:
     run, _, pictures = made
-    found = predict(run, pictures / "images", dataset=None, levels=["8", "4"], split="test", device="cpu")
+    found = predict_masks(run, pictures / "images", dataset=None, levels=["8", "4"], split="test", device="cpu")
     assert len(found.members) == 2, "the mean of two levels"
-    assert found.masks is not None
-    written = write_masks(found.masks, tmp_path / "masks")
+    written = write_masks(found, tmp_path / "masks")
     assert [path.name for path in written[:2]] == ["00.png", "01.png"]
     overlaps = []
     for path in written:
@@ -97,9 +94,8 @@ def pack_again(pictures: Path, folder: Path) -> Path:
 
 def test_one_npz_of_masks(made: tuple[Path, Path, Path], tmp_path: Path) -> None:
     run, data, _ = made
-    found = predict(run, data, dataset=None, levels=None, split="val", device="cpu")
-    assert found.masks is not None
-    (path,) = write_masks(found.masks, tmp_path / "out.npz")
+    found = predict_masks(run, data, dataset=None, levels=None, split="val", device="cpu")
+    (path,) = write_masks(found, tmp_path / "out.npz")
     with np.load(path) as stored:
         assert stored["masks"].shape[1:] == (16, 16)
         assert stored["class_names"].tolist() == ["background", "foreground"]
@@ -118,9 +114,8 @@ def test_a_nifti_slice_gets_a_mask_in_its_own_place(made: tuple[Path, Path, Path
     volume = nibabel.Nifti1Image(np.ascontiguousarray(values), affine)
     volume.set_sform(affine, code=1)
     nibabel.save(volume, tmp_path / "in" / "slice.nii.gz")
-    found = predict(run, tmp_path / "in", dataset=None, levels=["4"], split="test", device="cpu")
-    assert found.masks is not None
-    (path,) = write_masks(found.masks, tmp_path / "out")
+    found = predict_masks(run, tmp_path / "in", dataset=None, levels=["4"], split="test", device="cpu")
+    (path,) = write_masks(found, tmp_path / "out")
     assert path.name == "slice.nii.gz"
     mask = nibabel.load(path)
     assert mask.shape == volume.shape
@@ -153,6 +148,8 @@ def test_an_exported_model_gives_logits_of_pixels(made: tuple[Path, Path, Path],
 
 
 def test_other_data_are_not_evaluated_but_predicted(made: tuple[Path, Path, Path]) -> None:
+    with pytest.raises(ValueError, match="has segmentations: predict_masks predicts by these"):
+        predict(made[0], made[1], dataset=None, levels=None, split="test", device="cpu")
     with pytest.raises(ValueError, match="has segmentations: other data are tested on classes alone"):
         evaluate_external(made[0], Asked(made[1]))
 

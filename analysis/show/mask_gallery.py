@@ -13,6 +13,7 @@ from raypatch.analysis.show.gallery import Gallery, Picture, Strip, as_colours, 
 from raypatch.analysis.wording import file_stem, percent
 from raypatch.results import DamagedFileError, TrialPaths
 from raypatch.results.masks import Examples, read_examples
+from raypatch.tasks import reads_masks
 from raypatch.tasks.overlap import DICE, dice_of_images
 from raypatch.tasks.segmentation import SEGMENTATION
 
@@ -23,7 +24,7 @@ TRUTH, PREDICTION = (0, 200, 160), (255, 170, 0)
 def mask_galleries(findings: Findings) -> Iterator[Gallery]:
     """Yield a gallery for each series of segmentations: a strip per image, a picture per level."""
     question = findings.question
-    masks = findings.trials[findings.trials["task"] == SEGMENTATION.name]
+    masks = findings.trials[findings.trials["task"].map(reads_masks)]
     for _, series in masks.groupby(question.series, sort=False, dropna=False):
         by_level = _examples_by_level(series)
         if not by_level:

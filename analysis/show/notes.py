@@ -11,7 +11,7 @@ from raypatch.analysis.load import Results
 from raypatch.analysis.show.tables.published import published_notes
 from raypatch.analysis.wording import capitalize, plural
 from raypatch.results.repeated import repeated_key
-from raypatch.tasks.segmentation import SEGMENTATION
+from raypatch.tasks import reads_masks
 
 
 def title_of(findings: Sequence[Findings]) -> str:
@@ -144,7 +144,7 @@ def count_trials(results: Results) -> str:
 
 def _note_on_masks(findings: Findings) -> list[str]:
     """Say why segmentations have no ensembles: their pixels were not kept."""
-    masks = findings.trials[findings.trials["task"] == SEGMENTATION.name]
+    masks = findings.trials[findings.trials["task"].map(reads_masks)]
     several = masks["level"].nunique() > 1 or masks["seed"].nunique() > 1
     if masks.empty or not several or not findings.ensembles.empty:
         return []
@@ -157,7 +157,7 @@ def describe_method(findings: Sequence[Findings]) -> tuple[str, ...]:
     """Return how the numbers came about, for the end of a report."""
     labels = " and ".join(one.factor.label for one in findings)
     levels = " or ".join(plural(one.factor.label) for one in findings)
-    masks = any((one.trials["task"] == SEGMENTATION.name).any() for one in findings)
+    masks = any(one.trials["task"].map(reads_masks).any() for one in findings)
     of_masks = [
         "Dice is 2 × the pixels that prediction and truth share / the pixels of both, IoU shared / either, at a"
         " probability of 0.5 or the most probable class, at the size of the file. Each is the mean over images of the"

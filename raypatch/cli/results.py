@@ -124,9 +124,8 @@ def predict(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
 ) -> None:
     """Predict new images with a run's best model, or the ensemble of some levels; best by validation."""
-    from raypatch.predict import describe_choice
+    from raypatch.predict import describe_choice, has_masks, predict_masks, write_masks
     from raypatch.predict import predict as predict_images
-    from raypatch.predict.masks import write_masks
     from raypatch.storage.files import write_atomically
 
     # Looked at first: the prediction may take long.
@@ -134,6 +133,17 @@ def predict(
         rule = f"there must be a folder {out.parent}, and no folder of that name in it"
         raise ValueError(f"--out {out}: {rule}")
     levels = levels_of(level, patch_size)
+    if has_masks(folder, dataset, levels):
+        drawn = predict_masks(folder, input_, dataset=dataset, levels=levels, split=split, device=device)
+        write_atomically(out, drawn.table().encode())
+        place = masks or out.with_name(f"{out.stem}_masks")
+        written = write_masks(drawn, place)
+        print(f"{len(drawn.names)} images predicted by {', '.join(drawn.members)}, in {out}")
+        print(f"{len(written)} mask {'file' if len(written) == 1 else 'files'}: {place}")
+        print(describe_choice(folder, drawn.members))
+        return
+    if masks is not None:
+        raise ValueError(f"--masks {masks} is for a segmentation; {folder} predicts classes")
     found = predict_images(
         folder,
         input_,
@@ -142,13 +152,8 @@ def predict(
         split=split,
         device=device,
     )
-    if masks is not None and found.masks is None:
-        raise ValueError(f"--masks {masks} is for a segmentation; {folder} predicts classes")
     write_atomically(out, found.table.encode())
     print(f"{_rows(found.table)} images predicted by {', '.join(found.members)}, in {out}")
-    if found.masks is not None:
-        place = masks or out.with_name(f"{out.stem}_masks")
-        print(f"{len(write_masks(found.masks, place))} mask files: {place}")
     if found.patients is not None:
         beside = out.with_name(f"{out.stem}_patients.csv")
         write_atomically(beside, found.patients.encode())

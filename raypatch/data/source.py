@@ -101,12 +101,15 @@ def describe(
     own file that is absent, changed or not in MedMNIST's layout, and for a dataset without masks.
     """
     if not OWN_FILE.fullmatch(dataset):
+        info = dataset_info(dataset)
+        if masks and info.made_up and info.dimensions == 2:
+            return replace(info, task="segmentation", classes=phantom.MASK_CLASSES)
         if masks:
             raise DataError(
                 f"{dataset} has no masks; a segmentation needs own images with masks: `raypatch data pack` makes them"
                 " of a folder with images/ and masks/"
             )
-        return dataset_info(dataset)
+        return info
     # A study of thousands of trials asks for each of them, several times.
     found = _once(inspect_masks if masks else inspect_npz, locate(dataset, data_dir=data_dir, files=files))
     return replace(found, name=dataset)
@@ -130,7 +133,7 @@ def load_split(
     info = describe(dataset, masks=masks, data_dir=data_dir, files=files)
     if info.made_up:
         _refuse_fold(dataset, fold)
-        return Images(*phantom.make_split(info, split))
+        return Images(*(phantom.make_masks if masks else phantom.make_split)(info, split))
     path = locate(dataset, data_dir=data_dir, files=files)
     read = read_images_and_masks if masks else read_split
     if fold is None:

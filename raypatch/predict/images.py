@@ -15,23 +15,20 @@ from raypatch.features.extract import extract_features
 from raypatch.features.head import place_head
 from raypatch.models.heads import feature_kind
 from raypatch.predict.choose import FinishedTrial, choose_members, find_trials
-from raypatch.predict.masks import PredictedMasks, predict_masks
 from raypatch.predict.source import Source, open_source
 from raypatch.predict.weights import prepare_member
 from raypatch.results import DatasetFacts
-from raypatch.tasks import ClassTask, MaskTask, find_task
+from raypatch.tasks import ClassTask, find_task, reads_masks
 
 
 class Prediction(NamedTuple):
     """What a prediction gives. table: CSV, a row per image. patients: CSV, a row per patient, None where nobody knows
-    who is who. members: the ids of the trials that predicted. masks: of a segmentation, whose table
-    has the share of each class in an image's pixels.
+    who is who. members: the ids of the trials that predicted.
     """
 
     table: str
     members: list[str]
     patients: str | None = None
-    masks: PredictedMasks | None = None
 
 
 def predict(
@@ -53,12 +50,10 @@ def predict(
     """
     members = choose_members(find_trials(folder), dataset, levels)
     facts = members[0].dataset
+    if reads_masks(facts.task):
+        raise ValueError(f"{folder} has segmentations: predict_masks predicts by these")
     source = open_source(path, split, facts)
-    task = find_task(facts.task)
     trial_ids = [member.result.trial_id for member in members]
-    if isinstance(task, MaskTask):
-        masks = predict_masks(members, source, facts, task, device)
-        return Prediction(masks.table(), trial_ids, masks=masks)
     total = np.zeros(())
     for member in members:
         # Read for each member: levels may differ in the size that their models see.

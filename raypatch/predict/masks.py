@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from raypatch.data.archive import Archive
+from raypatch.data.catalog import Split
 from raypatch.data.inputs import InputRule
 from raypatch.data.inputs.reading import read_scan
 from raypatch.data.inputs.scan import ImageFiles, format_of
@@ -20,12 +21,12 @@ from raypatch.data.inputs.volumes import write_mask_like
 from raypatch.data.layout import check_images
 from raypatch.data.masks import read_masks
 from raypatch.data.pack.listing import without_suffix
-from raypatch.predict.choose import FinishedTrial
-from raypatch.predict.source import Source
+from raypatch.predict.choose import choose_members, find_trials
+from raypatch.predict.source import Source, open_source
 from raypatch.predict.weights import prepare_member
 from raypatch.results import DatasetFacts
 from raypatch.storage.files import write_atomically
-from raypatch.tasks import MaskTask
+from raypatch.tasks import MaskTask, find_task, reads_masks
 from raypatch.tasks.overlap import dice_of_images
 from raypatch.training.kept_masks import pixel_probabilities
 
@@ -37,7 +38,8 @@ PALETTE = (0, 0, 0, 0, 200, 160, 255, 170, 0, 47, 134, 189, 169, 90, 181, 213, 9
 class PredictedMasks:
     """names, masks: of each image, class numbers (H, W) in the geometry of its file. files: None for an .npz.
 
-    dice: of each image, where the source has masks. classes: the background first.
+    dice: of each image, where the source has masks. classes: the background first. members: the ids
+    of the trials that predicted.
     """
 
     names: tuple[str, ...]
@@ -45,6 +47,7 @@ class PredictedMasks:
     files: tuple[ImageFiles, ...] | None
     classes: tuple[str, ...]
     dice: NDArray[np.float64] | None
+    members: tuple[str, ...]
 
     def table(self) -> str:
         """Return a CSV with a row per image: name, the share of its pixels of each class, and Dice if it is known."""
@@ -59,10 +62,25 @@ class PredictedMasks:
         return lines.getvalue()
 
 
+def has_masks(folder: Path, dataset: str | None, levels: Sequence[str] | None) -> bool:
+    """Whether the trials of a run that would predict are segmentations. Raises ValueError as `predict_masks`."""
+    return reads_masks(choose_members(find_trials(folder), dataset, levels)[0].dataset.task)
+
+
 def predict_masks(
-    members: Sequence[FinishedTrial], source: Source, facts: DatasetFacts, task: MaskTask, device: str
+    folder: Path, path: Path, *, dataset: str | None, levels: Sequence[str] | None, split: Split, device: str
 ) -> PredictedMasks:
-    """Return the masks of a source's images by the mean of the members' probabilities."""
+    """Predict masks of new images with the best trial of each level, the mean of their probabilities.
+
+    Arguments as of `predict`. Raises ValueError when there is no such trial, for trials that are no
+    segmentations, and for images that do not fit.
+    """
+    members = choose_members(find_trials(folder), dataset, levels)
+    facts = members[0].dataset
+    task = find_task(facts.task)
+    if not isinstance(task, MaskTask):
+        raise ValueError(f"{folder} predicts classes, not masks: its task is {facts.task}")
+    source = open_source(path, split, facts)
     edge, truth = _size_of(source, facts, max(member.config.image_size for member in members))
     total: NDArray[np.float32] | None = None
     for member in members:
@@ -82,7 +100,8 @@ def predict_masks(
     dice = None
     if truth is not None:
         dice = dice_of_images(*task.count(np.stack(masks), truth, len(facts.classes) - 1))
-    return PredictedMasks(source.names, masks, files, facts.classes, dice)
+    trial_ids = tuple(member.result.trial_id for member in members)
+    return PredictedMasks(source.names, masks, files, facts.classes, dice, trial_ids)
 
 
 def _size_of(source: Source, facts: DatasetFacts, seen: int) -> tuple[int, NDArray[np.uint8] | None]:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from raypatch.data.catalog import Split
 from raypatch.data.resident import ResidentSplit
+from raypatch.data.resize import resize_images
 from raypatch.models.prepared import PreparedModel
 from raypatch.results import TrialPaths
 from raypatch.results.masks import Examples, Pixels, write_examples, write_pixels
@@ -27,12 +28,14 @@ def keep_examples(
     """
     places = np.unique(np.linspace(0, len(test) - 1, EXAMPLES).round().astype(np.int64))
     images, truth = test.images[places], test.labels[places]
-    probability = pixel_probabilities(prepared, images, truth.shape[1], task)
+    edge = truth.shape[1]
+    probability = pixel_probabilities(prepared, images, edge, task)
     write_examples(
         paths.examples,
         Examples(
             index=index[places],
-            images=images.cpu().numpy(),
+            # Held in the size that the model sees, which may be smaller.
+            images=resize_images(images.cpu(), edge, "bilinear").numpy(),
             truth=truth.cpu().numpy(),
             predicted=task.predicted_masks(probability),
         ),

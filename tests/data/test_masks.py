@@ -7,7 +7,7 @@ import pytest
 
 from raypatch.data.archive import DataError
 from raypatch.data.npz import inspect_masks, inspect_npz, read_images_and_masks
-from raypatch.data.source import describe
+from raypatch.data.source import describe, load_split
 
 from tiny import make_images, make_masks
 
@@ -53,3 +53,13 @@ def test_a_set_without_masks_says_how_to_have_them(tmp_path: Path) -> None:
         describe("breastmnist", masks=True)
     with pytest.raises(DataError, match="is of volumes; a segmentation is of 2D images"):
         inspect_masks(make_images(tmp_path / "b.npz", dimensions=3).rename(tmp_path / "c.npz"))
+
+
+def test_made_images_have_the_masks_of_their_blobs() -> None:
+    info = describe("phantom2d", masks=True)
+    assert (info.task, info.classes) == ("segmentation", ("background", "blob"))
+    found = load_split("phantom2d", "val", masks=True)
+    assert np.array_equal(found.images, load_split("phantom2d", "val").images)
+    inside = found.labels == 1
+    assert 0.05 < inside.mean() < 0.4
+    assert found.images[inside].mean() > found.images[~inside].mean() + 40

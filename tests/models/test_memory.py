@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 from raypatch.config import TrialConfig
 from raypatch.data.catalog import DatasetInfo, dataset_info
 from raypatch.data.resize import held_size
+from raypatch.data.source import describe
 from raypatch.machine.runtime import Precision
 from raypatch.methods import find_method
 from raypatch.models.build import construct
@@ -23,6 +24,8 @@ from raypatch.models.memory import LIBRARY_BYTES, choose_micro_batch, peak_bytes
 from raypatch.models.prepared import PreparedModel, evaluation_batch
 from raypatch.tasks import find_task
 from raypatch.training import step
+from raypatch.training.evaluate import mask_logits
+from raypatch.training.mask_loss import make_mask_loss
 from raypatch.training.optim import make_optimizer
 
 BLOCK = 512
@@ -58,17 +61,22 @@ def _allocated(
     config: TrialConfig, info: DatasetInfo, precision: Precision, *, micro_batch: int, checkpointing: bool
 ) -> int:
     """Peak bytes of two steps and an evaluation: the program's own code on tensors that have sizes and no values."""
-    outputs = len(info.classes)
+    task = find_task(config.task or "multiclass")
+    outputs = task.outputs(info.classes)
     facts = model_facts(config, dimensions=info.dimensions, outputs=outputs)
     method = find_method(config.method)
     with torch.device("meta"):
         model = construct(config, dimensions=info.dimensions, outputs=outputs)
     with FakeTensorMode(allow_non_fake_inputs=True), Allocated() as allocated:
         model.to_empty(device="cpu")
-        model.set_grad_checkpointing(checkpointing)
+        if checkpointing:
+            model.set_grad_checkpointing(True)
         held = held_size(info.size, config.image_size, config.resize)
         shape = (info.channels, *(held,) * info.dimensions)
         splits = [torch.empty(count, *shape, dtype=torch.uint8) for count in info.counts]
+        masks = [torch.empty(count, info.size, info.size, dtype=torch.uint8) for count in info.counts]
+        if task.reads == "labels":
+            masks.clear()
         mean = std = torch.empty(3)
         family, cpu = find_family(config.model), torch.device("cpu")
         prepared = PreparedModel(
@@ -86,7 +94,7 @@ def _allocated(
         train = step.TrainingStep(
             prepared,
             make_optimizer(model, config, prepared.head),
-            find_task("multiclass").loss,
+            task.loss if task.reads == "labels" else make_mask_loss(config.mask_loss, task),
             config,
             micro_batch=micro_batch,
         )
@@ -97,10 +105,11 @@ def _allocated(
                 if info.dimensions == 2
                 else torch.empty(config.batch_size, 4, dtype=torch.int64)
             )
-            labels = torch.empty(config.batch_size, dtype=torch.int64)
+            labels = masks[0][: config.batch_size] if masks else torch.empty(config.batch_size, dtype=torch.int64)
             train(splits[0][: config.batch_size], labels, parameters)
             images = max(splits[1:], key=len)[: 2 * evaluation_batch(facts.tokens, config.image_size**info.dimensions)]
-            prepared.logits(images)
+            for _ in mask_logits(prepared, images, info.size) if masks else [prepared.logits(images)]:
+                pass
     return allocated.peak
 
 
@@ -161,6 +170,28 @@ def test_networks_whose_memory_is_measured_are_allocated_as_estimated(model: str
     how = {"micro_batch": 16, "checkpointing": False}
     allocated = _allocated(config, info, precision, **how) + LIBRARY_BYTES
     assert allocated <= peak_bytes(config, info, facts, precision, **how) <= 1.4 * allocated
+
+
+@pytest.mark.parametrize(
+    ("fields", "precision"),
+    [
+        ({"model": "deit_tiny_patch16_224", "patch_size": 8}, "bfloat16"),
+        ({"model": "deit_tiny_patch16_224", "patch_size": 16, "image_size": 224}, "float32"),
+        ({"model": "test_vit", "patch_size": 4}, "float32"),
+        ({"model": "resnet18", "output_stride": 8}, "bfloat16"),
+        ({"model": "resnet18", "batch_size": 4}, "float32"),
+    ],
+)
+def test_masks_and_their_head_are_allocated_as_estimated(fields: dict[str, Any], precision: Precision) -> None:
+    config = TrialConfig.model_validate(
+        {"dataset": "phantom2d", "task": "segmentation", "weights": "random", "image_size": 64, "mask_loss": "both"}
+        | fields
+    )
+    info = replace(describe("phantom2d", masks=True), size=128, counts=(40, 40, 40))
+    facts = model_facts(config, dimensions=2, outputs=1)
+    how = {"micro_batch": config.batch_size, "checkpointing": False}
+    allocated = _allocated(config, info, precision, **how) + LIBRARY_BYTES
+    assert allocated <= peak_bytes(config, info, facts, precision, **how) <= 1.6 * allocated
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])

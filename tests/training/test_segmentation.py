@@ -9,6 +9,7 @@ import torch
 from raypatch.config import TrialConfig
 from raypatch.data.augment import augment, augment_masks, draw_parameters
 from raypatch.results import TrialPaths, read_epochs, read_predictions
+from raypatch.results.masks import read_examples
 from raypatch.study.resolve import resolve_trials
 from raypatch.tasks import find_task
 from raypatch.training.evaluate import mask_logits
@@ -57,6 +58,10 @@ def test_masks_are_measured_in_the_files_size_whatever_the_model_sees(tmp_path: 
     assert logits.shape == (6, 1, 16, 16)
     targets = trial.prepared.targets(trial.val.labels, None)
     assert targets.shape == (6, 8, 8)
+    train_trial(config, TrialPaths(tmp_path), options)
+    examples = read_examples(tmp_path / "examples.npz")
+    assert examples is not None
+    assert examples.images.shape[2:] == examples.predicted.shape[1:] == (16, 16)
 
 
 def test_a_study_of_masks_alone_is_a_segmentation_and_keeps_the_epoch_of_the_best_dice(tmp_path: Path) -> None:
@@ -126,3 +131,26 @@ def test_an_elastic_deformation_leaves_the_other_draws_alone() -> None:
     bent = draw_parameters(4, (32, 32), torch.Generator().manual_seed(3), mirror_safe=True, elastic=True)
     assert torch.equal(bent[:, :10], plain)
     assert bent[:, 10:].std() == pytest.approx(10 / 512, rel=0.3)
+
+
+def test_a_validation_split_that_shows_no_class_is_refused_before_the_start(tmp_path: Path) -> None:
+    from raypatch.sweep.executors.preflight import check_selection
+    from raypatch.tasks.seen import describe_seen
+
+    config, options = tiny_mask_trial(make_masks(tmp_path / "a.npz", val_masks=np.zeros((6, 16, 16), np.uint8)))
+    with pytest.raises(ValueError, match="the val masks of a are all empty, so that val_dice says nothing"):
+        check_selection(config, describe_seen(config, options), options)
+
+
+def test_a_share_of_the_images_keeps_some_with_and_some_without_a_mask(tmp_path: Path) -> None:
+    masks = np.zeros((12, 16, 16), np.uint8)
+    masks[:6, :4, :4] = 1
+    config, options = tiny_mask_trial(make_masks(tmp_path / "a.npz", train_masks=masks), train_fraction=0.34)
+    train = prepare_trial(config, TrialPaths(tmp_path / "trial"), options).train
+    assert train.labels.flatten(1).any(dim=1).tolist().count(True) == 2
+    assert len(train) == 4
+
+
+def test_a_task_on_masks_that_lacks_a_part_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match=r"is no task on masks: it lacks count; what each part does stands in"):
+        find_task("own_members:HalfMaskTask")

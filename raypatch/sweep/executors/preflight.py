@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.data.catalog import DatasetInfo
 from raypatch.data.fetch import fetch, verify
-from raypatch.data.source import data_folder, describe, load_labels
+from raypatch.data.source import data_folder, describe, load_labels, load_split
 from raypatch.features.cost import shared_bytes
 from raypatch.machine.runtime import resolve_device
 from raypatch.methods import check_fields, feature_method
@@ -76,7 +76,7 @@ def check_selection(config: TrialConfig, info: DatasetInfo, options: RunOptions)
         return
     task = find_task(config.task or info.task)
     if not isinstance(task, ClassTask):
-        # Of masks every score has a value, see raypatch.tasks.overlap.
+        _require_some_mask(config, options)
         return
     labels = load_labels(config.source, "val", fold=config.fold, data_dir=options.data_dir, files=options.files)
     generator = torch.Generator().manual_seed(0)
@@ -88,6 +88,18 @@ def check_selection(config: TrialConfig, info: DatasetInfo, options: RunOptions)
         raise ValueError(
             f"{config.selection} is undefined on {config.dataset_label}: {_describe_labels(labels)}. Choose by another"
             " score, such as selection=val_loss, or move images of each class to val"
+        )
+
+
+def _require_some_mask(config: TrialConfig, options: RunOptions) -> None:
+    """Raise ValueError where no validation image shows a class: a model that finds nothing would be the best one."""
+    loaded = load_split(
+        config.source, "val", masks=True, fold=config.fold, data_dir=options.data_dir, files=options.files
+    )
+    if not loaded.labels.any():
+        raise ValueError(
+            f"the val masks of {config.dataset_label} are all empty, so that {config.selection} says nothing;"
+            " move images that show a class to val"
         )
 
 
