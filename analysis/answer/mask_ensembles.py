@@ -7,6 +7,7 @@ import pandas as pd
 
 from raypatch.analysis.columns import score_column
 from raypatch.analysis.statistics.stacks import MisalignedError
+from raypatch.analysis.without_twins import LEFT_OUT
 from raypatch.data.catalog import Split
 from raypatch.results import TrialPaths
 from raypatch.results.masks import Pixels, read_pixels
@@ -28,9 +29,11 @@ def score_mean_masks(trials: pd.DataFrame, task: Task) -> dict[str, object]:
     splits: tuple[Split, ...] = ("val", "test")
     for split in splits:
         first, mean = _mean_pixels(trials, split)
+        left_out = (trials.iloc[0].get(LEFT_OUT) or ()) if split == "test" else ()
+        kept = ~np.isin(first.index, left_out)
         # One probability tells two classes apart.
         classes = max(1, mean.shape[1] - 1)
-        counts, truth = task.count(task.predicted_masks(mean), first.truth, classes)
+        counts, truth = task.count(task.predicted_masks(mean[kept]), first.truth[kept], classes)
         for name, score in task.score(counts, truth).items():
             scores[score_column(split, name)] = score
     return scores

@@ -68,6 +68,15 @@ def test_the_default_ensemble_is_the_mean_probability_of_each_pixel(run: Path) -
     assert {"mean", "seeds", "single"} == set(table.data["rule"]), "votes and weights are of classes alone"
 
 
+def test_images_that_repeat_others_are_left_out_of_ensembles_too(run: Path) -> None:
+    trials = load_trials(run).iloc[:1].copy()
+    trials["left_out"] = [(0, 3)]
+    stack = load_stack(trials.assign(test_images=4), "test")
+    scores = score_mean_masks(trials, TASK)
+    assert scores["test_dice"] == pytest.approx(dice_of_images(stack.probability[0], stack.label).mean(), abs=0.01)
+    assert scores["val_dice"] == score_mean_masks(load_trials(run).iloc[:1], TASK)["val_dice"]
+
+
 def test_pixels_of_other_masks_are_not_averaged(run: Path, tmp_path: Path) -> None:
     trials = load_trials(run).iloc[:2].copy()
     first = Path(trials["folder"].iloc[0])
