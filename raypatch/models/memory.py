@@ -8,10 +8,10 @@ from typing import Literal
 
 import torch
 
-from raypatch.config import TrialConfig
+from raypatch.config import RunOptions, TrialConfig
 from raypatch.data.catalog import DatasetInfo
 from raypatch.data.resize import held_size
-from raypatch.machine.runtime import Precision
+from raypatch.machine.runtime import Precision, resolve_device
 from raypatch.methods import find_method
 from raypatch.models.families import find_family
 from raypatch.models.flops import body_facts
@@ -97,13 +97,18 @@ def peak_bytes(
     """Estimated peak bytes of a whole trial on a device:
     its images, one byte a pixel of the size they are held in, and training or evaluation.
     """
-    images = info.training_images(config.train_fraction) + sum(info.counts[1:])
-    edge = held_size(info.size, config.image_size, config.resize)
-    resident: int = images * info.channels * edge**info.dimensions
     training = training_bytes(config, facts, precision, micro_batch=micro_batch, checkpointing=checkpointing)
     batch = evaluation_bytes(config, info, facts, precision)
     evaluation = _with_margin(_held_bytes(config, facts) + batch)
-    return resident + max(training, evaluation)
+    return resident_bytes(config, info) + max(training, evaluation)
+
+
+def resident_bytes(config: TrialConfig, info: DatasetInfo) -> int:
+    """Bytes of a trial's images, where they lie on the device."""
+    images = info.training_images(config.train_fraction) + sum(info.counts[1:])
+    edge = held_size(info.size, config.image_size, config.resize)
+    size: int = images * info.channels * edge**info.dimensions
+    return size
 
 
 def evaluation_bytes(
@@ -167,6 +172,21 @@ def choose_micro_batch(
                 return micro_batch, checkpointing
             micro_batch //= 2
     return 1, choices[-1]
+
+
+def stack_bytes(config: TrialConfig, facts: ModelFacts, precision: Precision, options: RunOptions, size: int) -> int:
+    """Estimated peak bytes of a training step of `size` models of one shape as one: what as many take that are alone.
+
+    All weights, moments, gradients and activations are there `size` times.
+    """
+    micro_batch = config.batch_size if options.micro_batch == "auto" else options.micro_batch
+    return size * training_bytes(config, facts, precision, micro_batch=micro_batch)
+
+
+def stack_fits(config: TrialConfig, facts: ModelFacts, precision: Precision, options: RunOptions, size: int) -> bool:
+    """Whether so many models fit at once into what is free now."""
+    free = available_bytes(resolve_device(options.device))
+    return stack_bytes(config, facts, precision, options, size) <= USABLE_SHARE * free
 
 
 def fit_memory(prepared: PreparedModel, config: TrialConfig, asked: int | Literal["auto"]) -> int:

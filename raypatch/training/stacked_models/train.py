@@ -1,0 +1,219 @@
+"""Trials that train as one model of stacked weights, each with its own files."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from raypatch.models.memory import stack_fits
+from raypatch.training.checkpoint import Progress
+from raypatch.training.loop import (
+    Interrupted,
+    Taken,
+    Trial,
+    TrialError,
+    draw_augmentation,
+    draw_order,
+    end_epochs,
+    last_rate,
+    load_best,
+    train_epochs,
+)
+from raypatch.training.loss import make_loss
+from raypatch.training.optim import learning_rates, make_optimizer, set_learning_rates
+from raypatch.training.progress import is_over
+from raypatch.training.resume import resume
+from raypatch.training.stacked_models.rows import StackedModels
+from raypatch.training.stacked_models.step import StackedStep
+from raypatch.trial_fields.length import Length, training_length
+
+logger = logging.getLogger(__name__)
+
+Outcome = tuple[Trial, Progress | TrialError]
+
+
+@dataclass
+class Member:
+    """A trial of a stack, and how far it is."""
+
+    trial: Trial
+    length: Length
+    optimizer: torch.optim.Optimizer
+    progress: Progress
+    rates: tuple[float, float] | None = None
+
+    @property
+    def is_over(self) -> bool:
+        return is_over(self.progress, self.trial.config, self.length)
+
+    def set_learning_rate(self, step: int) -> None:
+        """Set the learning rates of a step, where they are other than before."""
+        rates = learning_rates(self.trial.config, self.length, step, self.progress.reductions)
+        if rates != self.rates:
+            set_learning_rates(self.optimizer, rates)
+            self.rates = rates
+
+
+def train_models(trials: Sequence[Trial], set_training_mode: Callable[[Trial], None]) -> Iterator[Outcome]:
+    """Train the models of trials of one `models_key` as one, each from its own checkpoint on.
+
+    Gives each trial with its progress when it is over, its model with its best weights, or with the error of one
+    that diverged. The others go on; the last one trains alone, as all do whose models cannot be stacked. The numbers
+    are those of a trial alone up to rounding. Raises Interrupted when asked to stop.
+    """
+    members = list(map(_join, trials))
+    if not _can_stack(members, set_training_mode):
+        yield from _train_alone(members, set_training_mode)
+        return
+    logger.info("%d models train as one", len(members))
+    while len(members) > 1:
+        for member, outcome in _train_together(members, set_training_mode):
+            members.remove(member)
+            yield member.trial, outcome
+    yield from _train_alone(members, set_training_mode)
+
+
+def _join(trial: Trial) -> Member:
+    prepared = trial.prepared
+    length = training_length(trial.config, len(trial.train))
+    optimizer = make_optimizer(prepared.model, trial.config, prepared.head)
+    return Member(trial, length, optimizer, resume(trial.paths, prepared.model, optimizer, length))
+
+
+def _can_stack(members: Sequence[Member], set_training_mode: Callable[[Trial], None]) -> bool:
+    """Whether memory has room for all, and torch can do what the model does for several at once."""
+    first = members[0].trial
+    if not stack_fits(first.config, first.prepared.facts, first.prepared.precision, first.options, len(members)):
+        logger.warning("a stack of %d models does not fit in memory: each trains alone", len(members))
+        return False
+    set_training_mode(first)
+    stack = StackedModels([member.trial.prepared.model for member in members], [None] * len(members))
+    # Statistics of a batch need two images.
+    images = first.train.take(torch.arange(min(2, len(first.train)), device=first.train.images.device))[0]
+    inputs = first.prepared.inputs(images).unsqueeze(1)
+    try:
+        stack.rehearse(inputs.expand(-1, len(members), *inputs.shape[2:]))
+    except (RuntimeError, ValueError) as error:
+        logger.warning("models such as %s cannot be stacked: each trains alone (%s)", first.config.model, error)
+        return False
+    return True
+
+
+def _train_alone(members: Sequence[Member], set_training_mode: Callable[[Trial], None]) -> Iterator[Outcome]:
+    """Train each from its checkpoint, one after another."""
+    for member in members:
+        trial = member.trial
+        try:
+            yield trial, train_epochs(trial, lambda trial=trial: set_training_mode(trial))  # type: ignore[misc]
+        except TrialError as error:
+            yield trial, error
+
+
+def _train_together(
+    members: Sequence[Member], set_training_mode: Callable[[Trial], None]
+) -> list[tuple[Member, Progress | TrialError]]:
+    """Train until some are over or have diverged, and all have got as far; return these."""
+    while True:
+        # A kill between two checkpoints leaves some behind by an evaluation.
+        lowest = min(member.progress.epoch for member in members)
+        behind = [member for member in members if member.progress.epoch == lowest]
+        catching_up = len(behind) < len(members)
+        over = [member for member in members if member.is_over]
+        if over and not catching_up:
+            for member in over:
+                load_best(member.trial)
+            return [(member, member.progress) for member in over]
+        until = min(member.progress.epoch for member in members if member not in behind) if catching_up else None
+        failed = _train_behind(members, behind, until, set_training_mode)
+        if failed:
+            return failed
+
+
+def _train_behind(
+    members: Sequence[Member], behind: Sequence[Member], until: int | None, set_training_mode: Callable[[Trial], None]
+) -> list[tuple[Member, TrialError]]:
+    """Train those that are behind up to an epoch, or until one is over; return those that have diverged.
+
+    The others go along without a step: the products have the shape that they had before a kill, and so the bits.
+    """
+    optimizers = [member.optimizer if member in behind else None for member in members]
+    stack = StackedModels([member.trial.prepared.model for member in members], optimizers)
+    first = members[0].trial
+    # Class weights go by how many images a class has, which is the same for all.
+    loss = make_loss(first.config, first.task, first.train.labels.to(first.prepared.device))
+    asked = first.options.micro_batch
+    micro_batch = first.config.batch_size if asked == "auto" else asked
+    step = StackedStep(stack, first.prepared, loss, first.config, micro_batch=micro_batch)
+    failed: list[tuple[Member, TrialError]] = []
+    while not failed:
+        # Every time, because predicting the validation images switches it off.
+        set_training_mode(first)
+        for member, taken in zip(members, _take_epochs(members, behind[0], step), strict=True):
+            if member in behind:
+                try:
+                    member.progress = end_epochs(member.trial, member.optimizer, member.length, member.progress, taken)
+                except TrialError as error:
+                    failed.append((member, error))
+        if (until is not None and behind[0].progress.epoch >= until) or any(member.is_over for member in behind):
+            break
+    stack.release()
+    return failed
+
+
+def _take_epochs(members: Sequence[Member], behind: Member, step: StackedStep) -> list[Taken]:
+    """Train from where those behind stand to their next evaluation."""
+    started = time.perf_counter()
+    until = behind.length.next_evaluation(behind.progress.epoch)
+    losses = torch.zeros(len(members), device=step.prepared.device)
+    images = 0
+    for epoch in range(behind.progress.epoch, until):
+        epoch_losses, seen = _take_steps(members, step, behind.length, epoch)
+        losses += epoch_losses
+        images += seen
+    means = (losses / images).tolist()
+    # Each trial counts its share of the time, so that their sum is what was spent.
+    seconds = (time.perf_counter() - started) / len(members)
+    taken = []
+    for member, loss in zip(members, means, strict=True):
+        lr = last_rate(member.trial, member.optimizer, member.length, until, member.progress.reductions)
+        taken.append(Taken(until, loss, images, lr, seconds))
+    return taken
+
+
+def _take_steps(members: Sequence[Member], step: StackedStep, length: Length, epoch: int) -> tuple[Tensor, int]:
+    """Take the steps of one epoch, counted from 0; return the sum of the images' losses (S,), and how many these were.
+
+    Each trial draws its own order and augmentation, as alone. Raises Interrupted when asked to stop.
+    """
+    size, should_stop = members[0].trial.config.batch_size, members[0].trial.should_stop
+    orders = torch.stack([draw_order(member.trial, epoch) for member in members], dim=1)  # (N, S)
+    drawn = [draw_augmentation(member.trial, epoch) for member in members]
+    parameters = torch.stack([each for each in drawn if each is not None], dim=1) if drawn[0] is not None else None
+    losses = torch.zeros(len(members), device=step.prepared.device)
+    seen = 0
+    first, last = length.steps_at(epoch), length.steps_at(epoch + 1)
+    for number in range(first, last):
+        if should_stop():
+            raise Interrupted
+        for member in members:
+            member.set_learning_rate(number)
+        start = (number - first) * size
+        rows = orders[start : start + size]
+        images, labels = _take_images(members, rows)
+        losses += step(images, labels, None if parameters is None else parameters[start : start + size]) * len(rows)
+        seen += len(rows)
+    return losses, seen
+
+
+def _take_images(members: Sequence[Member], rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Images (B, S, C, *spatial) and labels (B, S) or (B, S, L) of rows (B, S) of each trial's own."""
+    splits = [member.trial.train for member in members]
+    if all(split is splits[0] for split in splits):
+        images, labels = splits[0].take(rows.flatten())
+        return images.unflatten(0, rows.shape), labels.unflatten(0, rows.shape)
+    taken = [split.take(rows[:, place]) for place, split in enumerate(splits)]
+    every_image, every_label = zip(*taken, strict=True)
+    return torch.stack(every_image, dim=1), torch.stack(every_label, dim=1)
