@@ -6,7 +6,7 @@ from dataclasses import replace
 from raypatch.config import TrialConfig
 from raypatch.methods import MOST_TOGETHER, feature_method, group_key
 from raypatch.sweep.cost.placement import Placement
-from raypatch.sweep.session import Group
+from raypatch.sweep.session import ExecutorOptions, Group
 
 
 def heads_alone(config: TrialConfig) -> int:
@@ -44,13 +44,18 @@ def group_trials(
     return [tuple(members) for members in groups.values()]
 
 
-def place_stacks(placement: Placement, groups: Sequence[Group]) -> Placement:
-    """Give each stack of whole models a GPU for itself, where shares follow the trials' needs."""
-    if not placement.shares:
-        return placement
-    shares = dict(placement.shares)
-    for group in groups:
-        if len(group) > 1 and feature_method(group[0]) is None:
-            # A group asks for what its first trial does.
-            shares[group[0].trial_id()] = 1.0
-    return replace(placement, shares=shares)
+def place_stacks(placement: Placement, groups: Sequence[Group], execution: ExecutorOptions) -> Placement:
+    """Give each stack of whole models a GPU for itself, or of one machine's cores those that fewer groups leave free.
+
+    Not where the user says what each trial gets.
+    """
+    stacks = [group for group in groups if len(group) > 1 and feature_method(group[0]) is None]
+    if placement.shares:
+        # A group asks for what its first trial does.
+        own = {group[0].trial_id(): 1.0 for group in stacks}
+        return replace(placement, shares={**placement.shares, **own})
+    is_free = execution.cpus_per_trial is None and not execution.on_cluster and not placement.gpu_share
+    if stacks and is_free and len(groups) < placement.slots:
+        cores = placement.cpus * placement.slots
+        return replace(placement, cpus=cores // len(groups), slots=len(groups))
+    return placement

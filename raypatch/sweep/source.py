@@ -48,7 +48,7 @@ class ListedTrials:
     def make_work(self, placement: Placement, running: RunningSweep) -> Work:
         options = self._session.planning_options
         groups = group_trials(self.plan.todo, lambda config: known_together(config, options), self.record.trials)
-        placement = place_stacks(placement, groups)
+        placement = place_stacks(placement, groups, self._session.execution)
         return Work(groups, placement, listener=running, running=running, levels=self.record.levels)
 
 

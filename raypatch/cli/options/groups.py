@@ -193,7 +193,8 @@ class Changes:
     cpus_per_trial: Annotated[int | None, typer.Option(min=1, help="Other than last time.")] = None
     dashboard: Annotated[bool | None, typer.Option(help="Other than last time.")] = None
     track: Annotated[Tracker | None, typer.Option(help="Other than last time.")] = None
+    stack: Annotated[str | None, typer.Option(help="Other than last time.")] = None
 
     def settings(self) -> dict[str, Any]:
         """As raypatch.resume takes them."""
-        return dataclasses.asdict(self)
+        return dataclasses.asdict(self) | {"stack": None if self.stack is None else stack_of(self.stack)}
