@@ -26,12 +26,13 @@ import torch
 from raypatch.config import TrialConfig
 from raypatch.data.augment import draw_parameters
 from raypatch.machine.runtime import provenance, resolve_device, resolve_precision
+from raypatch.models.attention import choose_attention
 from raypatch.models.build import build_model
 from raypatch.models.flops import model_facts
 from raypatch.models.prepared import PreparedModel, place_model
 from raypatch.tasks import find_task
 from raypatch.training.optim import make_optimizer
-from raypatch.training.stacked_models import StackedModels, StackedStep
+from raypatch.training.stacked_models import make_stacked_step
 from raypatch.training.step import TrainingStep
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -49,14 +50,13 @@ class Cell:
         optimizers = [make_optimizer(each.model, config, each.head) for each in self.models]
         loss = find_task("multiclass").loss
         self.lone = TrainingStep(self.models[0], optimizers[0], loss, config, micro_batch=self.size)
-        self.stacked: StackedStep | None = None
+        self.stacked: TrainingStep | None = None
         if seeds > 1:
             # The first model stays alone; the others and a copy of the first make the stack.
             first = _prepare(configs[0], device)
             members = [first, *self.models[1:]]
             optimizers = [make_optimizer(each.model, config, each.head) for each in members]
-            stack = StackedModels([each.model for each in members], optimizers)
-            self.stacked = StackedStep(stack, first, loss, config, micro_batch=self.size)
+            self.stacked, _ = make_stacked_step(members, optimizers, loss, config, micro_batch=self.size)
         random = torch.Generator().manual_seed(0)
         shape = (self.size, seeds, 3, EDGE, EDGE)
         self.images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=random).to(device)
@@ -78,6 +78,7 @@ def _prepare(config: TrialConfig, device: torch.device) -> PreparedModel:
     built = build_model(config, dimensions=2, outputs=2, files={})
     facts = model_facts(config, dimensions=2, outputs=2)
     prepared = place_model(config, built, facts, device, resolve_precision("auto", device))
+    choose_attention(prepared, config.batch_size)
     prepared.model.train()
     return prepared
 

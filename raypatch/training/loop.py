@@ -13,17 +13,19 @@ from raypatch.data.augment import draw_parameters
 from raypatch.data.catalog import DatasetInfo, Split
 from raypatch.data.resident import ResidentSplit
 from raypatch.machine.runtime import generator, peak_memory
+from raypatch.models.attention import choose_attention
 from raypatch.models.memory import fit_memory
 from raypatch.models.prepared import PreparedModel
 from raypatch.results import EpochRow, TrialPaths, append_epoch
 from raypatch.tasks import Task
-from raypatch.training.checkpoint import Progress, load_tensors, save_tensors, training_state
+from raypatch.training.checkpoint import Progress, load_tensors
 from raypatch.training.evaluate import find_alarm, score_logits
 from raypatch.training.loss import balanced_order, make_loss
 from raypatch.training.optim import learning_rates, make_optimizer, set_learning_rates
 from raypatch.training.progress import advance, is_over
 from raypatch.training.resume import resume
 from raypatch.training.step import TrainingStep
+from raypatch.training.writer import CheckpointWriter
 from raypatch.trial_fields.length import Length, training_length
 
 logger = logging.getLogger(__name__)
@@ -43,7 +45,7 @@ class Trial:
 
     prepared: the model; of a trial on stored features the head alone, and features stand in for
     images in all splits. load: a split that is not needed before the end. on_epoch: called with each
-    epoch's row once its checkpoint is on disk. should_stop: asked before every step.
+    epoch's row once that is on disk, and while no checkpoint is being written. should_stop: asked before every step.
     """
 
     config: TrialConfig
@@ -71,6 +73,8 @@ def train_epochs(trial: Trial, set_training_mode: Callable[[], None]) -> Progres
     length = training_length(config, len(trial.train))
     optimizer = make_optimizer(model, config, prepared.head)
     progress = resume(paths, model, optimizer, length)
+    if progress.epoch == 0:
+        choose_attention(prepared, config.batch_size)
     step = make_step(trial, optimizer)
     logger.info(
         "%s on %s in %s, from epoch %d",
@@ -79,19 +83,22 @@ def train_epochs(trial: Trial, set_training_mode: Callable[[], None]) -> Progres
         prepared.precision,
         progress.epoch + 1,
     )
-    while not is_over(progress, config, length):
-        # Every time, because predicting the validation images switches it off.
-        set_training_mode()
-        taken = take_epochs(trial, step, length, progress)
-        progress = end_epochs(trial, optimizer, length, progress, taken)
+    with CheckpointWriter(paths) as writer:
+        while not is_over(progress, config, length):
+            # Every time, because predicting the validation images switches it off.
+            set_training_mode()
+            taken = take_epochs(trial, step, length, progress)
+            progress = end_epochs(trial, length, progress, taken, writer)
+            writer.keep(model, optimizer, progress, is_over=is_over(progress, config, length))
     load_best(trial)
     return progress
 
 
-def end_epochs(
-    trial: Trial, optimizer: torch.optim.Optimizer, length: Length, progress: Progress, taken: "Taken"
-) -> Progress:
-    """Evaluate what was trained, and write row, checkpoint and best weights. Raises TrialError where it diverged."""
+def end_epochs(trial: Trial, length: Length, progress: Progress, taken: "Taken", writer: CheckpointWriter) -> Progress:
+    """Evaluate what was trained, write its row and tell of it. Raises TrialError where it diverged.
+
+    writer: of the trial; it has yet to keep the state.
+    """
     config, paths, prepared = trial.config, trial.paths, trial.prepared
     started = time.perf_counter()
     logits = prepared.logits(trial.val.images)
@@ -112,10 +119,8 @@ def end_epochs(
     progress = advance(progress, row, config)
     # Before the checkpoint, which must never be ahead of the rows: resume drops later ones.
     append_epoch(paths.epochs, row)
-    save_tensors(paths.checkpoint, training_state(prepared.model, optimizer), progress)
-    # After the checkpoint, which can restore the best weights: see resume.
-    if progress.best_epoch == row.epoch:
-        save_tensors(paths.best_weights, prepared.model.state_dict(), progress)
+    # Who is told of an epoch may give the trial up and clear its folder.
+    writer.wait()
     trial.on_epoch(row)
     return progress
 

@@ -11,6 +11,7 @@ from raypatch.data.augment import draw_parameters
 from raypatch.data.resize import held_size
 from raypatch.data.source import describe
 from raypatch.methods import find_method
+from raypatch.models.attention import choose_attention
 from raypatch.models.flops import trial_facts
 from raypatch.models.prepared import PreparedModel, prepare_model
 from raypatch.sweep.cost.calibration import LONGEST_CALIBRATION, LONGEST_STEP, Calibration, keep_timing, step_kind
@@ -18,7 +19,7 @@ from raypatch.sweep.cost.stacks import could_stack, together_at_most
 from raypatch.sweep.cost.timing import TIMED_STEPS, timed_images
 from raypatch.tasks import find_task
 from raypatch.training.optim import make_optimizer
-from raypatch.training.stacked_models import StackedModels, StackedStep
+from raypatch.training.stacked_models import make_stacked_step
 from raypatch.training.step import WARM_UP_STEPS, TrainingStep
 
 STACKED = 3
@@ -65,6 +66,7 @@ def stacked_ratio(config: TrialConfig, options: RunOptions) -> float:
     made = config.model_copy(update={"weights": "random", "batch_size": size})
     alone, *members = [prepare_model(made, info, options) for _ in range(1 + STACKED)]
     for prepared in (alone, *members):
+        choose_attention(prepared, size)
         method.prepare(prepared)
         method.set_training_mode(prepared)
     edge = held_size(info.size, config.image_size, config.resize)
@@ -80,12 +82,14 @@ def stacked_ratio(config: TrialConfig, options: RunOptions) -> float:
         parameters = drawn.unflatten(0, (size, STACKED)).to(alone.device)
     micro_batch = size if options.micro_batch == "auto" else options.micro_batch
     step = TrainingStep(alone, _optimizer(alone, made), task.loss, made, micro_batch=micro_batch)
-    stack = StackedModels([each.model for each in members], [_optimizer(each, made) for each in members])
+    optimizers = [_optimizer(each, made) for each in members]
+    stacked_step, stack = make_stacked_step(members, optimizers, task.loss, made, micro_batch=micro_batch)
     try:
-        stack.rehearse(alone.inputs(images[:, 0]).unsqueeze(1).expand(-1, STACKED, *(-1,) * (images.ndim - 2)))
+        stack.rehearse(
+            alone.inputs(images[:, 0]).unsqueeze(1).expand(-1, STACKED, *(-1,) * (images.ndim - 2)), alone.precision
+        )
     except (RuntimeError, ValueError):
         return 1.0
-    stacked_step = StackedStep(stack, members[0], task.loss, made, micro_batch=micro_batch)
     first = None if parameters is None else parameters[:, 0]
     seconds_alone, seconds_stacked = _in_turn(
         lambda: step(images[:, 0], labels[:, 0], first).tolist(),

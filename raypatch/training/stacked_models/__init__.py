@@ -2,7 +2,7 @@
 
 from raypatch.training.stacked_models.keys import models_key
 from raypatch.training.stacked_models.rows import StackedModels
-from raypatch.training.stacked_models.step import StackedStep
+from raypatch.training.stacked_models.step import make_stacked_step
 from raypatch.training.stacked_models.train import train_models
 
-__all__ = ["StackedModels", "StackedStep", "models_key", "train_models"]
+__all__ = ["StackedModels", "make_stacked_step", "models_key", "train_models"]

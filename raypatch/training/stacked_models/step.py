@@ -1,51 +1,58 @@
-"""One step of several trials at once."""
+"""One step of several trials at once: a `TrainingStep` whose model is the stack."""
 
-import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import cast
 
 import torch
 from torch import Tensor
 from torch.func import vmap
 
 from raypatch.config import TrialConfig
-from raypatch.machine.runtime import rounded_products
 from raypatch.models.prepared import PreparedModel
 from raypatch.training.loss import Loss
-from raypatch.training.stacked_models.rows import StackedModels
+from raypatch.training.stacked_models.rows import RowOptimizers, StackedModels
 from raypatch.training.step import TrainingStep
 
 
-class StackedStep(TrainingStep):
-    """A `TrainingStep` of S trials: images (B, S, C, *spatial), labels and parameters likewise, losses (S,).
+@dataclass(frozen=True)
+class PreparedStack(PreparedModel):
+    """A stack of models, which takes images (B, S, C, *spatial), of each trial its own."""
 
-    prepared, config: of one of them. It is recorded, and halves its passes, as that of one trial.
+    def inputs(self, images: Tensor, parameters: Tensor | None = None) -> Tensor:
+        """Bring images (B, S, C, *spatial) to what the models take: (B, S, 3, *size)."""
+        drawn = None if parameters is None else parameters.flatten(0, 1)
+        return super().inputs(images.flatten(0, 1), drawn).unflatten(0, images.shape[:2])
+
+
+def make_stacked_step(
+    models: Sequence[PreparedModel],
+    optimizers: Sequence[torch.optim.Optimizer | None],
+    loss: Loss,
+    config: TrialConfig,
+    *,
+    micro_batch: int,
+) -> tuple[TrainingStep, StackedModels]:
+    """Stack the models of S trials; return their step, and the stack to release at the end.
+
+    The step takes images (B, S, C, *spatial), labels and parameters likewise, and returns losses (S,). It is recorded
+    and halves its passes as that of one trial. optimizers: None for a trial that goes along without a step. loss,
+    config: of one of the trials.
     """
+    stack = StackedModels([each.model for each in models], [optimizer is not None for optimizer in optimizers])
+    of_one = {field.name: getattr(models[0], field.name) for field in fields(PreparedModel)}
+    steps = RowOptimizers(stack, optimizers, config.clip_norm)
 
-    def __init__(
-        self, stack: StackedModels, prepared: PreparedModel, loss: Loss, config: TrialConfig, *, micro_batch: int
-    ) -> None:
-        optimizers = [optimizer for optimizer in stack.optimizers if optimizer is not None]
-        super().__init__(prepared, optimizers[0], loss, config, micro_batch=micro_batch)
-        self.stack = stack
+    def losses(logits: Tensor, labels: Tensor) -> Tensor:
+        each: Tensor = vmap(loss, in_dims=1)(logits, labels)
+        return each
 
-    def _free(self) -> None:
-        self.stack.zero_grad()
-        super()._free()
-
-    def _step(self, images: Tensor, labels: Tensor, parameters: Tensor | None) -> Tensor:
-        flat = None if parameters is None else parameters.flatten(0, 1)
-        inputs = self.prepared.inputs(images.flatten(0, 1), flat).unflatten(0, images.shape[:2])
-        total = torch.zeros(images.shape[1], device=inputs.device)
-        rounded = self.prepared.precision == "bfloat16"
-        cast = rounded and self._casting_pays(inputs)
-        # Around the backward pass too: its products are rounded alike.
-        with rounded_products() if rounded and not cast else contextlib.nullcontext():
-            parts = zip(inputs.split(self.micro_batch), labels.split(self.micro_batch), strict=True)
-            for part, part_labels in parts:
-                with torch.autocast(part.device.type, torch.bfloat16, enabled=cast):
-                    logits = self.stack(part)
-                losses = vmap(self.loss, in_dims=1)(logits, part_labels) * (len(part) / len(inputs))
-                # A trial's loss hangs on its own row alone, so that the sum has the gradients of all.
-                torch.autograd.backward(losses.sum())
-                total += losses.detach()
-        self.stack.take_steps(self.clip_norm)
-        return total
+    step = TrainingStep(
+        PreparedStack(**of_one | {"model": stack}),
+        cast(torch.optim.Optimizer, steps),
+        losses,
+        # Each trial's gradients are clipped by themselves.
+        config.model_copy(update={"clip_norm": None}),
+        micro_batch=micro_batch,
+    )
+    return step, stack

@@ -1,5 +1,6 @@
 """Trials that train as one model of stacked weights, each with its own files."""
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -8,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from raypatch.models.attention import choose_attention
 from raypatch.models.memory import stack_fits
 from raypatch.training.checkpoint import Progress
 from raypatch.training.loop import (
@@ -27,15 +29,19 @@ from raypatch.training.optim import learning_rates, make_optimizer, set_learning
 from raypatch.training.progress import is_over
 from raypatch.training.resume import resume
 from raypatch.training.stacked_models.rows import StackedModels
-from raypatch.training.stacked_models.step import StackedStep
+from raypatch.training.stacked_models.step import make_stacked_step
+from raypatch.training.step import TrainingStep
+from raypatch.training.writer import CheckpointWriter
 from raypatch.trial_fields.length import Length, training_length
 
 logger = logging.getLogger(__name__)
 
-Outcome = tuple[Trial, Progress | TrialError]
+SetTrainingMode = Callable[[Trial], None]
+Outcome = Progress | TrialError
+"""What comes of a trial: how far it got, or why it could not."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Member:
     """A trial of a stack, and how far it is."""
 
@@ -57,7 +63,7 @@ class Member:
             self.rates = rates
 
 
-def train_models(trials: Sequence[Trial], set_training_mode: Callable[[Trial], None]) -> Iterator[Outcome]:
+def train_models(trials: Sequence[Trial], set_training_mode: SetTrainingMode) -> Iterator[tuple[Trial, Outcome]]:
     """Train the models of trials of one `models_key` as one, each from its own checkpoint on.
 
     Gives each trial with its progress when it is over, its model with its best weights, or with the error of one
@@ -65,45 +71,12 @@ def train_models(trials: Sequence[Trial], set_training_mode: Callable[[Trial], N
     are those of a trial alone up to rounding. Raises Interrupted when asked to stop.
     """
     members = list(map(_join, trials))
-    if not _can_stack(members, set_training_mode):
-        yield from _train_alone(members, set_training_mode)
-        return
-    logger.info("%d models train as one", len(members))
-    while len(members) > 1:
-        for member, outcome in _train_together(members, set_training_mode):
-            members.remove(member)
-            yield member.trial, outcome
-    yield from _train_alone(members, set_training_mode)
-
-
-def _join(trial: Trial) -> Member:
-    prepared = trial.prepared
-    length = training_length(trial.config, len(trial.train))
-    optimizer = make_optimizer(prepared.model, trial.config, prepared.head)
-    return Member(trial, length, optimizer, resume(trial.paths, prepared.model, optimizer, length))
-
-
-def _can_stack(members: Sequence[Member], set_training_mode: Callable[[Trial], None]) -> bool:
-    """Whether memory has room for all, and torch can do what the model does for several at once."""
-    first = members[0].trial
-    if not stack_fits(first.config, first.prepared.facts, first.prepared.precision, first.options, len(members)):
-        logger.warning("a stack of %d models does not fit in memory: each trains alone", len(members))
-        return False
-    set_training_mode(first)
-    stack = StackedModels([member.trial.prepared.model for member in members], [None] * len(members))
-    # Statistics of a batch need two images.
-    images = first.train.take(torch.arange(min(2, len(first.train)), device=first.train.images.device))[0]
-    inputs = first.prepared.inputs(images).unsqueeze(1)
-    try:
-        stack.rehearse(inputs.expand(-1, len(members), *inputs.shape[2:]))
-    except (RuntimeError, ValueError) as error:
-        logger.warning("models such as %s cannot be stacked: each trains alone (%s)", first.config.model, error)
-        return False
-    return True
-
-
-def _train_alone(members: Sequence[Member], set_training_mode: Callable[[Trial], None]) -> Iterator[Outcome]:
-    """Train each from its checkpoint, one after another."""
+    if len(members) > 1 and _can_stack(members, set_training_mode):
+        logger.info("%d models train as one", len(members))
+        while len(members) > 1:
+            for member, outcome in _train_together(members, set_training_mode):
+                members.remove(member)
+                yield member.trial, outcome
     for member in members:
         trial = member.trial
         try:
@@ -112,58 +85,98 @@ def _train_alone(members: Sequence[Member], set_training_mode: Callable[[Trial],
             yield trial, error
 
 
-def _train_together(
-    members: Sequence[Member], set_training_mode: Callable[[Trial], None]
-) -> list[tuple[Member, Progress | TrialError]]:
+def _join(trial: Trial) -> Member:
+    prepared = trial.prepared
+    length = training_length(trial.config, len(trial.train))
+    optimizer = make_optimizer(prepared.model, trial.config, prepared.head)
+    progress = resume(trial.paths, prepared.model, optimizer, length)
+    if progress.epoch == 0:
+        choose_attention(prepared, trial.config.batch_size)
+    return Member(trial, length, optimizer, progress)
+
+
+def _can_stack(members: Sequence[Member], set_training_mode: SetTrainingMode) -> bool:
+    """Whether memory has room for all, and torch can do what the model does for several at once."""
+    first = members[0].trial
+    if not stack_fits(first.config, first.prepared.facts, first.prepared.precision, first.options, len(members)):
+        logger.warning("a stack of %d models does not fit in memory: each trains alone", len(members))
+        return False
+    set_training_mode(first)
+    stack = StackedModels([member.trial.prepared.model for member in members], [False] * len(members))
+    # Statistics of a batch need two images.
+    images = first.train.take(torch.arange(min(2, len(first.train)), device=first.train.images.device))[0]
+    inputs = first.prepared.inputs(images).unsqueeze(1)
+    try:
+        stack.rehearse(inputs.expand(-1, len(members), *inputs.shape[2:]), first.prepared.precision)
+    except (RuntimeError, ValueError) as error:
+        logger.warning("models such as %s cannot be stacked: each trains alone (%s)", first.config.model, error)
+        return False
+    return True
+
+
+def _train_together(members: Sequence[Member], set_training_mode: SetTrainingMode) -> list[tuple[Member, Outcome]]:
     """Train until some are over or have diverged, and all have got as far; return these."""
     while True:
-        # A kill between two checkpoints leaves some behind by an evaluation.
         lowest = min(member.progress.epoch for member in members)
+        # A kill between two checkpoints leaves some behind by an evaluation or more.
         behind = [member for member in members if member.progress.epoch == lowest]
-        catching_up = len(behind) < len(members)
         over = [member for member in members if member.is_over]
-        if over and not catching_up:
+        if over and len(behind) == len(members):
             for member in over:
                 load_best(member.trial)
             return [(member, member.progress) for member in over]
-        until = min(member.progress.epoch for member in members if member not in behind) if catching_up else None
-        failed = _train_behind(members, behind, until, set_training_mode)
+        set_training_mode(members[0].trial)
+        step, stack = _make_step(members, behind)
+        failed = _train_behind(members, behind, step)
+        stack.release()
         if failed:
             return failed
 
 
-def _train_behind(
-    members: Sequence[Member], behind: Sequence[Member], until: int | None, set_training_mode: Callable[[Trial], None]
-) -> list[tuple[Member, TrialError]]:
-    """Train those that are behind up to an epoch, or until one is over; return those that have diverged.
+def _make_step(members: Sequence[Member], behind: Sequence[Member]) -> tuple[TrainingStep, StackedModels]:
+    """The step of a stack in which those that are behind move.
 
     The others go along without a step: the products have the shape that they had before a kill, and so the bits.
     """
-    optimizers = [member.optimizer if member in behind else None for member in members]
-    stack = StackedModels([member.trial.prepared.model for member in members], optimizers)
     first = members[0].trial
     # Class weights go by how many images a class has, which is the same for all.
     loss = make_loss(first.config, first.task, first.train.labels.to(first.prepared.device))
     asked = first.options.micro_batch
-    micro_batch = first.config.batch_size if asked == "auto" else asked
-    step = StackedStep(stack, first.prepared, loss, first.config, micro_batch=micro_batch)
-    failed: list[tuple[Member, TrialError]] = []
-    while not failed:
-        # Every time, because predicting the validation images switches it off.
-        set_training_mode(first)
-        for member, taken in zip(members, _take_epochs(members, behind[0], step), strict=True):
-            if member in behind:
+    return make_stacked_step(
+        [member.trial.prepared for member in members],
+        [member.optimizer if member in behind else None for member in members],
+        loss,
+        first.config,
+        micro_batch=first.config.batch_size if asked == "auto" else asked,
+    )
+
+
+def _train_behind(
+    members: Sequence[Member], behind: Sequence[Member], step: TrainingStep
+) -> list[tuple[Member, Outcome]]:
+    """Train those that are behind up to the next ones, or until one is over; return those that have diverged."""
+    ahead = [member.progress.epoch for member in members if member not in behind]
+    failed: list[tuple[Member, Outcome]] = []
+    with contextlib.ExitStack() as files:
+        writers = {member: files.enter_context(CheckpointWriter(member.trial.paths)) for member in behind}
+        while True:
+            for member, taken in zip(members, _take_epochs(members, behind[0], step), strict=True):
+                if member not in behind:
+                    continue
                 try:
-                    member.progress = end_epochs(member.trial, member.optimizer, member.length, member.progress, taken)
+                    member.progress = end_epochs(member.trial, member.length, member.progress, taken, writers[member])
                 except TrialError as error:
                     failed.append((member, error))
-        if (until is not None and behind[0].progress.epoch >= until) or any(member.is_over for member in behind):
-            break
-    stack.release()
-    return failed
+            left = [member for member in behind if member not in dict(failed)]
+            ends = not left or bool(failed) or left[0].progress.epoch in ahead or any(each.is_over for each in left)
+            for member in left:
+                # At the end all of them, for the next ones go on from there, perhaps alone.
+                writers[member].keep(member.trial.prepared.model, member.optimizer, member.progress, is_over=ends)
+            if ends:
+                return failed
 
 
-def _take_epochs(members: Sequence[Member], behind: Member, step: StackedStep) -> list[Taken]:
+def _take_epochs(members: Sequence[Member], behind: Member, step: TrainingStep) -> list[Taken]:
     """Train from where those behind stand to their next evaluation."""
     started = time.perf_counter()
     until = behind.length.next_evaluation(behind.progress.epoch)
@@ -183,7 +196,7 @@ def _take_epochs(members: Sequence[Member], behind: Member, step: StackedStep) -
     return taken
 
 
-def _take_steps(members: Sequence[Member], step: StackedStep, length: Length, epoch: int) -> tuple[Tensor, int]:
+def _take_steps(members: Sequence[Member], step: TrainingStep, length: Length, epoch: int) -> tuple[Tensor, int]:
     """Take the steps of one epoch, counted from 0; return the sum of the images' losses (S,), and how many these were.
 
     Each trial draws its own order and augmentation, as alone. Raises Interrupted when asked to stop.
