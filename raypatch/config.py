@@ -115,6 +115,12 @@ class RunOptions(BaseModel):
         ge=1,
         description="CPU threads of one trial; default all cores.",
     )
+    card_share: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="Share of a GPU's memory that a trial may plan with; of a sweep its placement says it.",
+    )
 
     @field_validator("data_dir")
     @classmethod
