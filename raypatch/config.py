@@ -120,6 +120,12 @@ class RunOptions(BaseModel):
         description="Trials that differ in the seed alone and fine-tune as one model of stacked weights, at most:"
         " a number, off, or auto, where `raypatch plan` has measured that it is faster.",
     )
+    card_share: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="Share of a GPU's memory that a trial may plan with; of a sweep its placement says it.",
+    )
 
     @field_validator("data_dir")
     @classmethod

@@ -135,7 +135,8 @@ def load_best(trial: Trial) -> None:
 def make_step(trial: Trial, optimizer: torch.optim.Optimizer) -> TrainingStep:
     """The step of a trial, with its loss, in as many passes as its memory asks for."""
     config, prepared = trial.config, trial.prepared
-    micro_batch = fit_memory(prepared, config, trial.options.micro_batch)
+    options = trial.options
+    micro_batch = fit_memory(prepared, config, options.micro_batch, share=options.card_share)
     # Class weights go by the images that are trained on.
     labels = trial.train.labels.to(prepared.device)
     loss = make_loss(config, trial.task, labels)

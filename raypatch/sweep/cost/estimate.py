@@ -14,7 +14,7 @@ from raypatch.features.identity import feature_key
 from raypatch.machine.runtime import resolve_device, resolve_precision
 from raypatch.methods import feature_method, find_method, group_key
 from raypatch.models.flops import trial_facts
-from raypatch.models.memory import available_bytes, choose_micro_batch, peak_bytes, resident_bytes, stack_bytes
+from raypatch.models.memory import available_bytes, choose_micro_batch, is_recorded, peak_bytes, stack_bytes
 from raypatch.study.resolve import StudySearch, StudyTrials
 from raypatch.sweep.cost.calibration import Calibration, calibrate, known_calibration, step_kind
 from raypatch.sweep.cost.head_timing import TOGETHER
@@ -162,10 +162,12 @@ def _trial_cost(config: TrialConfig, options: RunOptions, calibration: Calibrati
         micro_batch, checkpointing = choose_micro_batch(config, facts, precision, free)
     else:
         micro_batch, checkpointing = options.micro_batch, False
-    memory = peak_bytes(config, info, facts, precision, micro_batch=micro_batch, checkpointing=checkpointing)
+    recorded = device.type == "cuda" and is_recorded(config, facts, micro_batch)
+    how: dict[str, Any] = {"micro_batch": micro_batch, "checkpointing": checkpointing, "recorded": recorded}
+    memory = peak_bytes(config, info, facts, precision, **how)
     stack = together if feature_method(config) is None else 1
     if stack > 1:
-        memory = max(memory, resident_bytes(config, info) + stack_bytes(config, facts, precision, options, stack))
+        memory = stack_bytes(config, info, facts, precision, options, stack)
     return TrialCost(
         tokens=facts.tokens,
         parameters=facts.parameters,

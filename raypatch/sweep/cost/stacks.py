@@ -31,9 +31,9 @@ def together_at_most(config: TrialConfig, options: RunOptions, timing: Timing | 
     if wanted == "auto":
         pays = timing is not None and timing.stacked is not None and WORTHWHILE * timing.stacked <= timing.step
         wanted = MOST_STACKED if pays else 1
-    _, facts = trial_facts(config, options)
+    info, facts = trial_facts(config, options)
     precision = resolve_precision(config.precision, resolve_device(options.device))
-    while wanted > 1 and not stack_fits(config, facts, precision, options, wanted):
+    while wanted > 1 and not stack_fits(config, info, facts, precision, options, wanted):
         wanted -= 1
     return wanted
 

@@ -98,7 +98,8 @@ def _join(trial: Trial) -> Member:
 def _can_stack(members: Sequence[Member], set_training_mode: SetTrainingMode) -> bool:
     """Whether memory has room for all, and torch can do what the model does for several at once."""
     first = members[0].trial
-    if not stack_fits(first.config, first.prepared.facts, first.prepared.precision, first.options, len(members)):
+    config, facts, precision = first.config, first.prepared.facts, first.prepared.precision
+    if not stack_fits(config, first.info, facts, precision, first.options, len(members)):
         logger.warning("a stack of %d models does not fit in memory: each trains alone", len(members))
         return False
     set_training_mode(first)
