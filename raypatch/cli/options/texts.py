@@ -43,8 +43,10 @@ def micro_batch_of(text: str) -> int | Literal["auto"]:
 
 def stack_of(text: str) -> int | Literal["auto", "off"]:
     """Read --stack. Raises ValueError."""
-    if text == "auto" or text == "off":
-        return text
+    if text == "auto":
+        return "auto"
+    if text == "off":
+        return "off"
     if not text.isdigit() or int(text) < 2:
         raise ValueError(f"--stack {text!r} must be auto, off or a number of at least 2")
     return int(text)
