@@ -129,6 +129,25 @@ def test_the_plan_measures_and_states_stacks(
     calibration._cache_of.cache_clear()
 
 
+def test_where_a_model_gains_nothing_its_larger_kinds_are_not_timed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_images(tmp_path / "a.npz")
+    options = tiny_trial(path)[1]
+    trials = [tiny_trial(path, patch_size=patch, seed=seed)[0] for patch in (8, 4, 2) for seed in (0, 1)]
+    kinds = list(dict.fromkeys(calibration.step_kind(config, options) for config in trials))
+    steps = dict(zip(kinds, (3.0, 1.0, 2.0), strict=True))
+    timings = {kind: Timing(step=step / 10, evaluation=0.1) for kind, step in steps.items()}
+    made = calibration.Calibration(machine={}, disk=1.0, timings=timings)
+    ratios = {4: 0.5, 2: 0.95, 8: 0.5}
+    monkeypatch.setattr(stack_timing, "stacked_ratio", lambda config, _: ratios[config.patch_size])
+    monkeypatch.setattr(stack_timing, "keep_timing", lambda *_: None)
+    said: list[str] = []
+    found = stack_timing.time_stacks(made, trials, options, said.append).timings
+    assert [found[kind].stacked for kind in kinds] == pytest.approx([0.3, 0.05, 0.19])
+    assert len(said) == 2
+
+
 @pytest.mark.parametrize("fields", [{}, {"model": "test_resnet", "patch_size": None, "image_size": 32}])
 def test_a_stacked_step_is_timed(tmp_path: Path, fields: dict[str, object]) -> None:
     config, options = tiny_trial(make_images(tmp_path / "a.npz"), **fields)

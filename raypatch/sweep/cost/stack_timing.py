@@ -15,7 +15,7 @@ from raypatch.models.attention import choose_attention
 from raypatch.models.flops import trial_facts
 from raypatch.models.prepared import PreparedModel, prepare_model
 from raypatch.sweep.cost.calibration import LONGEST_CALIBRATION, LONGEST_STEP, Calibration, keep_timing, step_kind
-from raypatch.sweep.cost.stacks import could_stack, together_at_most
+from raypatch.sweep.cost.stacks import could_stack, pays, together_at_most
 from raypatch.sweep.cost.timing import TIMED_STEPS, timed_images
 from raypatch.tasks import find_task
 from raypatch.training.optim import make_optimizer
@@ -31,7 +31,8 @@ def time_stacks(
 ) -> Calibration:
     """Add to a calibration how long a step takes in a stack, of each kind of trial that has company; keep it.
 
-    Kinds whose step is long, which have nothing to gain, are left out, and what is left after LONGEST_CALIBRATION.
+    A stack saves what a step takes however small its arithmetic is: where a model gained nothing, its larger kinds are
+    taken to gain nothing too. What is left after LONGEST_CALIBRATION, or takes long, stays untimed.
     """
     if options.stack == "off":
         return calibration
@@ -39,18 +40,21 @@ def time_stacks(
     started = time.perf_counter()
     kinds = {step_kind(config, options): config for config in could_stack(trials)}
     forced = options.model_copy(update={"stack": STACKED})
-    for kind, config in kinds.items():
-        timing = timings[kind]
-        if timing.stacked is not None or timing.step > LONGEST_STEP / STACKED:
-            continue
-        if time.perf_counter() - started > LONGEST_CALIBRATION:
-            break
-        ratio = 1.0
-        if together_at_most(config, forced, timing) == STACKED:
-            say(f"timing {kind}, {STACKED} models as one")
-            ratio = stacked_ratio(config, options)
-        timings[kind] = timing.model_copy(update={"stacked": ratio * timing.step})
-        keep_timing(kind, timings[kind], options)
+    without_gain: set[str] = set()
+    for kind in sorted(kinds, key=lambda kind: timings[kind].step):
+        config, timing = kinds[kind], timings[kind]
+        if timing.stacked is None:
+            if timing.step > LONGEST_STEP / STACKED or time.perf_counter() - started > LONGEST_CALIBRATION:
+                break
+            ratio = 1.0
+            if config.model not in without_gain and together_at_most(config, forced, timing) == STACKED:
+                say(f"timing {kind}, {STACKED} models as one")
+                ratio = stacked_ratio(config, options)
+            timing = timing.model_copy(update={"stacked": ratio * timing.step})
+            timings[kind] = timing
+            keep_timing(kind, timing, options)
+        if not pays(timing):
+            without_gain.add(config.model)
     return calibration.model_copy(update={"timings": timings})
 
 

@@ -29,13 +29,17 @@ def together_at_most(config: TrialConfig, options: RunOptions, timing: Timing | 
         return 1
     wanted = options.stack
     if wanted == "auto":
-        pays = timing is not None and timing.stacked is not None and WORTHWHILE * timing.stacked <= timing.step
-        wanted = MOST_STACKED if pays else 1
+        wanted = MOST_STACKED if timing is not None and pays(timing) else 1
     info, facts = trial_facts(config, options)
     precision = resolve_precision(config.precision, resolve_device(options.device))
     while wanted > 1 and not stack_fits(config, info, facts, precision, options, wanted):
         wanted -= 1
     return wanted
+
+
+def pays(timing: Timing) -> bool:
+    """Whether a step was measured to be faster in a stack, by as much as is worth it."""
+    return timing.stacked is not None and WORTHWHILE * timing.stacked <= timing.step
 
 
 def known_together(config: TrialConfig, options: RunOptions) -> int:
