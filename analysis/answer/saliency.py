@@ -8,14 +8,8 @@ import pandas as pd
 from raypatch.analysis.statistics.draws import RESAMPLES, draw_images
 from raypatch.analysis.statistics.inference import Interval, value_interval
 
-MEASURES: dict[str, tuple[float, float] | None] = {
-    "half_area": (0, 1),
-    "pointing": (0, 1),
-    "mass_ratio": None,
-    "deletion": (0, 1),
-    "insertion": (0, 1),
-}
-"""What is measured of a map, and the least and the most it can be."""
+MEASURES = ("half_area", "pointing", "mass_ratio", "deletion", "insertion")
+"""What is measured of a map."""
 
 
 def summarise_saliency(saliency: pd.DataFrame, resamples: int = RESAMPLES) -> pd.DataFrame:
@@ -47,4 +41,6 @@ def _mean(part: pd.DataFrame, measure: str, resamples: int) -> Interval:
     patients = known["patient"].where(known["patient"] != "", known["index"].astype(str)).to_numpy(str)
     weights = draw_images(np.zeros(len(values), np.int64), resamples, groups=patients)
     drawn = (weights.T.astype(float) @ values) / weights.sum(axis=0)
-    return value_interval(np.array([values.mean()]), drawn[None], len(np.unique(patients)), MEASURES[measure])
+    # Pointing is a share of the images; the others are means of numbers, which may be alike in all of them.
+    bounds = (0, 1) if measure == "pointing" else None
+    return value_interval(np.array([values.mean()]), drawn[None], len(np.unique(patients)), bounds)

@@ -19,7 +19,7 @@ from raypatch.analysis.show.tables.table import Table, to_markdown
 from raypatch.analysis.wording import file_stem
 from raypatch.results.explained import Pictures
 
-MASK, HALF = (0, 200, 160), (255, 255, 255)
+MASK, HALF = (0, 255, 190), (255, 255, 255)
 """Colours of outlines: what the mask marks, and the smallest set with half of a map."""
 
 

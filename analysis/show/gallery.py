@@ -91,13 +91,18 @@ def lay_map(pixels: Pixels, values: NDArray[np.floating]) -> Pixels:
 
 
 def draw_outline(pixels: Pixels, inside: NDArray[np.bool_], colour: Sequence[int]) -> Pixels:
-    """Draw the border of a set (rows, columns) into a picture."""
+    """Draw the border of a set (rows, columns) into a picture, two pixels wide."""
     larger = _enlarged(inside)
-    padded = np.pad(larger, 1)
-    core = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
     drawn = pixels.copy()
-    drawn[larger & ~core] = colour
+    drawn[larger & ~_shrunk(_shrunk(larger))] = colour
     return drawn
+
+
+def _shrunk(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The set without its border; beyond the picture it goes on as at the edge."""
+    padded = np.pad(inside, 1, mode="edge")
+    shrunk: NDArray[np.bool_] = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:] & inside
+    return shrunk
 
 
 def _enlarged(values: NDArray[Any]) -> NDArray[Any]:
