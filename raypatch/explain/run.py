@@ -73,13 +73,14 @@ def explain(
         notes += _notes(subject, maps, has_distances=bool(own))
         tell(f"{member.result.trial_id}: {subject.level}, {len(subject.images)} images, maps: {', '.join(maps)}")
     paths = SweepPaths(folder).explanation
-    if paths.folder.is_dir():
-        for stale in paths.folder.glob("*.npz"):
-            stale.unlink()
-    write_rows(paths.distances, DistanceRow, distances)
-    write_rows(paths.saliency, SaliencyRow, saliency)
     for trial_id, content in pictures.items():
         write_pictures(paths.pictures(trial_id), content)
+    write_rows(paths.distances, DistanceRow, distances)
+    # It names the trials whose pictures a report looks for: written after them, and before others go.
+    write_rows(paths.saliency, SaliencyRow, saliency)
+    for file in paths.folder.glob("*.npz"):
+        if file.stem not in pictures:
+            file.unlink()
     return Explanation(paths.folder, tuple(dict.fromkeys(notes)))
 
 
