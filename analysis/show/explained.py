@@ -2,16 +2,24 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from raypatch.analysis.answer.saliency import summarise_saliency
 from raypatch.analysis.explained import Explained, load_explained
 from raypatch.analysis.load import load_study
-from raypatch.analysis.show.gallery import Gallery, Picture, Pixels, Strip, as_colours, as_planes, draw_outline, lay_map
+from raypatch.analysis.show.gallery import (
+    Gallery,
+    Picture,
+    Pixels,
+    Strip,
+    as_colours,
+    as_planes,
+    draw_outline,
+    lay_map,
+    side_by_side,
+)
 from raypatch.analysis.show.plots.attention import attention_plot
 from raypatch.analysis.show.plots.figure import Plot
 from raypatch.analysis.show.tables.saliency import HEAD, saliency_tables
@@ -63,10 +71,10 @@ def make_galleries(found: Explained) -> Iterator[Gallery]:
 
 def _strip(trials: dict[str, Pictures], row: int) -> Strip:
     first = next(iter(trials.values()))
-    plain = _picture_of(first, row)
+    planes = _planes_of(first, row)
     if first.masks is not None:
-        plain = draw_outline(plain, _plane(first, first.masks[row]), MASK)
-    pictures = [Picture(f"true: {first.label[row]}", plain)]
+        planes = [draw_outline(*pair, MASK) for pair in zip(planes, as_planes(first.masks[row]), strict=True)]
+    pictures = [Picture(f"true: {first.label[row]}", side_by_side(planes))]
     for level, own in trials.items():
         # A trial of another run may have been explained on other images.
         places = (own.index == first.index[row]).nonzero()[0]
@@ -77,17 +85,18 @@ def _strip(trials: dict[str, Pictures], row: int) -> Strip:
 
 def _maps(level: str, own: Pictures, row: int) -> Iterator[Picture]:
     said = f"{own.predicted[row]} {100 * own.probability[row]:.0f} %"
-    for name, values in own.maps.items():
-        plane = _plane(own, values[row].astype("float32"))
-        pixels = draw_outline(lay_map(_picture_of(own, row), plane), _plane(own, own.halves[name][row]), HALF)
-        yield Picture(f"{level}, {name}: {said}", pixels, detail=name.startswith(HEAD))
+    for name, maps in own.maps.items():
+        values = maps[row].astype(np.float32)
+        highest = float(values.max())
+        values = values / highest if highest > 0 else values
+        planes = []
+        parts = zip(_planes_of(own, row), as_planes(values), as_planes(own.halves[name][row]), strict=True)
+        for pixels, plane, half in parts:
+            planes.append(draw_outline(lay_map(pixels, plane), half, HALF))
+        yield Picture(f"{level}, {name}: {said}", side_by_side(planes), detail=name.startswith(HEAD))
 
 
-def _picture_of(own: Pictures, row: int) -> Pixels:
-    """The image itself: its channels first, whatever its dimensions."""
-    channels = [_plane(own, channel) for channel in own.images[row]]
-    return as_colours(np.stack(channels))
-
-
-def _plane(own: Pictures, values: NDArray[Any]) -> NDArray[Any]:
-    return as_planes(values, dimensions=own.images.ndim - 2)
+def _planes_of(own: Pictures, row: int) -> list[Pixels]:
+    """The image without a map, each of its planes as pixels."""
+    channels = [as_planes(channel) for channel in own.images[row]]
+    return [as_colours(np.stack(plane)) for plane in zip(*channels, strict=True)]
