@@ -20,6 +20,7 @@ from raypatch.sweep.cost.calibration import Calibration, calibrate, known_calibr
 from raypatch.sweep.cost.head_timing import TOGETHER
 from raypatch.sweep.cost.planned import Planned, planned_samples, planned_trials
 from raypatch.sweep.cost.timing import Timing
+from raypatch.training.writer import CHECKPOINT_SECONDS
 from raypatch.trial_fields.length import training_length
 from raypatch.words import align_columns
 
@@ -308,12 +309,14 @@ def _seconds(config: TrialConfig, options: RunOptions, calibration: Calibration,
         # At the end, val and test are predicted once more.
         scoring = timing.scoring * (evaluations + 1 + test / val)
         return length.steps * _head_step(timing, together) + scoring
-    # Each evaluation ends with a checkpoint, of weights in float32 and their optimizer's moments.
+    evaluations = len(length.evaluations())
+    training = length.steps * timing.step + evaluations * val * timing.evaluation
+    # A checkpoint has weights in float32 and their optimizer's moments; the first and the last evaluation have one.
+    checkpoints = min(evaluations, 2 + training / CHECKPOINT_SECONDS)
     copies = find_method(config.method).weight_copies
-    evaluation = val * timing.evaluation + copies * 4 * facts.parameters / calibration.disk
+    writing = checkpoints * copies * 4 * facts.parameters / calibration.disk
     # After the last epoch the best weights predict both splits.
-    training = length.steps * timing.step + len(length.evaluations()) * evaluation
-    return training + (val + test) * timing.evaluation
+    return training + writing + (val + test) * timing.evaluation
 
 
 def _head_step(timing: Timing, together: int) -> float:
