@@ -83,7 +83,7 @@ def patch_places(tokens: int, dimensions: int) -> Tensor:
 
 def grid_edge(tokens: int, dimensions: int) -> int:
     """Return the edge of the grid of so many patches. Raises ValueError where they are no square or cube."""
-    edge = round(tokens ** (1 / dimensions))
+    edge: int = round(tokens ** (1 / dimensions))
     if edge**dimensions != tokens:
         raise ValueError(f"{tokens} patches are no {'square' if dimensions == 2 else 'cube'}: their places are unknown")
     return edge
