@@ -84,7 +84,7 @@ def _strip(trials: dict[str, Pictures], row: int) -> Strip:
 
 
 def _maps(level: str, own: Pictures, row: int) -> Iterator[Picture]:
-    said = f"{own.predicted[row]} {100 * own.probability[row]:.0f} %"
+    said = f"{own.predicted[row]} {100 * own.probability[row]:.0f}\N{NO-BREAK SPACE}%"
     for name, maps in own.maps.items():
         values = maps[row].astype(np.float32)
         highest = float(values.max())

@@ -35,7 +35,7 @@ class Picture:
     def wide(self) -> bool:
         """Whether it is of several planes."""
         rows, columns, _ = self.pixels.shape
-        return int(columns) > 2 * rows
+        return bool(columns > 2 * rows)
 
     def jpeg(self) -> bytes:
         """Return the picture as a JPEG file."""

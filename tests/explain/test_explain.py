@@ -120,7 +120,7 @@ def test_the_report_shows_it_and_needs_nothing_from_outside(with_masks: Path, tm
     assert "Where the models look" in page
     assert "Do the maps lie on what the masks mark?" in page
     assert page.count("data:image/jpeg;base64,") == len(list((tmp_path / "report" / "gallery").iterdir())) > 8
-    assert re.search(r"patch size 4, grad-cam: [01] \d+ %", page)
+    assert re.search(r"patch size 4, grad-cam: [01] \d+\xa0%", page)
     for name in ("figures/attention_distance.svg", "tables/saliency_masks.csv"):
         assert tmp_path / "report" / name in written.files
         assert (tmp_path / "report" / name).stat().st_size > 100
