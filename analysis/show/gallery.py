@@ -17,6 +17,8 @@ Pixels = NDArray[np.uint8]
 
 LEAST_EDGE = 160
 """Pixels that a picture has at least, so that an outline is thin."""
+GAP = 6
+"""Pixels between two planes."""
 STRONGEST = 0.6
 """How much of a picture its map covers where that is highest."""
 
@@ -28,6 +30,12 @@ class Picture:
     caption: str
     pixels: Pixels
     detail: bool = False
+
+    @property
+    def wide(self) -> bool:
+        """Whether it is of several planes."""
+        rows, columns, _ = self.pixels.shape
+        return bool(columns > 2 * rows)
 
     def jpeg(self) -> bytes:
         """Return the picture as a JPEG file."""
@@ -66,12 +74,20 @@ class Gallery:
         return found
 
 
-def as_planes(values: NDArray[Any], *, dimensions: int) -> NDArray[Any]:
-    """Return an image (*spatial, ...) as a plane: of a volume the three through its middle, side by side."""
-    if dimensions == 2:
-        return values
-    middle = [edge // 2 for edge in values.shape[:3]]
-    return np.concatenate([values.take(place, axis) for axis, place in enumerate(middle)], axis=1)
+def as_planes(values: NDArray[Any]) -> list[NDArray[Any]]:
+    """Return the planes to show of an image (rows, columns), itself, or of a volume, the three through its middle."""
+    if values.ndim == 2:
+        return [values]
+    return [values.take(edge // 2, axis) for axis, edge in enumerate(values.shape)]
+
+
+def side_by_side(planes: Sequence[Pixels]) -> Pixels:
+    """Return planes of one size as one picture, a gap between two."""
+    gap = np.full((len(planes[0]), GAP, 3), 128, np.uint8)
+    parts = [planes[0]]
+    for plane in planes[1:]:
+        parts += [gap, plane]
+    return np.concatenate(parts, axis=1)
 
 
 def as_colours(image: NDArray[np.uint8]) -> Pixels:
@@ -81,9 +97,8 @@ def as_colours(image: NDArray[np.uint8]) -> Pixels:
 
 
 def lay_map(pixels: Pixels, values: NDArray[np.floating]) -> Pixels:
-    """Lay a map (rows, columns) from 0 in colours on a picture, the stronger the higher it is."""
-    highest = float(values.max())
-    level = _enlarged(values.astype(np.float32) / highest if highest > 0 else np.zeros(values.shape, np.float32))
+    """Lay a map (rows, columns) from 0 to 1 in colours on a picture, the stronger the higher it is."""
+    level = _enlarged(values)
     colours = mpl.colormaps["inferno"](level)[..., :3] * 255
     share = STRONGEST * np.sqrt(level)[..., None]
     mixed: Pixels = ((1 - share) * pixels + share * colours).round().astype(np.uint8)
@@ -91,13 +106,18 @@ def lay_map(pixels: Pixels, values: NDArray[np.floating]) -> Pixels:
 
 
 def draw_outline(pixels: Pixels, inside: NDArray[np.bool_], colour: Sequence[int]) -> Pixels:
-    """Draw the border of a set (rows, columns) into a picture."""
+    """Draw the border of a set (rows, columns) into a picture, two pixels wide."""
     larger = _enlarged(inside)
-    padded = np.pad(larger, 1)
-    core = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
     drawn = pixels.copy()
-    drawn[larger & ~core] = colour
+    drawn[larger & ~_shrunk(_shrunk(larger))] = colour
     return drawn
+
+
+def _shrunk(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The set without its border; beyond the picture it goes on as at the edge."""
+    padded = np.pad(inside, 1, mode="edge")
+    shrunk: NDArray[np.bool_] = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:] & inside
+    return shrunk
 
 
 def _enlarged(values: NDArray[Any]) -> NDArray[Any]:

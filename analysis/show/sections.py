@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from raypatch.analysis.answer.clinical import Clinical
 from raypatch.analysis.answer.findings import Findings
+from raypatch.analysis.show.explained import explained_parts
 from raypatch.analysis.show.gallery import Gallery
 from raypatch.analysis.show.mask_gallery import mask_galleries
 from raypatch.analysis.show.plots.clinical import clinical_plots
@@ -83,6 +84,7 @@ def _trial_sections(findings: Findings, clinical: Clinical) -> Iterator[Section]
     yield Section("calibration", "Calibration", _known(calibration_table(findings)), _picked(plots, "reliability"))
     curves = tuple(clinical_plots(findings, clinical))
     yield Section("reviewer", "What a clinical reviewer asks", clinical_tables(findings, clinical), curves)
+    yield Section("explained", "Where the models look", *explained_parts(results.trials))
     yield Section("missing", "What is missing", _known(missing_table(results)))
     yield Section("provenance", "Where it comes from", (provenance_table(findings),))
 

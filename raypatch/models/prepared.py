@@ -2,6 +2,7 @@
 with the normalisation and the precision that belong to it.
 """
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -19,6 +20,8 @@ from raypatch.models.flops import count_outputs, model_facts
 from raypatch.models.heads import head_of
 from raypatch.results import ModelFacts
 from raypatch.trial_fields.data import Resize
+
+logger = logging.getLogger(__name__)
 
 # Enough to fill a device; more would only take memory.
 TOKENS_PER_BATCH = 16_384
@@ -101,6 +104,8 @@ class PreparedModel:
     def logits(self, images: torch.Tensor) -> torch.Tensor:
         """Logits (N, outputs) float32 on the device of uint8 images
         (N, C, *spatial), batch by batch.
+
+        Out of memory halves the batch; one image that does not fit raises torch.OutOfMemoryError.
         """
         return torch.cat(list(self.logits_of_batches(images)))
 
@@ -108,12 +113,25 @@ class PreparedModel:
         """Give the `logits` of one batch after the other."""
         self.model.eval()
         size = evaluation_batch(self.facts.tokens, self.image_size ** (images.ndim - 2))
-        for batch in images.split(size):
-            yield self._logits_of(batch)
+        start = 0
+        while start < len(images):
+            try:
+                logits = self._logits_of_batch(images[start : start + size])
+            except torch.OutOfMemoryError:
+                if size == 1:
+                    raise
+            else:
+                start += size
+                yield logits
+                continue
+            # Here, not in the handler: its traceback still holds the batch's tensors.
+            torch.cuda.empty_cache()
+            size //= 2
+            logger.warning("out of memory: evaluating %d images at a time", size)
 
     @torch.inference_mode()
-    def _logits_of(self, batch: torch.Tensor) -> torch.Tensor:
-        inputs = self.inputs(batch.to(self.device, non_blocking=True))
+    def _logits_of_batch(self, images: torch.Tensor) -> torch.Tensor:
+        inputs = self.inputs(images.to(self.device, non_blocking=True))
         cast = self.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=cast):
             logits: torch.Tensor = self.model(inputs).float()

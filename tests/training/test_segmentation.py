@@ -154,3 +154,10 @@ def test_a_share_of_the_images_keeps_some_with_and_some_without_a_mask(tmp_path:
 def test_a_task_on_masks_that_lacks_a_part_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match=r"is no task on masks: it lacks count; what each part does stands in"):
         find_task("own_members:HalfMaskTask")
+
+
+def test_segmentations_train_alone(tmp_path: Path) -> None:
+    from raypatch.methods import group_key
+
+    config, _ = tiny_mask_trial(make_masks(tmp_path / "a.npz"))
+    assert group_key(config) is None
