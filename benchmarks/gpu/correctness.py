@@ -77,8 +77,8 @@ def out_of_memory(report: Report) -> None:
     clean(report.device)
     patch = patches(report, 3)[-2]
     case = make_case(report, 3, patch, batches=2, batch_size=8 if report.tiny else 16)
-    if not report.on_cuda:
-        report.line("out of memory", None, skipped="only a device runs out alone")
+    if report.tiny or not report.on_cuda:
+        report.line("out of memory", None, skipped="needs a device, and what fills it")
         return
     half = memory.training_bytes(case.config, case.prepared.facts, case.prepared.precision, micro_batch=8)
     total = torch.cuda.get_device_properties(report.device).total_memory
@@ -122,11 +122,11 @@ def planned_memory(report: Report) -> None:
     """What is reserved on the device is never over the plan, and the plan at most a quarter over that."""
     places = (("dermamnist", 2, (28, 7, 4, 1)), ("adrenalmnist3d", 3, (28, 7, 4, 2)))
     for dataset, dimensions, sizes in places:
-        for patch in (4,) if report.tiny else sizes:
+        if report.tiny or not report.on_cuda:
+            report.line("planned memory", None, skipped="needs a device's allocator, and what fills it")
+            return
+        for patch in sizes:
             clean(report.device)
-            if not report.on_cuda:
-                report.line("planned memory", None, skipped="needs a device's allocator")
-                return
             case = make_case(report, dimensions, patch, batches=WARM_UP_STEPS + 3)
             _measure_memory(report, case, dataset)
 
