@@ -8,10 +8,10 @@ from typing import Literal
 
 import torch
 
-from raypatch.config import TrialConfig
+from raypatch.config import RunOptions, TrialConfig
 from raypatch.data.catalog import DatasetInfo
 from raypatch.data.resize import held_size
-from raypatch.machine.runtime import Precision
+from raypatch.machine.runtime import Precision, resolve_device
 from raypatch.methods import find_method
 from raypatch.models.families import find_family
 from raypatch.models.flops import body_facts
@@ -125,9 +125,7 @@ def peak_bytes(
 
     recorded: whether the device records the step, see is_recorded.
     """
-    images = info.training_images(config.train_fraction) + sum(info.counts[1:])
-    edge = held_size(info.size, config.image_size, config.resize)
-    resident: int = images * info.channels * edge**info.dimensions
+    resident = resident_bytes(config, info)
     held = _held_bytes(config, facts, precision)
     working = _working_bytes(config, facts, precision, micro_batch, checkpointing=checkpointing)
     evaluation = evaluation_bytes(config, info, facts, precision)
@@ -137,6 +135,14 @@ def peak_bytes(
     rest = info.training_images(config.train_fraction) % config.batch_size
     short = _working_bytes(config, facts, precision, rest, checkpointing=checkpointing) if rest else 0
     return resident + _with_margin(held + evaluation, streams=2) + int(FRAGMENTATION * (working + short))
+
+
+def resident_bytes(config: TrialConfig, info: DatasetInfo) -> int:
+    """Bytes of a trial's images, where they lie on the device."""
+    images = info.training_images(config.train_fraction) + sum(info.counts[1:])
+    edge = held_size(info.size, config.image_size, config.resize)
+    size: int = images * info.channels * edge**info.dimensions
+    return size
 
 
 def evaluation_bytes(
@@ -204,6 +210,27 @@ def choose_micro_batch(
                 return micro_batch, checkpointing
             micro_batch //= 2
     return 1, choices[-1]
+
+
+def stack_bytes(
+    config: TrialConfig, info: DatasetInfo, facts: ModelFacts, precision: Precision, options: RunOptions, size: int
+) -> int:
+    """Estimated peak bytes of `size` trials whose models train as one: the images once, and of all else as much as so
+    many take that are alone.
+    """
+    micro_batch = config.batch_size if options.micro_batch == "auto" else options.micro_batch
+    recorded = resolve_device(options.device).type == "cuda" and is_recorded(config, facts, micro_batch)
+    alone = peak_bytes(config, info, facts, precision, micro_batch=micro_batch, recorded=recorded)
+    images = resident_bytes(config, info)
+    return images + size * (alone - images)
+
+
+def stack_fits(
+    config: TrialConfig, info: DatasetInfo, facts: ModelFacts, precision: Precision, options: RunOptions, size: int
+) -> bool:
+    """Whether so many fit at once into what is free now."""
+    free = available_bytes(resolve_device(options.device))
+    return stack_bytes(config, info, facts, precision, options, size) <= USABLE_SHARE * free
 
 
 def fit_memory(

@@ -133,7 +133,7 @@ class TrainingStep:
             strict=True,
         )
         for part, part_labels in parts:
-            total += self._pass(part, part_labels, share=len(part) / len(inputs))
+            total = total + self._pass(part, part_labels, share=len(part) / len(inputs))
         if self.clip_norm is not None:
             parameters_of_groups = [group["params"] for group in self.optimizer.param_groups]
             nn.utils.clip_grad_norm_(itertools.chain(*parameters_of_groups), self.clip_norm)
@@ -148,7 +148,8 @@ class TrainingStep:
             with torch.autocast(inputs.device.type, torch.bfloat16, enabled=rounded is not None):
                 logits = self.prepared.model(inputs)
             loss = self.loss(logits, labels) * share
-            torch.autograd.backward(loss)
+            # Of a stack there is a loss for each trial, which hangs on that trial's weights alone.
+            torch.autograd.backward(loss.sum())
             if rounded is not None:
                 rounded.add_gradients()
         return loss.detach()
