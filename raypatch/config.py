@@ -115,6 +115,17 @@ class RunOptions(BaseModel):
         ge=1,
         description="CPU threads of one trial; default all cores.",
     )
+    stack: int | Literal["auto", "off"] = Field(
+        "auto",
+        description="Trials that differ in the seed alone and fine-tune as one model of stacked weights, at most:"
+        " a number, off, or auto, where `raypatch plan` has measured that it is faster.",
+    )
+    card_share: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="Share of a GPU's memory that a trial may plan with; of a sweep its placement says it.",
+    )
 
     @field_validator("data_dir")
     @classmethod
@@ -127,6 +138,13 @@ class RunOptions(BaseModel):
     def _positive(cls, value: int | str) -> int | str:
         if isinstance(value, int) and value < 1:
             raise ValueError(f"micro_batch={value} must be auto or at least 1")
+        return value
+
+    @field_validator("stack")
+    @classmethod
+    def _several(cls, value: int | str) -> int | str:
+        if isinstance(value, int) and value < 2:
+            raise ValueError(f"stack={value} must be auto, off or at least 2")
         return value
 
 

@@ -1,5 +1,6 @@
 """One trial from its config to its result on disk: prepare, fit by its method, finish."""
 
+import dataclasses
 import functools
 import math
 import statistics
@@ -72,13 +73,13 @@ def train_group(
     method = find_method(configs[0].method)
     assert isinstance(method, GroupMethod), "it gave the group its key"
     source: FeatureSource | None = None
-    trials = []
+    trials: list[Trial] = []
     for config in configs:
         trial_id = config.trial_id()
         tell = functools.partial(on_epoch, trial_id)
         trial, source = _prepare(config, paths[trial_id], options, tell, should_stop, source)
         method.prepare(trial.prepared)
-        trials.append(trial)
+        trials.append(_with_images_of(trials[0], trial) if trials and source is None else trial)
     for trial, outcome in method.fit_group(trials):
         over = outcome if isinstance(outcome, TrialError) else finish_trial(trial, outcome)
         yield trial.config, over
@@ -146,6 +147,12 @@ def _prepare(
     if source is not None:
         source.forget_backbone()
     return trial, source
+
+
+def _with_images_of(other: Trial, trial: Trial) -> Trial:
+    """The trial with the images of another of its group, which lie in memory once; not with a share drawn by seed."""
+    train = other.train if trial.config.train_fraction == 1 else trial.train
+    return dataclasses.replace(trial, train=train, val=other.val)
 
 
 def _known_images(trial: Trial, name: Split, split: ResidentSplit) -> NDArray[np.int64]:

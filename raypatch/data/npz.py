@@ -2,7 +2,8 @@
 
 Keys {train,val,test}_{images,labels}; optional in an own file: `class_names` (strings),
 `mirror_safe` (one bool), `task` (one string), {train,val,test}_patients (who is on each image;
-`_groups` means the same) and {train,val,test}_ids (what each image is called).
+`_groups` means the same), {train,val,test}_ids (what each image is called) and
+{train,val,test}_masks (a class number per pixel).
 """
 
 from collections.abc import Sequence
@@ -33,6 +34,7 @@ __all__ = [
     "read_new_images",
     "read_split",
     "read_split_labels",
+    "read_split_masks",
     "read_split_texts",
 ]
 
@@ -125,6 +127,27 @@ def read_split_labels(path: Path, split: Split) -> NDArray[np.int64]:
     """Read the labels of one split without its images: (N,) or (N, L). Raises DataError."""
     with Archive(path) as archive:
         return read_labels(archive, split, check_images(archive, f"{split}_images")[0])
+
+
+def read_split_masks(path: Path, split: Split) -> NDArray[np.uint8] | None:
+    """Read the masks of one split, (N, *spatial) as its images; None where the file has none.
+
+    Raises DataError for masks of another kind or shape.
+    """
+    key = f"{split}_masks"
+    with Archive(path) as archive:
+        if key not in archive:
+            return None
+        images = check_images(archive, f"{split}_images")
+        spatial = images[:-1] if images[-1] == 3 else images
+        shape, dtype = archive.header(key)
+        if shape != spatial or dtype != np.uint8:
+            raise archive.error(
+                key,
+                f"is {dtype} of shape {shape}; masks are uint8 class numbers of shape {spatial}, as their images:"
+                " pack images and masks together with `raypatch data pack`",
+            )
+        return np.ascontiguousarray(archive.array(key))
 
 
 def read_split_texts(path: Path, splits: Sequence[Split], what: Literal["ids", "patients"]) -> NDArray[np.str_] | None:

@@ -19,6 +19,7 @@ from raypatch.data.npz import (
     read_fold_rows,
     read_split,
     read_split_labels,
+    read_split_masks,
     read_split_texts,
 )
 from raypatch.machine.environment import home
@@ -154,6 +155,33 @@ def load_labels(
     parts = []
     for stored, rows in read_fold_rows(path, split, fold).items():
         parts.append(read_split_labels(path, stored)[rows])
+    return np.concatenate(parts)
+
+
+def load_masks(
+    dataset: str,
+    split: Split,
+    *,
+    fold: int | None = None,
+    data_dir: Path | None = None,
+    files: Mapping[str, Path] | None = None,
+) -> NDArray[np.uint8] | None:
+    """Load the masks of one split, a class number per pixel or voxel: (N, H, W) or (N, D, H, W), in the geometry
+    of their images; None where the data has none.
+
+    Raises DataError as load_split, and for masks that do not fit their images.
+    """
+    if not OWN_FILE.fullmatch(dataset):  # the catalog's files have none
+        return None
+    path = locate(dataset, data_dir=data_dir, files=files)
+    if fold is None:
+        return read_split_masks(path, split)
+    parts = []
+    for stored, rows in read_fold_rows(path, split, fold).items():
+        masks = read_split_masks(path, stored)
+        if masks is None:
+            return None
+        parts.append(masks[rows])
     return np.concatenate(parts)
 
 

@@ -2,6 +2,7 @@
 with the normalisation and the precision that belong to it.
 """
 
+import logging
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +19,8 @@ from raypatch.models.flops import count_outputs, model_facts
 from raypatch.models.heads import head_of
 from raypatch.results import ModelFacts
 from raypatch.trial_fields.data import Resize
+
+logger = logging.getLogger(__name__)
 
 # Enough to fill a device; more would only take memory.
 TOKENS_PER_BATCH = 16_384
@@ -91,18 +94,33 @@ class PreparedModel:
     def logits(self, images: torch.Tensor) -> torch.Tensor:
         """Logits (N, outputs) float32 on the device of uint8 images
         (N, C, *spatial), batch by batch.
+
+        Out of memory halves the batch; one image that does not fit raises torch.OutOfMemoryError.
         """
         self.model.eval()
-        logits = []
+        logits: list[torch.Tensor] = []
         size = evaluation_batch(self.facts.tokens, self.image_size ** (images.ndim - 2))
-        for batch in images.split(size):
-            inputs = self.inputs(batch.to(self.device, non_blocking=True))
-            cast = self.precision == "bfloat16"
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=cast):
-                logits.append(self.model(inputs).float())
-            # Or they would lie in memory beside the next batch's.
-            del inputs
+        start = 0
+        while start < len(images):
+            try:
+                logits.append(self._logits_of_batch(images[start : start + size]))
+                start += size
+                continue
+            except torch.OutOfMemoryError:
+                if size == 1:
+                    raise
+            # Here, not in the handler: its traceback still holds the batch's tensors.
+            torch.cuda.empty_cache()
+            size //= 2
+            logger.warning("out of memory: evaluating %d images at a time", size)
         return torch.cat(logits)
+
+    def _logits_of_batch(self, images: torch.Tensor) -> torch.Tensor:
+        inputs = self.inputs(images.to(self.device, non_blocking=True))
+        cast = self.precision == "bfloat16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=cast):
+            logits: torch.Tensor = self.model(inputs).float()
+        return logits
 
 
 def prepare_model(config: TrialConfig, info: DatasetInfo, options: RunOptions) -> PreparedModel:

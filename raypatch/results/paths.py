@@ -58,6 +58,27 @@ class TrialPaths:
 
 
 @dataclass(frozen=True)
+class ExplanationPaths:
+    """Every file of what `raypatch explain` found, in a folder of the run."""
+
+    folder: Path
+
+    @property
+    def distances(self) -> Path:
+        """Attention distances: a row per trial, layer and head."""
+        return self.folder / "attention_distance.csv"
+
+    @property
+    def saliency(self) -> Path:
+        """Measures of the maps: a row per trial, image and map."""
+        return self.folder / "saliency.csv"
+
+    def pictures(self, trial_id: str) -> Path:
+        """Some images with their maps."""
+        return self.folder / f"{trial_id}.npz"
+
+
+@dataclass(frozen=True)
 class SweepPaths:
     """Every file of one run folder."""
 
@@ -95,6 +116,10 @@ class SweepPaths:
     @property
     def report(self) -> Path:
         return self.folder / "report"
+
+    @property
+    def explanation(self) -> "ExplanationPaths":
+        return ExplanationPaths(self.folder / "explain")
 
     @property
     def mlflow(self) -> Path:

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from raypatch.config import TrialConfig
 from raypatch.models import hub
 from raypatch.models.families.counted import CountedFamily
-from raypatch.models.families.heads import on_grid, replace_pointwise_head
+from raypatch.models.families.heads import on_grid, replace_pointwise_head, token_layer
 from raypatch.models.families.inflate import INFLATABLE, inflate, inflate_state
-from raypatch.models.families.protocol import TimmEntry
+from raypatch.models.families.protocol import AttentionTokens, MapLayer, TimmEntry
 from raypatch.models.families.registry import unfit
 from raypatch.models.families.timm_names import (
     architecture_of,
@@ -150,12 +150,41 @@ class TimmImage(CountedFamily):
             return features.permute(0, 3, 1, 2)
         return features
 
+    def attention_tokens(self, model: nn.Module) -> AttentionTokens | None:
+        """Return those of a transformer that keeps one row of tokens, such as EVA-02 and BEiT."""
+        before = getattr(model, "num_prefix_tokens", None)
+        if before is None or not hasattr(model, "blocks"):
+            return None
+        reads_class_token = getattr(model, "cls_token", None) is not None and model.global_pool == "token"
+        return AttentionTokens(int(before), reads_class_token)
+
+    def map_layer(self, model: nn.Module, *, dimensions: int) -> MapLayer | None:
+        """Return the end of the last stage as timm names it; of a transformer the last block's first norm."""
+        tokens = self.attention_tokens(model)
+        if tokens is not None:
+            last = len(model.blocks) - 1  # type: ignore[arg-type]
+            return token_layer(model, f"blocks.{last}.norm1", tokens.before, dimensions)
+        stages = getattr(model, "feature_info", None)
+        name = stages[-1]["module"] if isinstance(stages, list) and stages else ""
+        if not name or name not in dict(model.named_modules()):
+            return None
+        channels_last = getattr(model, "output_fmt", "NCHW") == "NHWC"
+        return MapLayer(name, _channels_second if channels_last else _as_it_is)
+
     def timm_entry(self, config: TrialConfig) -> TimmEntry:
         source = pretrained_source(config.model)
         return TimmEntry(
             arguments=size_arguments(config.model, config.image_size),
             layers={"first_conv": str(source.first_conv), "classifier": str(source.classifier)},
         )
+
+
+def _as_it_is(output: Tensor) -> Tensor:
+    return output
+
+
+def _channels_second(output: Tensor) -> Tensor:
+    return output.movedim(-1, 1)
 
 
 def refusal_by_name(model: str, *, construct: bool = False) -> str:

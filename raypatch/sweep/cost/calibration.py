@@ -170,7 +170,18 @@ def _scaled_timing(
         return None if longest else timing.model_copy(update={"evaluation": scale * timing.evaluation})
     if scale * timing.step <= longest:
         return None
-    return timing.model_copy(update={"step": scale * timing.step, "evaluation": scale * timing.evaluation})
+    scaled = {"step": scale * timing.step, "evaluation": scale * timing.evaluation, "stacked": None}
+    return timing.model_copy(update=scaled)
+
+
+def keep_timing(kind: str, timing: Timing, options: RunOptions) -> None:
+    """Write the timing of one kind beside those that are known of this device; not where other work falsifies it."""
+    known = known_calibration(options)
+    is_busy = os.getloadavg()[0] > BUSY_LOAD * available_cores()
+    if known is None or kind not in known.timings or is_busy:
+        return
+    more = known.model_copy(update={"timings": known.timings | {kind: timing}})
+    _keep(more, (), _cache(options)[0])
 
 
 def known_calibration(options: RunOptions) -> Calibration | None:

@@ -12,13 +12,15 @@ from raypatch.config import RunOptions, TrialConfig, fields_of_role
 from raypatch.factors import Factor, field_label, word_value
 from raypatch.features.identity import feature_key
 from raypatch.machine.runtime import resolve_device, resolve_precision
-from raypatch.methods import MOST_TOGETHER, feature_method, find_method, group_key
+from raypatch.methods import feature_method, find_method, group_key
 from raypatch.models.flops import trial_facts
-from raypatch.models.memory import available_bytes, choose_micro_batch, peak_bytes
+from raypatch.models.memory import available_bytes, choose_micro_batch, is_recorded, peak_bytes, stack_bytes
 from raypatch.study.resolve import StudySearch, StudyTrials
 from raypatch.sweep.cost.calibration import Calibration, calibrate, known_calibration, step_kind
 from raypatch.sweep.cost.head_timing import TOGETHER
 from raypatch.sweep.cost.planned import Planned, planned_samples, planned_trials
+from raypatch.sweep.cost.stack_timing import time_stacks
+from raypatch.sweep.cost.stacks import together_at_most
 from raypatch.sweep.cost.timing import Timing
 from raypatch.training.writer import CHECKPOINT_SECONDS
 from raypatch.trial_fields.length import training_length
@@ -29,7 +31,7 @@ class TrialCost(BaseModel):
     """What one trial costs.
 
     tokens: per image, None for a model without. memory_bytes: peak on the device. seconds: of the
-    whole trial.
+    whole trial. stack: how many such trials train as one model; the memory is then that of all.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -41,6 +43,7 @@ class TrialCost(BaseModel):
     checkpointing: bool
     memory_bytes: int
     seconds: float
+    stack: int = 1
 
 
 class PlanRow(BaseModel):
@@ -85,7 +88,13 @@ def plan_cost(
     """
     planned = planned_samples(study) if isinstance(study, StudySearch) else planned_trials(study)
     options = options.model_copy(update={"files": {**options.files, **study.files}})
-    calibration = calibrate([each.config for each in planned], options, say, again=recalibrate)
+    configs = [each.config for each in planned]
+    calibration = calibrate(configs, options, say, again=recalibrate)
+    if isinstance(study, StudySearch):
+        # Its trials are drawn one by one, and given up one by one.
+        options = options.model_copy(update={"stack": "off"})
+    else:
+        calibration = time_stacks(calibration, configs, options, say)
     groups = _group_by_cost(planned, options, calibration)
     telling = _telling_fields(groups.values(), study.factors)
     names = [factor.name for factor in study.factors]
@@ -136,7 +145,8 @@ def _group_by_cost(
         kind = each.config.model_copy(update={"seed": 0})
         if kind not in costs:
             key = group_key(each.config)
-            size = 1 if key is None else min(together[key], MOST_TOGETHER)
+            timing = calibration.timings[step_kind(kind, options)]
+            size = 1 if key is None else min(together[key], together_at_most(kind, options, timing))
             costs[kind] = _trial_cost(kind, options, calibration, size)
         by_cost = groups.setdefault((each.config.dataset_label, each.levels), {})
         by_cost.setdefault(costs[kind], []).append(each)
@@ -152,7 +162,12 @@ def _trial_cost(config: TrialConfig, options: RunOptions, calibration: Calibrati
         micro_batch, checkpointing = choose_micro_batch(config, facts, precision, free)
     else:
         micro_batch, checkpointing = options.micro_batch, False
-    memory = peak_bytes(config, info, facts, precision, micro_batch=micro_batch, checkpointing=checkpointing)
+    recorded = device.type == "cuda" and is_recorded(config, facts, micro_batch)
+    how: dict[str, Any] = {"micro_batch": micro_batch, "checkpointing": checkpointing, "recorded": recorded}
+    memory = peak_bytes(config, info, facts, precision, **how)
+    stack = together if feature_method(config) is None else 1
+    if stack > 1:
+        memory = stack_bytes(config, info, facts, precision, options, stack)
     return TrialCost(
         tokens=facts.tokens,
         parameters=facts.parameters,
@@ -161,6 +176,7 @@ def _trial_cost(config: TrialConfig, options: RunOptions, calibration: Calibrati
         checkpointing=checkpointing,
         memory_bytes=memory,
         seconds=_seconds(config, options, calibration, together),
+        stack=stack,
     )
 
 
@@ -219,11 +235,17 @@ def _plan_row(
 def as_table(rows: Sequence[PlanRow]) -> str:
     """Rows as text, with the sum in hours beneath; the estimates are marked with ~."""
     named = [*rows[0].levels, *rows[0].settings]
-    numbers = ("trials", "tokens", "parameters", "GFLOPs", "micro-batch", "~GiB", "~hours")
+    stacks = any(row.cost.stack > 1 for row in rows)
+    numbers = ["trials", "tokens", "parameters", "GFLOPs", "micro-batch", "~GiB", "~hours"]
+    if stacks:
+        numbers.insert(1, "stack")
     table = [["dataset", *map(field_label, named), *numbers]]
     for row in rows:
         names = [row.dataset, *row.levels.values(), *row.settings.values()]
-        table.append(names + _number_cells(row))
+        cells = _number_cells(row)
+        if stacks:
+            cells.insert(1, str(row.cost.stack))
+        table.append(names + cells)
     lines = align_columns(table, left=1 + len(named))
     trials, hours = _total(rows)
     lines.append(f"{trials} trials, about {hours:.2f} hours")
@@ -233,6 +255,8 @@ def as_table(rows: Sequence[PlanRow]) -> str:
         lines.append(
             f"{passes} {word} through a frozen backbone among them, whose features all heads and neighbours share"
         )
+    if stacks:
+        lines.append("stack: so many seeds train as one model (--stack), whose memory is stated")
     if any(row.cost.checkpointing for row in rows):
         lines.append("* with activation checkpointing")
     return "\n".join(lines)
@@ -299,7 +323,7 @@ def pass_seconds(config: TrialConfig, options: RunOptions, calibration: Calibrat
 
 
 def _seconds(config: TrialConfig, options: RunOptions, calibration: Calibration, together: int = 1) -> float:
-    """A trial's seconds; of one on stored features its head's alone, which trains with others, `together` in all."""
+    """A trial's seconds, of which `together` train together; of one on stored features its head's alone."""
     info, facts = trial_facts(config, options)
     timing = calibration.timings[step_kind(config, options)]
     _, val, test = info.counts
@@ -309,8 +333,9 @@ def _seconds(config: TrialConfig, options: RunOptions, calibration: Calibration,
         # At the end, val and test are predicted once more.
         scoring = timing.scoring * (evaluations + 1 + test / val)
         return length.steps * _head_step(timing, together) + scoring
+    step = timing.step if together == 1 or timing.stacked is None else timing.stacked
     evaluations = len(length.evaluations())
-    training = length.steps * timing.step + evaluations * val * timing.evaluation
+    training = length.steps * step + evaluations * val * timing.evaluation
     # A checkpoint has weights in float32 and their optimizer's moments; the first and the last evaluation have one.
     checkpoints = min(evaluations, 2 + training / CHECKPOINT_SECONDS)
     copies = find_method(config.method).weight_copies
