@@ -130,7 +130,7 @@ def _notes_on_absent_classes(trials: pd.DataFrame) -> list[str]:
     for (label, split), names in absent.items():
         notes.append(
             f"{label}: no {split} image of {', '.join(names)}; what needs all classes, such as the AUC, is not defined"
-            f" there{' and no threshold is chosen for it' if split == 'val' else ''}."
+            f" there{', and no threshold is chosen for them' if split == 'val' else ''}."
         )
     return notes
 
