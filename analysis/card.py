@@ -21,9 +21,9 @@ from raypatch.analysis.statistics.stacks import Stack
 from raypatch.analysis.wording import UNDEFINED, score_with_interval
 from raypatch.data.catalog import SPLITS, Split
 from raypatch.predict import FinishedTrial, timm_loads
-from raypatch.results import read_predictions
+from raypatch.results import DatasetFacts, read_predictions
 from raypatch.storage.files import write_atomically
-from raypatch.tasks import find_task, task_metrics
+from raypatch.tasks import ClassTask, find_task, task_metrics
 from raypatch.words import counted
 
 NAN = float("nan")
@@ -52,17 +52,20 @@ def compose_card(member: FinishedTrial, licence: str | None = None) -> Report:
         Section("data", "The data", (data_table(member),)),
         Section("scores", "Scores on the test split", (scores,)),
     ]
-    operating = examine_stacks(val, test, find_task(facts.task), facts.classes, None)["operating"]
-    named = operating.assign(dataset_label=config.dataset_label)
-    sections.append(Section("decisions", "Decisions", (operating_table(named, [], [], None),)))
+    task = find_task(facts.task)
+    if isinstance(task, ClassTask):
+        operating = examine_stacks(val, test, task, facts.classes, None)["operating"]
+        named = operating.assign(dataset_label=config.dataset_label)
+        sections.append(Section("decisions", "Decisions", (operating_table(named, [], [], None),)))
     first = scores.blocks[0][0]
     return Report(
         title=f"{config.model.partition('.')[0]} for {config.dataset_label}",
-        lead=f"A model that tells {_listed(facts.classes)} apart, trained with raypatch as {member.result.trial_id}.",
+        lead=f"A model that tells {_listed(facts.classes)} apart{_where(facts)}, trained with raypatch as"
+        f" {member.result.trial_id}.",
         statements=(
             Statement(
                 "What it is",
-                f"{facts.task.capitalize()} classification of {facts.dimensions}D images of {_pixels(member)}.",
+                f"{_kind(facts)} of {facts.dimensions}D images of {_pixels(member)}.",
                 (f"On its test split: {first[0].text} {first[1].text} %.",),
             ),
         ),
@@ -75,6 +78,18 @@ def compose_card(member: FinishedTrial, licence: str | None = None) -> Report:
         ),
         main=scores,
     )
+
+
+def _of_masks(facts: DatasetFacts) -> bool:
+    return not isinstance(find_task(facts.task), ClassTask)
+
+
+def _where(facts: DatasetFacts) -> str:
+    return " in each pixel" if _of_masks(facts) else ""
+
+
+def _kind(facts: DatasetFacts) -> str:
+    return "Segmentation" if _of_masks(facts) else f"{facts.task.capitalize()} classification"
 
 
 def _stack(member: FinishedTrial, split: Split) -> Stack:
@@ -99,7 +114,7 @@ def model_table(member: FinishedTrial, licence: str | None) -> Table:
         ("Weights", f"{model.parameters:,}"),
         ("GFLOPs per image", f"{model.gflops:.3g}"),
         ("Input", f"{_pixels(member)}, {'grey or colour as three channels' if facts.channels == 3 else 'grey'}"),
-        ("Output", f"a probability for each of {', '.join(facts.classes)}"),
+        ("Output", f"a probability for each of {', '.join(facts.classes)}{_where(facts)}"),
         ("Started from", config.weights),
         ("Trained by", f"{config.method}, {member.result.epochs} epochs, the best is {member.result.best_epoch}"),
         ("Batch size, learning rate", f"{config.batch_size}, {config.lr:g}"),
@@ -151,7 +166,8 @@ def scores_table(member: FinishedTrial, test: Stack) -> Table:
         stacks["per patient"] = found.stack
     ordered = sorted(task_metrics(task), key=lambda metric: metric.name != task.default_metric)
     rows, numbers = [], []
-    for metric in (*(metric for metric in ordered if metric.always_shown), *CALIBRATION):
+    calibration = () if _of_masks(member.dataset) else CALIBRATION
+    for metric in (*(metric for metric in ordered if metric.always_shown), *calibration):
         cells = [metric.label]
         for unit, stack in stacks.items():
             level = measure_level(stack, task, metric, Draws(task.strata(stack.label), groups=stack.group))
@@ -164,7 +180,7 @@ def scores_table(member: FinishedTrial, test: Stack) -> Table:
         title="Scores with 95 % intervals",
         columns=("", *(unit.capitalize() for unit in stacks)),
         blocks=(tuple(rows),),
-        note="Percent. Of calibration error and Brier score less is better.",
+        note="Percent. Of calibration error and Brier score less is better." if calibration else "Percent.",
         data=pd.DataFrame(numbers, columns=["metric", "unit", "mean", "low", "high"]),
     )
 
@@ -173,11 +189,13 @@ def _limits(member: FinishedTrial, test: Stack) -> Iterator[str]:
     """What the model must not be taken for."""
     facts = member.dataset
     yield "For research. It is no medical device, and no one has tested it where decisions about patients are made."
+    measured = "." if _of_masks(facts) else ", which `raypatch evaluate` measures."
     yield (
         f"Trained and tested on {member.config.dataset_label} alone: other scanners, sites and patients may lower its"
-        " scores, which `raypatch evaluate` measures."
+        f" scores{measured}"
     )
-    yield f"It always answers with one of its classes ({', '.join(facts.classes)}), whatever the image shows."
+    if not _of_masks(facts):
+        yield f"It always answers with one of its classes ({', '.join(facts.classes)}), whatever the image shows."
     if test.group is None:
         yield "The data do not say who is on an image: the same patient may be in training and test."
     counts = np.array([sum(split[place] for split in facts.balance) for place in range(len(facts.classes))])
@@ -194,6 +212,8 @@ def _front_matter(member: FinishedTrial, licence: str | None) -> list[str]:
         lines.append("license_name: not-stated")
     if timm_loads(member):
         lines += ["library_name: timm", "pipeline_tag: image-classification"]
+    elif _of_masks(member.dataset):
+        lines.append("pipeline_tag: image-segmentation")
     return [*lines, "tags:", "- medical", "- raypatch", "---", ""]
 
 

@@ -37,7 +37,7 @@ from raypatch.predict import (
 )
 from raypatch.predict.source import Source
 from raypatch.results import DatasetFacts, Predictions, SweepPaths, read_predictions
-from raypatch.tasks import Metric, Task, UndefinedMetricWarning, find_task, task_metrics
+from raypatch.tasks import ClassTask, Metric, Task, UndefinedMetricWarning, find_task, task_metrics
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,10 @@ def evaluate_external(run: Path, asked: Asked, out: Path | None = None) -> Writt
         raise ValueError(f"sensitivity {asked.sensitivity:g}: it must be above 0 and at most 1, such as 0.95")
     found = find_trials(run)
     (best,) = choose_members(found, asked.dataset, [asked.level] if asked.level else None)
+    if not isinstance(find_task(best.dataset.task), ClassTask):
+        raise ValueError(
+            f"{run} has segmentations: other data are tested on classes alone. `raypatch predict` makes masks of them"
+        )
     # Seeds whose weights were removed cannot predict.
     members = [member for member in seeds_of(best, found) if member.paths.best_weights.exists()] or [best]
     source = open_source(asked.data, asked.split, best.dataset, asked.columns)
@@ -135,6 +139,7 @@ def _report(
 ) -> Report:
     best = members[0]
     task = find_task(best.dataset.task)
+    assert isinstance(task, ClassTask), "evaluate_external refuses others"
     val, internal = _internal_stack(members, "val"), _internal_stack(members, "test")
     stacks = {INTERNAL: internal, EXTERNAL: external}
     metrics = (*(metric for metric in task_metrics(task) if metric.always_shown), *CALIBRATION)

@@ -53,7 +53,8 @@ def write_report(
 ) -> Written:
     """Write the report of one or several runs, finished or not, to `out` (default: report/ in the first run).
 
-    Always written: tables/*.csv and figures/*.{csv,svg,pdf,png}. html: report.html. md: report.md.
+    Always written: tables/*.csv, figures/*.{csv,svg,pdf,png} and, of a run that was explained,
+    gallery/*.jpg. html: report.html. md: report.md.
     latex: tables.tex. compare: factors to ask about instead of the study's. without_twins: leave
     out test images that repeat one of train or val. sensitivity: what decisions have to reach on
     validation. checklist: add what the run can say to TRIPOD+AI and CLAIM. Raises ValueError for an
@@ -121,4 +122,9 @@ def write_files(folder: Path, texts: dict[str, str], report: Report) -> list[Pat
         panels += len(plot.panels)
     for written in on_all_cores(save_plot, calls, panels=panels):
         files += [folder / "figures" / file.name for file in written]
+    for gallery in report.galleries:
+        (folder / "gallery").mkdir(exist_ok=True)
+        for name, content in gallery.files().items():
+            write_atomically(folder / "gallery" / name, content)
+            files.append(folder / "gallery" / name)
     return files

@@ -8,6 +8,7 @@ from raypatch.analysis.answer.clinical import examine_clinically
 from raypatch.analysis.answer.findings import Findings
 from raypatch.analysis.answer.sentences import Statement, state_answers
 from raypatch.analysis.show.checklist import checklist_table
+from raypatch.analysis.show.gallery import Gallery
 from raypatch.analysis.show.notes import count_trials, describe_method, list_notes, title_of
 from raypatch.analysis.show.plots.figure import Plot
 from raypatch.analysis.show.sections import Section, make_sections
@@ -71,6 +72,14 @@ class Report:
             found.extend(section.plots)
         return found
 
+    @property
+    def galleries(self) -> list[Gallery]:
+        """All galleries."""
+        found: list[Gallery] = []
+        for section in self.sections:
+            found.extend(section.galleries)
+        return found
+
 
 def compose_report(
     findings: Sequence[Findings], *, sensitivity: float | None = None, checklist: bool = False
@@ -122,6 +131,8 @@ def _markdown(report: Report) -> Iterator[str]:
         yield from map(to_markdown, section.tables)
         for plot in section.plots:
             yield f"**{plot.title}**\n\n![{plot.title}](figures/{plot.name}.png)\n\n{plot.caption}\n"
+        for gallery in section.galleries:
+            yield f"**{gallery.title}**\n\n{gallery.caption} The pictures are in `gallery/`.\n"
     yield "\n## Method\n"
     yield from list_items(report.method)
     yield ""

@@ -30,11 +30,12 @@ class TrialConfig(LossFields, OptimisationFields, MethodFields, ModelFields, Dat
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     augmentation: Annotated[
-        Literal["paper", "none"],
+        Literal["paper", "elastic", "none"],
         FieldFacts("factor", "augmentation", "{} augmentation"),
     ] = Field(
         "paper",
-        description="paper: crop, flip, rotation and colour in 2D, cube symmetries in 3D; or none.",
+        description="paper: crop, flip, rotation and colour in 2D, cube symmetries in 3D; elastic: the same, and bent,"
+        " in 2D; or none.",
     )
     precision: Annotated[
         Literal["auto", "bfloat16", "float32"],
@@ -55,7 +56,8 @@ class TrialConfig(LossFields, OptimisationFields, MethodFields, ModelFields, Dat
     )
     task: Annotated[str | None, FieldFacts("factor", "task")] = Field(
         None,
-        description="What is learned: by default what the dataset's labels say; or module:NAME of an own task.",
+        description="What is learned: by default what the dataset's labels say; segmentation, of its masks; or"
+        " module:NAME of an own task.",
     )
 
     @model_validator(mode="after")
@@ -110,10 +112,25 @@ class RunOptions(BaseModel):
         "auto",
         description="Images per forward pass; the optimizer step still sees batch_size images.",
     )
+    keep_masks: bool = Field(
+        False,
+        description="Of a segmentation also keep the probabilities of all pixels, which ensembles need: a byte each.",
+    )
     threads: int | None = Field(
         None,
         ge=1,
         description="CPU threads of one trial; default all cores.",
+    )
+    stack: int | Literal["auto", "off"] = Field(
+        "auto",
+        description="Trials that differ in the seed alone and fine-tune as one model of stacked weights, at most:"
+        " a number, off, or auto, where `raypatch plan` has measured that it is faster.",
+    )
+    card_share: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="Share of a GPU's memory that a trial may plan with; of a sweep its placement says it.",
     )
 
     @field_validator("data_dir")
@@ -127,6 +144,13 @@ class RunOptions(BaseModel):
     def _positive(cls, value: int | str) -> int | str:
         if isinstance(value, int) and value < 1:
             raise ValueError(f"micro_batch={value} must be auto or at least 1")
+        return value
+
+    @field_validator("stack")
+    @classmethod
+    def _several(cls, value: int | str) -> int | str:
+        if isinstance(value, int) and value < 2:
+            raise ValueError(f"stack={value} must be auto, off or at least 2")
         return value
 
 

@@ -22,6 +22,9 @@ METHOD_WORDS = {
 HEAD_WORDS = {"linear": "linear head", "mlp": "MLP head", "attention": "attention pooling"}
 """How a sentence says the heads."""
 
+MASK_LOSS_WORDS = {"bce": "cross-entropy", "dice": "soft Dice", "both": "cross-entropy and soft Dice"}
+"""How a sentence says the losses of masks."""
+
 
 @dataclass(frozen=True)
 class FieldFacts:

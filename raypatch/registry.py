@@ -75,7 +75,7 @@ class Registry(Generic[Member]):
                 raise ValueError(
                     f"{name} is no {self.kind}: it must be made without arguments ({error})",
                 ) from error
-        lacking = [part for part in _parts(self.protocol) if not hasattr(member, part)]
+        lacking = missing_parts(member, self.protocol)
         if lacking:
             raise ValueError(
                 f"{name} is no {self.kind}: it lacks {', '.join(lacking)};"
@@ -103,6 +103,11 @@ def load_address(address: str, *, what: str) -> Any:
         hint = f"; did you mean {', '.join(near)}?" if near else ""
         raise ValueError(f"{what} {address}: {module_name} has no {name}{hint}")
     return getattr(module, name)
+
+
+def missing_parts(member: object, protocol: type) -> list[str]:
+    """The names of what a protocol asks for and a member lacks."""
+    return [part for part in _parts(protocol) if not hasattr(member, part)]
 
 
 def _parts(protocol: type) -> list[str]:

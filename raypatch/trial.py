@@ -1,5 +1,6 @@
 """One trial from its config to its result on disk: prepare, fit by its method, finish."""
 
+import dataclasses
 import functools
 import math
 import statistics
@@ -14,7 +15,7 @@ from raypatch.config import RunOptions, TrialConfig
 from raypatch.data.balance import count_classes, count_patients
 from raypatch.data.catalog import Split
 from raypatch.data.resident import ResidentSplit, load_resident
-from raypatch.data.source import describe, load_index, load_texts
+from raypatch.data.source import load_index, load_texts
 from raypatch.features.head import FeatureSource, open_source
 from raypatch.machine.runtime import peak_memory, provenance, reset_peak_memory, resolve_device
 from raypatch.methods import GroupMethod, feature_method, find_method
@@ -30,9 +31,11 @@ from raypatch.results import (
     write_json,
     write_predictions,
 )
-from raypatch.tasks import find_task
+from raypatch.tasks import MaskTask, find_task
+from raypatch.tasks.seen import describe_seen
 from raypatch.training.checkpoint import Progress
-from raypatch.training.evaluate import score_logits
+from raypatch.training.evaluate import evaluate
+from raypatch.training.kept_masks import keep_examples, keep_pixels
 from raypatch.training.loop import Trial, TrialError
 
 
@@ -73,13 +76,13 @@ def train_group(
     method = find_method(configs[0].method)
     assert isinstance(method, GroupMethod), "it gave the group its key"
     source: FeatureSource | None = None
-    trials = []
+    trials: list[Trial] = []
     for config in configs:
         trial_id = config.trial_id()
         tell = functools.partial(on_epoch, trial_id)
         trial, source = _prepare(config, paths[trial_id], options, tell, should_stop, source)
         method.prepare(trial.prepared)
-        trials.append(trial)
+        trials.append(_with_images_of(trials[0], trial) if trials and source is None else trial)
     for trial, outcome in method.fit_group(trials):
         over = outcome if isinstance(outcome, TrialError) else finish_trial(trial, outcome)
         yield trial.config, over
@@ -113,7 +116,7 @@ def _prepare(
     """
     if options.threads:
         torch.set_num_threads(options.threads)
-    info = describe(config.source, data_dir=options.data_dir, files=options.files)
+    info = describe_seen(config, options)
     method = feature_method(config)
     if method is None:
         prepared = prepare_model(config, info, options)
@@ -149,6 +152,12 @@ def _prepare(
     return trial, source
 
 
+def _with_images_of(other: Trial, trial: Trial) -> Trial:
+    """The trial with the images of another of its group, which lie in memory once; not with a share drawn by seed."""
+    train = other.train if trial.config.train_fraction == 1 else trial.train
+    return dataclasses.replace(trial, train=train, val=other.val)
+
+
 def _known_images(trial: Trial, name: Split, split: ResidentSplit) -> NDArray[np.int64]:
     """By which number each image of a split is known."""
     config, options = trial.config, trial.options
@@ -178,17 +187,22 @@ def finish_trial(trial: Trial, progress: Progress) -> TrialResult:
     predictions: dict[Split, Predictions] = {}
     splits: dict[Split, ResidentSplit] = {"val": trial.val, "test": test}
     for name, split in splits.items():
-        logits = prepared.logits(split.images)
+        seen = evaluate(prepared, split, trial.task, final=True)
         index = _known_images(trial, name, split)
-        scores[name] = score_logits(logits, split.labels, trial.task, final=True)
+        scores[name] = seen.scores
         predictions[name] = Predictions(
             index=index,
-            label=split.labels.cpu().numpy(),
-            probability=trial.task.probabilities(logits).cpu().numpy(),
+            label=seen.label,
+            probability=seen.probability,
             group=_names(trial, "patients", name, index),
             id=_names(trial, "ids", name, index),
         )
     write_predictions(trial.paths.predictions, predictions)
+    if isinstance(trial.task, MaskTask):
+        keep_examples(trial.paths, prepared, test, trial.task, predictions["test"].index)
+        if trial.options.keep_masks:
+            indices = {name: found.index for name, found in predictions.items()}
+            keep_pixels(trial.paths, prepared, splits, trial.task, indices)
     rows = read_epochs(trial.paths.epochs)
     # The median: the first epoch warms up, and a resumed trial has several first epochs.
     speeds = [row.images_per_second for row in rows]

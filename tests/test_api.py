@@ -97,6 +97,7 @@ def test_settings_are_fields_axes_or_factors() -> None:
         ({"epoch": 3}, "unknown setting 'epoch'; did you mean epochs"),
         ({"executor": "remote"}, "executor: Input should be 'ray' or 'local', not 'remote'"),
         ({"micro_batch": 0}, "micro_batch=0 must be auto or at least 1"),
+        ({"stack": 1}, "stack=1 must be auto, off or at least 2"),
         ({"compare": "lrs"}, "compare: unknown field 'lrs'"),
     ],
 )

@@ -54,6 +54,7 @@ LAYERS = (
     ("raypatch.sweep.guard", "raypatch.sweep.watch.tracking"),
     ("raypatch.sweep.tuning", "raypatch.sweep.executors"),
     ("raypatch.sweep", "raypatch.analysis", "raypatch.predict", "raypatch.run_folders"),
+    ("raypatch.explain",),
     ("raypatch.api",),
     ("raypatch.cli",),
 )

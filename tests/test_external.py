@@ -184,8 +184,9 @@ def test_images_that_the_run_learnt_from_are_said_and_left_out_of_the_answer(tra
 def test_the_run_s_own_images_are_no_external_test(trained, tmp_path):
     run, _, folder = trained
     written = evaluate_external(run, asked(folder / "named.npz", split="train"), tmp_path / "out")
-    assert "No external test: every image repeats one" in written.text
+    assert "No external test: every image is one of the run's own. 24 of them repeat train or val" in written.text
     written = evaluate_external(run, asked(folder / "named.npz"), tmp_path / "out")
+    assert "0 of them repeat train or val, 12 the internal test" in written.text
     assert "12 external images repeat images of the internal test" in written.text
 
 

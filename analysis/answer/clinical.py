@@ -24,7 +24,7 @@ from raypatch.analysis.statistics.proportions import wilson
 from raypatch.analysis.statistics.stacks import Stack, load_stack
 from raypatch.analysis.statistics.thresholds import RATES, behind_rates, choose_threshold, rates_at
 from raypatch.data.balance import count_classes, count_patients
-from raypatch.tasks import Metric, Task, Weights, find_task, task_metrics, weighted_auc
+from raypatch.tasks import ClassTask, Metric, Task, Weights, find_task, task_metrics, weighted_auc
 
 RESAMPLES = 200
 """Enough for a standard error; each is a whole curve."""
@@ -119,14 +119,16 @@ def examine_trials(
     task = find_task(trials["task"].iloc[0])
     names: tuple[str, ...] = trials["classes"].iloc[0]
     val, test = load_stack(trials, "val"), load_stack(trials, "test")
-    frames = examine_stacks(val, test, task, names, sensitivity)
+    frames: dict[str, pd.DataFrame] = {}
+    if isinstance(task, ClassTask):
+        frames |= examine_stacks(val, test, task, names, sensitivity)
     frames["units"] = pd.DataFrame(_units(test, task, metrics))
     frames["balance"] = pd.DataFrame(_balance(trials.iloc[0].to_dict(), val, test, names))
     return frames
 
 
 def examine_stacks(
-    val: Stack, test: Stack, task: Task, names: tuple[str, ...], sensitivity: float | None
+    val: Stack, test: Stack, task: ClassTask, names: tuple[str, ...], sensitivity: float | None
 ) -> dict[str, pd.DataFrame]:
     """Return areas, curves, operating points and net benefit of predictions; val: of the same members."""
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in ("areas", "curves", "operating", "decision")}
@@ -140,7 +142,7 @@ def examine_stacks(
     return {name: pd.DataFrame(found) for name, found in rows.items()}
 
 
-def ask_questions(stack: Stack, task: Task, names: tuple[str, ...]) -> Iterator[Question]:
+def ask_questions(stack: Stack, task: ClassTask, names: tuple[str, ...]) -> Iterator[Question]:
     """Yield each class against the others; of two classes that exclude each other the second alone."""
     members = [task.one_versus_rest(member, stack.label) for member in stack.probability]
     truth = members[0][1]
@@ -278,7 +280,7 @@ def _balance(trial: Mapping[Any, Any], val: Stack, test: Stack, names: tuple[str
         of_patients = patients[place] if patients else None
         if split in found:
             # As they were scored: without the images that were left out.
-            counts = count_classes(found[split].label, len(names))
+            counts = counts if found[split].probability.ndim == 4 else count_classes(found[split].label, len(names))
             of_patients = count_patients(found[split].group)
         total = len(found[split].label) if split in found else int(trial["train_images"])
         for number, name in enumerate(names):

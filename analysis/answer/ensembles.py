@@ -12,13 +12,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from raypatch.analysis.answer.cells import Question
+from raypatch.analysis.answer.mask_ensembles import have_pixels, score_mean_masks
 from raypatch.analysis.answer.summary import summarize
 from raypatch.analysis.columns import score_column
 from raypatch.analysis.statistics.ensembles import Combination, Rule, combine, fit_combination
 from raypatch.analysis.statistics.stacks import Stack, load_stack
 from raypatch.config import TrialConfig, field_facts
 from raypatch.factors import Factor
-from raypatch.tasks import Metric, Task, UndefinedMetricWarning, find_task
+from raypatch.tasks import ClassTask, Metric, UndefinedMetricWarning, find_task
 
 MOST_MEMBERS = 3
 
@@ -61,16 +62,22 @@ def score_ensembles(
     Filter `trials` first to choose the members, and put them in order: by level with `by` naming
     the seed, by seed with `by` naming the level. Columns: `by`, rule, level (of the members,
     `1+2+4`), member_ids, member_weights, gflops and gflops_without_attention (sum over the members
-    with weight), val_ and test_ scores. Groups of fewer than `minimum` members are left out. Raises
-    what `load_stack` raises.
+    with weight), val_ and test_ scores. Groups of fewer than `minimum` members are left out. Masks
+    are combined by their mean alone, where all members have kept their pixels. Raises what
+    `load_stack` raises.
     """
     rows = []
     for key, group in trials.groupby(list(by), sort=False, dropna=False):
         if len(group) < minimum:
             continue
         task = find_task(group["task"].iloc[0])
-        stacks = {"val": load_stack(group, "val"), "test": load_stack(group, "test")}
         own = dict(zip(by, key, strict=True))
+        if not isinstance(task, ClassTask):
+            if "mean" in rules and have_pixels(group):
+                equal = np.full(len(group), 1 / len(group))
+                rows.append({"rule": "mean"} | _members(group, equal) | score_mean_masks(group, task) | own)
+            continue
+        stacks = {"val": load_stack(group, "val"), "test": load_stack(group, "test")}
         for rule in rules:
             combination = fit_combination(rule, stacks["val"], task)
             members = _members(group, combination.weights)
@@ -79,7 +86,7 @@ def score_ensembles(
     return pd.DataFrame(rows)
 
 
-def _score(combination: Combination, stacks: Mapping[str, Stack], task: Task) -> dict[str, object]:
+def _score(combination: Combination, stacks: Mapping[str, Stack], task: ClassTask) -> dict[str, object]:
     """The scores of an ensemble on both splits, by column."""
     scores: dict[str, object] = {}
     for split, stack in stacks.items():

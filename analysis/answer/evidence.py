@@ -12,14 +12,14 @@ import numpy as np
 import pandas as pd
 
 from raypatch.analysis.answer.majority import MAJORITY_COLUMNS, compare_with_majority
-from raypatch.analysis.statistics.diagnostics import class_scores, expected_calibration_error, reliability
+from raypatch.analysis.statistics.diagnostics import class_scores, expected_calibration_error, mask_scores, reliability
 from raypatch.analysis.statistics.draws import RESAMPLES, Draws, measure_level
 from raypatch.analysis.statistics.inference import LevelScores, mean_difference, score_interval
 from raypatch.analysis.statistics.power import seeds_needed
 from raypatch.analysis.statistics.stacks import Stack, load_stack
 from raypatch.analysis.trial_rows import Problem
 from raypatch.results import DamagedFileError
-from raypatch.tasks import Metric, Probability, Task, find_task, task_metrics
+from raypatch.tasks import ClassTask, Metric, Probability, Task, find_task, task_metrics
 
 
 @dataclass(frozen=True)
@@ -122,10 +122,15 @@ def examine_series(
         stacks[level] = stack
         for seed, member in zip(cell["seed"], stack.probability, strict=True):
             own = {"level": level, "seed": seed}
+            if not isinstance(task, ClassTask):
+                # The background is no class that is looked for.
+                classes.append(mask_scores(member, stack.label, names[1:]).assign(**own))
+                continue
             calibration.append(_calibration(member, stack, task).assign(**own))
             classes.append(class_scores(member, stack.label, task, names).assign(**own))
-        confusions.append(_mean_confusions(stack, task, names).assign(level=level))
-        curves.append(pooled_reliability(stack, task).assign(level=level))
+        if isinstance(task, ClassTask):
+            confusions.append(_mean_confusions(stack, task, names).assign(level=level))
+            curves.append(pooled_reliability(stack, task).assign(level=level))
     own_metrics = [each for each in task_metrics(task) if each in (*metrics, metric)]
     measured = _measure(stacks, task, own_metrics, resamples)
     # The headline is another task's metric where a study has datasets of several tasks.
@@ -141,9 +146,17 @@ def examine_series(
         classes=join_rows(classes, EVIDENCE_COLUMNS["classes"]),
         confusions=join_rows(confusions, EVIDENCE_COLUMNS["confusions"]),
         reliability=join_rows(curves, EVIDENCE_COLUMNS["reliability"]),
-        majority=compare_with_majority(stacks, task, own_metrics, intervals),
+        majority=_compare_with_majority(stacks, task, own_metrics, intervals),
         level_scores={(level,): scores for level, scores in headline.items()},
     )
+
+
+def _compare_with_majority(
+    stacks: Mapping[str, Stack], task: Task, metrics: Sequence[Metric], intervals: pd.DataFrame
+) -> pd.DataFrame:
+    if not isinstance(task, ClassTask):
+        return pd.DataFrame(columns=MAJORITY_COLUMNS)
+    return compare_with_majority(stacks, task, metrics, intervals)
 
 
 def join_rows(frames: Iterable[pd.DataFrame], columns: Sequence[str]) -> pd.DataFrame:
@@ -155,7 +168,7 @@ def join_rows(frames: Iterable[pd.DataFrame], columns: Sequence[str]) -> pd.Data
     return pd.concat(filled, ignore_index=True)[list(columns)]
 
 
-def _calibration(probability: Probability, stack: Stack, task: Task) -> pd.DataFrame:
+def _calibration(probability: Probability, stack: Stack, task: ClassTask) -> pd.DataFrame:
     """One row: how far one seed's confidence can be trusted."""
     confidence, right = task.confidences(probability, stack.label)
     error = expected_calibration_error(reliability(confidence, right))
@@ -206,7 +219,7 @@ def compare_levels(levels: Mapping[str, Sequence[LevelScores]]) -> list[tuple[ob
     return rows
 
 
-def _mean_confusions(stack: Stack, task: Task, names: tuple[str, ...]) -> pd.DataFrame:
+def _mean_confusions(stack: Stack, task: ClassTask, names: tuple[str, ...]) -> pd.DataFrame:
     """Return true, predicted, images of each pair of classes; nothing where classes do not exclude each other."""
     matrices = []
     for member in stack.probability:
@@ -222,7 +235,7 @@ def _mean_confusions(stack: Stack, task: Task, names: tuple[str, ...]) -> pd.Dat
     return pd.DataFrame(pairs, columns=["true", "predicted", "images"])
 
 
-def pooled_reliability(stack: Stack, task: Task) -> pd.DataFrame:
+def pooled_reliability(stack: Stack, task: ClassTask) -> pd.DataFrame:
     """Return `reliability` of the predictions of all seeds together."""
     confidences, rights = [], []
     for member in stack.probability:

@@ -6,7 +6,7 @@ import pandas as pd
 
 from raypatch.analysis.statistics.stacks import Stack
 from raypatch.factors import Factor
-from raypatch.tasks import Metric, Task
+from raypatch.tasks import ClassTask, Metric
 from raypatch.tasks.majority import majority_score, says_one_class
 from raypatch.tasks.metrics import BALANCED_ACCURACY
 from raypatch.words import counted
@@ -15,7 +15,7 @@ MAJORITY_COLUMNS = ["level", "no_better", "one_class"]
 
 
 def compare_with_majority(
-    stacks: Mapping[str, Stack], task: Task, metrics: Iterable[Metric], intervals: pd.DataFrame
+    stacks: Mapping[str, Stack], task: ClassTask, metrics: Iterable[Metric], intervals: pd.DataFrame
 ) -> pd.DataFrame:
     """Return a row of MAJORITY_COLUMNS per level; none for a task without balanced accuracy.
 

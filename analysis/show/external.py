@@ -21,6 +21,7 @@ from raypatch.analysis.statistics.stacks import Stack
 from raypatch.analysis.statistics.thresholds import RATES
 from raypatch.analysis.wording import UNDEFINED, interval, points, score_with_interval
 from raypatch.data.balance import count_classes, count_patients
+from raypatch.data.catalog import SPLITS, Split
 from raypatch.tasks import Metric
 from raypatch.words import agree, counted, first_of
 
@@ -55,7 +56,15 @@ class Compared:
     @property
     def learnt(self) -> int:
         """Scored external images that repeat one of train or val."""
-        return int(np.isin(self.stacks[EXTERNAL].index, self.seen.rows(*LEARNT)).sum())
+        return self._repeating(*LEARNT)
+
+    @property
+    def known(self) -> int:
+        """Scored external images that repeat any split of the run."""
+        return self._repeating(*SPLITS)
+
+    def _repeating(self, *splits: Split) -> int:
+        return int(np.isin(self.stacks[EXTERNAL].index, self.seen.rows(*splits)).sum())
 
 
 def compose_external(compared: Compared) -> Report:
@@ -91,9 +100,10 @@ def compose_external(compared: Compared) -> Report:
 def _statement(compared: Compared) -> Statement:
     (metric,) = [metric for metric in compared.metrics if metric.name == compared.default_metric]
     everything = len(compared.stacks[EXTERNAL].label)
-    if compared.learnt == everything:
-        verdict = "No external test: every image repeats one that the models were trained or chosen on."
-        return Statement(compared.source, verdict, (f"All {everything} of them; see the notes.",))
+    if compared.known == everything:
+        others = everything - compared.learnt
+        counts = f"{compared.learnt} of them repeat train or val, {others} the internal test."
+        return Statement(compared.source, "No external test: every image is one of the run's own.", (counts,))
     # What the models learnt from tells nothing of other data.
     frame = compared.frames["unseen" if compared.learnt else "scores"]
     (row,) = [row for row in frame.to_dict("records") if row["metric"] == metric.name]

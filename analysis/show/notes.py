@@ -10,8 +10,9 @@ from raypatch.analysis.answer.majority import say_majority
 from raypatch.analysis.load import Results
 from raypatch.analysis.show.tables.published import published_notes
 from raypatch.analysis.wording import capitalize, plural
-from raypatch.data.catalog import SPLITS
+from raypatch.data.catalog import SPLITS, Split
 from raypatch.results.repeated import repeated_key
+from raypatch.tasks import reads_masks
 from raypatch.words import agree, counted
 
 
@@ -38,6 +39,7 @@ def list_notes(findings: Sequence[Findings]) -> list[str]:
     for one in findings:
         notes += _notes_on_question(one.question)
         notes += _notes_on_metric(one)
+        notes += _note_on_masks(one)
     # The same trials are behind every question.
     notes += say_majority(first.cells, first.factor, first.question.settings)
     for one in findings:
@@ -119,7 +121,7 @@ def _notes_on_data(results: Results) -> list[str]:
 
 def _notes_on_absent_classes(trials: pd.DataFrame) -> list[str]:
     """Which classes have no image in val or test, so that some scores there are undefined."""
-    absent: dict[tuple[str, str], dict[str, None]] = {}
+    absent: dict[tuple[str, Split], dict[str, None]] = {}
     for row in trials[trials["status"] == "ok"].to_dict("records"):
         # Files of earlier versions do not say.
         for split, counts in zip(SPLITS, row.get("balance") or (), strict=False):
@@ -130,7 +132,7 @@ def _notes_on_absent_classes(trials: pd.DataFrame) -> list[str]:
     for (label, split), names in absent.items():
         notes.append(
             f"{label}: no {split} image of {', '.join(names)}; what needs all classes, such as the AUC, is not defined"
-            f" there{' and no threshold is chosen for it' if split == 'val' else ''}."
+            f" there{', and no threshold is chosen for them' if split == 'val' else ''}."
         )
     return notes
 
@@ -168,16 +170,36 @@ def count_trials(results: Results) -> str:
     return f"{said}, and {extra} of earlier commands" if extra > 0 else said
 
 
+def _note_on_masks(findings: Findings) -> list[str]:
+    """Say why segmentations have no ensembles: their pixels were not kept."""
+    masks = findings.trials[findings.trials["task"].map(reads_masks)]
+    several = masks["level"].nunique() > 1 or masks["seed"].nunique() > 1
+    if masks.empty or not several or not findings.ensembles.empty:
+        return []
+    return [
+        "No ensembles of masks: they need the probabilities of all pixels, which `raypatch run --keep-masks` keeps."
+    ]
+
+
 def describe_method(findings: Sequence[Findings]) -> tuple[str, ...]:
     """Return how the numbers came about, for the end of a report."""
     labels = " and ".join(one.factor.label for one in findings)
     levels = " or ".join(plural(one.factor.label) for one in findings)
+    masks = any(one.trials["task"].map(reads_masks).any() for one in findings)
+    of_masks = [
+        "Dice is 2 × the pixels that prediction and truth share / the pixels of both, IoU shared / either, at a"
+        " probability of 0.5 or the most probable class, at the size of the file. Each is the mean over images of the"
+        " mean over an image's classes without the background; a class that neither has is left out, and an image"
+        " with none counts 1. pDice and pIoU pool the pixels of all images. Ensembles are the mean probability of"
+        " each pixel."
+    ]
     sentences = [
         "Scores are read on the test split once per trial, with the weights of its best validation epoch. Every choice"
         f" (epoch, hyperparameters, {labels}, ensemble weights and members) is made on the validation split.",
         "Accuracy is the share of right predictions; balanced accuracy the mean recall over the classes; AUC the mean"
         " of the one-versus-rest areas under the ROC curve. Multilabel sets: mean over the labels, threshold 0.5. A"
         " score that the labels leave undefined is shown as –, never as 0.",
+        *(of_masks if masks else ()),
         "± is the sample standard deviation over seeds. Intervals are of 95 %: the variance from the choice of the test"
         " images, by 1000 resamples, and that from the luck of training, by the spread of the seeds, in a t"
         " distribution with Satterthwaite's degrees of freedom; of scores within 0 and 1 by Wilson's formula. With one"

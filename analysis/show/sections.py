@@ -5,6 +5,9 @@ from dataclasses import dataclass, replace
 
 from raypatch.analysis.answer.clinical import Clinical
 from raypatch.analysis.answer.findings import Findings
+from raypatch.analysis.show.explained import explained_parts
+from raypatch.analysis.show.gallery import Gallery
+from raypatch.analysis.show.mask_gallery import mask_galleries
 from raypatch.analysis.show.plots.clinical import clinical_plots
 from raypatch.analysis.show.plots.figure import Plot
 from raypatch.analysis.show.plots.findings import factor_plots, trial_plots
@@ -29,6 +32,7 @@ class Section:
     title: str
     tables: tuple[Table, ...] = ()
     plots: tuple[Plot, ...] = ()
+    galleries: tuple[Gallery, ...] = ()
 
 
 def make_sections(findings: Sequence[Findings], clinical: Clinical) -> list[Section]:
@@ -42,7 +46,7 @@ def make_sections(findings: Sequence[Findings], clinical: Clinical) -> list[Sect
             sections.append(section if len(findings) == 1 else _named_apart(section, one))
     # The trials are the same, whatever was asked of them.
     sections += _trial_sections(findings[0], clinical)
-    return [section for section in sections if section.tables or section.plots]
+    return [section for section in sections if section.tables or section.plots or section.galleries]
 
 
 def _factor_sections(findings: Findings) -> Iterator[Section]:
@@ -76,9 +80,11 @@ def _trial_sections(findings: Findings, clinical: Clinical) -> Iterator[Section]
     yield Section("search", "Hyperparameters", tuned, _picked(plots, "search"))
     yield Section("training", "Training", (), _picked(plots, "learning_curves"))
     yield Section("classes", "Classes", _known(class_table(findings)), _picked(plots, "confusions"))
+    yield Section("masks", "Masks", galleries=tuple(mask_galleries(findings)))
     yield Section("calibration", "Calibration", _known(calibration_table(findings)), _picked(plots, "reliability"))
     curves = tuple(clinical_plots(findings, clinical))
     yield Section("reviewer", "What a clinical reviewer asks", clinical_tables(findings, clinical), curves)
+    yield Section("explained", "Where the models look", *explained_parts(results.trials))
     yield Section("missing", "What is missing", _known(missing_table(results)))
     yield Section("provenance", "Where it comes from", (provenance_table(findings),))
 

@@ -1,17 +1,18 @@
 """What a score hides: recall and F1 of each class, the confusions, and how far confidence can be trusted."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from raypatch.tasks import Label, Metric, Probability, Task
+from raypatch.tasks import ClassTask, Label, Metric, Probability
 
 BINS = 15
 
 
-def class_scores(probability: Probability, label: Label, task: Task, classes: tuple[str, ...]) -> pd.DataFrame:
+def class_scores(probability: Probability, label: Label, task: ClassTask, classes: tuple[str, ...]) -> pd.DataFrame:
     """Return one row per class: class, images (count), recall, precision and F1 (0 to 1, NaN where undefined).
 
     F1 is undefined where the class neither occurs nor is predicted.
@@ -28,7 +29,25 @@ def class_scores(probability: Probability, label: Label, task: Task, classes: tu
     )
 
 
-def _ratio(part: NDArray[np.int64], whole: NDArray[np.int64]) -> NDArray[np.float64]:
+def mask_scores(probability: Probability, label: Label, classes: tuple[str, ...]) -> pd.DataFrame:
+    """Return the columns of `class_scores` of the classes of masks: of their pixels, but for images, which show one.
+
+    classes: without the background. F1 of pixels is the pooled Dice.
+    """
+    both, predicted = probability.sum(axis=0, dtype=np.float64).T
+    truth = label.sum(axis=0).astype(np.float64)
+    return pd.DataFrame(
+        {
+            "class": classes,
+            "images": (label > 0).sum(axis=0),
+            "recall": _ratio(both, truth),
+            "precision": _ratio(both, predicted),
+            "f1": _ratio(2 * both, truth + predicted),
+        }
+    )
+
+
+def _ratio(part: NDArray[Any], whole: NDArray[Any]) -> NDArray[np.float64]:
     out = np.full(part.shape, np.nan)
     np.divide(part, whole, out=out, where=whole > 0)
     return out
@@ -52,7 +71,7 @@ def reliability(confidence: NDArray[np.float64], right: NDArray[np.bool_], bins:
     return grouped.reset_index(drop=True)
 
 
-def calibration_error(probability: Probability, label: Label, task: Task) -> float:
+def calibration_error(probability: Probability, label: Label, task: ClassTask) -> float:
     """Return `expected_calibration_error` of predictions, 0 to 1; NaN without images."""
     confidence, right = task.confidences(probability, label)
     if not len(confidence):
@@ -62,7 +81,7 @@ def calibration_error(probability: Probability, label: Label, task: Task) -> flo
     return float(np.abs(gap).sum() / len(confidence))
 
 
-def brier_score(probability: Probability, label: Label, task: Task) -> float:
+def brier_score(probability: Probability, label: Label, task: ClassTask) -> float:
     """Return the task's Brier score, 0 to 1."""
     return task.brier(probability, label)
 

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from raypatch.analysis.statistics.inference import LevelScores
 from raypatch.analysis.statistics.proportions import parts_of_score
 from raypatch.analysis.statistics.stacks import Stack
-from raypatch.tasks import Metric, Task, Weights, resample_metric
+from raypatch.tasks import ClassTask, Metric, Task, Weights, resample_metric
 
 RESAMPLES = 1000
 
@@ -86,7 +86,7 @@ def measure_level(stack: Stack, task: Task, metric: Metric, draws: Draws) -> Lev
     as_they_are = np.ones((len(stack.label), 1), np.float32)
     plain = _resample(stack, task, metric, as_they_are)[:, 0]
     drawn = _resample(stack, task, metric, weights)
-    parts = parts_of_score(stack, task, metric.name, draws.groups)
+    parts = parts_of_score(stack, task, metric.name, draws.groups) if isinstance(task, ClassTask) else None
     if parts is None:
         # No mean of proportions: the score itself stands for one, of as many images as there are.
         units = len(stack.label) if draws.groups is None else len(np.unique(draws.groups))

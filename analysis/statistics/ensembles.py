@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raypatch.analysis.statistics.stacks import Stack
-from raypatch.tasks import Task
+from raypatch.tasks import ClassTask
 
 Rule = Literal["mean", "vote", "weighted", "greedy"]
 RULES: tuple[Rule, ...] = get_args(Rule)
@@ -24,7 +24,7 @@ class Combination:
     weights: NDArray[np.float64]
 
 
-def fit_combination(rule: Rule, val: Stack, task: Task) -> Combination:
+def fit_combination(rule: Rule, val: Stack, task: ClassTask) -> Combination:
     """Return the weights of the members, from their validation predictions where the rule asks for it.
 
     mean, vote: equal weights. weighted: the mixture weights of least log loss. greedy: forward
@@ -39,7 +39,7 @@ def fit_combination(rule: Rule, val: Stack, task: Task) -> Combination:
     return Combination(rule, np.full(members, 1 / members))
 
 
-def fit_mixture(val: Stack, task: Task, steps: int = 500) -> NDArray[np.float64]:
+def fit_mixture(val: Stack, task: ClassTask, steps: int = 500) -> NDArray[np.float64]:
     """Return the weights (M,) that minimise the log loss of the weighted mean on `val`.
 
     The loss is convex in the weights; expectation-maximisation for mixing proportions lowers it in
@@ -65,7 +65,7 @@ def normalize(weights: NDArray[np.float64]) -> NDArray[np.float64]:
     return shares
 
 
-def select_greedily(val: Stack, task: Task, rounds: int = GREEDY_ROUNDS) -> NDArray[np.float64]:
+def select_greedily(val: Stack, task: ClassTask, rounds: int = GREEDY_ROUNDS) -> NDArray[np.float64]:
     """Return how often each member was taken, as weights (M,): the best of the first `rounds` greedy ensembles."""
     # (M, K): what each member gave the right answer of each of K predictions.
     likelihood = task.likelihood(val.probability, val.label)
@@ -83,7 +83,7 @@ def select_greedily(val: Stack, task: Task, rounds: int = GREEDY_ROUNDS) -> NDAr
     return normalize(best)
 
 
-def combine(combination: Combination, probability: NDArray[np.float32], task: Task) -> NDArray[np.float64]:
+def combine(combination: Combination, probability: NDArray[np.float32], task: ClassTask) -> NDArray[np.float64]:
     """Return the ensemble's probability (N, C) from its members' (M, N, C).
 
     vote: the share of the members' votes for each class, equal votes settled by the mean

@@ -18,10 +18,10 @@ class PatientStack:
 def by_patient(stack: Stack) -> PatientStack | None:
     """Return one prediction per patient, the mean probability of the images; None where it is not known who is who.
 
-    A patient whose images have different labels, such as two kinds of lesion, has no label of its
-    own and is left out; `mixed` counts these.
+    None for masks, too: each is of an image. A patient whose images have different labels, such as
+    two kinds of lesion, has no label of its own and is left out; `mixed` counts these.
     """
-    if stack.group is None:
+    if stack.group is None or stack.probability.ndim == 4:
         return None
     _, place = np.unique(stack.group, return_inverse=True)
     patients = int(place.max()) + 1

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raypatch.analysis.statistics.stacks import Stack
-from raypatch.tasks import Task
+from raypatch.tasks import ClassTask
 
 Z = 1.959963984540054
 """The 97.5 % point of the normal distribution."""
@@ -25,7 +25,7 @@ def wilson(share: float, count: float, t: float = Z) -> tuple[float, float]:
 
 
 def parts_of_score(
-    stack: Stack, task: Task, metric: str, groups: NDArray[np.generic] | None = None
+    stack: Stack, task: ClassTask, metric: str, groups: NDArray[np.generic] | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
     """Return the K proportions whose mean is the score: each member's, (M, K), and of how many images, (K,).
 
@@ -44,7 +44,7 @@ def parts_of_score(
 
 
 def _accuracies(
-    stack: Stack, task: Task, groups: NDArray[np.generic] | None
+    stack: Stack, task: ClassTask, groups: NDArray[np.generic] | None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     right = np.stack([task.predicted(member) == stack.label for member in stack.probability])
     shares = right.reshape(*right.shape[:2], -1).mean(axis=1)
@@ -53,7 +53,7 @@ def _accuracies(
 
 
 def _recalls(
-    stack: Stack, task: Task, groups: NDArray[np.generic] | None
+    stack: Stack, task: ClassTask, groups: NDArray[np.generic] | None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     predicted = np.stack([task.predicted(member) for member in stack.probability])
     # A multilabel set has a column of labels per class; any other has one.
@@ -69,7 +69,7 @@ def _recalls(
 
 
 def _areas(
-    stack: Stack, task: Task, groups: NDArray[np.generic] | None
+    stack: Stack, task: ClassTask, groups: NDArray[np.generic] | None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     shares = []
     for member in stack.probability:

@@ -21,7 +21,8 @@ class Stack:
     """Predictions of M trials on the same N images.
 
     index: (N,), ascending. label: (N,) or (N, C). probability: (M, N, C), members in the order of
-    the trials. group: (N,), who is on each image, where the trials' data says so.
+    the trials; of masks counts (M, N, C, 2), see `Predictions`. group: (N,), who is on each image,
+    where the trials' data says so.
     """
 
     index: NDArray[np.int64]
@@ -84,6 +85,8 @@ def _read_split(paths: TrialPaths, split: Split, images: int | None) -> Predicti
         raise DamagedFileError(f"{path} holds {len(found.index)} of {images} {split} images; remove the trial folder")
     if len(np.unique(found.index)) != len(found.index):
         raise DamagedFileError(f"{path} holds a {split} image twice; remove the trial folder")
+    if found.of_masks:
+        return found
     highest = 1 if found.label.ndim == 2 else classes - 1
     if len(found.label) and not 0 <= found.label.min() <= found.label.max() <= highest:
         raise DamagedFileError(f"{path} holds a {split} label out of range 0 to {highest}; remove the trial folder")

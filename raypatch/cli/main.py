@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import raypatch
-from raypatch.cli import data, folders, models, results, sharing, studies, sweeps
+from raypatch.cli import data, explaining, folders, models, results, sharing, studies, sweeps
 from raypatch.cli.pipes import to_nowhere
 from raypatch.cli.plain_text import fit_terminal
 from raypatch.machine.environment import prepare_environment
@@ -50,7 +50,7 @@ def about(
 
 
 # One list of commands, in the order of use.
-for part in (studies.app, sweeps.app, results.app, sharing.app, folders.app, models.app, data.app):
+for part in (studies.app, sweeps.app, results.app, explaining.app, sharing.app, folders.app, models.app, data.app):
     app.add_typer(part)
 
 

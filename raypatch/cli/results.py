@@ -115,10 +115,17 @@ def predict(
     ] = None,
     split: Annotated[Literal["train", "val", "test"], typer.Option(help="Which split of an .npz.")] = "test",
     out: Annotated[Path, typer.Option(help="The CSV to write.")] = Path("predictions.csv"),
+    masks: Annotated[
+        Path | None,
+        typer.Option(
+            help="Of a segmentation: a folder for a PNG of each mask (.nii.gz of NIfTI), or one .npz; default a folder"
+            " beside --out."
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
 ) -> None:
     """Predict new images with a run's best model, or the ensemble of some levels; best by validation."""
-    from raypatch.predict import describe_choice
+    from raypatch.predict import describe_choice, has_masks, predict_masks, write_masks
     from raypatch.predict import predict as predict_images
     from raypatch.storage.files import write_atomically
 
@@ -127,6 +134,17 @@ def predict(
         rule = f"there must be a folder {out.parent}, and no folder of that name in it"
         raise ValueError(f"--out {out}: {rule}")
     levels = levels_of(level, patch_size)
+    if has_masks(folder, dataset, levels):
+        drawn = predict_masks(folder, input_, dataset=dataset, levels=levels, split=split, device=device)
+        write_atomically(out, drawn.table().encode())
+        place = masks or out.with_name(f"{out.stem}_masks")
+        written = write_masks(drawn, place)
+        print(f"{len(drawn.names)} images predicted by {', '.join(drawn.members)}, in {out}")
+        print(f"{len(written)} mask {'file' if len(written) == 1 else 'files'}: {place}")
+        print(describe_choice(folder, drawn.members))
+        return
+    if masks is not None:
+        raise ValueError(f"--masks {masks} is for a segmentation; {folder} predicts classes")
     found = predict_images(
         folder,
         input_,

@@ -7,9 +7,11 @@ from numpy.typing import NDArray
 def count_classes(labels: NDArray[np.integer], classes: int) -> tuple[int, ...]:
     """Return the images of each class, or with each label.
 
-    labels: (N,) class numbers or (N, classes) of 0 and 1. Nothing for labels of another kind, such
-    as those of a task of one's own.
+    labels: (N,) class numbers, (N, classes) of 0 and 1, or masks (N, H, W), of which those images count that show
+    a class. Nothing for labels of another kind, such as those of a task of one's own.
     """
+    if labels.ndim == 3 and labels.dtype == np.uint8:
+        return tuple(int((labels == number).any(axis=(1, 2)).sum()) for number in range(classes))
     if labels.dtype.kind not in "iu":
         return ()
     if labels.ndim == 2 and labels.shape[1] == classes:

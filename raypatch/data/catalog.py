@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Literal
 
-Task = Literal["binary", "multiclass", "ordinal", "multilabel"]
+LabelKind = Literal["binary", "multiclass", "ordinal", "multilabel"]
+Task = Literal[LabelKind, "segmentation"]
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
@@ -22,7 +23,8 @@ class DatasetInfo:
     """What is known of a dataset without reading its images.
 
     name: canonical name, also the stem of its file (`dermamnist`, `dermamnist_64`, `phantom3d`).
-    task: `multilabel` has one 0/1 column per class, the others one column of class numbers.
+    task: `multilabel` has one 0/1 column per class, `segmentation` a mask of class numbers, the others one
+    column of class numbers.
     classes: class names in label order.
     channels: 1 (grey) or 3 (RGB). dimensions: 2 (images) or 3 (volumes).
     size: edge in pixels or voxels. counts: images in train, val and test.

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raypatch.data.archive import Archive
-from raypatch.data.catalog import SPLITS, Split, Task
+from raypatch.data.catalog import SPLITS, LabelKind, Split
 
 _UNPRINTABLE = {"Cc", "Cs", "Cn", "Zl", "Zp"}
 """Unicode's control characters, halves of surrogates, unassigned ones and line ends."""
@@ -39,7 +39,7 @@ def read_labels(archive: Archive, split: Split, count: int) -> NDArray[np.int64]
     return values.reshape(-1) if values.ndim == 1 or values.shape[1] == 1 else values
 
 
-def read_task(archive: Archive, labels: dict[Split, NDArray[np.int64]]) -> tuple[Task, int]:
+def read_task(archive: Archive, labels: dict[Split, NDArray[np.int64]]) -> tuple[LabelKind, int]:
     """Return the task and the number of classes that the labels, and an optional `task`, speak of."""
     train = labels["train"]
     for split in SPLITS:
@@ -53,7 +53,7 @@ def read_task(archive: Archive, labels: dict[Split, NDArray[np.int64]]) -> tuple
         _check_columns(archive, labels, said)
         return "multilabel", train.shape[1]
     count = _count_classes(archive, labels)
-    found: Task = "binary" if count == 2 else "multiclass"
+    found: LabelKind = "binary" if count == 2 else "multiclass"
     if said == "ordinal":
         return "ordinal", count
     if said not in (None, found):
@@ -64,22 +64,22 @@ def read_task(archive: Archive, labels: dict[Split, NDArray[np.int64]]) -> tuple
     return found, count
 
 
-def _read_said_task(archive: Archive) -> Task | None:
+def _read_said_task(archive: Archive) -> LabelKind | None:
     if "task" not in archive:
         return None
     shape, dtype = archive.header("task")
     said = f"{dtype} of shape {shape}"
     if dtype.kind == "U" and shape == ():
         said = str(archive.array("task"))
-    if said not in get_args(Task):
-        raise archive.error("task", f"is {said}, must be one of {', '.join(get_args(Task))}")
-    return cast(Task, said)
+    if said not in get_args(LabelKind):
+        raise archive.error("task", f"is {said}, must be one of {', '.join(get_args(LabelKind))}")
+    return cast(LabelKind, said)
 
 
 def _check_columns(
     archive: Archive,
     labels: dict[Split, NDArray[np.int64]],
-    said: Task | None,
+    said: LabelKind | None,
 ) -> None:
     """See that several columns are labels that go together, and not one class each."""
     for split in SPLITS:
@@ -140,21 +140,29 @@ def read_class_names(archive: Archive, count: int) -> tuple[str, ...]:
     shape, dtype = archive.header("class_names")
     if dtype.kind != "U" or shape != (count,):
         raise archive.error("class_names", f"is {dtype} of shape {shape}, must be {count} strings")
-    names = tuple(map(str, archive.array("class_names")))
+    return check_names(archive, "class_names")
+
+
+def check_names(archive: Archive, key: str) -> tuple[str, ...]:
+    """Return the names of classes that an array holds. Raises DataError for names that cannot be told or printed."""
+    shape, dtype = archive.header(key)
+    if dtype.kind != "U" or len(shape) != 1:
+        raise archive.error(key, f"is {dtype} of shape {shape}, must be a name for each class")
+    names = tuple(map(str, archive.array(key)))
     # Names go into tables, CSV files and web pages, where a line end or a control character breaks.
     for name in names:
         bad = [letter for letter in name if unicodedata.category(letter) in _UNPRINTABLE]
         if bad or not name.strip():
             what = f"the unprintable character {bad[0]!r}" if bad else "nothing to print"
             raise archive.error(
-                "class_names",
+                key,
                 f"holds {name!r} with {what}; give each class a name of one line",
             )
     # Names that differ in their spaces alone look the same to a reader.
     name, times = Counter(" ".join(name.split()) for name in names).most_common(1)[0]
     if times > 1:
         raise archive.error(
-            "class_names",
+            key,
             f"has {name!r} {times} times; give each class its own name (an array of {dtype} cuts longer ones off)",
         )
     return names

@@ -2,7 +2,8 @@
 
 Keys {train,val,test}_{images,labels}; optional in an own file: `class_names` (strings),
 `mirror_safe` (one bool), `task` (one string), {train,val,test}_patients (who is on each image;
-`_groups` means the same) and {train,val,test}_ids (what each image is called).
+`_groups` means the same) and {train,val,test}_ids (what each image is called). Beside labels, or in
+their place: {train,val,test}_masks, with `mask_names` (see `raypatch.data.masks`).
 """
 
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raypatch.data.archive import Archive, DataError
-from raypatch.data.catalog import SPLITS, DatasetInfo, Split
+from raypatch.data.catalog import SPLITS, DatasetInfo, Split, Task
 from raypatch.data.image_layout import check_images
 from raypatch.data.layout import (
     read_class_names,
@@ -25,16 +26,28 @@ from raypatch.data.layout import (
     read_task,
     read_texts,
 )
+from raypatch.data.masks import has_only_masks, read_mask_names, read_masks
 
 __all__ = [
     "DataError",
+    "inspect_masks",
     "inspect_npz",
     "read_fold_rows",
+    "read_images_and_masks",
     "read_new_images",
     "read_split",
     "read_split_labels",
+    "read_split_masks",
     "read_split_texts",
 ]
+
+
+def inspect_masks(path: Path) -> DatasetInfo:
+    """Check the layout of an own .npz with masks and return its facts as a segmentation has them.
+
+    Raises DataError, as `inspect_npz`, also for a file without masks.
+    """
+    return _inspect(path, masks=True)
 
 
 def inspect_npz(path: Path) -> DatasetInfo:
@@ -46,11 +59,15 @@ def inspect_npz(path: Path) -> DatasetInfo:
     which have exactly one 1 in each row, are refused unless `task` says multilabel.
     Nothing in the images tells whether a label survives a mirror, so `mirror_safe`
     is False (no flips) unless the file says otherwise with a `mirror_safe` array.
+    A file with masks and no labels is one for segmentation.
     Raises DataError naming the file, the key, the rule, the value and the way out.
     """
+    return _inspect(path, masks=False)
+
+
+def _inspect(path: Path, *, masks: bool) -> DatasetInfo:
     with Archive(path) as archive:
         shapes = {split: check_images(archive, f"{split}_images") for split in SPLITS}
-        labels = {split: read_labels(archive, split, shapes[split][0]) for split in SPLITS}
         for split in SPLITS:
             read_patients(archive, [split], [shapes[split][0]])
             read_texts(archive, [f"{split}_ids"], [shapes[split][0]])
@@ -59,12 +76,18 @@ def inspect_npz(path: Path) -> DatasetInfo:
                     f"{split}_images",
                     f"has images of {shapes[split][1:]}, train_images of {shapes['train'][1:]}",
                 )
-        task, count = read_task(archive, labels)
+        task: Task = "segmentation"
+        if masks or has_only_masks(archive):
+            classes = read_mask_names(archive, shapes)
+        else:
+            labels = {split: read_labels(archive, split, shapes[split][0]) for split in SPLITS}
+            task, count = read_task(archive, labels)
+            classes = read_class_names(archive, count)
         in_colour = shapes["train"][-1] == 3
         return DatasetInfo(
             name=path.stem,
             task=task,
-            classes=read_class_names(archive, count),
+            classes=classes,
             channels=3 if in_colour else 1,
             dimensions=3 if len(shapes["train"]) == 4 and not in_colour else 2,
             size=shapes["train"][1],
@@ -121,10 +144,39 @@ def read_split(path: Path, split: Split) -> tuple[NDArray[np.uint8], NDArray[np.
         return images, read_labels(archive, split, count)
 
 
+def read_images_and_masks(path: Path, split: Split) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Read one split: images as `read_split` and masks (N, H, W) of class numbers. Raises DataError."""
+    with Archive(path) as archive:
+        shape = check_images(archive, f"{split}_images")
+        images = np.ascontiguousarray(archive.array(f"{split}_images"))
+        return images, read_masks(archive, split, shape)
+
+
 def read_split_labels(path: Path, split: Split) -> NDArray[np.int64]:
     """Read the labels of one split without its images: (N,) or (N, L). Raises DataError."""
     with Archive(path) as archive:
         return read_labels(archive, split, check_images(archive, f"{split}_images")[0])
+
+
+def read_split_masks(path: Path, split: Split) -> NDArray[np.uint8] | None:
+    """Read the masks of one split, (N, *spatial) as its images; None where the file has none.
+
+    Raises DataError for masks of another kind or shape.
+    """
+    key = f"{split}_masks"
+    with Archive(path) as archive:
+        if key not in archive:
+            return None
+        images = check_images(archive, f"{split}_images")
+        spatial = images[:-1] if images[-1] == 3 else images
+        shape, dtype = archive.header(key)
+        if shape != spatial or dtype != np.uint8:
+            raise archive.error(
+                key,
+                f"is {dtype} of shape {shape}; masks are uint8 class numbers of shape {spatial}, as their images:"
+                " pack images and masks together with `raypatch data pack`",
+            )
+        return np.ascontiguousarray(archive.array(key))
 
 
 def read_split_texts(path: Path, splits: Sequence[Split], what: Literal["ids", "patients"]) -> NDArray[np.str_] | None:

@@ -11,6 +11,11 @@ from numpy.typing import NDArray
 
 from raypatch.data.catalog import SPLITS, DatasetInfo, Split
 
+KINDS = 4
+"""Small or large, smooth or grainy."""
+
+MASK_CLASSES = ("background", "blob")
+
 # Of the image's edge: small, large.
 _RADIUS = (0.19, 0.32)
 # Brightness around the blob, 0 to 1.
@@ -30,14 +35,27 @@ def make_split(info: DatasetInfo, split: Split) -> tuple[NDArray[np.uint8], NDAr
     The same name and split give the same bytes everywhere: PCG64, and
     only arithmetic that IEEE 754 rounds exactly.
     """
+    images, _, labels = _make_split(info, split)
+    return images, labels
+
+
+def make_masks(info: DatasetInfo, split: Split) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Make the same images and, as masks (N, H, W), where their blobs are."""
+    images, masks, _ = _make_split(info, split)
+    return images, masks
+
+
+def _make_split(info: DatasetInfo, split: Split) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.int64]]:
     number = SPLITS.index(split)
     generator = np.random.Generator(np.random.PCG64([*info.name.encode(), number]))
-    labels = np.arange(info.counts[number]) % len(info.classes)
-    images = []
+    labels = np.arange(info.counts[number]) % KINDS
+    images, masks = [], []
     for label in labels:
         large, grainy = bool(label >= 2), bool(label % 2)
-        images.append(_draw_image(generator, info, large=large, grainy=grainy))
-    return np.stack(images), labels.astype(np.int64)
+        image, mask = _draw_image(generator, info, large=large, grainy=grainy)
+        images.append(image)
+        masks.append(mask)
+    return np.stack(images), np.stack(masks), labels.astype(np.int64)
 
 
 def _draw_image(
@@ -46,7 +64,7 @@ def _draw_image(
     *,
     large: bool,
     grainy: bool,
-) -> NDArray[np.uint8]:
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     size, dimensions = info.size, info.dimensions
     radius = _RADIUS[large] * size * generator.uniform(0.9, 1.1)
     middle = generator.uniform(0.38, 0.62, dimensions) * size
@@ -62,7 +80,8 @@ def _draw_image(
         image = image[..., None] * generator.uniform(0.8, 1.1, 3)
     # Triangular, variance 1/6. numpy's normal numbers use functions that are not rounded alike.
     noise = generator.random(image.shape) + generator.random(image.shape) - 1
-    return (255 * (image + _NOISE * 6**0.5 * noise)).round().clip(0, 255).astype(np.uint8)
+    levels = (255 * (image + _NOISE * 6**0.5 * noise)).round().clip(0, 255).astype(np.uint8)
+    return levels, (blob >= 0.5).astype(np.uint8)
 
 
 def _draw_specks(generator: np.random.Generator, size: int, dimensions: int) -> NDArray[np.float64]:

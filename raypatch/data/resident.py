@@ -23,8 +23,8 @@ the rest is for the model and its activations.
 
 @dataclass(frozen=True)
 class ResidentSplit:
-    """One split: images uint8 (N, C, *spatial), labels int64 (N,) or (N, L),
-    index int64 (N,) into the split.
+    """One split: images uint8 (N, C, *spatial), labels int64 (N,) or (N, L) or masks uint8 (N, H, W)
+    as large as the file has them, index int64 (N,) into the split.
 
     device: where batches are wanted. Images and labels lie there, or
     where they did not fit both in host memory.
@@ -59,22 +59,29 @@ def load_resident(
     The smaller of the two: batches are enlarged when they are used. Raises DataError where the file
     is missing or wrong.
     """
-    loaded = load_split(config.source, split, fold=config.fold, data_dir=options.data_dir, files=options.files)
+    masks = info.task == "segmentation"
+    loaded = load_split(
+        config.source, split, masks=masks, fold=config.fold, data_dir=options.data_dir, files=options.files
+    )
     index = used_rows(config, split, loaded.labels)
     images = channels_first(loaded.images[index], dimensions=info.dimensions)
     images = resize_images(images, held_size(info.size, config.image_size, config.resize), config.resize)
     labels = torch.from_numpy(loaded.labels[index])
     # A byte per pixel: images stay uint8 until they are used.
-    if device_has_room(device, images.numel()):
+    if device_has_room(device, images.nbytes + labels.nbytes):
         images, labels = images.to(device), labels.to(device)
     return ResidentSplit(images, labels, torch.from_numpy(index), device)
 
 
-def used_rows(config: TrialConfig, split: Split, labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return which images of a split a trial sees, as sorted positions (N,) in the split."""
+def used_rows(config: TrialConfig, split: Split, labels: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Return which images of a split a trial sees, as sorted positions (N,) in the split.
+
+    Of masks those that are empty and those that are not stand for two classes.
+    """
     if split == "train" and config.train_fraction < 1:
         # Of the training images alone: every share is measured on the same validation and test.
-        return stratified_subset(labels, config.train_fraction, config.seed)
+        kinds = labels.any(axis=(1, 2)).astype(np.int64) if labels.ndim == 3 else labels
+        return stratified_subset(kinds, config.train_fraction, config.seed)
     return np.arange(len(labels))
 
 

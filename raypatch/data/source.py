@@ -15,10 +15,13 @@ from raypatch.data import phantom
 from raypatch.data.catalog import SPLITS, DatasetInfo, Split, dataset_info
 from raypatch.data.npz import (
     DataError,
+    inspect_masks,
     inspect_npz,
     read_fold_rows,
+    read_images_and_masks,
     read_split,
     read_split_labels,
+    read_split_masks,
     read_split_texts,
 )
 from raypatch.machine.environment import home
@@ -32,11 +35,11 @@ class Images:
     """One split.
 
     images: (N, H, W), (N, H, W, 3) or (N, D, H, W) uint8.
-    labels: (N,) class numbers or (N, L) of 0 and 1, int64.
+    labels: (N,) class numbers or (N, L) of 0 and 1, int64; or masks (N, H, W) of class numbers, uint8.
     """
 
     images: NDArray[np.uint8]
-    labels: NDArray[np.int64]
+    labels: NDArray[np.int64] | NDArray[np.uint8]
 
 
 def data_folder(data_dir: Path | None = None) -> Path:
@@ -88,18 +91,28 @@ def locate(
 def describe(
     dataset: str,
     *,
+    masks: bool = False,
     data_dir: Path | None = None,
     files: Mapping[str, Path] | None = None,
 ) -> DatasetInfo:
     """Return the facts of a dataset: from the catalog for a name (no file needed),
     inspected for an own file.
 
-    Raises DataError for an own file that is absent, changed or not in MedMNIST's layout.
+    masks: as a segmentation has them, its classes being those of the masks. Raises DataError for an
+    own file that is absent, changed or not in MedMNIST's layout, and for a dataset without masks.
     """
     if not OWN_FILE.fullmatch(dataset):
-        return dataset_info(dataset)
+        info = dataset_info(dataset)
+        if masks and info.made_up and info.dimensions == 2:
+            return replace(info, task="segmentation", classes=phantom.MASK_CLASSES)
+        if masks:
+            raise DataError(
+                f"{dataset} has no masks; a segmentation needs own images with masks: `raypatch data pack` makes them"
+                " of a folder with images/ and masks/"
+            )
+        return info
     # A study of thousands of trials asks for each of them, several times.
-    found = _once(inspect_npz, locate(dataset, data_dir=data_dir, files=files))
+    found = _once(inspect_masks if masks else inspect_npz, locate(dataset, data_dir=data_dir, files=files))
     return replace(found, name=dataset)
 
 
@@ -107,26 +120,28 @@ def load_split(
     dataset: str,
     split: Split,
     *,
+    masks: bool = False,
     fold: int | None = None,
     data_dir: Path | None = None,
     files: Mapping[str, Path] | None = None,
 ) -> Images:
     """Load one split into memory; only reads, so the data folder may be read-only.
 
-    fold: of a file with folds, which one is the test (see `read_fold_rows`); None takes the splits
-    as they are stored. Raises DataError when the file is absent, damaged, or not the one that the
-    name or id stands for, or has no such fold.
+    masks: in place of labels. fold: of a file with folds, which one is the test (see
+    `read_fold_rows`); None takes the splits as they are stored. Raises DataError when the file is
+    absent, damaged, or not the one that the name or id stands for, or has no such fold.
     """
-    info = describe(dataset, data_dir=data_dir, files=files)
+    info = describe(dataset, masks=masks, data_dir=data_dir, files=files)
     if info.made_up:
         _refuse_fold(dataset, fold)
-        return Images(*phantom.make_split(info, split))
+        return Images(*(phantom.make_masks if masks else phantom.make_split)(info, split))
     path = locate(dataset, data_dir=data_dir, files=files)
+    read = read_images_and_masks if masks else read_split
     if fold is None:
-        return Images(*read_split(path, split))
+        return Images(*read(path, split))
     parts = []
     for stored, rows in read_fold_rows(path, split, fold).items():
-        images, labels = read_split(path, stored)
+        images, labels = read(path, stored)
         parts.append((images[rows], labels[rows]))
     images, labels = (np.concatenate(each) for each in zip(*parts, strict=True))
     return Images(images, labels)
@@ -154,6 +169,33 @@ def load_labels(
     parts = []
     for stored, rows in read_fold_rows(path, split, fold).items():
         parts.append(read_split_labels(path, stored)[rows])
+    return np.concatenate(parts)
+
+
+def load_masks(
+    dataset: str,
+    split: Split,
+    *,
+    fold: int | None = None,
+    data_dir: Path | None = None,
+    files: Mapping[str, Path] | None = None,
+) -> NDArray[np.uint8] | None:
+    """Load the masks of one split, a class number per pixel or voxel: (N, H, W) or (N, D, H, W), in the geometry
+    of their images; None where the data has none.
+
+    Raises DataError as load_split, and for masks that do not fit their images.
+    """
+    if not OWN_FILE.fullmatch(dataset):  # the catalog's files have none
+        return None
+    path = locate(dataset, data_dir=data_dir, files=files)
+    if fold is None:
+        return read_split_masks(path, split)
+    parts = []
+    for stored, rows in read_fold_rows(path, split, fold).items():
+        masks = read_split_masks(path, stored)
+        if masks is None:
+            return None
+        parts.append(masks[rows])
     return np.concatenate(parts)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def stratified_subset(labels: NDArray[np.int64], fraction: float, seed: int) -> NDArray[np.int64]:
+def stratified_subset(labels: NDArray[np.integer], fraction: float, seed: int) -> NDArray[np.int64]:
     """Return sorted positions of a random share of the images.
 
     labels (N,): the share is taken of each class, at least one image each. labels (N, L) of 0 and 1: of all
@@ -28,7 +28,7 @@ def stratified_subset(labels: NDArray[np.int64], fraction: float, seed: int) -> 
     return np.unique(np.concatenate(chosen))
 
 
-def _first_of_each(labels: NDArray[np.int64], order: NDArray[np.int64]) -> NDArray[np.int64]:
+def _first_of_each(labels: NDArray[np.integer], order: NDArray[np.int64]) -> NDArray[np.int64]:
     """The first image in `order` that has each label; a label that no image has is left out."""
     in_order = labels[order]
     occurring = in_order.any(axis=0)

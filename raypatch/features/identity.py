@@ -39,7 +39,12 @@ def feature_key(config: TrialConfig, precision: Precision) -> str:
 
 def backbone_key(config: TrialConfig, *, dimensions: int) -> str:
     """Return the name of a trial's frozen backbone: many datasets may share one."""
-    fields = {name: getattr(config, name) for name in (*BODY_FIELDS, "weights", "inflation")}
+    fields = {}
+    for name in (*BODY_FIELDS, "weights", "inflation"):
+        value = getattr(config, name)
+        # A stride of its own is newer than stored backbones, whose names must not change.
+        if name != "output_stride" or value is not None:
+            fields[name] = value
     fields["dimensions"] = dimensions
     if config.weights == "random":
         # Drawn beside a head whose size follows from the labels.

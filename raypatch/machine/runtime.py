@@ -19,7 +19,7 @@ import torch
 import raypatch
 
 Precision = Literal["bfloat16", "float32"]
-Purpose = Literal["head", "order", "augmentation"]
+Purpose = Literal["head", "order", "augmentation", "dropout"]
 
 
 def resolve_device(name: str) -> torch.device:
@@ -84,6 +84,16 @@ def generator(seed: int, epoch: int, purpose: Purpose) -> torch.Generator:
     # SeedSequence mixes well: neighbouring seeds and epochs give draws that have nothing in common.
     words = np.random.SeedSequence([seed, epoch, *purpose.encode()]).generate_state(2, np.uint32)
     return torch.Generator().manual_seed(int(words[0]) << 31 ^ int(words[1]))
+
+
+def seed_dropout(seed: int, epoch: int, device: torch.device) -> None:
+    """Fix what layers draw while they train, such as dropout: they take torch's own random numbers."""
+    start = generator(seed, epoch, "dropout").initial_seed()
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(start)
+    else:
+        torch.default_generator.manual_seed(start)
 
 
 def reset_peak_memory(device: torch.device) -> None:

@@ -81,7 +81,10 @@ class FeatureMethod(Protocol):
 
 @runtime_checkable
 class GroupMethod(Protocol):
-    """A method that can fit several trials together."""
+    """A method that can fit several trials together.
+
+    Heads on stored features always go together; whole models where `--stack` says so.
+    """
 
     def group_key(self, config: "TrialConfig") -> Hashable | None:
         """Return what trials share that are fitted together; None for one that is fitted alone."""

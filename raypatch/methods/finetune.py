@@ -1,8 +1,12 @@
 """Fine-tuning: all weights train by gradient."""
 
+from collections.abc import Hashable, Iterator, Sequence
+
+from raypatch.config import TrialConfig
 from raypatch.models.prepared import PreparedModel
 from raypatch.training.checkpoint import Progress
-from raypatch.training.loop import Trial, train_epochs
+from raypatch.training.loop import Trial, TrialError, train_epochs
+from raypatch.training.stacked_models import models_key, train_models
 
 
 class Finetune:
@@ -21,3 +25,9 @@ class Finetune:
 
     def fit(self, trial: Trial) -> Progress:
         return train_epochs(trial, lambda: self.set_training_mode(trial.prepared))
+
+    def group_key(self, config: TrialConfig) -> Hashable | None:
+        return models_key(config)
+
+    def fit_group(self, trials: Sequence[Trial]) -> Iterator[tuple[Trial, Progress | TrialError]]:
+        return train_models(trials, lambda trial: self.set_training_mode(trial.prepared))

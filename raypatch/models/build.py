@@ -12,7 +12,16 @@ from torch import nn
 
 from raypatch.config import TrialConfig
 from raypatch.models.families import Family, find_family
-from raypatch.models.heads import BODY_FIELDS, HeadedModel, feature_kind, feature_shape, head_of, make_head
+from raypatch.models.families.timm_image import TimmImage
+from raypatch.models.heads import (
+    BODY_FIELDS,
+    HeadedModel,
+    feature_kind,
+    feature_shape,
+    has_own_head,
+    head_of,
+    make_head,
+)
 from raypatch.models.weights import ensure_weights, read_native_state
 
 ARCHITECTURE_FIELDS = (*BODY_FIELDS, "head")
@@ -39,12 +48,12 @@ def architecture_key(config: TrialConfig) -> tuple[object, ...]:
     """What tells the shapes of two trials' models apart,
     on data of the same dimensions and classes.
     """
-    return tuple(getattr(config, field) for field in ARCHITECTURE_FIELDS)
+    return (*(getattr(config, field) for field in ARCHITECTURE_FIELDS), feature_kind(config))
 
 
 def model_key(config: TrialConfig) -> tuple[object, ...]:
     """What tells two trials' models apart, on data of the same dimensions and classes."""
-    return tuple(getattr(config, field) for field in MODEL_FIELDS)
+    return (*(getattr(config, field) for field in MODEL_FIELDS), feature_kind(config))
 
 
 def build_model(
@@ -130,7 +139,7 @@ def build_head(config: TrialConfig, *, dimensions: int, outputs: int) -> nn.Modu
     family = find_family(config.model)
     with torch.device("meta"):
         body = _construct_body(config, dimensions=dimensions, outputs=outputs)
-    if config.head == "linear":
+    if has_own_head(config):
         head = body.get_submodule(family.head_name(body)).to_empty(device="cpu")
         with _seeded(config.seed):
             family.draw_head(body)
@@ -143,16 +152,21 @@ def _construct_body(config: TrialConfig, *, dimensions: int, outputs: int) -> nn
     """The family's own model, with its own head."""
     family = find_family(config.model)
     family.check_fields(config, dimensions=dimensions)
+    if config.output_stride is not None and not isinstance(family, TimmImage):
+        raise ValueError(
+            f"output_stride={config.output_stride} is for CNNs of timm, such as resnet50, not for {config.model}:"
+            " leave it out"
+        )
     return family.construct(config, dimensions=dimensions, outputs=outputs)
 
 
 def _with_head(model: nn.Module, config: TrialConfig, *, dimensions: int, outputs: int) -> nn.Module:
     """The model under the head that the trial asks for, which is drawn on torch's default device."""
-    if config.head == "linear":
+    if has_own_head(config):
         return model
     family = find_family(config.model)
-    *_, width = feature_shape(config, family, dimensions=dimensions, outputs=outputs)
-    return HeadedModel(family, model, make_head(config, width, outputs), feature_kind(config))
+    shape = feature_shape(config, family, dimensions=dimensions, outputs=outputs)
+    return HeadedModel(family, model, make_head(config, shape, outputs), feature_kind(config))
 
 
 def _computes_buffers(model: nn.Module) -> bool:

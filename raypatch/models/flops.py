@@ -11,12 +11,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.data.catalog import DatasetInfo
-from raypatch.data.source import describe
 from raypatch.models.build import architecture_key, construct
 from raypatch.models.families import find_family
 from raypatch.models.heads import HeadedModel, bare_model, feature_shape, head_of
+from raypatch.models.mask_head import is_mask_head
 from raypatch.results import ModelFacts
 from raypatch.tasks import find_task
+from raypatch.tasks.seen import describe_seen
 
 _KNOWN: dict[tuple[object, ...], ModelFacts] = {}
 """Facts by architecture, dimensions and outputs:
@@ -29,6 +30,9 @@ _FIRST: dict[tuple[object, ...], "_Counted"] = {}
 
 _BODIES: dict[ModelFacts, ModelFacts] = {}
 """By the facts of a model under another head those that its family gave it."""
+
+_MASK_HEADS: dict[ModelFacts, tuple[nn.Module, tuple[int, ...]]] = {}
+"""By the facts of a model of masks its head, without values, and the shape of what that is given."""
 
 
 def model_facts(config: TrialConfig, *, dimensions: int, outputs: int) -> ModelFacts:
@@ -104,6 +108,8 @@ def _add_head(body: ModelFacts, head: nn.Module, config: TrialConfig, *, dimensi
         }
     )
     _BODIES[facts] = body
+    if is_mask_head(head):
+        _MASK_HEADS[facts] = head, shape
     return facts
 
 
@@ -112,12 +118,20 @@ def body_facts(facts: ModelFacts) -> ModelFacts:
     return _BODIES.get(facts, facts)
 
 
+def mask_head_of(facts: ModelFacts) -> tuple[nn.Module, tuple[int, ...]] | None:
+    """Return the head of a model of masks, without values, and the shape of one image's features.
+
+    Of facts that this process made with `model_facts`; None for another model.
+    """
+    return _MASK_HEADS.get(facts)
+
+
 def trial_facts(config: TrialConfig, options: RunOptions) -> tuple[DatasetInfo, ModelFacts]:
     """What is known of a trial's dataset and of its model.
 
     Raises ValueError as describe and construct.
     """
-    info = describe(config.source, data_dir=options.data_dir, files=options.files)
+    info = describe_seen(config, options)
     outputs = count_outputs(config, info)
     return info, model_facts(config, dimensions=info.dimensions, outputs=outputs)
 

@@ -1,4 +1,4 @@
-"""Heads other than a family's own: an MLP on the pooled features, attention pooling over the tokens."""
+"""Heads other than a family's own: an MLP on the pooled features, attention pooling over the tokens, masks."""
 
 import math
 from typing import Literal
@@ -9,14 +9,16 @@ from torch import Tensor, nn
 
 from raypatch.config import TrialConfig
 from raypatch.models.families import Family
+from raypatch.models.mask_head import MaskHead
+from raypatch.tasks import reads_masks
 
-FeatureKind = Literal["pooled", "tokens"]
-"""What a head is given of each image: one vector, or one per token."""
+FeatureKind = Literal["pooled", "tokens", "map"]
+"""What a head is given of each image: one vector, one per token, or one per place of a grid."""
 
 HEAD_DIM = 64
 """Width of one head of attention, as in the Vision Transformers themselves."""
 
-BODY_FIELDS = ("model", "image_size", "patch_size")
+BODY_FIELDS = ("model", "image_size", "patch_size", "output_stride")
 """Fields of a trial that decide its model's shape, but for the head."""
 
 _SHAPES: dict[tuple[object, ...], tuple[int, ...]] = {}
@@ -53,7 +55,7 @@ class AttentionHead(nn.Module):
 class HeadedModel(nn.Module):
     """A family's model, its own head taken off, under another head.
 
-    kind: which of the model's features the head is given.
+    kind: which of the model's features the head is given. Of a map it makes logits of pixels.
     """
 
     def __init__(self, family: Family, body: nn.Module, head: nn.Module, kind: FeatureKind) -> None:
@@ -82,16 +84,24 @@ def head_of(model: nn.Module, family: Family) -> nn.Module:
 
 def feature_kind(config: TrialConfig) -> FeatureKind:
     """Return what the head of a trial is given."""
+    if reads_masks(config.task):
+        return "map"
     return "tokens" if config.head == "attention" else "pooled"
 
 
 def features_of(family: Family, body: nn.Module, images: Tensor, kind: FeatureKind) -> Tensor:
-    """Return features (B, width) or (B, tokens, width) of normalised images (B, 3, *spatial)."""
+    """Return features (B, width), (B, tokens, width) or (B, width, rows, columns) of normalised images
+    (B, 3, *spatial).
+    """
+    features = _ask_features(family, body, images, kind)
+    assert features is not None, "feature_shape refuses"
+    return features
+
+
+def _ask_features(family: Family, body: nn.Module, images: Tensor, kind: FeatureKind) -> Tensor | None:
     if kind == "pooled":
         return family.pooled(body, images)
-    tokens = family.tokens(body, images)
-    assert tokens is not None, "feature_shape refuses"
-    return tokens
+    return family.feature_map(body, images) if kind == "map" else family.tokens(body, images)
 
 
 def feature_shape(
@@ -101,10 +111,10 @@ def feature_shape(
     dimensions: int,
     outputs: int,
 ) -> tuple[int, ...]:
-    """Return the shape of one image's features: (width,) or (tokens, width).
+    """Return the shape of one image's features: (width,), (tokens, width) or (width, rows, columns).
 
     It is seen on a pass over tensors without values. Raises ValueError where the head needs tokens
-    and the model has none.
+    or a map and the model has none.
     """
     key = (*(getattr(config, name) for name in BODY_FIELDS), feature_kind(config), dimensions, outputs)
     if key not in _SHAPES:
@@ -119,12 +129,26 @@ def _see_shape(config: TrialConfig, family: Family, *, dimensions: int, outputs:
         images = torch.zeros(2, 3, *(config.image_size,) * dimensions)
     with torch.no_grad():
         kind = feature_kind(config)
-        found = family.tokens(body, images) if kind == "tokens" else family.pooled(body, images)
+        found = _ask_features(family, body, images, kind)
+    if found is None and kind == "map":
+        raise ValueError(
+            f"model {config.model} has no map of features, which a segmentation needs; use a plain Vision Transformer"
+            " such as deit_tiny_patch16_224, or a CNN of timm or torchvision such as resnet50"
+        )
     if found is None:
         raise ValueError(f"head={config.head} pools tokens, and model {config.model} has none; use linear or mlp")
     return tuple(found.shape[1:])
 
 
-def make_head(config: TrialConfig, width: int, outputs: int) -> nn.Module:
-    """Make a head that is not the family's own, on torch's default device."""
+def has_own_head(config: TrialConfig) -> bool:
+    """Whether a trial's model keeps its family's own head."""
+    return config.head == "linear" and not reads_masks(config.task)
+
+
+def make_head(config: TrialConfig, shape: tuple[int, ...], outputs: int) -> nn.Module:
+    """Make a head that is not the family's own, on torch's default device. shape: of an image's features."""
+    if reads_masks(config.task):
+        width, edge, _ = shape
+        return MaskHead(width, edge, outputs, config.image_size)
+    width = shape[-1]
     return AttentionHead(width, outputs) if config.head == "attention" else MLPHead(width, outputs)

@@ -2,13 +2,15 @@
 with the normalisation and the precision that belong to it.
 """
 
+import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from raypatch.config import RunOptions, TrialConfig
-from raypatch.data.augment import augment, normalize, to_float
+from raypatch.data.augment import augment, augment_masks, normalize, to_float
 from raypatch.data.catalog import DatasetInfo
 from raypatch.data.resize import pad_centred, resize_images
 from raypatch.machine.runtime import Precision, forbid_tf32, resolve_device, resolve_precision
@@ -18,6 +20,8 @@ from raypatch.models.flops import count_outputs, model_facts
 from raypatch.models.heads import head_of
 from raypatch.results import ModelFacts
 from raypatch.trial_fields.data import Resize
+
+logger = logging.getLogger(__name__)
 
 # Enough to fill a device; more would only take memory.
 TOKENS_PER_BATCH = 16_384
@@ -87,22 +91,51 @@ class PreparedModel:
         spatial = tuple(images.shape[2:])
         return spatial if self.resize == "pad_mean" else (self.image_size,) * len(spatial)
 
-    @torch.inference_mode()
+    def targets(self, labels: torch.Tensor, parameters: torch.Tensor | None) -> torch.Tensor:
+        """Bring labels to what the loss is given: masks (B, H, W) to the model's size, and moved as their images are.
+
+        Other labels stay. parameters: as of `inputs`.
+        """
+        if labels.ndim < 3:
+            return labels
+        masks = resize_images(labels.unsqueeze(1), self.image_size, "nearest")[:, 0]
+        return masks if parameters is None else augment_masks(masks, parameters)
+
     def logits(self, images: torch.Tensor) -> torch.Tensor:
         """Logits (N, outputs) float32 on the device of uint8 images
         (N, C, *spatial), batch by batch.
+
+        Out of memory halves the batch; one image that does not fit raises torch.OutOfMemoryError.
         """
+        return torch.cat(list(self.logits_of_batches(images)))
+
+    def logits_of_batches(self, images: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Give the `logits` of one batch after the other."""
         self.model.eval()
-        logits = []
         size = evaluation_batch(self.facts.tokens, self.image_size ** (images.ndim - 2))
-        for batch in images.split(size):
-            inputs = self.inputs(batch.to(self.device, non_blocking=True))
-            cast = self.precision == "bfloat16"
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=cast):
-                logits.append(self.model(inputs).float())
-            # Or they would lie in memory beside the next batch's.
-            del inputs
-        return torch.cat(logits)
+        start = 0
+        while start < len(images):
+            try:
+                logits = self._logits_of_batch(images[start : start + size])
+            except torch.OutOfMemoryError:
+                if size == 1:
+                    raise
+            else:
+                start += size
+                yield logits
+                continue
+            # Here, not in the handler: its traceback still holds the batch's tensors.
+            torch.cuda.empty_cache()
+            size //= 2
+            logger.warning("out of memory: evaluating %d images at a time", size)
+
+    @torch.inference_mode()
+    def _logits_of_batch(self, images: torch.Tensor) -> torch.Tensor:
+        inputs = self.inputs(images.to(self.device, non_blocking=True))
+        cast = self.precision == "bfloat16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=cast):
+            logits: torch.Tensor = self.model(inputs).float()
+        return logits
 
 
 def prepare_model(config: TrialConfig, info: DatasetInfo, options: RunOptions) -> PreparedModel:

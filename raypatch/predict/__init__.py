@@ -12,6 +12,7 @@ from raypatch.predict.choose import (
 )
 from raypatch.predict.export import export_trial, load_exported, timm_loads
 from raypatch.predict.images import Prediction, image_table, patient_table, predict, predict_member
+from raypatch.predict.masks import PredictedMasks, has_masks, predict_masks, write_masks
 from raypatch.predict.source import UNKNOWN, Source, match_truth, open_source
 from raypatch.predict.weights import load_model
 
@@ -19,12 +20,14 @@ __all__ = [
     "UNKNOWN",
     "FinishedTrial",
     "FinishedTrials",
+    "PredictedMasks",
     "Prediction",
     "Source",
     "choose_members",
     "describe_choice",
     "export_trial",
     "find_trials",
+    "has_masks",
     "image_table",
     "load_exported",
     "load_model",
@@ -32,7 +35,9 @@ __all__ = [
     "open_source",
     "patient_table",
     "predict",
+    "predict_masks",
     "predict_member",
     "seeds_of",
     "timm_loads",
+    "write_masks",
 ]

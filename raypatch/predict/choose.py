@@ -119,7 +119,7 @@ def choose_members(
     alone. levels: as a user writes them, FACTOR=LEVEL where the run compares several factors.
     Raises ValueError where a trial is missing, or several files or selections are in question.
     """
-    wanted = _choose_dataset(found.trials, dataset)
+    wanted = choose_dataset(found.trials, dataset)
     of_dataset = _on_dataset(found.trials, wanted)
     selections = sorted({trial.config.selection for trial in of_dataset})
     if len(selections) > 1:
@@ -135,10 +135,10 @@ def choose_members(
             label = of_dataset[0].config.dataset_label
             raise ValueError(f"no finished trial of {label} has {factor.phrase(level)}")
         by_level.append(best_level(found, candidates))
-    return _of_one_seed(by_level)
+    return of_one_seed(by_level)
 
 
-def _of_one_seed(by_level: Sequence[Sequence[FinishedTrial]]) -> list[FinishedTrial]:
+def of_one_seed(by_level: Sequence[Sequence[FinishedTrial]]) -> list[FinishedTrial]:
     """One trial of each level, all of the seed that has them all and is best on average."""
     seeds = []
     for trials in by_level:
@@ -228,7 +228,7 @@ def _on_dataset(trials: Sequence[FinishedTrial], dataset: str) -> list[FinishedT
     return [trial for trial in trials if trial.config.dataset == dataset]
 
 
-def _choose_dataset(trials: Sequence[FinishedTrial], dataset: str | None) -> str:
+def choose_dataset(trials: Sequence[FinishedTrial], dataset: str | None) -> str:
     """The dataset that a user means, by its name in the configs; the only one where none is named."""
     labels: dict[str, str] = {}
     for trial in trials:

@@ -9,6 +9,7 @@ from torch import nn
 from raypatch.config import make_config
 from raypatch.models.build import construct
 from raypatch.models.families import find_family
+from raypatch.models.heads import has_own_head
 from raypatch.predict.choose import FinishedTrial, find_trials
 from raypatch.predict.weights import load_model
 from raypatch.storage.files import write_atomically
@@ -20,10 +21,11 @@ def export_trial(folder: Path, trial_id: str, out: Path) -> Path:
     """Write a trial's model as model.safetensors and config.json into the folder `out`.
 
     2D: `timm.create_model("local-dir:OUT", pretrained=True)` loads a model of timm's. 3D and own
-    models, and those with another head than a linear one: `raypatch.predict.load_exported(OUT)`, which
-    takes all. config.json holds architecture, sizes, classes, the normalisation (mean, std of 0..1)
-    and, of packed data, the rule of intensity and shape by which images are read. Raises ValueError
-    when there is no such finished trial, and for one that is no network.
+    models, and those with another head than a linear one, such as segmentations:
+    `raypatch.predict.load_exported(OUT)`, which takes all. config.json holds architecture, sizes,
+    classes, the normalisation (mean, std of 0..1) and, of packed data, the rule of intensity and
+    shape by which images are read. Raises ValueError when there is no such finished trial, and for
+    one that is no network.
     """
     trials = {}
     for trial in find_trials(folder).trials:
@@ -47,7 +49,7 @@ def export_trial(folder: Path, trial_id: str, out: Path) -> Path:
 def timm_loads(member: FinishedTrial) -> bool:
     """Whether timm can load a trial's exported model: it knows no volumes, and no other head than its own."""
     knows_family = bool(find_family(member.config.model).timm_entry(member.config).layers)
-    return member.dataset.dimensions == 2 and member.config.head == "linear" and knows_family
+    return member.dataset.dimensions == 2 and has_own_head(member.config) and knows_family
 
 
 def _describe(member: FinishedTrial) -> dict[str, object]:

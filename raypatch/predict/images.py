@@ -13,16 +13,12 @@ from numpy.typing import NDArray
 from raypatch.data.catalog import Split
 from raypatch.features.extract import extract_features
 from raypatch.features.head import place_head
-from raypatch.machine.runtime import resolve_device, resolve_precision
-from raypatch.models.build import BuiltModel
-from raypatch.models.families import find_family
 from raypatch.models.heads import feature_kind
-from raypatch.models.prepared import place_model
 from raypatch.predict.choose import FinishedTrial, choose_members, find_trials
 from raypatch.predict.source import Source, open_source
-from raypatch.predict.weights import load_parts
+from raypatch.predict.weights import prepare_member
 from raypatch.results import DatasetFacts
-from raypatch.tasks import find_task
+from raypatch.tasks import ClassTask, find_task, reads_masks
 
 
 class Prediction(NamedTuple):
@@ -54,13 +50,15 @@ def predict(
     """
     members = choose_members(find_trials(folder), dataset, levels)
     facts = members[0].dataset
+    if reads_masks(facts.task):
+        raise ValueError(f"{folder} has segmentations: predict_masks predicts by these")
     source = open_source(path, split, facts)
+    trial_ids = [member.result.trial_id for member in members]
     total = np.zeros(())
     for member in members:
         # Read for each member: levels may differ in the size that their models see.
         total = total + predict_member(member, source.read(member.config, member.dataset), device)
     mean = (total / len(members)).astype(np.float32)
-    trial_ids = [member.result.trial_id for member in members]
     return Prediction(image_table(source, mean, facts), trial_ids, patient_table(source, mean, facts))
 
 
@@ -73,15 +71,7 @@ def predict_member(
 
     The trial's own images on its own kind of device give its stored probabilities to the bit.
     """
-    device = resolve_device(device_name)
-    # torch divides its sums by its threads, which shows in the last bits.
-    threads = member.result.provenance.get("threads", "")
-    if device.type == "cpu" and threads.isdigit():
-        torch.set_num_threads(int(threads))
-    means, deviations = find_family(member.config.model).normalisation(member.config)
-    precision = resolve_precision(member.result.precision, device)
-    model, head = load_parts(member)
-    prepared = place_model(member.config, BuiltModel(model, means, deviations), member.model, device, precision)
+    prepared, head = prepare_member(member, device_name)
     if head is None:
         logits = prepared.logits(images)
     else:
@@ -130,7 +120,9 @@ def _as_csv(
     lines = io.StringIO()
     writer = csv.writer(lines, lineterminator="\n")
     writer.writerow([heading, "predicted", *map("p({})".format, facts.classes), *more])
-    words = find_task(facts.task).words(probability, facts.classes)
+    task = find_task(facts.task)
+    assert isinstance(task, ClassTask), "masks have a table of their own"
+    words = task.words(probability, facts.classes)
     rows = zip(names, words, probability, *more.values(), strict=True)
     for name, predicted, row, *rest in rows:
         # tolist: a float of Python's prints all its digits, numpy's would say its type.

@@ -66,6 +66,12 @@ class Source:
     patients: NDArray[np.str_] | None = None
     listed: tuple[ImageFiles, ...] | None = None
 
+    def files(self, facts: DatasetFacts) -> tuple[ImageFiles, ...] | None:
+        """Where each image lies; None for an .npz."""
+        if self.path.suffix == ".npz":
+            return None
+        return self.listed if self.listed is not None else _list_plain(self.path, facts)[1]
+
     def read(self, config: TrialConfig, facts: DatasetFacts) -> torch.Tensor:
         """Read the images as a trial takes them: uint8 (N, C, *spatial). Raises DataError."""
         rule = InputRule.from_json(facts.rule) if facts.rule else None

@@ -1,14 +1,16 @@
 """The weights of a finished trial: of one model, or of a head on a backbone that many trials share."""
 
+import torch
 from torch import nn
 
 from raypatch.features.head import feature_store
 from raypatch.features.store import FeatureStore
-from raypatch.machine.runtime import Precision
+from raypatch.machine.runtime import Precision, resolve_device, resolve_precision
 from raypatch.methods import FeatureMethod, feature_method
-from raypatch.models.build import construct
+from raypatch.models.build import BuiltModel, construct
 from raypatch.models.families import find_family
 from raypatch.models.heads import bare_model, head_of
+from raypatch.models.prepared import PreparedModel, place_model
 from raypatch.predict.choose import FinishedTrial
 from raypatch.tasks import find_task
 from raypatch.training.checkpoint import Tensors, load_tensors
@@ -30,6 +32,19 @@ def load_model(member: FinishedTrial) -> nn.Module:
     own = head_of(model, find_family(member.config.model))
     own.load_state_dict(head.state_dict())
     return model
+
+
+def prepare_member(member: FinishedTrial, device_name: str) -> tuple[PreparedModel, nn.Module | None]:
+    """Return the trial's model ready to be used, and its head as `load_parts`."""
+    device = resolve_device(device_name)
+    # torch divides its sums by its threads, which shows in the last bits.
+    threads = member.result.provenance.get("threads", "")
+    if device.type == "cpu" and threads.isdigit():
+        torch.set_num_threads(int(threads))
+    means, deviations = find_family(member.config.model).normalisation(member.config)
+    precision = resolve_precision(member.result.precision, device)
+    model, head = load_parts(member)
+    return place_model(member.config, BuiltModel(model, means, deviations), member.model, device, precision), head
 
 
 def load_parts(member: FinishedTrial) -> tuple[nn.Module, nn.Module | None]:

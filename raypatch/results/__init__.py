@@ -2,7 +2,7 @@
 their writers and readers (store).
 """
 
-from raypatch.results.paths import SweepPaths, TrialPaths
+from raypatch.results.paths import ExplanationPaths, SweepPaths, TrialPaths
 from raypatch.results.records import (
     SCHEMA_VERSION,
     DamagedFileError,
@@ -35,6 +35,7 @@ __all__ = [
     "DatasetFacts",
     "EpochRow",
     "Expectation",
+    "ExplanationPaths",
     "ModelFacts",
     "NewerSchemaError",
     "Predictions",

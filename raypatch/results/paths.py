@@ -35,6 +35,16 @@ class TrialPaths:
         return self.folder / "predictions.npz"
 
     @property
+    def examples(self) -> Path:
+        """Of a segmentation: some test images with their masks."""
+        return self.folder / "examples.npz"
+
+    @property
+    def masks(self) -> Path:
+        """Of a segmentation that was asked for them: the probabilities of all pixels."""
+        return self.folder / "masks.npz"
+
+    @property
     def features(self) -> Path:
         """Stored features, and the frozen backbones that made them."""
         return self.shared or self.folder / "features"
@@ -55,6 +65,27 @@ class TrialPaths:
     @property
     def lock(self) -> Path:
         return self.folder / ".lock"
+
+
+@dataclass(frozen=True)
+class ExplanationPaths:
+    """Every file of what `raypatch explain` found, in a folder of the run."""
+
+    folder: Path
+
+    @property
+    def distances(self) -> Path:
+        """Attention distances: a row per trial, layer and head."""
+        return self.folder / "attention_distance.csv"
+
+    @property
+    def saliency(self) -> Path:
+        """Measures of the maps: a row per trial, image and map."""
+        return self.folder / "saliency.csv"
+
+    def pictures(self, trial_id: str) -> Path:
+        """Some images with their maps."""
+        return self.folder / f"{trial_id}.npz"
 
 
 @dataclass(frozen=True)
@@ -95,6 +126,10 @@ class SweepPaths:
     @property
     def report(self) -> Path:
         return self.folder / "report"
+
+    @property
+    def explanation(self) -> "ExplanationPaths":
+        return ExplanationPaths(self.folder / "explain")
 
     @property
     def mlflow(self) -> Path:

@@ -153,7 +153,9 @@ class TrialResult(_Record):
 class Predictions:
     """Predictions of one split.
 
-    index: (N,) int64 into the file. label: (N,) or (N, L) int64. probability: (N, C) float32.
+    index: (N,) int64 into the file. label: (N,) or (N, L) int64. probability: (N, C) float32. Of a
+    segmentation, with C classes besides the background: label (N, C), pixels of the truth;
+    probability (N, C, 2), pixels that prediction and truth share, and those of the prediction.
     group: (N,), who is on each image: the name of the patient as text (a number in files of earlier
     versions). id: (N,), what each image is called, text. Both only where the data says so.
     """
@@ -163,6 +165,11 @@ class Predictions:
     probability: NDArray[np.float32]
     group: NDArray[np.generic] | None = None
     id: NDArray[np.str_] | None = None
+
+    @property
+    def of_masks(self) -> bool:
+        """Whether these are counts of pixels."""
+        return self.probability.ndim == 3
 
     def take(self, images: NDArray[np.int64] | NDArray[np.bool_]) -> "Predictions":
         """Return the predictions of some images, by places in order or as a mask."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 
 from raypatch.config import TrialConfig
@@ -137,12 +138,20 @@ def read_sweep(path: Path) -> SweepRecord:
 
 
 def write_predictions(path: Path, splits: Mapping[Split, Predictions]) -> None:
-    """Write predictions.npz: `<split>_index`, `_label`, `_probability`, and if known `<split>_group` and `_id`."""
+    """Write predictions.npz: `<split>_index`, `_label`, `_probability`, and if known `<split>_group` and `_id`.
+
+    Of a segmentation `_truth`, `_prediction` and `_intersection`, pixels (N, C), in place of label and probability.
+    """
     arrays: dict[str, Any] = {}
     for split, predictions in splits.items():
         arrays[f"{split}_index"] = predictions.index
-        arrays[f"{split}_label"] = predictions.label
-        arrays[f"{split}_probability"] = predictions.probability
+        if predictions.of_masks:
+            arrays[f"{split}_truth"] = predictions.label
+            arrays[f"{split}_intersection"] = predictions.probability[..., 0].astype(np.int64)
+            arrays[f"{split}_prediction"] = predictions.probability[..., 1].astype(np.int64)
+        else:
+            arrays[f"{split}_label"] = predictions.label
+            arrays[f"{split}_probability"] = predictions.probability
         if predictions.group is not None:
             arrays[f"{split}_group"] = predictions.group
         if predictions.id is not None:
@@ -160,10 +169,11 @@ def read_predictions(path: Path, split: Split) -> Predictions:
     """
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
+            label, probability = _read_predicted(stored, split)
             found = Predictions(
                 index=stored[f"{split}_index"],
-                label=stored[f"{split}_label"],
-                probability=stored[f"{split}_probability"],
+                label=label,
+                probability=probability,
                 group=stored.get(f"{split}_group"),
                 id=stored.get(f"{split}_id"),
             )
@@ -178,8 +188,17 @@ def read_predictions(path: Path, split: Split) -> Predictions:
         if names is not None:
             lengths.add(len(names))
     # A file may be whole as an archive and yet not as predictions.
-    if lengths != {count} or found.probability.ndim != 2:
+    if lengths != {count} or found.probability.ndim not in (2, 3):
         raise DamagedFileError(
             f"{path} holds arrays of different length for {split}; remove the trial folder",
         )
     return found
+
+
+def _read_predicted(stored: Mapping[str, Any], split: Split) -> tuple[NDArray[Any], NDArray[np.float32]]:
+    """Label and probability as Predictions has them."""
+    if f"{split}_truth" not in stored:
+        return stored[f"{split}_label"], stored[f"{split}_probability"]
+    parts = [stored[f"{split}_intersection"], stored[f"{split}_prediction"]]
+    # Exact: an image has fewer pixels than float32 has whole numbers.
+    return stored[f"{split}_truth"], np.stack(parts, axis=-1).astype(np.float32)

@@ -16,6 +16,7 @@ from raypatch.storage.own_files import OWN_FILE, OWN_SET, OWN_SUFFIXES, own_file
 from raypatch.study import FACTS, Study, WhenRule, as_list, typed_value
 from raypatch.study.fit import check_fit, require_one_length
 from raypatch.study.resolutions import files_in_folder, name_set
+from raypatch.tasks import find_task, reads_masks
 from raypatch.trial_fields.resolution import resolutions_of, source_name
 
 
@@ -29,7 +30,7 @@ class StudyPoints:
         self._identities: dict[Path, str] = {}
         self._sources: dict[str, Path] = {}
         self._sets: dict[str, str] = {}
-        self._infos: dict[str, DatasetInfo] = {}
+        self._infos: dict[tuple[str, bool], DatasetInfo] = {}
         self._rules = [self._canonical_rule(rule) for rule in study.when]
 
     def points(self) -> Iterator[tuple[TrialConfig, dict[str, str]]]:
@@ -104,13 +105,20 @@ class StudyPoints:
         dataset = values["dataset"] = self._canonical_dataset(str(values["dataset"]))
         # What a rule may ask is the same at every resolution, which a rule may set.
         info = self._describe(next(iter(resolutions_of(dataset).values()), dataset))
+        if info.task == "segmentation":
+            # Masks alone leave no other task.
+            values.setdefault("task", info.task)
         skipped = self._apply_rules(values, axis_values, info)
         if skipped:
             return None
         require_one_length(values)
         resolution = typed_value("resolution", values.get("resolution"))
-        info = self._describe(source_name(dataset, resolution))
+        masks = reads_masks(values.get("task"))
+        info = self._describe(source_name(dataset, resolution), masks=masks)
         values.setdefault("image_size", info.size)
+        if masks:
+            # The loss goes up long before the masks get worse.
+            values.setdefault("selection", f"val_{find_task(values['task']).default_metric}")
         config = make_config(values)
         check_fit(config, info)
         return config
@@ -205,10 +213,10 @@ class StudyPoints:
             self._sources[source] = packed(Path(source).expanduser(), say=say, on_progress=ProgressLines(say))
         return self._sources[source]
 
-    def _describe(self, dataset: str) -> DatasetInfo:
-        if dataset not in self._infos:
-            self._infos[dataset] = describe(dataset, data_dir=None, files=self._files)
-        return self._infos[dataset]
+    def _describe(self, dataset: str, *, masks: bool = False) -> DatasetInfo:
+        if (dataset, masks) not in self._infos:
+            self._infos[dataset, masks] = describe(dataset, masks=masks, data_dir=None, files=self._files)
+        return self._infos[dataset, masks]
 
 
 @functools.cache

@@ -10,7 +10,7 @@ from raypatch.config import TrialConfig
 
 FACTS: Mapping[str, tuple[Any, ...]] = {
     "dimensions": (2, 3),
-    "task": ("binary", "multiclass", "ordinal", "multilabel"),
+    "task": ("binary", "multiclass", "ordinal", "multilabel", "segmentation"),
     "channels": (1, 3),
 }
 """What a when-rule may ask beside the fields of TrialConfig: facts of the dataset."""

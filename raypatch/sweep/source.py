@@ -5,7 +5,8 @@ from typing import Protocol
 from raypatch.config import TrialConfig
 from raypatch.results import SweepRecord
 from raypatch.sweep.cost.placement import Placement
-from raypatch.sweep.groups import group_trials
+from raypatch.sweep.cost.stacks import known_together
+from raypatch.sweep.groups import group_trials, place_stacks
 from raypatch.sweep.plan import Plan, plan_sweep
 from raypatch.sweep.session import Session, Work
 from raypatch.sweep.watch.running import RunningSweep
@@ -35,6 +36,7 @@ class ListedTrials:
 
     def __init__(self, record: SweepRecord, session: Session) -> None:
         self.record = record
+        self._session = session
         self.plan = plan_sweep(
             record.trials,
             session.paths,
@@ -44,8 +46,10 @@ class ListedTrials:
         self.undrawn: list[TrialConfig] = []
 
     def make_work(self, placement: Placement, running: RunningSweep) -> Work:
-        levels = self.record.levels
-        return Work(group_trials(self.plan.todo), placement, listener=running, running=running, levels=levels)
+        options = self._session.planning_options
+        groups = group_trials(self.plan.todo, lambda config: known_together(config, options), self.record.trials)
+        placement = place_stacks(placement, groups, self._session.execution)
+        return Work(groups, placement, listener=running, running=running, levels=self.record.levels)
 
 
 def open_source(record: SweepRecord, session: Session) -> TrialSource:

@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from raypatch.tasks.metrics import ACCURACY, AUC, BALANCED_ACCURACY, MACRO_RECALL, QUADRATIC_KAPPA, is_defined
-from raypatch.tasks.protocols import ClassCounts, Label, Metric, Probability, Task
+from raypatch.tasks.protocols import ClassCounts, ClassTask, Label, Metric, Probability
 from raypatch.tasks.registry import task_metrics
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ class Classification:
     """
 
     name = "classification"
+    reads: Literal["labels", "masks"] = "labels"
     metrics: tuple[Metric, ...] = (ACCURACY, BALANCED_ACCURACY, AUC)
     default_metric = BALANCED_ACCURACY.name
 
@@ -39,7 +40,7 @@ class Classification:
         *,
         final: bool = True,
     ) -> dict[str, float]:
-        task = cast(Task, self)
+        task = cast(ClassTask, self)
         scores = {"loss": self.log_loss(probability, label) if loss is None else loss}
         for metric in task_metrics(task):
             if final or metric.each_epoch:

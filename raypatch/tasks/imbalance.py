@@ -13,6 +13,8 @@ def has_one_class(task: Task) -> bool:
 
 def check_loss_fields(config: LossFields, task: Task) -> None:
     """Raise ValueError for a field of the training loss that this task cannot have."""
+    if config.mask_loss != "bce" and task.reads != "masks":
+        raise ValueError(f"mask_loss={config.mask_loss} is for a segmentation, not for {task.name}; leave it out")
     if has_one_class(task):
         return
     asked = {

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from raypatch.tasks.protocols import Label, Metric, Probability, Task
+from raypatch.tasks.protocols import ClassTask, Label, Metric, Probability
 
 
-def majority_score(label: Label, task: Task, classes: int, metric: Metric) -> float:
+def majority_score(label: Label, task: ClassTask, classes: int, metric: Metric) -> float:
     """Return what `metric` gives to a model that says of every image how frequent each class is in `label`.
 
     Its prediction is the most frequent class; with several labels per image, of each label what more
@@ -17,7 +17,7 @@ def majority_score(label: Label, task: Task, classes: int, metric: Metric) -> fl
     return metric.function(same, label, task)
 
 
-def says_one_class(probability: Probability, label: Label, task: Task) -> bool:
+def says_one_class(probability: Probability, label: Label, task: ClassTask) -> bool:
     """Whether predictions (N, C) are the same class for every image; with several labels, in each of them."""
     predicted = task.confusions(probability, label).sum(axis=1)  # (questions, classes)
     return bool(len(predicted)) and bool(((predicted > 0).sum(axis=1) == 1).all())

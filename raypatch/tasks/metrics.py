@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raypatch.tasks import weighted
-from raypatch.tasks.protocols import Label, Metric, Probability, Task, UndefinedMetricWarning
+from raypatch.tasks.protocols import ClassTask, Label, Metric, Probability, UndefinedMetricWarning
 
 
-def accuracy(probability: Probability, label: Label, task: Task) -> float:
+def accuracy(probability: Probability, label: Label, task: ClassTask) -> float:
     """Return the share of right predictions, 0 to 1:
     over the images, with several labels over these too.
     """
@@ -37,7 +37,7 @@ def recalls(matrices: NDArray[np.int64]) -> NDArray[np.float64]:
     return out
 
 
-def balanced_accuracy(probability: Probability, label: Label, task: Task) -> float:
+def balanced_accuracy(probability: Probability, label: Label, task: ClassTask) -> float:
     """Return the mean recall over the classes that occur, 0 to 1, as scikit-learn defines it;
     then over the labels.
 
@@ -50,7 +50,7 @@ def balanced_accuracy(probability: Probability, label: Label, task: Task) -> flo
     return float(np.mean(np.nanmean(recalls(matrices), axis=1)))
 
 
-def macro_recall(probability: Probability, label: Label, task: Task) -> float:
+def macro_recall(probability: Probability, label: Label, task: ClassTask) -> float:
     """Return the mean recall over the classes that occur or are predicted, 0 to 1, as torchmetrics defines it.
 
     A class that is predicted but never occurs counts as 0. Of classes that exclude each other.
@@ -63,7 +63,7 @@ def macro_recall(probability: Probability, label: Label, task: Task) -> float:
     return float(np.nansum(recalls(matrices)) / counted.sum())
 
 
-def quadratic_kappa(probability: Probability, label: Label, task: Task) -> float:
+def quadratic_kappa(probability: Probability, label: Label, task: ClassTask) -> float:
     """Return Cohen's kappa with quadratic weights (Cohen, Psychol. Bull. 1968), -1 to 1; 0 is chance.
 
     Of ordered classes: a miss costs the squared distance of the grades. NaN with a warning where
@@ -83,7 +83,7 @@ def quadratic_kappa(probability: Probability, label: Label, task: Task) -> float
     return 1 - float((distance * matrix).sum()) / expected
 
 
-def macro_auc(probability: Probability, label: Label, task: Task) -> float:
+def macro_auc(probability: Probability, label: Label, task: ClassTask) -> float:
     """Return the unweighted mean of the one-versus-rest AUC of all classes, 0 to 1.
 
     With two classes it is the AUC of class 1.
@@ -118,7 +118,7 @@ def macro_auc(probability: Probability, label: Label, task: Task) -> float:
     return float(found.double().mean())
 
 
-def log_loss(probability: Probability, label: Label, task: Task) -> float:
+def log_loss(probability: Probability, label: Label, task: ClassTask) -> float:
     """Return the task's loss by the probabilities alone."""
     return task.log_loss(probability, label)
 

@@ -4,7 +4,7 @@ from here or from another package.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +13,16 @@ if TYPE_CHECKING:  # the analysis reads tasks where torch need not be loaded
     import torch
 
 Probability = NDArray[np.floating]
-"""(N, C): one probability per image and class, or per image and label."""
+"""(N, C): one probability per image and class, or per image and label.
+
+Of a task on masks it is what is stored in place of probabilities, see `MaskTask.count`.
+"""
 
 Label = NDArray[np.integer]
-"""(N,) class numbers, or (N, C) of 0 and 1."""
+"""(N,) class numbers, or (N, C) of 0 and 1; of a task on masks (N, C) pixels of each class."""
+
+Masks = NDArray[np.uint8]
+"""(N, H, W): a class number for each pixel, 0 the background."""
 
 Weights = NDArray[np.float32]
 """(N, B): how much each of N images counts in each of B resamples; a column sums to N."""
@@ -56,8 +62,9 @@ class Metric:
     name: str
     heading: str
     label: str
-    function: "Callable[[Probability, Label, Task], float]"
-    weighted: "Callable[[Probability, Label, Task, Weights], NDArray[np.float64]] | None" = None
+    # Any: a metric asks of its own tasks what others do not have.
+    function: Callable[[Probability, Label, Any], float]
+    weighted: Callable[[Probability, Label, Any, Weights], NDArray[np.float64]] | None = None
     lower_is_better: bool = False
     bounds: tuple[float, float] | None = (0.0, 1.0)
     each_epoch: bool = True
@@ -66,14 +73,16 @@ class Metric:
 
 
 class Task(Protocol):
-    """What is asked of an image: how labels become a loss, logits probabilities,
+    """What is asked of an image: how labels or masks become a loss, logits probabilities,
     and predictions scores.
 
-    `raypatch.tasks.classification` has two to build on.
+    A member is a ClassTask, such as the two of `raypatch.tasks.classification` to build on, or a
+    MaskTask, such as `raypatch.tasks.segmentation`.
 
     name: as in files.
     kinds: of a dataset's labels that it reads (binary, multiclass, ordinal: class numbers;
-    multilabel: 0 and 1 in a column per label).
+    multilabel: 0 and 1 in a column per label; segmentation: masks).
+    reads: whether the truth is a label of each image, or a mask.
     metrics: in the order in which tables show them, without the loss, which every task has.
     default_metric: the name of the one that an answer is about.
 
@@ -82,33 +91,26 @@ class Task(Protocol):
 
     name: str
     kinds: tuple[str, ...]
+    reads: Literal["labels", "masks"]
     metrics: tuple[Metric, ...]
     default_metric: str
 
     def outputs(self, classes: Sequence[str]) -> int:
-        """Return how many logits a model gives for each image."""
+        """Return how many logits a model gives for each image, or for each pixel."""
         ...
 
     def blank_labels(self, count: int, outputs: int) -> "torch.Tensor":
-        """Return `count` labels of the right shape and type, for timing a step on made images."""
+        """Return `count` labels of the right type, for timing a step on made images; masks of any size."""
         ...
 
     def loss(self, logits: "torch.Tensor", labels: "torch.Tensor") -> "torch.Tensor":
         """Return the mean loss of a batch, a scalar that has a gradient:
-        logits (N, outputs), labels as loaded.
+        logits (N, outputs), labels as loaded; or logits (N, outputs, H, W) and masks (N, H, W).
         """
         ...
 
     def probabilities(self, logits: "torch.Tensor") -> "torch.Tensor":
-        """Return probabilities (N, C) float32 of logits (N, outputs)."""
-        ...
-
-    def predicted(self, probability: Probability) -> NDArray[np.int64]:
-        """Return what is predicted, in the form of a label."""
-        ...
-
-    def words(self, probability: Probability, classes: Sequence[str]) -> list[str]:
-        """Return what is predicted for each image, in words for a CSV."""
+        """Return probabilities (N, C) float32 of logits (N, outputs), or (N, C, H, W) of those of pixels."""
         ...
 
     def score(
@@ -123,6 +125,45 @@ class Task(Protocol):
 
         final: with those that are computed once, at the end of a trial.
         """
+        ...
+
+    def strata(self, label: Label) -> NDArray[np.int64]:
+        """Return the class (N,) of each image, one for all where they overlap:
+        resamples heed how rare each is.
+        """
+        ...
+
+
+@runtime_checkable
+class MaskTask(Task, Protocol):
+    """A task on masks. Its predictions are stored as counts, from which all its scores follow.
+
+    C are the classes without the background.
+    """
+
+    def predicted_masks(self, probability: NDArray[np.floating]) -> Masks:
+        """Return the class of each pixel, of probabilities (N, C or C + 1, H, W)."""
+        ...
+
+    def count(self, predicted: Masks, masks: Masks, classes: int) -> tuple[Probability, Label]:
+        """Count the pixels of `classes` classes besides the background in each image.
+
+        Returns (N, C, 2) float32, the pixels that prediction and truth share and those of the
+        prediction, and (N, C) int64, those of the truth.
+        """
+        ...
+
+
+@runtime_checkable
+class ClassTask(Task, Protocol):
+    """A task on labels: one answer, or one of each label, for an image."""
+
+    def predicted(self, probability: Probability) -> NDArray[np.int64]:
+        """Return what is predicted, in the form of a label."""
+        ...
+
+    def words(self, probability: Probability, classes: Sequence[str]) -> list[str]:
+        """Return what is predicted for each image, in words for a CSV."""
         ...
 
     def log_loss(self, probability: Probability, label: Label) -> float:
@@ -175,11 +216,5 @@ class Task(Protocol):
     ) -> tuple[Probability, NDArray[np.bool_]]:
         """Return scores and truth, (N, K) both, of the K two-class
         questions that the AUC is the mean of.
-        """
-        ...
-
-    def strata(self, label: Label) -> NDArray[np.int64]:
-        """Return the class (N,) of each image, one for all where they overlap:
-        resamples heed how rare each is.
         """
         ...

@@ -6,9 +6,10 @@ import difflib
 import functools
 import importlib.metadata
 
-from raypatch.registry import Registry, load_address
+from raypatch.registry import Registry, load_address, missing_parts
 from raypatch.tasks.metrics import ACCURACY, AUC, BALANCED_ACCURACY, LOSS, MACRO_RECALL, QUADRATIC_KAPPA
-from raypatch.tasks.protocols import Metric, Task
+from raypatch.tasks.overlap import DICE, IOU, POOLED_DICE, POOLED_IOU
+from raypatch.tasks.protocols import ClassTask, MaskTask, Metric, Task
 
 METRIC_GROUP = "raypatch.metrics"
 """Entry points of installed packages that hold further metrics."""
@@ -22,19 +23,36 @@ TASKS: Registry[Task] = Registry(
         "multiclass": "raypatch.tasks.classification:MULTICLASS",
         "ordinal": "raypatch.tasks.classification:ORDINAL",
         "multilabel": "raypatch.tasks.classification:MULTILABEL",
+        "segmentation": "raypatch.tasks.segmentation:SEGMENTATION",
     },
 )
 
-SHIPPED_METRICS = (LOSS, ACCURACY, BALANCED_ACCURACY, AUC, QUADRATIC_KAPPA, MACRO_RECALL)
+SHIPPED_METRICS = (
+    *(LOSS, ACCURACY, BALANCED_ACCURACY, AUC, QUADRATIC_KAPPA, MACRO_RECALL),
+    *(DICE, IOU, POOLED_DICE, POOLED_IOU),
+)
 
 
 def find_task(name: str) -> Task:
-    """Return the task called `name`: binary, multiclass, ordinal, multilabel,
+    """Return the task called `name`: binary, multiclass, ordinal, multilabel, segmentation,
     module:NAME or of an installed package.
 
     Raises ValueError for an unknown one and for one that lacks a part of the protocol.
     """
-    return TASKS.find(name)
+    task = TASKS.find(name)
+    wanted: type = MaskTask if task.reads == "masks" else ClassTask
+    lacking = missing_parts(task, wanted)
+    if lacking:
+        raise ValueError(
+            f"{name} is no task on {task.reads}: it lacks {', '.join(lacking)};"
+            f" what each part does stands in {wanted.__module__}.{wanted.__name__}"
+        )
+    return task
+
+
+def reads_masks(name: str | None) -> bool:
+    """Whether the task that a trial names is one on masks; one that it does not name is not."""
+    return name is not None and find_task(name).reads == "masks"
 
 
 @functools.cache

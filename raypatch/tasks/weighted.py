@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raypatch.tasks.protocols import (
+    ClassTask,
     Label,
     Metric,
     Probability,
@@ -36,7 +37,7 @@ def resample_metric(
 def accuracy(
     probability: Probability,
     label: Label,
-    task: Task,
+    task: ClassTask,
     weights: Weights,
 ) -> NDArray[np.float64]:
     """Return the share of right predictions in each resample, (B,)."""
@@ -50,7 +51,7 @@ def accuracy(
 def balanced_accuracy(
     probability: Probability,
     label: Label,
-    task: Task,
+    task: ClassTask,
     weights: Weights,
 ) -> NDArray[np.float64]:
     """Return the mean recall over the classes that occur, then over the labels,
@@ -73,7 +74,7 @@ def balanced_accuracy(
 def macro_recall(
     probability: Probability,
     label: Label,
-    task: Task,
+    task: ClassTask,
     weights: Weights,
 ) -> NDArray[np.float64]:
     """Return the mean recall over the classes that occur or are predicted, in each resample: (B,)."""
@@ -86,7 +87,7 @@ def macro_recall(
 def quadratic_kappa(
     probability: Probability,
     label: Label,
-    task: Task,
+    task: ClassTask,
     weights: Weights,
 ) -> NDArray[np.float64]:
     """Return Cohen's kappa with quadratic weights in each resample, (B,)."""
@@ -106,7 +107,7 @@ def quadratic_kappa(
 def macro_auc(
     probability: Probability,
     label: Label,
-    task: Task,
+    task: ClassTask,
     weights: Weights,
 ) -> NDArray[np.float64]:
     """Return the mean of the one-versus-rest AUC in each resample, (B,)."""

@@ -12,14 +12,14 @@ from raypatch.config import RunOptions, TrialConfig
 from raypatch.data.augment import draw_parameters
 from raypatch.data.catalog import DatasetInfo, Split
 from raypatch.data.resident import ResidentSplit
-from raypatch.machine.runtime import generator, peak_memory
+from raypatch.machine.runtime import generator, peak_memory, seed_dropout
 from raypatch.models.attention import choose_attention
 from raypatch.models.memory import fit_memory
 from raypatch.models.prepared import PreparedModel
 from raypatch.results import EpochRow, TrialPaths, append_epoch
 from raypatch.tasks import Task
 from raypatch.training.checkpoint import Progress, load_tensors
-from raypatch.training.evaluate import find_alarm, score_logits
+from raypatch.training.evaluate import evaluate
 from raypatch.training.loss import balanced_order, make_loss
 from raypatch.training.optim import learning_rates, make_optimizer, set_learning_rates
 from raypatch.training.progress import advance, is_over
@@ -85,45 +85,57 @@ def train_epochs(trial: Trial, set_training_mode: Callable[[], None]) -> Progres
     )
     with CheckpointWriter(paths) as writer:
         while not is_over(progress, config, length):
-            started = time.perf_counter()
             # Every time, because predicting the validation images switches it off.
             set_training_mode()
             taken = take_epochs(trial, step, length, progress)
-            train_seconds = time.perf_counter() - started
-            logits = prepared.logits(trial.val.images)
-            if not (math.isfinite(taken.loss) and logits.isfinite().all()):
-                raise TrialError(
-                    f"training diverged in epoch {taken.epoch}: its loss is {taken.loss}; lower lr={config.lr}"
-                )
-            scores = score_logits(logits, trial.val.labels, trial.task, final=False)
-            row = EpochRow(
-                epoch=taken.epoch,
-                train_loss=taken.loss,
-                val=dict(scores),
-                lr=taken.lr,
-                seconds=time.perf_counter() - started,
-                images_per_second=taken.images / train_seconds,
-                peak_memory_bytes=peak_memory(prepared.device),
-                step=length.steps_at(taken.epoch),
-                alarm=find_alarm(logits, trial.val.labels, trial.task, scores),
-            )
-            progress = advance(progress, row, config)
-            # Before the checkpoint, which must never be ahead of the rows: resume drops later ones.
-            append_epoch(paths.epochs, row)
-            # Who is told of an epoch may give the trial up and clear its folder.
-            writer.wait()
-            trial.on_epoch(row)
+            progress = end_epochs(trial, length, progress, taken, writer)
             writer.keep(model, optimizer, progress, is_over=is_over(progress, config, length))
-    best = load_tensors(paths.best_weights)
-    assert best is not None, "written or checked by this process"
-    model.load_state_dict(best[0])
+    load_best(trial)
     return progress
+
+
+def end_epochs(trial: Trial, length: Length, progress: Progress, taken: "Taken", writer: CheckpointWriter) -> Progress:
+    """Evaluate what was trained, write its row and tell of it. Raises TrialError where it diverged.
+
+    writer: of the trial; it has yet to keep the state.
+    """
+    config, paths, prepared = trial.config, trial.paths, trial.prepared
+    started = time.perf_counter()
+    seen = evaluate(prepared, trial.val, trial.task, final=False)
+    if not (math.isfinite(taken.loss) and seen.is_finite):
+        raise TrialError(f"training diverged in epoch {taken.epoch}: its loss is {taken.loss}; lower lr={config.lr}")
+    row = EpochRow(
+        epoch=taken.epoch,
+        train_loss=taken.loss,
+        val=dict(seen.scores),
+        lr=taken.lr,
+        seconds=taken.seconds + time.perf_counter() - started,
+        images_per_second=taken.images / taken.seconds,
+        peak_memory_bytes=peak_memory(prepared.device),
+        step=length.steps_at(taken.epoch),
+        alarm=seen.alarm,
+    )
+    progress = advance(progress, row, config)
+    # Before the checkpoint, which must never be ahead of the rows: resume drops later ones.
+    append_epoch(paths.epochs, row)
+    # Who is told of an epoch may give the trial up and clear its folder.
+    writer.wait()
+    trial.on_epoch(row)
+    return progress
+
+
+def load_best(trial: Trial) -> None:
+    """Leave the model with its best weights."""
+    best = load_tensors(trial.paths.best_weights)
+    assert best is not None, "written or checked by this process"
+    trial.prepared.model.load_state_dict(best[0])
 
 
 def make_step(trial: Trial, optimizer: torch.optim.Optimizer) -> TrainingStep:
     """The step of a trial, with its loss, in as many passes as its memory asks for."""
     config, prepared = trial.config, trial.prepared
-    micro_batch = fit_memory(prepared, config, trial.options.micro_batch)
+    options = trial.options
+    micro_batch = fit_memory(prepared, config, options.micro_batch, share=options.card_share)
     # Class weights go by the images that are trained on.
     labels = trial.train.labels.to(prepared.device)
     loss = make_loss(config, trial.task, labels)
@@ -135,12 +147,14 @@ class Taken:
     """What was trained up to an evaluation.
 
     epoch: the last one. loss: the mean over the images, as often as they were seen. lr: of the last step.
+    seconds: that it took.
     """
 
     epoch: int
     loss: float
     images: int
     lr: float
+    seconds: float
 
 
 def take_epochs(trial: Trial, step: TrainingStep, length: Length, progress: Progress) -> Taken:
@@ -148,16 +162,21 @@ def take_epochs(trial: Trial, step: TrainingStep, length: Length, progress: Prog
 
     Raises Interrupted when asked to stop.
     """
+    started = time.perf_counter()
     until = length.next_evaluation(progress.epoch)
     loss_sum, images = 0.0, 0
     for epoch in range(progress.epoch, until):
         epoch_loss, seen = take_steps(trial, step, length, epoch, progress.reductions)
         loss_sum += epoch_loss
         images += seen
-    rates = learning_rates(trial.config, length, length.steps_at(until) - 1, progress.reductions)
-    # Of the first group, which is the encoder's where that trains.
-    shown = rates[step.optimizer.param_groups[0]["part"]]
-    return Taken(until, loss_sum / images, images, shown)
+    lr = last_rate(trial, step.optimizer, length, until, progress.reductions)
+    return Taken(until, loss_sum / images, images, lr, time.perf_counter() - started)
+
+
+def last_rate(trial: Trial, optimizer: torch.optim.Optimizer, length: Length, epochs: int, reductions: int) -> float:
+    """The learning rate of the last step of so many epochs: of the first group, the encoder's where that trains."""
+    rates = learning_rates(trial.config, length, length.steps_at(epochs) - 1, reductions)
+    return rates[optimizer.param_groups[0]["part"]]
 
 
 def take_steps(trial: Trial, step: TrainingStep, length: Length, epoch: int, reductions: int) -> tuple[float, int]:
@@ -166,6 +185,7 @@ def take_steps(trial: Trial, step: TrainingStep, length: Length, epoch: int, red
     reductions: how often a plateau has lowered the learning rate. Raises Interrupted when asked to stop.
     """
     train, config = trial.train, trial.config
+    seed_dropout(config.seed, epoch, trial.prepared.device)
     order = draw_order(trial, epoch)
     augmentation = draw_augmentation(trial, epoch)
     first, last = length.steps_at(epoch), length.steps_at(epoch + 1)
@@ -204,10 +224,11 @@ def draw_augmentation(trial: Trial, epoch: int) -> torch.Tensor | None:
     """Draw the augmentation of each image of an epoch, on the device;
     None where the trial has none.
     """
-    if trial.config.augmentation != "paper":
+    if trial.config.augmentation == "none":
         return None
     # For the whole epoch at once, so that no draw hangs on how batches are divided.
     random = generator(trial.config.seed, epoch, "augmentation")
     shape = trial.prepared.augmented_shape(trial.train.images)
-    drawn = draw_parameters(len(trial.train), shape, random, mirror_safe=trial.info.mirror_safe)
+    elastic = trial.config.augmentation == "elastic"
+    drawn = draw_parameters(len(trial.train), shape, random, mirror_safe=trial.info.mirror_safe, elastic=elastic)
     return drawn.to(trial.prepared.device)

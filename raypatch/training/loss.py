@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from raypatch.config import TrialConfig
 from raypatch.tasks import Task
 from raypatch.tasks.imbalance import check_loss_fields, has_one_class
+from raypatch.training.mask_loss import make_mask_loss
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Mean loss of a batch, a scalar with a gradient, of logits (B, outputs) and labels."""
@@ -21,6 +22,8 @@ def make_loss(config: TrialConfig, task: Task, labels: Tensor) -> Loss:
     loss it is the task's own. Raises ValueError for a task that does not have them.
     """
     check_loss_fields(config, task)
+    if task.reads == "masks":
+        return make_mask_loss(config.mask_loss, task)
     if config.class_weights == "none" and config.focal_gamma == 0 and config.label_smoothing == 0:
         return task.loss
     if not has_one_class(task):

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from raypatch.config import TrialConfig
+from raypatch.models.memory import is_recorded
 from raypatch.models.prepared import PreparedModel
 from raypatch.training.loss import Loss
 from raypatch.training.recorded import OUT_OF_MEMORY, RecordedStep
@@ -27,9 +28,9 @@ class TrainingStep:
     Gradients of micro-batches add up to those of the whole batch.
 
     loss: what is minimised. micro_batch: images of one forward pass. fixed_buffers: take full
-    batches from buffers of fixed addresses; on a CUDA device, where this is the default, such a step
-    is recorded once as a CUDA graph and replayed (the optimizer must be capturable), elsewhere it
-    runs as it is.
+    batches from buffers of fixed addresses; on a CUDA device, where this is the default for short steps
+    (`is_recorded`), such a step is recorded once as a CUDA graph and replayed (the optimizer must be
+    capturable), elsewhere it runs as it is.
     """
 
     def __init__(
@@ -49,7 +50,9 @@ class TrainingStep:
         self.clip_norm = config.clip_norm
         self.micro_batch = micro_batch
         self._rounded = RoundedWeights(prepared.model) if prepared.precision == "bfloat16" else None
-        record = prepared.device.type == "cuda" if fixed_buffers is None else fixed_buffers
+        record = fixed_buffers
+        if record is None:
+            record = prepared.device.type == "cuda" and is_recorded(config, prepared.facts, micro_batch)
         # -1: never record.
         self._warm_up_left = WARM_UP_STEPS if record else -1
         self._recorded: RecordedStep | None = None
@@ -121,6 +124,7 @@ class TrainingStep:
         parameters: torch.Tensor | None,
     ) -> torch.Tensor:
         inputs = self.prepared.inputs(images, parameters)
+        labels = self.prepared.targets(labels, parameters)
         total = torch.zeros((), device=inputs.device)  # inputs: (B, 3, *spatial)
         if self._rounded is not None:
             self._rounded.round()
@@ -130,7 +134,7 @@ class TrainingStep:
             strict=True,
         )
         for part, part_labels in parts:
-            total += self._pass(part, part_labels, share=len(part) / len(inputs))
+            total = total + self._pass(part, part_labels, share=len(part) / len(inputs))
         if self.clip_norm is not None:
             parameters_of_groups = [group["params"] for group in self.optimizer.param_groups]
             nn.utils.clip_grad_norm_(itertools.chain(*parameters_of_groups), self.clip_norm)
@@ -145,7 +149,8 @@ class TrainingStep:
             with torch.autocast(inputs.device.type, torch.bfloat16, enabled=rounded is not None):
                 logits = self.prepared.model(inputs)
             loss = self.loss(logits, labels) * share
-            torch.autograd.backward(loss)
+            # Of a stack there is a loss for each trial, which hangs on that trial's weights alone.
+            torch.autograd.backward(loss.sum())
             if rounded is not None:
                 rounded.add_gradients()
         return loss.detach()

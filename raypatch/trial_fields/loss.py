@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
-from raypatch.fields import FieldFacts
+from raypatch.fields import MASK_LOSS_WORDS, FieldFacts
 
 
 class LossFields(BaseModel):
@@ -28,6 +28,14 @@ class LossFields(BaseModel):
         float,
         FieldFacts("hyperparameter", "focal loss", "focal loss with gamma {}", "rising"),
     ] = Field(0.0, ge=0, description="Exponent of the focal loss, (1 - p)^gamma times the cross-entropy; 0 for none.")
+    mask_loss: Annotated[
+        Literal["bce", "dice", "both"],
+        FieldFacts("hyperparameter", "loss of masks", words=MASK_LOSS_WORDS),
+    ] = Field(
+        "bce",
+        description="Segmentation only: bce, cross-entropy of the pixels; dice, 1 - soft Dice, which heeds small"
+        " objects; both, their sum.",
+    )
     label_smoothing: Annotated[
         float,
         FieldFacts("hyperparameter", "label smoothing", "label smoothing {}", "rising"),

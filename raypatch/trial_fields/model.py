@@ -27,6 +27,14 @@ class ModelFields(BaseModel):
         ge=1,
         description="Edge of a patch in pixels; must divide image_size. A plain Vision Transformer needs it.",
     )
+    output_stride: Annotated[
+        Literal[8, 16] | None,
+        FieldFacts("factor", "output stride", "output stride {}", "falling", "px"),
+    ] = Field(
+        None,
+        description="CNNs of timm: pixels of an edge that become one place of the last map, in place of the model's"
+        " own, mostly 32. Later layers are dilated for it, and keep their weights; for a segmentation.",
+    )
     inflation: Annotated[
         Literal["repeat", "centre"],
         FieldFacts("factor", "inflation", "inflation by {}"),

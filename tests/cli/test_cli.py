@@ -63,6 +63,7 @@ def _images(tmp_path: Path, **changes: object) -> str:
         (["--device", "cuda:9", "--dataset", "phantom2d"], "is missing: this machine has"),
         (["--time-limit", "soon"], "must be a positive time"),
         (["--micro-batch", "0"], "must be auto or a number"),
+        (["--stack", "1"], "must be auto, off or a number of at least 2"),
     ],
 )
 def test_wrong_input_is_explained_and_nothing_starts(

@@ -75,6 +75,21 @@ class SmoothedTask(OneClass):
         return F.cross_entropy(logits.float(), labels, label_smoothing=0.1)
 
 
+class HalfMaskTask:
+    """A task on masks without its counts."""
+
+    name = "half"
+    kinds = ("segmentation",)
+    reads = "masks"
+    metrics = ()
+    default_metric = "dice"
+
+    def __getattr__(self, name: str) -> object:
+        if name == "count":
+            raise AttributeError(name)
+        return find_task("segmentation").__getattribute__(name)
+
+
 class FreezeBias(Finetune):
     """Fine-tuning that leaves the biases alone."""
 

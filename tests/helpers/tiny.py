@@ -76,3 +76,29 @@ def tiny_trial(path: Path, **fields: object) -> tuple[TrialConfig, RunOptions]:
     }
     config = TrialConfig.model_validate(values | fields)
     return config, RunOptions(device="cpu", files={identity: path}, threads=1)
+
+
+def make_masks(path: Path, *, size: int = 16, classes: int = 2, count: int = 12, **arrays: object) -> Path:
+    """Write an .npz of images with masks: a bright square for each class but the background, at another place each.
+
+    The first image of each split is empty. arrays: to add, or to put in place of those.
+    """
+    random = np.random.default_rng(0)
+    content: dict[str, object] = {}
+    for split, number in (("train", count), ("val", 6), ("test", 6)):
+        masks = np.zeros((number, size, size), np.uint8)
+        for image in range(1, number):
+            for label in range(1, classes):
+                row, column = random.integers(0, size // 2 + 1, 2)
+                masks[image, row : row + size // 3, column : column + size // 3] = label
+        noise = random.integers(0, 90, masks.shape)
+        content[f"{split}_images"] = (noise + 120 // (classes - 1) * masks).clip(0, 255).astype(np.uint8)
+        content[f"{split}_masks"] = masks
+    np.savez(path, **(content | arrays))  # type: ignore[arg-type]
+    return path
+
+
+def tiny_mask_trial(path: Path, **fields: object) -> tuple[TrialConfig, RunOptions]:
+    """As `tiny_trial`, of a segmentation."""
+    values: dict[str, object] = {"task": "segmentation", "image_size": 16, "selection": "val_dice", "epochs": 2}
+    return tiny_trial(path, **(values | fields))

@@ -43,6 +43,19 @@ def test_every_shipped_space_loads_and_opens_with_its_command(name: str) -> None
 
 @pytest.mark.parametrize(
     ("name", "trials", "levels"),
+    [("segmentation", 10, ["ResNet-50", "DeiT-S/16"]), ("segmentation_by_patch", 9, ["16", "8", "4"])],
+)
+def test_studies_of_masks_take_any_data_that_have_some(name: str, trials: int, levels: list[str]) -> None:
+    resolved = resolve_trials(load_study(name).override({"dataset": ["phantom2d"]}))
+    assert len(resolved.trials) == trials
+    assert list(resolved.factors[0].names) == levels
+    assert {config.selection for config in resolved.trials} == {"val_dice"}
+    with pytest.raises(ValueError, match="breastmnist has no masks"):
+        resolve_trials(load_study(name).override({"dataset": ["breastmnist"]}))
+
+
+@pytest.mark.parametrize(
+    ("name", "trials", "levels"),
     [
         ("medmnist_plus", 4320, {"backbone": 10, "method": 3, "resolution": 4}),
         ("foundation", 1080, {"backbone": 15, "method": 2}),

@@ -76,7 +76,7 @@ def test_a_calibration_beside_other_work_says_so(tmp_path: Path, monkeypatch: py
 def test_plan_calibrates_once_and_orders_the_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = make_images(tmp_path / "a.npz")
     study = resolve_trials(tiny_study(path, patch_size=[8, 2], seed=[0, 1]))
-    trials, options = study.trials, tiny_trial(path)[1]
+    trials, options = study.trials, tiny_trial(path)[1].model_copy(update={"stack": "off"})
     half = StudyTrials(trials[:2], study.factors, study.levels, study.files)
     assert known_seconds(trials[0], options) is None
     said: list[str] = []

@@ -18,7 +18,7 @@ from raypatch.training.loop import Interrupted, TrialError
 from raypatch.trial import prepare_trial, train_trial
 
 import tiny
-from tiny import make_images, tiny_trial
+from tiny import make_images, make_masks, tiny_mask_trial, tiny_trial
 
 
 @pytest.fixture(autouse=True)
@@ -223,6 +223,19 @@ def test_a_kill_changes_no_bit_with_all_of_it(
 ) -> None:
     config, options = tiny_trial(make_images(tmp_path / "a.npz"), epochs=100, **EVERYTHING)
     kill_and_resume(tmp_path, monkeypatch, (config, options), step=step, when=when, call=call)
+
+
+@pytest.mark.parametrize(
+    ("step", "when", "call"),
+    [("append_epoch", "after", 1), ("save_tensors", "after", 3), ("write_predictions", "before", 1)],
+)
+def test_a_kill_changes_no_bit_of_a_segmentation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, when: str, call: int
+) -> None:
+    """Its head has dropout and batch statistics, and the last batch of 9 images has one."""
+    data = make_masks(tmp_path / "a.npz", count=9)
+    trial = tiny_mask_trial(data, augmentation="elastic", mask_loss="both")
+    kill_and_resume(tmp_path, monkeypatch, trial, step=step, when=when, call=call)
 
 
 def test_patience_ends_a_trial_and_a_resumed_one_alike(tmp_path: Path) -> None:

@@ -50,13 +50,12 @@ def _step(
     device: str = "cpu",
     *,
     precision: Precision = "float32",
-    tokens: int | None = 4,
     **fields: object,
 ) -> TrainingStep:
     prepared = PreparedModel(
         model=model,
         family=find_family(config.model),
-        facts=ModelFacts(parameters=1, tokens=tokens, gflops=1.0, gflops_without_attention=1.0),
+        facts=ModelFacts(parameters=1, tokens=4, gflops=1.0, gflops_without_attention=1.0),
         mean=MEAN.to(device),
         std=STD.to(device),
         device=torch.device(device),
@@ -133,13 +132,31 @@ def test_a_recorded_step_agrees_with_an_eager_one() -> None:
             set_learning_rates(step.optimizer, [1e-3 / (number + 1)] * 2)
 
 
-@pytest.mark.parametrize("tokens", [4, 400, None])
-def test_bfloat16_stays_near_float32_with_and_without_casts(tokens: int | None) -> None:
+def test_out_of_memory_halves_the_batch_of_an_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = _config(2)
+    prepared = _step(_model(config, 2), config).prepared
+    images = _batches(2, 1)[0][0]
+    whole = prepared.logits(images)
+    forward, sizes = prepared.model.forward, []
+
+    def limited(inputs: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(inputs))
+        if len(inputs) > 3:
+            raise torch.OutOfMemoryError
+        return forward(inputs)
+
+    monkeypatch.setattr(prepared.model, "forward", limited)
+    monkeypatch.setattr("raypatch.models.prepared.evaluation_batch", lambda *_: 6)
+    assert torch.allclose(prepared.logits(images), whole, atol=1e-5)
+    assert sizes == [6, 3, 3, 2]
+
+
+def test_bfloat16_stays_near_float32() -> None:
     config = _config(2)
     model = _model(config, 2)
     batch = _batches(2, 1)[0]
     exact = _step(copy.deepcopy(model), config)(*batch).item()
-    assert _step(model, config, precision="bfloat16", tokens=tokens)(*batch).item() == pytest.approx(exact, rel=0.03)
+    assert _step(model, config, precision="bfloat16")(*batch).item() == pytest.approx(exact, rel=0.03)
 
 
 def test_out_of_memory_in_a_recording_leaves_no_gradient(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from raypatch.cli.options.complete import complete_datasets, complete_settings, complete_studies
-from raypatch.cli.options.texts import micro_batch_of, read_seeds, seconds_of, split_commas
+from raypatch.cli.options.texts import micro_batch_of, read_seeds, seconds_of, split_commas, stack_of
 
 if TYPE_CHECKING:
     from raypatch.study import Study
@@ -33,6 +33,9 @@ DataDir = Annotated[
     ),
 ]
 MicroBatch = Annotated[str, typer.Option(help="Images per forward pass: auto or a number.")]
+Stack = Annotated[
+    str, typer.Option(help="Seeds that fine-tune as one model of stacked weights, at most: auto, off or a number.")
+]
 RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Run failed trials again.")]
 TimeLimit = Annotated[
     str | None,
@@ -119,10 +122,15 @@ class Place:
     data_dir: DataDir = None
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, or with --executor local cuda:N.")] = "auto"
     micro_batch: MicroBatch = "auto"
+    keep_masks: Annotated[
+        bool, typer.Option("--keep-masks", help="Of a segmentation keep every pixel's probability, for ensembles.")
+    ] = False
+    stack: Stack = "auto"
 
     def settings(self) -> dict[str, Any]:
         """As raypatch.run takes them."""
-        return dataclasses.asdict(self) | {"micro_batch": micro_batch_of(self.micro_batch)}
+        read = {"micro_batch": micro_batch_of(self.micro_batch), "stack": stack_of(self.stack)}
+        return dataclasses.asdict(self) | read
 
 
 @dataclass(frozen=True)
@@ -206,7 +214,8 @@ class Changes:
     cpus_per_trial: Annotated[int | None, typer.Option(min=1, help="Other than last time.")] = None
     dashboard: Annotated[bool | None, typer.Option(help="Other than last time.")] = None
     track: Annotated[Tracker | None, typer.Option(help="Other than last time.")] = None
+    stack: Annotated[str | None, typer.Option(help="Other than last time.")] = None
 
     def settings(self) -> dict[str, Any]:
         """As raypatch.resume takes them."""
-        return dataclasses.asdict(self)
+        return dataclasses.asdict(self) | {"stack": None if self.stack is None else stack_of(self.stack)}

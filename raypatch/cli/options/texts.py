@@ -41,6 +41,17 @@ def micro_batch_of(text: str) -> int | Literal["auto"]:
     return int(text)
 
 
+def stack_of(text: str) -> int | Literal["auto", "off"]:
+    """Read --stack. Raises ValueError."""
+    if text == "auto":
+        return "auto"
+    if text == "off":
+        return "off"
+    if not text.isdigit() or int(text) < 2:
+        raise ValueError(f"--stack {text!r} must be auto, off or a number of at least 2")
+    return int(text)
+
+
 def seconds_of(text: str | None) -> float | None:
     """Read a time such as 90s, 30m, 8h or 1.5d; plain numbers are seconds. Raises ValueError."""
     if text is None:

@@ -31,6 +31,27 @@ def fit_mask(mask: Tensor, size: int, spacing: Sequence[float] | None, shape: st
     return _centre(mask[None], size)[0]
 
 
+def unfit(
+    planes: Tensor, edges: Sequence[int], spacing: Sequence[float] | None, shape: str, step: float | None
+) -> Tensor:
+    """Bring (C, size, size) float, in the geometry that `fit` made of a picture (*edges), back to (C, *edges).
+
+    Bilinear; what `fit` cut away is 0.
+    """
+    size = planes.shape[-1]
+    inner = _inner_edges(edges, size, spacing, shape, step)
+    for axis, edge in enumerate(inner, start=1):
+        if edge < size:
+            planes = planes.narrow(axis, (size - edge) // 2, edge)
+    # As `_centre` cut them: of an odd rest the larger half comes after the image.
+    margins: list[int] = []
+    for edge in reversed(inner):
+        before = max(0, (edge - size) // 2)
+        margins += [before, max(0, edge - size) - before]
+    whole = F.pad(planes, margins)
+    return F.interpolate(whole[None], size=tuple(edges), mode="bilinear", antialias=True)[0]
+
+
 def _inner_edges(
     edges: Sequence[int], size: int, spacing: Sequence[float] | None, shape: str, step: float | None
 ) -> tuple[int, ...]:

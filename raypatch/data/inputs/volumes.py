@@ -64,6 +64,19 @@ def only_slice(path: Path, volume: Scan) -> Scan:
     return replace(volume, values=np.ascontiguousarray(picture), spacing=spacing)
 
 
+def write_mask_like(path: Path, mask: NDArray[np.uint8], out: Path) -> None:
+    """Write a mask (H, W) of the slice that `read_nifti` reads from `path`, in the same place in space (RAS+)."""
+    import nibabel
+
+    volume = _load(path)
+    if _says_orientation(volume):
+        volume = nibabel.as_closest_canonical(volume)
+    axis = next(place for place, edge in enumerate(reversed(volume.shape[:3])) if edge == 1)
+    # As `only_slice` turns it, the other way round.
+    planes = np.expand_dims(mask, axis)[::-1, ::-1, ::-1].transpose(2, 1, 0)
+    nibabel.save(nibabel.Nifti1Image(np.ascontiguousarray(planes), volume.affine), out)
+
+
 def _broken() -> tuple[type[Exception], ...]:
     import nibabel
 

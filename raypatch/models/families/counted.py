@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from raypatch.config import TrialConfig
 from raypatch.machine.runtime import Precision
 from raypatch.models.families.measured import measure_activations
-from raypatch.models.families.protocol import Activations, TimmEntry
+from raypatch.models.families.protocol import Activations, AttentionTokens, MapLayer, TimmEntry
 from raypatch.results import ModelFacts
 
 ATTENTION = ("attention", "bmm", "baddbmm")
@@ -146,6 +146,12 @@ class CountedFamily:
         return None
 
     def feature_map(self, model: nn.Module, images: Tensor) -> Tensor | None:
+        return None
+
+    def attention_tokens(self, model: nn.Module) -> AttentionTokens | None:
+        return None
+
+    def map_layer(self, model: nn.Module, *, dimensions: int) -> MapLayer | None:
         return None
 
     def timm_entry(self, config: TrialConfig) -> TimmEntry:

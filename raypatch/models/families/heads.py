@@ -2,6 +2,8 @@
 
 from torch import Tensor, nn
 
+from raypatch.models.families.protocol import MapLayer
+
 
 class PointwiseHead(nn.Conv2d):
     """A classifier that is written as a convolution over one place: also takes features (B, width)."""
@@ -29,3 +31,17 @@ def on_grid(tokens: Tensor, *, dimensions: int) -> Tensor | None:
         return None
     grid: Tensor = tokens.transpose(1, 2).unflatten(2, (edge,) * dimensions)
     return grid
+
+
+def token_layer(model: nn.Module, name: str, before: int, dimensions: int) -> MapLayer | None:
+    """Return the layer of that name, whose output are tokens, for Grad-CAM; None where there is none.
+
+    before: how many of the tokens precede the patches.
+    """
+
+    def as_map(tokens: Tensor) -> Tensor:
+        grid = on_grid(tokens[:, before:], dimensions=dimensions)
+        assert grid is not None, "the patches of a square or cube"
+        return grid
+
+    return MapLayer(name, as_map) if name in dict(model.named_modules()) else None

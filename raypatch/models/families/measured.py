@@ -22,7 +22,9 @@ SMALL = 2**30
 """Bytes of an image's activations below which nobody has to compute them again."""
 
 
-def measure_activations(model: nn.Module, spatial: Sequence[int], precision: Precision) -> Activations:
+def measure_activations(
+    model: nn.Module, spatial: Sequence[int], precision: Precision, *, channels: int = 3
+) -> Activations:
     """Return what an image of the edges `spatial` takes in the model, which may lie on `meta`.
 
     The peak of a pass forward and back, and of one forward alone, as an allocator would see it but
@@ -32,13 +34,14 @@ def measure_activations(model: nn.Module, spatial: Sequence[int], precision: Pre
     bare = copy.deepcopy(model).to("meta")
     with FakeTensorMode(allow_non_fake_inputs=True):
         bare.to_empty(device="cpu")
-        kept = _peak(bare, spatial, precision, training=True)
-        passing = _peak(bare, spatial, precision, training=False)
+        image = (channels, *spatial)
+        kept = _peak(bare, image, precision, training=True)
+        passing = _peak(bare, image, precision, training=False)
         checkpointed = None
         checkpoint = getattr(bare, "set_grad_checkpointing", None)
         if kept >= SMALL and checkpoint is not None:
             checkpoint(True)
-            checkpointed = _peak(bare, spatial, precision, training=True)
+            checkpointed = _peak(bare, image, precision, training=True)
     return Activations(
         kept=kept,
         checkpointed=checkpointed,
@@ -47,8 +50,8 @@ def measure_activations(model: nn.Module, spatial: Sequence[int], precision: Pre
     )
 
 
-def _peak(model: nn.Module, spatial: Sequence[int], precision: Precision, *, training: bool) -> int:
-    """Peak bytes per image of one pass."""
+def _peak(model: nn.Module, image: Sequence[int], precision: Precision, *, training: bool) -> int:
+    """Peak bytes per image, of the shape (channels, *spatial), of one pass."""
     model.train(training)
     model.requires_grad_(training)
     hooks = []
@@ -59,7 +62,7 @@ def _peak(model: nn.Module, spatial: Sequence[int], precision: Precision, *, tra
     allocated = _Allocated(model)
     cast = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16")
     with allocated, cast, torch.set_grad_enabled(training):
-        logits = model(torch.empty(IMAGES, 3, *spatial))
+        logits = model(torch.empty(IMAGES, *image))
         if training:
             logits.sum().backward()
     for hook in hooks:

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from raypatch.config import TrialConfig
 from raypatch.machine.runtime import Precision
 from raypatch.models import hub
-from raypatch.models.families.heads import on_grid
+from raypatch.models.families.heads import on_grid, token_layer
 from raypatch.models.families.plain_vit_cost import count_cost, prefix_positions, vit_activations
-from raypatch.models.families.protocol import Activations, TimmEntry
+from raypatch.models.families.protocol import Activations, AttentionTokens, MapLayer, TimmEntry
 from raypatch.models.families.timm_names import architecture_of, check_tag, timm_normalisation
 from raypatch.models.resample import (
     VolumeEmbed,
@@ -169,6 +169,15 @@ class PlainViT:
         tokens = self.tokens(model, images)
         assert tokens is not None
         return on_grid(tokens, dimensions=images.ndim - 2)
+
+    def attention_tokens(self, model: nn.Module) -> AttentionTokens | None:
+        vit = _as_vit(model)
+        return AttentionTokens(vit.num_prefix_tokens, vit.has_class_token and vit.global_pool == "token")
+
+    def map_layer(self, model: nn.Module, *, dimensions: int) -> MapLayer | None:
+        """The last block's first norm: where a head reads the class token alone, patches have no gradient later."""
+        vit = _as_vit(model)
+        return token_layer(vit, f"blocks.{len(vit.blocks) - 1}.norm1", vit.num_prefix_tokens, dimensions)
 
     def timm_entry(self, config: TrialConfig) -> TimmEntry:
         return TimmEntry(

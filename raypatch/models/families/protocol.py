@@ -2,7 +2,7 @@
 and what they cost.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -39,6 +39,29 @@ class TimmEntry:
 
     arguments: Mapping[str, object]
     layers: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class AttentionTokens:
+    """The tokens that attend to each other in a model's attention layers.
+
+    before: how many precede the patches: class token and registers. class_token: whether the first of
+    them is a class token, and the one that the head is given.
+    """
+
+    before: int
+    class_token: bool
+
+
+@dataclass(frozen=True)
+class MapLayer:
+    """The layer whose output Grad-CAM weighs.
+
+    name: of the submodule. as_map: brings its output to (B, width, *grid).
+    """
+
+    name: str
+    as_map: Callable[[Tensor], Tensor]
 
 
 class Family(Protocol):
@@ -152,6 +175,16 @@ class Family(Protocol):
         """Return the last features by place, (B, width, rows, columns), in 3D (B, width, depth, rows,
         columns); None for a model whose features have no grid.
         """
+        ...
+
+    def attention_tokens(self, model: nn.Module) -> AttentionTokens | None:
+        """Return which tokens attend to each other, by torch's scaled_dot_product_attention; None for a
+        model in which not all of an image's patches do.
+        """
+        ...
+
+    def map_layer(self, model: nn.Module, *, dimensions: int) -> MapLayer | None:
+        """Return the layer for Grad-CAM; None for a model without a map to weigh."""
         ...
 
     def timm_entry(self, config: TrialConfig) -> TimmEntry:

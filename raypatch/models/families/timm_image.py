@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from raypatch.config import TrialConfig
 from raypatch.models import hub
 from raypatch.models.families.counted import CountedFamily
-from raypatch.models.families.heads import on_grid, replace_pointwise_head
+from raypatch.models.families.heads import on_grid, replace_pointwise_head, token_layer
 from raypatch.models.families.inflate import INFLATABLE, inflate, inflate_state
-from raypatch.models.families.protocol import TimmEntry
+from raypatch.models.families.protocol import AttentionTokens, MapLayer, TimmEntry
 from raypatch.models.families.registry import unfit
 from raypatch.models.families.timm_names import (
+    architecture_of,
     check_tag,
     is_timm_model,
     pretrained_source,
@@ -56,9 +57,11 @@ class TimmImage(CountedFamily):
         if dimensions == 3:
             _require_inflatable(config.model)
         check_timm_size(config.model, config.image_size)
+        if config.output_stride is not None:
+            _require_dilatable(config.model, config.output_stride)
 
     def construct(self, config: TrialConfig, *, dimensions: int, outputs: int) -> nn.Module:
-        arguments = size_arguments(config.model, config.image_size)
+        arguments = size_arguments(config.model, config.image_size) | stride_arguments(config)
         model: nn.Module = timm.create_model(config.model, num_classes=outputs, in_chans=3, **arguments)
         if dimensions == 3:
             inflate(model)
@@ -150,12 +153,59 @@ class TimmImage(CountedFamily):
             return features.permute(0, 3, 1, 2)
         return features
 
+    def attention_tokens(self, model: nn.Module) -> AttentionTokens | None:
+        """Return those of a transformer that keeps one row of tokens, such as EVA-02 and BEiT."""
+        before = getattr(model, "num_prefix_tokens", None)
+        if before is None or not hasattr(model, "blocks"):
+            return None
+        reads_class_token = getattr(model, "cls_token", None) is not None and model.global_pool == "token"
+        return AttentionTokens(int(before), reads_class_token)
+
+    def map_layer(self, model: nn.Module, *, dimensions: int) -> MapLayer | None:
+        """Return the end of the last stage as timm names it; of a transformer the last block's first norm."""
+        tokens = self.attention_tokens(model)
+        if tokens is not None:
+            last = len(model.blocks) - 1  # type: ignore[arg-type]
+            return token_layer(model, f"blocks.{last}.norm1", tokens.before, dimensions)
+        stages = getattr(model, "feature_info", None)
+        name = stages[-1]["module"] if isinstance(stages, list) and stages else ""
+        if not name or name not in dict(model.named_modules()):
+            return None
+        channels_last = getattr(model, "output_fmt", "NCHW") == "NHWC"
+        return MapLayer(name, _channels_second if channels_last else _as_it_is)
+
     def timm_entry(self, config: TrialConfig) -> TimmEntry:
         source = pretrained_source(config.model)
         return TimmEntry(
-            arguments=size_arguments(config.model, config.image_size),
+            arguments=size_arguments(config.model, config.image_size) | stride_arguments(config),
             layers={"first_conv": str(source.first_conv), "classifier": str(source.classifier)},
         )
+
+
+def stride_arguments(config: TrialConfig) -> dict[str, int]:
+    """What timm's constructor must be told of the stride."""
+    return {} if config.output_stride is None else {"output_stride": config.output_stride}
+
+
+@functools.cache
+def _require_dilatable(model: str, stride: int) -> None:
+    """Raise ValueError for a model that cannot be dilated to this stride."""
+    try:
+        construct_empty(architecture_of(model), output_stride=stride)
+    # timm's models refuse an argument that they do not know in several ways.
+    except (TypeError, ValueError, AssertionError, KeyError, RuntimeError) as error:
+        raise ValueError(
+            f"model {model} has no output_stride={stride}; leave it out, or use a CNN that can be dilated, such as"
+            " resnet50, convnext_tiny or efficientnet_lite0"
+        ) from error
+
+
+def _as_it_is(output: Tensor) -> Tensor:
+    return output
+
+
+def _channels_second(output: Tensor) -> Tensor:
+    return output.movedim(-1, 1)
 
 
 def refusal_by_name(model: str, *, construct: bool = False) -> str:

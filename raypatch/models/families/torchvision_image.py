@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from raypatch.config import TrialConfig
 from raypatch.models.families.counted import CountedFamily
-from raypatch.models.families.heads import on_grid
+from raypatch.models.families.heads import on_grid, token_layer
+from raypatch.models.families.protocol import MapLayer
 from raypatch.models.families.sizes import check_size, why_not
 from raypatch.models.hub import WAY_OUT
 
@@ -121,6 +122,18 @@ class TorchvisionImage(CountedFamily):
         for name in LAST_MAP:
             if hasattr(model, name):
                 return _output_of(model.get_submodule(name), model, images)
+        return None
+
+    def map_layer(self, model: nn.Module, *, dimensions: int) -> MapLayer | None:
+        """Return what makes the last map; of a Vision Transformer the last layer's first norm."""
+        encoder = getattr(model, "encoder", None)
+        if encoder is not None:
+            last, _ = list(encoder.layers.named_children())[-1]
+            return token_layer(model, f"encoder.layers.{last}.ln_1", 1, dimensions)
+        # Swin's permute brings its channels to where others have them.
+        for name in ("layer4", "permute", *LAST_MAP):
+            if isinstance(getattr(model, name, None), nn.Module):
+                return MapLayer(name, lambda output: output)
         return None
 
 

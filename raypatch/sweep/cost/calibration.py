@@ -9,14 +9,14 @@ import torch
 
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.data.resize import held_size
-from raypatch.data.source import describe
 from raypatch.machine.cores import available_cores
 from raypatch.methods import feature_method, find_method
 from raypatch.models.build import architecture_key
-from raypatch.sweep.cost.calibration_file import Calibration, keep_calibration, start_calibration
+from raypatch.sweep.cost.calibration_file import Calibration, keep_calibration, known_calibration, start_calibration
 from raypatch.sweep.cost.scaling import Timed, step_gflops
 from raypatch.sweep.cost.step_timing import time_trial
 from raypatch.sweep.cost.timing import Timing
+from raypatch.tasks.seen import describe_seen
 from raypatch.words import duration
 
 LONGEST_CALIBRATION = 20.0
@@ -86,6 +86,15 @@ def calibrate(
     return calibration
 
 
+def keep_timing(kind: str, timing: Timing, options: RunOptions) -> None:
+    """Write the timing of one kind beside those that are known of this device; not where other work falsifies it."""
+    known = known_calibration(options)
+    is_busy = os.getloadavg()[0] > BUSY_LOAD * available_cores()
+    if known is None or kind not in known.timings or is_busy:
+        return
+    keep_calibration(known.model_copy(update={"timings": known.timings | {kind: timing}}), options)
+
+
 def _in_order(kinds: Mapping[str, TrialConfig], options: RunOptions) -> list[tuple[str, TrialConfig]]:
     """The kinds of steps, one of each model and method first; of these those that train the model, which take longest.
 
@@ -115,7 +124,7 @@ def _describe_known(timings: Sequence[Timing]) -> str:
 
 def step_kind(config: TrialConfig, options: RunOptions) -> str:
     """What a step's duration depends on, as text: trials that agree in it share a timing."""
-    info = describe(config.source, data_dir=options.data_dir, files=options.files)
+    info = describe_seen(config, options)
     patch = "no patches" if config.patch_size is None else f"p{config.patch_size}"
     parts: list[Any] = [config.model, f"{info.dimensions}D", config.image_size, patch]
     parts += [f"batch {config.batch_size}", f"micro {options.micro_batch}"]

@@ -10,13 +10,15 @@ from pydantic import BaseModel, ConfigDict
 from raypatch.config import RunOptions, TrialConfig, fields_of_role
 from raypatch.factors import Factor, word_value
 from raypatch.machine.runtime import resolve_device, resolve_precision
-from raypatch.methods import MOST_TOGETHER, group_key
+from raypatch.methods import feature_method, group_key
 from raypatch.models.flops import trial_facts
-from raypatch.models.memory import available_bytes, choose_micro_batch, peak_bytes
+from raypatch.models.memory import available_bytes, choose_micro_batch, is_recorded, peak_bytes, stack_bytes
 from raypatch.study.resolve import StudySearch, StudyTrials
 from raypatch.sweep.cost.calibration import calibrate, step_kind
 from raypatch.sweep.cost.calibration_file import Calibration
 from raypatch.sweep.cost.planned import Planned, planned_samples, planned_trials
+from raypatch.sweep.cost.stack_timing import time_stacks
+from raypatch.sweep.cost.stacks import together_at_most
 from raypatch.sweep.cost.trial_seconds import PassCounter, pass_seconds, trial_seconds
 
 
@@ -24,7 +26,8 @@ class TrialCost(BaseModel):
     """What one trial costs.
 
     tokens: per image, None for a model without. memory_bytes: peak on the device. seconds: of the
-    whole trial; scaled: by the arithmetic of another kind of step, since its own was not timed.
+    whole trial; scaled: by the arithmetic of another kind of step, since its own was not timed. stack:
+    how many such trials train as one model; the memory is then that of all.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -37,6 +40,7 @@ class TrialCost(BaseModel):
     memory_bytes: int
     seconds: float
     scaled: bool = False
+    stack: int = 1
 
 
 class PlanRow(BaseModel):
@@ -81,7 +85,13 @@ def plan_cost(
     """
     planned = planned_samples(study) if isinstance(study, StudySearch) else planned_trials(study)
     options = options.model_copy(update={"files": {**options.files, **study.files}})
-    calibration = calibrate([each.config for each in planned], options, say, again=recalibrate)
+    configs = [each.config for each in planned]
+    calibration = calibrate(configs, options, say, again=recalibrate)
+    if isinstance(study, StudySearch):
+        # Its trials are drawn one by one, and given up one by one.
+        options = options.model_copy(update={"stack": "off"})
+    else:
+        calibration = time_stacks(calibration, configs, options, say)
     groups = _group_by_cost(planned, options, calibration)
     telling = _telling_fields(groups.values(), study.factors)
     names = [factor.name for factor in study.factors]
@@ -109,7 +119,8 @@ def _group_by_cost(
         kind = each.config.model_copy(update={"seed": 0})
         if kind not in costs:
             key = group_key(each.config)
-            size = 1 if key is None else min(together[key], MOST_TOGETHER)
+            timing = calibration.timings[step_kind(kind, options)]
+            size = 1 if key is None else min(together[key], together_at_most(kind, options, timing))
             costs[kind] = _trial_cost(kind, options, calibration, size)
         by_cost = groups.setdefault((each.config.dataset_label, each.levels), {})
         by_cost.setdefault(costs[kind], []).append(each)
@@ -125,7 +136,12 @@ def _trial_cost(config: TrialConfig, options: RunOptions, calibration: Calibrati
         micro_batch, checkpointing = choose_micro_batch(config, facts, precision, free)
     else:
         micro_batch, checkpointing = options.micro_batch, False
-    memory = peak_bytes(config, info, facts, precision, micro_batch=micro_batch, checkpointing=checkpointing)
+    recorded = device.type == "cuda" and is_recorded(config, facts, micro_batch)
+    how: dict[str, Any] = {"micro_batch": micro_batch, "checkpointing": checkpointing, "recorded": recorded}
+    memory = peak_bytes(config, info, facts, precision, **how)
+    stack = together if feature_method(config) is None else 1
+    if stack > 1:
+        memory = stack_bytes(config, info, facts, precision, options, stack)
     timing = calibration.timings[step_kind(config, options)]
     return TrialCost(
         tokens=facts.tokens,
@@ -136,6 +152,7 @@ def _trial_cost(config: TrialConfig, options: RunOptions, calibration: Calibrati
         memory_bytes=memory,
         seconds=trial_seconds(config, options, calibration, together),
         scaled=timing.scaled,
+        stack=stack,
     )
 
 

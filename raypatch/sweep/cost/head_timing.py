@@ -8,7 +8,6 @@ from torch import nn
 
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.data.resize import held_size
-from raypatch.data.source import describe
 from raypatch.features.extract import freeze
 from raypatch.features.head import PreparedHead, place_head
 from raypatch.machine.runtime import on_one_thread, resolve_device, resolve_precision
@@ -21,6 +20,7 @@ from raypatch.models.neighbours import NearestNeighbours
 from raypatch.models.prepared import evaluation_batch, place_model, prepare_model
 from raypatch.sweep.cost.timing import TIMED_STEPS, Timing, median_seconds, timed_images
 from raypatch.tasks import Task, find_task
+from raypatch.tasks.seen import describe_seen
 from raypatch.training.evaluate import score_logits
 from raypatch.training.optim import make_optimizer
 from raypatch.training.stacked import Stack
@@ -39,7 +39,7 @@ def time_head(config: TrialConfig, options: RunOptions, *, passing: float | None
     """
     if passing is None:
         passing = _time_pass(config, options)
-    info = describe(config.source, data_dir=options.data_dir, files=options.files)
+    info = describe_seen(config, options)
     task = find_task(config.task or info.task)
     outputs = task.outputs(info.classes)
     shape = feature_shape(config, find_family(config.model), dimensions=info.dimensions, outputs=outputs)
@@ -68,7 +68,7 @@ def time_head(config: TrialConfig, options: RunOptions, *, passing: float | None
 
 def pass_kind(config: TrialConfig, options: RunOptions) -> tuple[object, ...]:
     """What an image's pass through a frozen backbone depends on: trials that agree in it share a timing."""
-    info = describe(config.source, data_dir=options.data_dir, files=options.files)
+    info = describe_seen(config, options)
     held = held_size(info.size, config.image_size, config.resize)
     body = tuple(getattr(config, name) for name in BODY_FIELDS)
     return (*body, feature_kind(config), config.precision, config.resize, held, info.dimensions)
@@ -83,7 +83,7 @@ def images_of_pass(config: TrialConfig, options: RunOptions) -> int:
 
 def _time_pass(config: TrialConfig, options: RunOptions) -> float:
     """Seconds of an image through the frozen backbone of a trial."""
-    info = describe(config.source, data_dir=options.data_dir, files=options.files)
+    info = describe_seen(config, options)
     # Pretrained weights would be downloaded, and take no other time.
     prepared = prepare_model(config.model_copy(update={"weights": "random"}), info, options)
     held = (held_size(info.size, config.image_size, config.resize),) * info.dimensions

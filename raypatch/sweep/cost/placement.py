@@ -9,7 +9,7 @@ import torch
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.machine.runtime import resolve_device, resolve_precision
 from raypatch.models.flops import trial_facts
-from raypatch.models.memory import peak_bytes
+from raypatch.models.memory import CONTEXT_BYTES, is_recorded, peak_bytes
 from raypatch.sweep.cost.step_timing import time_trial
 
 MEASURABLE_GFLOPS = 200.0
@@ -23,9 +23,6 @@ SHARES = (0.25, 0.5, 1.0)
 
 BUSY_TOKENS = 4096
 """Tokens in one step that are taken to keep a whole GPU busy. A rough number, not measured."""
-
-CONTEXT_BYTES = 600 << 20
-"""Memory that a process takes on a GPU before its first tensor."""
 
 
 @dataclass(frozen=True)
@@ -104,12 +101,14 @@ def share_of(config: TrialConfig, options: RunOptions, card_bytes: int) -> float
     """
     info, facts = trial_facts(config, options)
     precision = resolve_precision(config.precision, resolve_device(options.device))
-    memory = peak_bytes(config, info, facts, precision, micro_batch=config.batch_size) + CONTEXT_BYTES
+    batch = config.batch_size
+    recorded = is_recorded(config, facts, batch)
+    memory = peak_bytes(config, info, facts, precision, micro_batch=batch, recorded=recorded) + CONTEXT_BYTES
     tokens = facts.tokens
     if tokens is None:
         # A network without tokens counts as many as a patch size of 16 would make.
         tokens = config.image_size**info.dimensions // 16**info.dimensions
-    load = config.batch_size * (tokens + 1) / BUSY_TOKENS
+    load = batch * (tokens + 1) / BUSY_TOKENS
     need = max(memory / card_bytes, load)
     for share in SHARES:
         if need <= share:

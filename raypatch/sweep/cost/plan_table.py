@@ -12,11 +12,17 @@ from raypatch.words import align_columns
 def as_table(rows: Sequence[PlanRow]) -> str:
     """Rows as text, with the sum in hours beneath; the estimates are marked with ~."""
     named = [*rows[0].levels, *rows[0].settings]
-    numbers = ("trials", "tokens", "parameters", "GFLOPs", "micro-batch", "~GiB", "~hours")
+    stacks = any(row.cost.stack > 1 for row in rows)
+    numbers = ["trials", "tokens", "parameters", "GFLOPs", "micro-batch", "~GiB", "~hours"]
+    if stacks:
+        numbers.insert(1, "stack")
     table = [["dataset", *map(field_label, named), *numbers]]
     for row in rows:
         names = [row.dataset, *row.levels.values(), *row.settings.values()]
-        table.append(names + _number_cells(row))
+        cells = _number_cells(row)
+        if stacks:
+            cells.insert(1, str(row.cost.stack))
+        table.append(names + cells)
     lines = align_columns(table, left=1 + len(named))
     trials, hours = _total(rows)
     lines.append(f"{trials} trials, about {hours:.2f} hours")
@@ -29,6 +35,8 @@ def as_table(rows: Sequence[PlanRow]) -> str:
     scaled = sum(row.cost.scaled for row in rows)
     if scaled:
         lines.append(f"hours of {scaled} of {len(rows)} rows are scaled, by arithmetic, from other kinds of steps")
+    if stacks:
+        lines.append("stack: so many seeds train as one model (--stack), whose memory is stated")
     if any(row.cost.checkpointing for row in rows):
         lines.append("* with activation checkpointing")
     return "\n".join(lines)

@@ -50,7 +50,7 @@ class Timed:
         gflops = step_gflops(config, self._options)
         nearest = min(sources, key=lambda source: abs(math.log(gflops / source.gflops)))
         scale = gflops / nearest.gflops
-        found: dict[str, object] = {"scaled": True, "evaluation": scale * nearest.timing.evaluation}
+        found: dict[str, object] = {"scaled": True, "stacked": None, "evaluation": scale * nearest.timing.evaluation}
         if feature_method(config) is None:
             found["step"] = scale * nearest.timing.step
         else:

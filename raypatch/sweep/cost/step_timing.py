@@ -5,7 +5,6 @@ import torch
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.data.augment import draw_parameters
 from raypatch.data.resize import held_size
-from raypatch.data.source import describe
 from raypatch.methods import feature_method, find_method
 from raypatch.models.attention import choose_attention
 from raypatch.models.flops import trial_facts
@@ -14,6 +13,7 @@ from raypatch.models.prepared import evaluation_batch, prepare_model
 from raypatch.sweep.cost.head_timing import time_head
 from raypatch.sweep.cost.timing import TIMED_STEPS, Timing, median_seconds, timed_images
 from raypatch.tasks import find_task
+from raypatch.tasks.seen import describe_seen
 from raypatch.training.optim import make_optimizer
 from raypatch.training.step import WARM_UP_STEPS, TrainingStep
 
@@ -26,7 +26,7 @@ def time_trial(config: TrialConfig, options: RunOptions, *, passing: float | Non
     """
     if feature_method(config) is not None:
         return time_head(config, options, passing=passing)
-    info = describe(config.source, data_dir=options.data_dir, files=options.files)
+    info = describe_seen(config, options)
     batch_size = images_of_step(config, options)
     # Pretrained weights would be downloaded, and take no other time than random ones.
     made = config.model_copy(update={"weights": "random", "batch_size": batch_size})
@@ -45,9 +45,10 @@ def time_trial(config: TrialConfig, options: RunOptions, *, passing: float | Non
     task = find_task(config.task or info.task)
     labels = task.blank_labels(batch_size, task.outputs(info.classes)).to(prepared.device)
     parameters = None
-    if config.augmentation == "paper":
+    if config.augmentation != "none":
         shape = prepared.augmented_shape(images)
-        drawn = draw_parameters(batch_size, shape, torch.Generator(), mirror_safe=True)
+        elastic = config.augmentation == "elastic"
+        drawn = draw_parameters(batch_size, shape, torch.Generator(), mirror_safe=True, elastic=elastic)
         parameters = drawn.to(prepared.device)
     choose_attention(prepared, batch_size)
     step = TrainingStep(

@@ -22,9 +22,10 @@ class Timing(BaseModel):
 
     Of a trial on stored features the step is its head's, and evaluation the pass of an image through
     the backbone. together: seconds of a step of each of `head_timing.TOGETHER` heads that train together, None
-    where they cannot. scoring: of evaluating the head on the validation images. scaled: from another
-    kind's timing, by their arithmetic. taken: when, seconds since 1970; load: processes that wanted to
-    run then. None in what earlier versions kept.
+    where they cannot. stacked: of a step of each of `stack_timing.STACKED` trials whose models train as one, as alone
+    where they cannot; None where that was not timed. scoring: of evaluating the head on the validation images.
+    scaled: from another kind's timing, by their arithmetic. taken: when, seconds since 1970; load: processes that
+    wanted to run then. None in what earlier versions kept.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -32,6 +33,7 @@ class Timing(BaseModel):
     step: float
     evaluation: float
     together: float | None = None
+    stacked: float | None = None
     scoring: float = 0.0
     scaled: bool = False
     taken: float | None = None

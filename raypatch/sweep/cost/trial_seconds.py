@@ -64,7 +64,7 @@ def pass_seconds(config: TrialConfig, options: RunOptions, calibration: Calibrat
 
 
 def trial_seconds(config: TrialConfig, options: RunOptions, calibration: Calibration, together: int = 1) -> float:
-    """A trial's seconds; of one on stored features its head's alone, which trains with others, `together` in all."""
+    """A trial's seconds, of which `together` train together; of one on stored features its head's alone."""
     info, facts = trial_facts(config, options)
     timing = calibration.timings[step_kind(config, options)]
     _, val, test = info.counts
@@ -74,8 +74,9 @@ def trial_seconds(config: TrialConfig, options: RunOptions, calibration: Calibra
         # At the end, val and test are predicted once more.
         scoring = timing.scoring * (evaluations + 1 + test / val)
         return length.steps * _head_step(timing, together) + scoring
+    step = timing.step if together == 1 or timing.stacked is None else timing.stacked
     evaluations = len(length.evaluations())
-    training = length.steps * timing.step + evaluations * val * timing.evaluation
+    training = length.steps * step + evaluations * val * timing.evaluation
     # A checkpoint has weights in float32 and their optimizer's moments; the first and the last evaluation have one.
     checkpoints = min(evaluations, 2 + training / CHECKPOINT_SECONDS)
     copies = find_method(config.method).weight_copies

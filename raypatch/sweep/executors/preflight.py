@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.data.catalog import DatasetInfo
 from raypatch.data.fetch import fetch, verify
-from raypatch.data.source import data_folder, describe, load_labels
+from raypatch.data.source import data_folder, describe, load_labels, load_split
 from raypatch.features.cost import shared_bytes
 from raypatch.machine.runtime import resolve_device
 from raypatch.methods import check_fields, feature_method
@@ -28,9 +28,10 @@ from raypatch.models.families.timm_names import choice_of_tag
 from raypatch.models.flops import count_outputs, trial_facts
 from raypatch.results import SweepPaths, read_sweep
 from raypatch.storage.own_files import OWN_FILE
-from raypatch.tasks import find_task
+from raypatch.tasks import ClassTask, find_task
 from raypatch.tasks.metrics import LOSS
 from raypatch.tasks.protocols import UndefinedMetricWarning
+from raypatch.tasks.seen import describe_seen
 
 
 def check_before_start(
@@ -54,14 +55,13 @@ def check_before_start(
     datasets = {config.source: None for config in models}
     for dataset in datasets:
         check_data(dataset, options, say=say)
-    infos = {dataset: describe(dataset, data_dir=options.data_dir, files=options.files) for dataset in datasets}
     for config in trials:
-        check_fields(config, infos[config.source])
+        check_fields(config, describe_seen(config, options))
     selected = {(each.source, each.fold, each.task, each.selection): each for each in trials}
     for config in selected.values():
-        check_selection(config, infos[config.source], options)
+        check_selection(config, describe_seen(config, options), options)
     for config in models:
-        info = infos[config.source]
+        info = describe_seen(config, options)
         outputs = count_outputs(config, info)
         check_model(config, dimensions=info.dimensions, outputs=outputs, files=options.files)
     for name in dict.fromkeys(config.model for config in models if config.weights != "random"):
@@ -77,6 +77,10 @@ def check_selection(config: TrialConfig, info: DatasetInfo, options: RunOptions)
     """
     if info.made_up:
         return
+    task = find_task(config.task or info.task)
+    if not isinstance(task, ClassTask):
+        _require_some_mask(config, options)
+        return
     labels = load_labels(config.source, "val", fold=config.fold, data_dir=options.data_dir, files=options.files)
     found = _describe_labels(labels, config.fold)
     if len(np.unique(labels, axis=0)) == 1:
@@ -87,7 +91,6 @@ def check_selection(config: TrialConfig, info: DatasetInfo, options: RunOptions)
         )
     if config.selection_metric == LOSS.name:
         return
-    task = find_task(config.task or info.task)
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(len(labels), task.outputs(info.classes), generator=generator)
     with warnings.catch_warnings():
@@ -97,6 +100,18 @@ def check_selection(config: TrialConfig, info: DatasetInfo, options: RunOptions)
         raise ValueError(
             f"{config.selection} is undefined on {config.dataset_label}: {found}. Choose by another score, such as"
             " selection=val_loss, or move images of each class to val"
+        )
+
+
+def _require_some_mask(config: TrialConfig, options: RunOptions) -> None:
+    """Raise ValueError where no validation image shows a class: a model that finds nothing would be the best one."""
+    loaded = load_split(
+        config.source, "val", masks=True, fold=config.fold, data_dir=options.data_dir, files=options.files
+    )
+    if not loaded.labels.any():
+        raise ValueError(
+            f"the val masks of {config.dataset_label} are all empty, so that {config.selection} says nothing;"
+            " move images that show a class to val"
         )
 
 
@@ -198,9 +213,13 @@ def needed_bytes(todo: Sequence[TrialConfig], options: RunOptions, *, side_by_si
         if feature_method(config) is not None:
             shared |= shared_bytes(config, info, facts, options)
             weight_bytes = 0
-        # A prediction is a float32 per class, beside an index and a label of 8 bytes each.
+        # A prediction is a float32 per class, beside an index and a label of 8 bytes each; of masks three counts.
         predicted_images = info.counts[1] + info.counts[2]
-        predictions = predicted_images * (4 * len(info.classes) + 16)
+        per_class = 24 if info.task == "segmentation" else 4
+        if info.task == "segmentation" and options.keep_masks:
+            # A byte a pixel and class; compressed it is less.
+            per_class += info.size**2
+        predictions = predicted_images * (per_class * len(info.classes) + 16)
         weights.append(weight_bytes)
         when_finished += weight_bytes + predictions
     # At the worst the largest ones run at the same time.

@@ -193,14 +193,15 @@ def _specs(
     shared = {
         "folder": str(session.paths.folder),
         "umask": umask,
-        "options": options.model_dump(mode="json"),
         "versions": dict(versions) if versions else None,
     }
     for group in work.groups:
         ids = [config.trial_id() for config in group]
         # Those of a group share a model, so that the first one asks for all.
         bundle = work.placement.as_bundle(ids[0])
+        of_trial = options.model_copy(update={"card_share": min(1.0, bundle.get("GPU", 1.0))})
         of_group = {
+            "options": of_trial.model_dump(mode="json"),
             "trials": [config.model_dump(mode="json") for config in group],
             "levels": [", ".join(work.levels.get(trial_id, ())) for trial_id in ids],
             "request": {**request, "bundles": [bundle]},

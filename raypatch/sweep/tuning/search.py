@@ -27,6 +27,8 @@ class SearchedTrials:
         self.state, self.unfinished = restore_search(record, session)
         if self.undrawn or self.unfinished:
             session.say(describe_budget(self.state.search))
+            if isinstance(session.options.stack, int):
+                session.say(f"--stack {session.options.stack} does nothing here: a search trains each trial alone")
         drawn = self.state.record.trials
         self.plan = plan_sweep(
             drawn,
