@@ -76,7 +76,9 @@ def write_report(
     try:
         files = write_files(folder, texts, report)
     except OSError as error:
-        raise ValueError(f"cannot write the report to {folder}: {error.strerror or error}; give another --out") from error
+        raise ValueError(
+            f"cannot write the report to {folder}: {error.strerror or error}; give another --out"
+        ) from error
     return Written(folder, tuple(files), report.text, report.data)
 
 

@@ -39,8 +39,8 @@ LAYERS = (
     ("raypatch.models", "raypatch.selection"),
     ("raypatch.study", "raypatch.study.resolve"),
     ("raypatch.training",),
-    ("raypatch.features",),
-    ("raypatch.methods.finetune", "raypatch.methods.linear_probe", "raypatch.methods.knn"),
+    ("raypatch.features", "raypatch.objectives"),
+    ("raypatch.methods.finetune", "raypatch.methods.linear_probe", "raypatch.methods.knn", "raypatch.methods.pretrain"),
     ("raypatch.trial",),
     (
         "raypatch.sweep.stop",

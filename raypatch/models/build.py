@@ -65,7 +65,7 @@ def build_model(
     """
     family = find_family(config.model)
     if config.weights == "random":
-        with _seeded(config.seed):
+        with seeded(config.seed):
             model = _construct_body(config, dimensions=dimensions, outputs=outputs)
     else:
         with torch.device("meta"):
@@ -74,19 +74,21 @@ def build_model(
         native = read_native_state(config, family, model, files)
         if _computes_buffers(model):
             # What no weights file holds, such as the frequencies of rotary positions, is made again.
-            with _seeded(config.seed):
+            with seeded(config.seed):
                 model = _construct_body(config, dimensions=dimensions, outputs=outputs)
         else:
             # Left as it comes: every weight is overwritten below, and initialising all takes seconds.
             model.to_empty(device="cpu")
-        with _seeded(config.seed):
+        with seeded(config.seed):
             family.draw_head(model)
         # The head of the file is left out: it was drawn anew above, whatever its size was there.
         state = family.adapt_state(native, model, config, dimensions=dimensions)
         model.load_state_dict({**state, **_head_state(family, model)})
-    with _seeded(config.seed):
+    with seeded(config.seed):
         model = _with_head(model, config, dimensions=dimensions, outputs=outputs)
-    return BuiltModel(model, *family.normalisation(config))
+    # What is pretrained from random weights is later read as weights under the model's name.
+    named = config.model_copy(update={"weights": "timm"}) if config.makes_weights else config
+    return BuiltModel(model, *family.normalisation(named))
 
 
 def check_model(
@@ -132,10 +134,10 @@ def build_head(config: TrialConfig, *, dimensions: int, outputs: int) -> nn.Modu
         body = _construct_body(config, dimensions=dimensions, outputs=outputs)
     if config.head == "linear":
         head = body.get_submodule(family.head_name(body)).to_empty(device="cpu")
-        with _seeded(config.seed):
+        with seeded(config.seed):
             family.draw_head(body)
         return head
-    with _seeded(config.seed):
+    with seeded(config.seed):
         return head_of(_with_head(body, config, dimensions=dimensions, outputs=outputs), family)
 
 
@@ -167,7 +169,7 @@ def _head_state(family: Family, model: nn.Module) -> dict[str, torch.Tensor]:
 
 
 @contextmanager
-def _seeded(seed: int) -> Iterator[None]:
+def seeded(seed: int) -> Iterator[None]:
     """Draw from `seed` inside, and leave the global random state as it was."""
     with torch.random.fork_rng(devices=[]):
         # torch.manual_seed would reseed the GPUs too.

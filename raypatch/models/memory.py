@@ -18,6 +18,7 @@ from raypatch.models.flops import body_facts
 from raypatch.models.heads import bare_model
 from raypatch.models.prepared import PreparedModel, evaluation_batch
 from raypatch.results import ModelFacts
+from raypatch.trial_fields.objective import projection_parameters, views_as_images
 
 logger = logging.getLogger(__name__)
 
@@ -50,9 +51,11 @@ def activation_bytes(
     activations = find_family(config.model).activations(config, body_facts(facts), precision)
     if not find_method(config.method).trains_backbone:
         return activations.passing
+    # Pretraining sees several views of an image.
+    images = views_as_images(config, config.image_size, config.patch_size) if config.makes_weights else 1
     if checkpointing and activations.checkpointed is not None:
-        return activations.checkpointed
-    return activations.kept
+        return int(images * activations.checkpointed)
+    return int(images * activations.kept)
 
 
 def training_bytes(
@@ -127,9 +130,11 @@ def _held_bytes(config: TrialConfig, facts: ModelFacts) -> int:
     """Weights and the optimizer's moments, which are always there."""
     if not find_method(config.method).trains_backbone:
         return 4 * facts.parameters
+    # The teacher beside the student, and the heads of both with their gradient.
+    beside = 4 * facts.parameters + 20 * projection_parameters(config) if config.makes_weights else 0
     # SGD keeps a momentum, AdamW and Adam two moments, in float32 each.
     moments = 4 if config.optimizer == "sgd" else 8
-    return (4 + moments) * facts.parameters
+    return (4 + moments) * facts.parameters + beside
 
 
 def _with_margin(needed: int) -> int:
