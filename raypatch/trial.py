@@ -113,6 +113,10 @@ def _prepare(
     """
     if options.threads:
         torch.set_num_threads(options.threads)
+    if config.parent is not None:
+        # Beside this trial, wherever the run folder lies now.
+        made = paths.sibling(config.parent).best_weights
+        options = options.model_copy(update={"files": {**options.files, config.weights: made}})
     info = describe(config.source, data_dir=options.data_dir, files=options.files)
     method = feature_method(config)
     if method is None:

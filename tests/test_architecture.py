@@ -52,6 +52,7 @@ LAYERS = (
     ("raypatch.sweep.session", "raypatch.sweep.executors.preflight"),
     ("raypatch.sweep.plan", "raypatch.sweep.record"),
     ("raypatch.sweep.guard", "raypatch.sweep.watch.tracking"),
+    ("raypatch.sweep.parents",),
     ("raypatch.sweep.tuning", "raypatch.sweep.executors"),
     ("raypatch.sweep", "raypatch.analysis", "raypatch.predict", "raypatch.run_folders"),
     ("raypatch.api",),

@@ -86,9 +86,14 @@ def build_model(
         model.load_state_dict({**state, **_head_state(family, model)})
     with seeded(config.seed):
         model = _with_head(model, config, dimensions=dimensions, outputs=outputs)
+    return BuiltModel(model, *normalisation_of(config))
+
+
+def normalisation_of(config: TrialConfig) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and standard deviation per channel that the model of a trial expects of pixels from 0 to 1."""
     # What is pretrained from random weights is later read as weights under the model's name.
     named = config.model_copy(update={"weights": "timm"}) if config.makes_weights else config
-    return BuiltModel(model, *family.normalisation(named))
+    return find_family(config.model).normalisation(named)
 
 
 def check_model(
@@ -118,6 +123,15 @@ def construct(config: TrialConfig, *, dimensions: int, outputs: int) -> nn.Modul
     """
     model = _construct_body(config, dimensions=dimensions, outputs=outputs)
     return _with_head(model, config, dimensions=dimensions, outputs=outputs)
+
+
+def construct_finished(config: TrialConfig, *, dimensions: int, outputs: int) -> nn.Module:
+    """Construct the model that a finished trial has: without a head where it makes weights. Raises as construct."""
+    if not config.makes_weights:
+        return construct(config, dimensions=dimensions, outputs=outputs)
+    model = construct(config, dimensions=dimensions, outputs=1)
+    model.set_submodule(find_family(config.model).head_name(model), nn.Identity())
+    return model
 
 
 def build_head(config: TrialConfig, *, dimensions: int, outputs: int) -> nn.Module:

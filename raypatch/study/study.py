@@ -24,6 +24,7 @@ from raypatch.study.axes import (
 from raypatch.study.names import check_name
 from raypatch.study.published import check_table
 from raypatch.study.rules import FACTS, WhenRule, as_list, typed_value
+from raypatch.study.stages import check_stages
 
 
 class Study(BaseModel):
@@ -61,6 +62,10 @@ class Study(BaseModel):
     when: tuple[WhenRule, ...] = Field(
         (),
         description="Rules that set fields, such as the recipe of 2D or 3D data.",
+    )
+    stages: dict[str, dict[str, Any]] = Field(
+        default_factory=dict,
+        description="Trainings that make weights: name -> fields; a trial starts from them by `weights: stage:NAME`.",
     )
     resolutions: dict[str, dict[int, Path]] = Field(
         default_factory=dict,
@@ -124,6 +129,13 @@ class Study(BaseModel):
         both = set(self.search.fields) & given
         if both:
             raise ValueError(f"{', '.join(sorted(both))}: searched, so it cannot be given or asked for by a when-rule")
+
+    @validator(mode="after")
+    def _stages_make_weights(self) -> Self:
+        check_stages(self.stages)
+        if self.stages and self.search is not None:
+            raise ValueError("stages: a search has none; search without, or list the trials in a grid")
+        return self
 
     @validator(mode="after")
     def _tables_can_be_read(self) -> Self:
@@ -193,8 +205,9 @@ class Study(BaseModel):
 
         The name of an axis of named levels keeps those levels alone. A
         baseline that is left out gives way. Raises ValueError for a
-        level that there is not, and for a field that named levels set.
+        level that there is not, and for a field that named levels set. STAGE.FIELD is a field of a stage.
         """
+        stages, values = self._override_stages(values)
         fixed = without(self.fixed, values)
         grid = dict(self.grid)
         for key, wanted in values.items():
@@ -209,10 +222,26 @@ class Study(BaseModel):
             if is_still_there(name, level, values):
                 baseline[name] = level
         if self.search is None:
-            return self._changed(fixed=fixed, grid=grid, baseline=baseline)
+            return self._changed(fixed=fixed, grid=grid, baseline=baseline, stages=stages)
         search = self._dump_search()
         search["fields"] = without(search["fields"], values)
         return self._changed(fixed=fixed, grid=grid, search=search, baseline=baseline)
+
+    def _override_stages(
+        self, values: Mapping[str, Sequence[Any]]
+    ) -> tuple[dict[str, dict[str, Any]], dict[str, Sequence[Any]]]:
+        """The stages with those values that are of one of them, and the other values."""
+        stages = {name: dict(fields) for name, fields in self.stages.items()}
+        others: dict[str, Sequence[Any]] = {}
+        for key, wanted in values.items():
+            stage, dot, field = key.partition(".")
+            if not dot or stage not in stages:
+                others[key] = wanted
+                continue
+            if len(wanted) != 1:
+                raise ValueError(f"{key}: a stage has one value of a field, not {len(wanted)}; name another stage")
+            stages[stage][field] = wanted[0]
+        return stages, others
 
     def _require_settable(self, field: str) -> None:
         """Raise ValueError for a field that the named levels of an axis set."""

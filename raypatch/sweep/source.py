@@ -6,6 +6,7 @@ from raypatch.config import TrialConfig
 from raypatch.results import SweepRecord
 from raypatch.sweep.cost.placement import Placement
 from raypatch.sweep.groups import group_trials
+from raypatch.sweep.parents import drop_stale_failures
 from raypatch.sweep.plan import Plan, plan_sweep
 from raypatch.sweep.session import Session, Work
 from raypatch.sweep.watch.running import RunningSweep
@@ -35,6 +36,7 @@ class ListedTrials:
 
     def __init__(self, record: SweepRecord, session: Session) -> None:
         self.record = record
+        self.paths = session.paths
         self.plan = plan_sweep(
             record.trials,
             session.paths,
@@ -44,6 +46,7 @@ class ListedTrials:
         self.undrawn: list[TrialConfig] = []
 
     def make_work(self, placement: Placement, running: RunningSweep) -> Work:
+        drop_stale_failures(self.plan.todo, self.paths)
         levels = self.record.levels
         return Work(group_trials(self.plan.todo), placement, listener=running, running=running, levels=levels)
 

@@ -301,19 +301,23 @@ def _seconds(config: TrialConfig, options: RunOptions, calibration: Calibration,
     """A trial's seconds; of one on stored features its head's alone, which trains with others, `together` in all."""
     info, facts = trial_facts(config, options)
     timing = calibration.timings[step_kind(config, options)]
-    _, val, test = info.counts
+    train, val, test = info.counts
     length = training_length(config, info.training_images(config.train_fraction))
     if feature_method(config) is not None:
         evaluations = len(length.evaluations()) if timing.step else 0
         # At the end, val and test are predicted once more.
         scoring = timing.scoring * (evaluations + 1 + test / val)
         return length.steps * _head_step(timing, together) + scoring
+    seen, predicted = val, val + test
+    if config.makes_weights:
+        # Nearest neighbours need the features of train too, and nothing is predicted at the end.
+        seen, predicted = train + val, 0
     # Each evaluation ends with a checkpoint, of weights in float32 and their optimizer's moments.
     copies = find_method(config.method).weight_copies
-    evaluation = val * timing.evaluation + copies * 4 * facts.parameters / calibration.disk
+    evaluation = seen * timing.evaluation + copies * 4 * facts.parameters / calibration.disk
     # After the last epoch the best weights predict both splits.
     training = length.steps * timing.step + len(length.evaluations()) * evaluation
-    return training + (val + test) * timing.evaluation
+    return training + predicted * timing.evaluation
 
 
 def _head_step(timing: Timing, together: int) -> float:
