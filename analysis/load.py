@@ -47,7 +47,7 @@ class Results:
     distinct provenance of trials. repeated: by dataset, and fold where trials have one, the test
     images that repeat one of train or val, as far as the runs know; data_findings: by own dataset
     what else a check found; without_twins: whether these are left out of all test scores. stages: trials that make
-    weights for others.
+    weights for others. median: whether tables show the median over the repeats in place of the mean.
     """
 
     trials: pd.DataFrame
@@ -63,6 +63,7 @@ class Results:
     data_findings: dict[str, tuple[str, ...]] = field(default_factory=dict)
     without_twins: bool = False
     stages: tuple[Stage, ...] = ()
+    median: bool = False
 
 
 def load_study(*runs: Path | str, compare: Sequence[str] | None = None, without_twins: bool = False) -> Results:
@@ -110,6 +111,7 @@ def load_study(*runs: Path | str, compare: Sequence[str] | None = None, without_
         data_findings=found,
         without_twins=without_twins,
         stages=tuple(reading.stages),
+        median=any(record.repeats == "median" for record in records.values()),
     )
 
 

@@ -204,7 +204,7 @@ class SweepRecord(BaseModel):
     factors: what is compared, in the order of the study. levels: by
     trial id its level of each factor.
     metric: the score that the answer is about, None for the task's
-    own. expect: what publications state.
+    own. repeats: what tables show of a score's repeats. expect: what publications state.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -222,6 +222,7 @@ class SweepRecord(BaseModel):
     factors: tuple[Factor, ...] = ()
     levels: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     metric: str | None = None
+    repeats: Literal["mean", "median"] = "mean"
     expect: tuple[Expectation, ...] = ()
     trials: tuple[TrialConfig, ...]
 

@@ -1,11 +1,11 @@
 """Stages of a study: trainings that make the weights which trials start from."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from raypatch.config import TrialConfig
-from raypatch.study.axes import require_known
+from raypatch.study.axes import Axis, require_known
 from raypatch.trial_fields.objective import PRETRAINING
 
 Stages = Mapping[str, Mapping[str, Any]]
@@ -58,6 +58,32 @@ def stage_values(fields: Mapping[str, Any], child: Mapping[str, Any]) -> dict[st
     """Return the fields of a stage's trial, for a child with these."""
     taken = {name: child[name] for name in TAKEN_OVER if name in child}
     return {**taken, "method": PRETRAINING, **fields}
+
+
+def override_parts(
+    stages: Stages, grid: Mapping[str, Axis], values: Mapping[str, Sequence[Any]]
+) -> tuple[dict[str, dict[str, Any]], dict[str, Axis]]:
+    """Return stages and grid with some fields set: STAGE.FIELD, or AXIS.LEVEL.FIELD of a named level.
+
+    Raises ValueError for a part that there is not, and for several values.
+    """
+    changed_stages = {name: dict(fields) for name, fields in stages.items()}
+    changed_grid = dict(grid)
+    for key, wanted in values.items():
+        part, _, field = key.rpartition(".")
+        axis_name, _, level = part.partition(".")
+        axis = changed_grid.get(axis_name)
+        if part in changed_stages:
+            fields = changed_stages[part]
+        elif isinstance(axis, dict) and level in axis:
+            fields = dict(axis[level])
+            changed_grid[axis_name] = {**axis, level: fields}
+        else:
+            raise ValueError(f"{key}: {part} is neither a stage of this study nor AXIS.LEVEL of its named levels")
+        if len(wanted) != 1:
+            raise ValueError(f"{key}: a stage or a level has one value of a field, not {len(wanted)}; name another")
+        fields[field] = wanted[0]
+    return changed_stages, changed_grid
 
 
 def _follow(name: str, stages: Stages, before: tuple[str, ...]) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic import model_validator as validator
@@ -24,7 +24,7 @@ from raypatch.study.axes import (
 from raypatch.study.names import check_name
 from raypatch.study.published import check_table
 from raypatch.study.rules import FACTS, WhenRule, as_list, typed_value
-from raypatch.study.stages import check_stages
+from raypatch.study.stages import check_stages, override_parts
 
 
 class Study(BaseModel):
@@ -50,6 +50,10 @@ class Study(BaseModel):
     metric: str | None = Field(
         None,
         description="The score that the answer is about; default the task's own.",
+    )
+    repeats: Literal["mean", "median"] = Field(
+        "mean",
+        description="What tables show of a score's repeats, beside their standard deviation.",
     )
     fixed: dict[str, Any] = Field(
         default_factory=dict,
@@ -205,14 +209,16 @@ class Study(BaseModel):
 
         The name of an axis of named levels keeps those levels alone. A
         baseline that is left out gives way. Raises ValueError for a
-        level that there is not, and for a field that named levels set. STAGE.FIELD is a field of a stage.
+        level that there is not, and for a field that named levels set. STAGE.FIELD is a field of a stage, and
+        AXIS.LEVEL.FIELD one of a named level.
         """
-        stages, values = self._override_stages(values)
+        changed = {key: wanted for key, wanted in values.items() if "." in key}
+        stages, grid = override_parts(self.stages, self.grid, changed)
+        values = without(values, changed)
         fixed = without(self.fixed, values)
-        grid = dict(self.grid)
         for key, wanted in values.items():
             self._require_settable(key)
-            axis = self.grid.get(key)
+            axis = grid.get(key)
             if isinstance(axis, dict):
                 grid[key] = narrow_levels(key, axis, wanted)
             else:
@@ -226,22 +232,6 @@ class Study(BaseModel):
         search = self._dump_search()
         search["fields"] = without(search["fields"], values)
         return self._changed(fixed=fixed, grid=grid, search=search, baseline=baseline)
-
-    def _override_stages(
-        self, values: Mapping[str, Sequence[Any]]
-    ) -> tuple[dict[str, dict[str, Any]], dict[str, Sequence[Any]]]:
-        """The stages with those values that are of one of them, and the other values."""
-        stages = {name: dict(fields) for name, fields in self.stages.items()}
-        others: dict[str, Sequence[Any]] = {}
-        for key, wanted in values.items():
-            stage, dot, field = key.partition(".")
-            if not dot or stage not in stages:
-                others[key] = wanted
-                continue
-            if len(wanted) != 1:
-                raise ValueError(f"{key}: a stage has one value of a field, not {len(wanted)}; name another stage")
-            stages[stage][field] = wanted[0]
-        return stages, others
 
     def _require_settable(self, field: str) -> None:
         """Raise ValueError for a field that the named levels of an axis set."""

@@ -26,6 +26,7 @@ def make_record(study: Study, name: str, options: RunOptions, execution: Executo
         provenance=provenance(),
         executor=execution.model_dump(mode="json"),
         metric=study.metric,
+        repeats=study.repeats,
         expect=study.expect,
         trials=(),
     )

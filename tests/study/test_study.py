@@ -50,6 +50,10 @@ def test_every_shipped_space_loads_and_opens_with_its_command(name: str) -> None
         ("image_size", 72, {"resolution": 4, "backbone": 3, "method": 2}),
         ("padding", 162, {"resize": 3, "resolution": 3, "backbone": 3, "method": 2}),
         ("data_fraction", 30, {"train_fraction": 5}),
+        ("initialisation", 220, {"start": 3}),
+        ("capacity", 150, {"backbone": 6}),
+        ("token_size", 100, {"tokens": 4}),
+        ("initialisation_by_patch", 144, {"start": 3, "patch_size": 4}),
     ],
 )
 def test_the_studies_of_the_papers_are_whole(name: str, trials: int, levels: dict[str, int]) -> None:
