@@ -3,6 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import load_file
+
+from raypatch.results import SweepPaths, read_result
 from raypatch.study import Study
 
 from tiny import tiny_study
@@ -28,3 +31,15 @@ def staged_study(data: Path | list[Path], *, stage: dict[str, Any] | None = None
     content["fixed"].pop("weights", None)
     stages = {"dino": STAGE | (stage or {})}
     return Study.model_validate({**content, "compare": ["start"], "stages": stages})
+
+
+def staged_bits(sweep: SweepPaths) -> dict[str, bytes]:
+    """All that must be the same bits however a sweep ran, stages included: by trial its scores and its weights."""
+    found = {}
+    for trial in sweep.trial_folders():
+        result = read_result(trial.result)
+        assert result is not None, trial.folder
+        weights = sorted(load_file(trial.best_weights).items())
+        found[trial.folder.name] = result.model_dump_json(include={"status", "epochs", "val", "test"}).encode()
+        found[f"{trial.folder.name} weights"] = b"".join(tensor.numpy().tobytes() for _, tensor in weights)
+    return found

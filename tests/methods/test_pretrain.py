@@ -171,3 +171,15 @@ def test_a_model_of_one_size_is_refused_local_views(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="set local_views=0"):
         check_fields(config, info)
     check_fields(config.model_copy(update={"local_views": 0}), info)
+
+
+@pytest.mark.gpu
+def test_a_gpu_computes_what_a_cpu_does(tmp_path: Path) -> None:
+    config, options = _trial(tmp_path, precision="float32", drop_path=0.0)
+    _run(tmp_path / "cpu", config, options)
+    on_card = options.model_copy(update={"device": "cuda"})
+    _run(tmp_path / "cuda", config, on_card)
+    losses = [[row["train_loss"] for row in _rows(tmp_path / name)] for name in ("cpu", "cuda")]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+    rounded = config.model_copy(update={"precision": "bfloat16"})
+    assert _run(tmp_path / "rounded", rounded, on_card).precision == "bfloat16"

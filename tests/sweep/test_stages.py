@@ -1,28 +1,33 @@
 """Stages in a sweep: parents first, on every executor; a failed one, mended by --retry-failed; kills; the report."""
 
+import os
+import random
 import shutil
+import time
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
-from staged import staged_study
+import yaml
+from staged import staged_bits, staged_study
 
 import raypatch.methods.pretrain
 from raypatch.analysis.load import load_study
 from raypatch.analysis.report import write_report
 from raypatch.config import RunOptions
 from raypatch.predict import export_trial, load_exported
-from raypatch.results import SweepPaths, read_result
+from raypatch.results import SweepPaths
 from raypatch.run_folders import find_removable
 from raypatch.study.resolve import resolve_trials
 from raypatch.sweep.cost.estimate import plan_cost
 from raypatch.sweep.parents import ready_groups
 from raypatch.sweep.plan import plan_sweep
 from raypatch.sweep.run import ExecutorOptions, resume_sweep, run_sweep
+from raypatch.sweep.watch.running import RunningSweep
 from raypatch.sweep.watch.status import read_status, show_status
 from raypatch.training.loop import TrialError
 
+from processes import PATIENCE, epochs_on_disk, said, start, wait_for
 from tiny import make_images
 
 LOCAL = ExecutorOptions(executor="local", retries=0)
@@ -32,19 +37,6 @@ OPTIONS = RunOptions(device="cpu", threads=1)
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     return make_images(tmp_path / "images.npz")
-
-
-def _bits(folder: Path) -> dict[str, bytes]:
-    """What must be the same however a sweep ran."""
-    found = {}
-    for trial in SweepPaths(folder).trial_folders():
-        result = read_result(trial.result)
-        assert result is not None, trial.folder
-        found[trial.folder.name] = result.model_dump_json(include={"status", "epochs", "val", "test"}).encode()
-        found[f"{trial.folder.name} weights"] = b"".join(
-            tensor.numpy().tobytes() for _, tensor in sorted(load_file(trial.best_weights).items())
-        )
-    return found
 
 
 def test_children_start_from_the_weights_of_their_stage(
@@ -62,9 +54,9 @@ def test_children_start_from_the_weights_of_their_stage(
     assert "└ for 2 trials: 2 ok" in said
     # What others start from is not cleaned away.
     assert paths.trial(stage.trial_id()).best_weights not in find_removable(folder).files
-    before = _bits(folder)
+    before = staged_bits(SweepPaths(folder))
     assert run_sweep(study, folder, OPTIONS, LOCAL) == outcome
-    assert _bits(folder) == before
+    assert staged_bits(SweepPaths(folder)) == before
 
 
 def test_the_report_shows_the_curve_and_counts_no_stage(tmp_path: Path, data: Path) -> None:
@@ -164,8 +156,6 @@ def test_killed_between_stage_and_child_it_ends_with_the_same_bits(
 ) -> None:
     study = staged_study(data)
     run_sweep(study, tmp_path / "straight", OPTIONS, LOCAL)
-    from raypatch.sweep.watch.running import RunningSweep
-
     original, count = RunningSweep.finished, iter(range(1, 100))
 
     def die(self: RunningSweep, result: object) -> None:
@@ -178,7 +168,7 @@ def test_killed_between_stage_and_child_it_ends_with_the_same_bits(
         with pytest.raises(_Killed):
             run_sweep(study, tmp_path / "broken", OPTIONS, LOCAL)
     assert resume_sweep(tmp_path / "broken", {}).ok == 5
-    assert _bits(tmp_path / "broken") == _bits(tmp_path / "straight")
+    assert staged_bits(SweepPaths(tmp_path / "broken")) == staged_bits(SweepPaths(tmp_path / "straight"))
 
 
 @pytest.mark.ray
@@ -188,7 +178,7 @@ def test_ray_hands_out_children_once_their_stage_is_over(tmp_path: Path, data: P
     execution = ExecutorOptions(executor="ray", cpus_per_trial=1)
     outcome = run_sweep(study, tmp_path / "ray", OPTIONS, execution)
     assert (outcome.ok, outcome.errors) == (5, {})
-    assert _bits(tmp_path / "ray") == _bits(tmp_path / "local")
+    assert staged_bits(SweepPaths(tmp_path / "ray")) == staged_bits(SweepPaths(tmp_path / "local"))
 
 
 def test_a_plan_times_a_stage_and_counts_it_once(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,3 +189,40 @@ def test_a_plan_times_a_stage_and_counts_it_once(tmp_path: Path, data: Path, mon
     assert all(row.seconds > 0 for row in rows)
     by_level = {row.levels["start"]: row.cost for row in rows}
     assert by_level["(makes weights)"].memory_bytes > by_level["random"].memory_bytes
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_six_kills_change_no_bit(tmp_path: Path, data: Path) -> None:
+    """Killed with -9 at random moments in a stage, between stage and child, and in a child."""
+    seed = int(os.environ.get("RAYPATCH_CHAOS_SEED") or random.SystemRandom().randrange(10**6))
+    print(f"chaos seed {seed}: repeat with RAYPATCH_CHAOS_SEED={seed}")
+    chance = random.Random(seed)
+    study = staged_study(data, stage={"epochs": 30}, epochs=[30])
+    run_sweep(study, tmp_path / "undisturbed", OPTIONS, LOCAL)
+    space = tmp_path / "tiny.yaml"
+    space.write_text(yaml.safe_dump(study.model_dump(mode="json", by_alias=True, exclude_defaults=True)))
+    words = ["run", space, "--executor", "local", "--cpus-per-trial", "1", "--device", "cpu"]
+    paths = SweepPaths(tmp_path / "runs" / "tiny")
+    # All trials together have 150 epochs; the stage's are about the first of them.
+    for moment in sorted(chance.sample(range(1, 140), 6)):
+        driver = start(words, tmp_path)
+        wait_for(lambda goal=moment, d=driver: epochs_on_disk(paths) >= goal or d.poll() is not None, every=0.005)
+        time.sleep(chance.uniform(0, 0.1))
+        driver.kill()
+        driver.wait()
+    assert start(words, tmp_path).wait(PATIENCE) == 0, said(tmp_path)
+    assert staged_bits(paths) == staged_bits(SweepPaths(tmp_path / "undisturbed"))
+
+
+def test_a_study_may_ask_for_the_median_of_its_repeats(tmp_path: Path, data: Path) -> None:
+    study = staged_study(data, seed=[0, 1, 2], start={"a": {"lr": 1e-3}, "b": {"lr": 1e-2}})
+    asked = study.model_copy(update={"repeats": "median", "stages": {}, "fixed": {**study.fixed, "weights": "random"}})
+    run_sweep(asked, tmp_path / "run", OPTIONS, LOCAL)
+    written = write_report([tmp_path / "run"], formats=["md"])
+    assert "median ± sample standard deviation" in (tmp_path / "run" / "report" / "report.md").read_text()
+    results = load_study(tmp_path / "run")
+    level = results.trials[results.levels["start"] == "b"]
+    (row,) = [row for row in written.data["tables"]["main"]["rows"] if row["level"] == "b"]
+    assert row["test_auc_median"] == pytest.approx(level["test_auc"].median())
+    assert row["test_auc_mean"] == pytest.approx(level["test_auc"].mean())
