@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -187,7 +188,7 @@ def _choose_columns(
     names = list(rows[0])
     chosen = {}
     for role, name in told.items():
-        several = name.split("+") if role == "label" else [name]
+        several = re.split(r"[+/]", name) if role == "label" and name not in names else [name]
         unknown = [each for each in several if each not in names and name != "-"]
         if unknown:
             raise DataError(f"{path} has no column {first_of(unknown)} (--columns); it has {', '.join(names)}")
