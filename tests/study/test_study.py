@@ -53,7 +53,7 @@ def test_every_shipped_space_loads_and_opens_with_its_command(name: str) -> None
         ("initialisation", 220, {"start": 3}),
         ("capacity", 150, {"backbone": 6}),
         ("token_size", 100, {"tokens": 4}),
-        ("initialisation_by_patch", 144, {"start": 3, "patch_size": 4}),
+        ("initialisation_by_patch", 224, {"start": 3, "patch_size": 4}),
     ],
 )
 def test_the_studies_of_the_papers_are_whole(name: str, trials: int, levels: dict[str, int]) -> None:
