@@ -20,10 +20,11 @@ from raypatch.analysis.statistics.patients import by_patient
 from raypatch.analysis.statistics.stacks import Stack
 from raypatch.analysis.wording import UNDEFINED, score_with_interval
 from raypatch.data.catalog import SPLITS, Split
-from raypatch.predict import FinishedTrial
+from raypatch.predict import FinishedTrial, timm_loads
 from raypatch.results import read_predictions
 from raypatch.storage.files import write_atomically
 from raypatch.tasks import find_task, task_metrics
+from raypatch.words import counted
 
 NAN = float("nan")
 NO_LICENCE = "not stated"
@@ -182,23 +183,23 @@ def _limits(member: FinishedTrial, test: Stack) -> Iterator[str]:
     counts = np.array([sum(split[place] for split in facts.balance) for place in range(len(facts.classes))])
     if facts.balance and counts.min() < RARE:
         rare = facts.classes[int(counts.argmin())]
-        yield f"Rare in the data: {rare}, {counts.min()} images in all; what is said of it is uncertain."
+        images = counted(int(counts.min()), "image")
+        yield f"Rare in the data: {rare}, {images} in all; what is said of it is uncertain."
 
 
 def _front_matter(member: FinishedTrial, licence: str | None) -> list[str]:
     """What the hub reads: YAML between two rules."""
-    facts = member.dataset
     lines = ["---", f"license: {licence or 'other'}"]
     if licence is None:
         lines.append("license_name: not-stated")
-    if facts.dimensions == 2:
+    if timm_loads(member):
         lines += ["library_name: timm", "pipeline_tag: image-classification"]
     return [*lines, "tags:", "- medical", "- raypatch", "---", ""]
 
 
 def _how_to_load(member: FinishedTrial) -> list[str]:
     lines = ["## How to load", "", "```python"]
-    if member.dataset.dimensions == 2:
+    if timm_loads(member):
         lines += ["import timm", 'model = timm.create_model("local-dir:FOLDER", pretrained=True).eval()', "# or", ""]
     lines += ["from pathlib import Path", "from raypatch.predict import load_exported"]
     return [*lines, 'model = load_exported(Path("FOLDER"))', "```", ""]

@@ -13,6 +13,7 @@ from raypatch.analysis.answer.clinical import examine_stacks
 from raypatch.analysis.answer.evidence import pooled_reliability
 from raypatch.analysis.report import write_files
 from raypatch.analysis.report_parts import Report, report_latex, report_markdown
+from raypatch.analysis.seen import LEARNT, Seen, find_seen
 from raypatch.analysis.show.external import EXTERNAL, INTERNAL, Compared, compose_external
 from raypatch.analysis.show.page.page import render_page
 from raypatch.analysis.statistics.diagnostics import CALIBRATION
@@ -62,7 +63,8 @@ def evaluate_external(run: Path, asked: Asked, out: Path | None = None) -> Writt
     """Test the best model of a run, all its seeds, on labelled data of another source; write a report.
 
     out: default external/NAME in the run folder. Written: report.html, report.md, tables.tex,
-    tables/*.csv, figures, predictions.csv and, where patients are known, patients.csv. Raises
+    tables/*.csv, figures, predictions.csv; where patients are known, patients.csv; where images
+    repeat those of the run, repeats.csv. Raises
     ValueError for data without labels and for classes that are none of the model's.
     """
     if asked.sensitivity is not None and not 0 < asked.sensitivity <= 1:
@@ -73,8 +75,12 @@ def evaluate_external(run: Path, asked: Asked, out: Path | None = None) -> Writt
     members = [member for member in seeds_of(best, found) if member.paths.best_weights.exists()] or [best]
     source = open_source(asked.data, asked.split, best.dataset, asked.columns)
     label = _labels(source, best.dataset, asked)
-    probability = np.stack([predict_member(m, source.read(m.config, m.dataset), asked.device) for m in members])
-    report = _report(run, asked, members, _external_stack(source, label, probability), _left_out(label))
+    # Seeds see the same images.
+    images = source.read(best.config, best.dataset)
+    seen = find_seen(run, best, source, images)
+    probability = np.stack([predict_member(member, images, asked.device) for member in members])
+    external = _external_stack(source, label, probability)
+    report = _report(run, asked, members, external, _left_out(label), seen)
     folder = out or run / "external" / asked.data.stem
     mean = probability.mean(axis=0)
     texts = {
@@ -83,6 +89,8 @@ def evaluate_external(run: Path, asked: Asked, out: Path | None = None) -> Writt
         "tables.tex": report_latex(report),
         "predictions.csv": image_table(source, mean, best.dataset),
     }
+    if seen.twins:
+        texts["repeats.csv"] = seen.pairs(source.names)
     patients = patient_table(source, mean, best.dataset)
     if patients is not None:
         texts["patients.csv"] = patients
@@ -122,7 +130,9 @@ def _internal_stack(members: Sequence[FinishedTrial], split: Split) -> Stack:
     return Stack(first.index, first.label, np.stack([each.probability for each in found]), first.group)
 
 
-def _report(run: Path, asked: Asked, members: Sequence[FinishedTrial], external: Stack, unlabelled: int) -> Report:
+def _report(
+    run: Path, asked: Asked, members: Sequence[FinishedTrial], external: Stack, unlabelled: int, seen: Seen
+) -> Report:
     best = members[0]
     task = find_task(best.dataset.task)
     val, internal = _internal_stack(members, "val"), _internal_stack(members, "test")
@@ -144,6 +154,9 @@ def _report(run: Path, asked: Asked, members: Sequence[FinishedTrial], external:
         known = {name: found.stack for name, found in patients.items() if found and len(found.stack.label)}
         if EXTERNAL in known:
             frames["patients"] = pd.DataFrame(_scores(known, task, metrics))
+        new = ~np.isin(external.index, seen.rows(*LEARNT))
+        if new.any() and not new.all():
+            frames["unseen"] = pd.DataFrame(_scores({INTERNAL: internal, EXTERNAL: external.take(new)}, task, metrics))
     return compose_external(
         Compared(
             run=SweepPaths(run).folder.name,
@@ -158,6 +171,7 @@ def _report(run: Path, asked: Asked, members: Sequence[FinishedTrial], external:
             unlabelled=unlabelled,
             mixed={name: found.mixed for name, found in patients.items() if found is not None},
             sensitivity=asked.sensitivity,
+            seen=seen,
         )
     )
 

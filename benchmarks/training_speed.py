@@ -29,6 +29,7 @@ from customary import evaluate, make_customary_optimizer, make_loader, train_epo
 from raypatch.config import TrialConfig
 from raypatch.data.augment import channels_first, draw_parameters
 from raypatch.machine.runtime import provenance, resolve_device, resolve_precision
+from raypatch.models.attention import choose_attention
 from raypatch.models.build import BuiltModel, build_model
 from raypatch.models.flops import model_facts
 from raypatch.models.memory import fit_memory
@@ -76,6 +77,7 @@ class Pair:
         self.images = channels_first(images, dimensions=dimensions).to(device)
         self.labels = torch.from_numpy(labels).to(device)
         self.random = torch.Generator().manual_seed(0)
+        choose_attention(self.ours, batch_size)
         self.step = TrainingStep(
             self.ours,
             make_optimizer(self.ours.model, self.config),

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from raypatch.config import RunOptions, TrialConfig, did_you_mean, explain_validation
 from raypatch.study import Study, as_list, check_name, default_run_name, load_study
+from raypatch.words import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -166,7 +167,7 @@ def tell(outcome: "Outcome") -> None:
         # The last line of a traceback is the error itself; train.log has the rest.
         lines = error.strip().splitlines() or ["unknown"]
         print(f"failed: {trial_id}: {lines[-1]}", file=sys.stderr)
-    print(f"{outcome.ok} trials done, {len(outcome.errors)} failed, {outcome.left} left in {outcome.folder}")
+    print(f"{counted(outcome.ok, 'trial')} done, {len(outcome.errors)} failed, {outcome.left} left in {outcome.folder}")
     if outcome.table:
         print(outcome.table)
     if outcome.stopped:

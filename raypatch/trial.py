@@ -46,7 +46,7 @@ def train_trial(
 ) -> TrialResult:
     """Run one trial, from its checkpoint if there is one, and write everything of its folder.
 
-    on_epoch: called with each epoch's row once its checkpoint is on disk. should_stop: asked before
+    on_epoch: as in `Trial`. should_stop: asked before
     every step. The caller holds the folder's lock. Raises Interrupted when asked to stop,
     TrialError when training diverged, ValueError for wrong input.
     """

@@ -147,3 +147,57 @@ def test_a_class_that_the_others_lack_is_said(trained, tmp_path):
     written = evaluate_external(run, asked(few), tmp_path / "out")
     assert "No external image of benign" in written.text
     assert np.isnan(scores_of(written).loc["auc", "external"])
+
+
+def test_images_that_the_run_learnt_from_are_said_and_left_out_of_the_answer(trained, tmp_path):
+    run, arrays, _ = trained
+    random = np.random.default_rng(5)
+    new = random.integers(0, 256, (10, 8, 8)).astype(np.uint8)
+    labels = np.concatenate([arrays["train_labels"][:6], arrays["val_labels"][:4], np.arange(10)[:, None] % 2])
+    images = np.concatenate([arrays["train_images"][:6], arrays["val_images"][:4], new])
+    who = np.array(["train00", "new", "val10", *["new"] * 17])
+    names = np.array(NAMES)
+    np.savez(tmp_path / "mixed.npz", test_images=images, test_labels=labels, test_patients=who, class_names=names)
+    np.savez(tmp_path / "new.npz", test_images=new, test_labels=labels[10:], class_names=names)
+    written = evaluate_external(run, asked(tmp_path / "mixed.npz"), tmp_path / "mixed")
+    said = "10 of 20 external images repeat images that the models were trained or chosen on (6 of train, 4 of val)"
+    page = (tmp_path / "mixed" / "report.html").read_text()
+    assert said in written.text
+    assert said in page
+    assert (
+        "2 external patients have the name of a patient of the run (train 1, val 1, test 0): train00, val10."
+        in written.text
+    )
+    assert "on the 10 images that repeat none of train or val" in written.text
+    seen = {
+        row["split"]: (row["images"], row["equal"], row["patients"]) for row in written.data["tables"]["seen"]["rows"]
+    }
+    assert seen == {"train": (6, 6, 1), "val": (4, 4, 1), "test": (0, 0, 0)}
+    rows = rows_of(tmp_path / "mixed" / "repeats.csv")
+    assert [(row["split"], int(row["index"])) for row in rows[:6]] == [("train", place) for place in range(6)]
+    alone = scores_of(evaluate_external(run, asked(tmp_path / "new.npz"), tmp_path / "new"))
+    unseen = pd.read_csv(tmp_path / "mixed" / "tables" / "unseen.csv").set_index("metric")
+    assert unseen["external"].to_numpy() == pytest.approx(alone["external"].to_numpy(), abs=1e-6)
+    assert not (tmp_path / "new" / "repeats.csv").exists()
+
+
+def test_the_run_s_own_images_are_no_external_test(trained, tmp_path):
+    run, _, folder = trained
+    written = evaluate_external(run, asked(folder / "named.npz", split="train"), tmp_path / "out")
+    assert "No external test: every image repeats one" in written.text
+    written = evaluate_external(run, asked(folder / "named.npz"), tmp_path / "out")
+    assert "12 external images repeat images of the internal test" in written.text
+
+
+def test_data_that_is_gone_leaves_unsaid_what_was_learnt_from(trained, tmp_path):
+    run, arrays, folder = trained
+    external = turned(arrays, tmp_path / "other.npz")
+    data = folder / "named.npz"
+    data.rename(folder / "away")
+    try:
+        written = evaluate_external(run, asked(external), tmp_path / "out")
+    finally:
+        (folder / "away").rename(data)
+    assert f"Not checked: whether these images repeat those that the models learnt from, since cannot read {data}" in (
+        written.text
+    )

@@ -1,12 +1,14 @@
 """What goes to others: a model with its card, to a hub too, and a run's results without weights, images and names."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from raypatch.analysis.card import compose_card, write_card
 from raypatch.analysis.report import prepare_report
 from raypatch.config import RunOptions
-from raypatch.predict import export_trial, find_trials
+from raypatch.predict import export_trial, find_trials, timm_loads
 from raypatch.predict.share import export_results, upload
 from raypatch.results import SweepPaths, read_predictions, read_sweep
 from raypatch.sweep.run import ExecutorOptions, run_sweep
@@ -107,3 +109,18 @@ def test_a_folder_with_something_in_it_is_not_written_into(run, tmp_path):
         export_results(run, tmp_path)
     with pytest.raises(ValueError, match="no run folder"):
         export_results(tmp_path, tmp_path / "new")
+
+
+def test_a_card_counts_a_rare_class_as_its_table_does(run):
+    card = compose_card(find_trials(run).trials[0])
+    counts = card.sections[1].tables[0].data.set_index("class").loc["benign", ["train", "val", "test"]].astype(int)
+    assert f"Rare in the data: benign, {counts.sum()} images in all; what is said of it is uncertain." in card.notes
+
+
+def test_timm_is_named_only_where_it_loads_the_model(run):
+    member = find_trials(run).trials[0]
+    assert timm_loads(member)
+    volumes = replace(member, dataset=member.dataset.model_copy(update={"dimensions": 3}))
+    mlp = replace(member, config=member.config.model_copy(update={"head": "mlp"}))
+    assert not timm_loads(volumes)
+    assert not timm_loads(mlp)

@@ -4,6 +4,7 @@ Members of one ensemble share a series and a seed; weights and members come from
 split alone.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -17,7 +18,7 @@ from raypatch.analysis.statistics.ensembles import Combination, Rule, combine, f
 from raypatch.analysis.statistics.stacks import Stack, load_stack
 from raypatch.config import TrialConfig, field_facts
 from raypatch.factors import Factor
-from raypatch.tasks import Metric, Task, find_task
+from raypatch.tasks import Metric, Task, UndefinedMetricWarning, find_task
 
 MOST_MEMBERS = 3
 
@@ -83,7 +84,11 @@ def _score(combination: Combination, stacks: Mapping[str, Stack], task: Task) ->
     scores: dict[str, object] = {}
     for split, stack in stacks.items():
         together = combine(combination, stack.probability, task)
-        for name, score in task.score(together, stack.label).items():
+        # A class without images leaves a score undefined, which the report's notes say.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UndefinedMetricWarning)
+            found = task.score(together, stack.label)
+        for name, score in found.items():
             scores[score_column(split, name)] = score
     return scores
 

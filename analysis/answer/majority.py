@@ -9,6 +9,7 @@ from raypatch.factors import Factor
 from raypatch.tasks import Metric, Task
 from raypatch.tasks.majority import majority_score, says_one_class
 from raypatch.tasks.metrics import BALANCED_ACCURACY
+from raypatch.words import counted
 
 MAJORITY_COLUMNS = ["level", "no_better", "one_class"]
 
@@ -49,11 +50,11 @@ def say_majority(cells: pd.DataFrame, factor: Factor, settings: Sequence[Factor]
     if no_better:
         yield f"Not shown to be better than always saying the most frequent class: {'; '.join(no_better)}."
     alone = cells[cells["one_class"] > 0]
-    counted = []
+    same = []
     for name, cell in zip(_name_cells(alone, factor, settings), alone.to_dict("records"), strict=True):
-        counted.append(f"{name} ({cell['one_class']} of {cell['seeds']} seeds)")
-    if counted:
-        yield f"The same class for every test image: {'; '.join(counted)}."
+        same.append(f"{name} ({cell['one_class']} of {counted(cell['seeds'], 'seed')})")
+    if same:
+        yield f"The same class for every test image: {'; '.join(same)}."
 
 
 def _name_cells(cells: pd.DataFrame, factor: Factor, settings: Sequence[Factor]) -> Iterator[str]:

@@ -127,8 +127,8 @@ def _gain(factor: Factor, answer: Answer) -> str:
         where = f"the mean over the test splits of {datasets} ({points(least)} to {points(most)})"
     return (
         f"{start_sentence(factor, answer.chosen)} was chosen on validation, by the mean over seeds, among"
-        f" {list_names(answer.levels)}. Its gain"
-        f" is {points(answer.gain[0])} points, {where};"
+        f" {list_names(answer.levels)}. Against {factor.phrase(answer.baseline)} it has"
+        f" {points(answer.gain[0])} points, {where};"
         " a difference is shown, or significant, where p < 0.05 for other images and other seeds, after Holm's"
         f" correction. {_cost(factor, answer)}"
     )

@@ -12,6 +12,7 @@ from raypatch.analysis.answer.findings import Findings
 from raypatch.analysis.show.notes import count_trials
 from raypatch.analysis.show.tables.table import Table, text_cells
 from raypatch.analysis.wording import capitalize, score_with_interval
+from raypatch.words import counted
 
 NAN = float("nan")
 FEW = 3
@@ -163,7 +164,7 @@ def _sizes(clinical: Clinical) -> str:
     for label, own in clinical.balance.groupby("dataset_label", sort=False):
         parts = []
         for row in own.drop_duplicates("split").to_dict("records"):
-            patients = "" if pd.isna(row["patients"]) else f" of {int(row['patients'])} patients"
+            patients = "" if pd.isna(row["patients"]) else f" of {counted(int(row['patients']), 'patient')}"
             parts.append(f"{row['split']} {row['total']:,}{patients}")
         said.append(f"{label}: {', '.join(parts)}")
     return f"{'; '.join(said)}." if said else ""

@@ -5,10 +5,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from raypatch.analysis.answer.sentences import Statement
 from raypatch.analysis.report_parts import Report
+from raypatch.analysis.seen import LEARNT, Seen
 from raypatch.analysis.show.plots.clinical import draw_rates
 from raypatch.analysis.show.plots.draw import draw_reliability
 from raypatch.analysis.show.plots.figure import Plot
@@ -20,6 +22,7 @@ from raypatch.analysis.statistics.thresholds import RATES
 from raypatch.analysis.wording import UNDEFINED, interval, points, score_with_interval
 from raypatch.data.balance import count_classes, count_patients
 from raypatch.tasks import Metric
+from raypatch.words import agree, counted, first_of
 
 INTERNAL, EXTERNAL = "internal", "external"
 NAN = float("nan")
@@ -30,8 +33,9 @@ class Compared:
     """An internal test split and external data, predicted by the same members.
 
     frames: scores and patients (a row per metric), areas, operating, curves, reliability (with
-    `data`, internal or external). unlabelled: external images that no label is known of. mixed:
-    patients of each data whose images have several labels.
+    `data`, internal or external); unseen, as scores, where some external images were learnt from.
+    unlabelled: external images that no label is known of. mixed: patients of each data whose images
+    have several labels. seen: external images that repeat the run's own.
     """
 
     run: str
@@ -46,26 +50,35 @@ class Compared:
     unlabelled: int
     mixed: Mapping[str, int]
     sensitivity: float | None
+    seen: Seen
+
+    @property
+    def learnt(self) -> int:
+        """Scored external images that repeat one of train or val."""
+        return int(np.isin(self.stacks[EXTERNAL].index, self.seen.rows(*LEARNT)).sum())
 
 
 def compose_external(compared: Compared) -> Report:
     """Return the report."""
+    models = counted(len(compared.members), "trained model")
     main = scores_table(compared, "scores", "Scores on internal and external data")
     tables = [data_table(compared), areas_table(compared), operating_table(compared)]
     first = [main]
+    if "unseen" in compared.frames:
+        first.append(scores_table(compared, "unseen", "Scores without the external images that repeat train or val"))
     if "patients" in compared.frames:
         first.append(scores_table(compared, "patients", "Scores per patient"))
     return Report(
         title=f"{compared.run} on {compared.source}",
         lead=(
-            f"raypatch, external test of {len(compared.members)} trained models ({', '.join(compared.members)}),"
+            f"raypatch, external test of {models} ({', '.join(compared.members)}),"
             f" chosen by validation on {compared.dataset}."
         ),
         statements=(_statement(compared),),
         notes=tuple(_notes(compared)),
         sections=(
             Section("scores", "Scores", tuple(first)),
-            Section("data", "The data", (tables[0],)),
+            Section("data", "The data", (tables[0], seen_table(compared.seen))),
             Section("classes", "Classes and decisions", tuple(tables[1:]), tuple(_curves(compared))),
             Section("calibration", "Calibration", (), (_reliability_plot(compared),)),
         ),
@@ -77,8 +90,13 @@ def compose_external(compared: Compared) -> Report:
 
 def _statement(compared: Compared) -> Statement:
     (metric,) = [metric for metric in compared.metrics if metric.name == compared.default_metric]
-    rows = compared.frames["scores"].to_dict("records")
-    (row,) = [row for row in rows if row["metric"] == metric.name]
+    everything = len(compared.stacks[EXTERNAL].label)
+    if compared.learnt == everything:
+        verdict = "No external test: every image repeats one that the models were trained or chosen on."
+        return Statement(compared.source, verdict, (f"All {everything} of them; see the notes.",))
+    # What the models learnt from tells nothing of other data.
+    frame = compared.frames["unseen" if compared.learnt else "scores"]
+    (row,) = [row for row in frame.to_dict("records") if row["metric"] == metric.name]
     inside = score_with_interval(row[INTERNAL], NAN, row[f"{INTERNAL}_low"], row[f"{INTERNAL}_high"])
     outside = score_with_interval(row[EXTERNAL], NAN, row[f"{EXTERNAL}_low"], row[f"{EXTERNAL}_high"])
     bounds = interval(row["difference_low"], row["difference_high"])
@@ -90,25 +108,55 @@ def _statement(compared: Compared) -> Statement:
         verdict = f"{metric.label} is {points(row['difference'])} points higher on external data."
     else:
         verdict = f"No drop of {metric.label} is shown on external data."
+    which = f" on the {everything - compared.learnt} images that repeat none of train or val" if compared.learnt else ""
     support = (
-        f"{outside} % external, {inside} % internal.",
+        f"{outside} % external{which}, {inside} % internal.",
         f"Difference {points(row['difference'])} points, 95 % interval {bounds}.",
     )
     return Statement(compared.source, f"{verdict[0].upper()}{verdict[1:]}", support)
 
 
 def _notes(compared: Compared) -> Iterator[str]:
+    yield from _notes_on_seen(compared)
     if compared.unlabelled:
-        yield f"{compared.unlabelled} external images have no label: predicted, and left out of every score."
+        images, has = counted(compared.unlabelled, "external image"), agree(compared.unlabelled, "has", "have")
+        yield f"{images} {has} no label: predicted, and left out of every score."
     counts = count_classes(compared.stacks[EXTERNAL].label, len(compared.classes))
     absent = [name for name, count in zip(compared.classes, counts, strict=False) if not count]
     if absent:
         yield f"No external image of {', '.join(absent)}: what needs all classes, such as the AUC, is not defined."
     for name, mixed in compared.mixed.items():
         if mixed:
-            yield f"{mixed} {name} patients have images of several labels, and no score of their own."
+            patients, has = counted(mixed, f"{name} patient"), agree(mixed, "has", "have")
+            yield f"{patients} {has} images of several labels, and no score of their own."
     if len(compared.members) == 1:
         yield "One seed only: intervals speak of other images, not of other trainings."
+
+
+def _notes_on_seen(compared: Compared) -> Iterator[str]:
+    """Say where the data is none of another source."""
+    seen, everything = compared.seen, len(compared.stacks[EXTERNAL].label)
+    if seen.unknown:
+        yield f"Not checked: whether these images repeat those that the models learnt from, since {seen.unknown}."
+    if compared.learnt:
+        parts = ", ".join(f"{len(seen.rows(split))} of {split}" for split in LEARNT)
+        left_out = "" if compared.learnt == everything else " The answer leaves them out, the tables say where they do."
+        yield (
+            f"{compared.learnt} of {everything} external images repeat images that the models were trained or chosen"
+            f" on ({parts}), {seen.equal(*LEARNT)} of them equal in every pixel.{left_out} repeats.csv names them."
+        )
+    again = len(seen.rows("test"))
+    if again:
+        repeats = agree(again, "repeats one", "repeat images")
+        yield f"{counted(again, 'external image')} {repeats} of the internal test, which is then tested twice."
+    known = sorted(set().union(*seen.patients.values()))
+    if known:
+        found, has = counted(len(known), "external patient"), agree(len(known), "has", "have")
+        where = ", ".join(f"{split} {len(patients)}" for split, patients in seen.patients.items())
+        yield (
+            f"{found} {has} the name of a patient of the run ({where}): {first_of(known)}. The same"
+            f" {agree(len(known), 'person', 'people')}, unless both sources number theirs alike."
+        )
 
 
 def _method(compared: Compared) -> Iterator[str]:
@@ -175,6 +223,24 @@ def data_table(compared: Compared) -> Table:
         blocks=(tuple(rows),),
         note="In brackets: percent.",
         data=pd.DataFrame(numbers, columns=["data", "class", "images", "total"]),
+    )
+
+
+def seen_table(seen: Seen) -> Table:
+    """Return how many external images repeat each split of the run, and how many patients are in it."""
+    counts = seen.counts()
+    rows = []
+    for row in counts.to_dict("records"):
+        patients = UNDEFINED if pd.isna(row["patients"]) else int(row["patients"])
+        images, equal = (UNDEFINED, UNDEFINED) if seen.unknown else (row["images"], row["equal"])
+        rows.append(text_cells([row["split"], images, equal, patients]))
+    return Table(
+        name="seen",
+        title="External images that the run has already",
+        columns=("Split of the run", "Images that repeat it", "Equal in every pixel", "Patients in it"),
+        blocks=(tuple(rows),),
+        note="Near-duplicates as `raypatch data check` finds them, at the size that the model sees.",
+        data=counts,
     )
 
 

@@ -11,7 +11,9 @@ from raypatch.analysis.load import Results
 from raypatch.analysis.show.tables.published import published_notes
 from raypatch.analysis.show.tables.stages import list_stage_warnings
 from raypatch.analysis.wording import capitalize, plural
+from raypatch.data.catalog import SPLITS
 from raypatch.results.repeated import repeated_key
+from raypatch.words import agree, counted
 
 
 def title_of(findings: Sequence[Findings]) -> str:
@@ -29,6 +31,7 @@ def list_notes(findings: Sequence[Findings]) -> list[str]:
         *_note_on_made_up_data(first.trials),
         *_notes_on_twins(first.results),
         *_notes_on_data(first.results),
+        *_notes_on_absent_classes(first.trials),
         *_notes_on_missing(first.results),
         *list_stage_warnings(first.results),
         *_note_on_seeds(first.trials),
@@ -62,10 +65,14 @@ def _notes_on_missing(results: Results) -> list[str]:
     if len(missing):
         states = missing["state"].value_counts()
         shown = ", ".join(f"{count} {state}" for state, count in states.items())
-        notes.append(f"{len(missing)} planned trials have no result: {shown}. The table at the end names them.")
+        have = agree(len(missing), "has", "have")
+        notes.append(
+            f"{counted(len(missing), 'planned trial')} {have} no result: {shown}. The table at the end names"
+            f" {agree(len(missing), 'it', 'them')}."
+        )
     failed = results.trials[results.trials["status"] == "failed"]
     for error, count in failed["error"].value_counts().items():
-        notes.append(f"{count} trials failed: {error}")
+        notes.append(f"{counted(count, 'trial')} failed: {error}")
     return notes
 
 
@@ -90,11 +97,14 @@ def _notes_on_twins(results: Results) -> list[str]:
             repeated += len(results.repeated.get(key, ()))
             images += int(of_fold["test_images"].max())
         if repeated and results.without_twins:
-            notes.append(f"{label}: {repeated} test images that repeat an image of train or val are left out.")
+            those, are = agree(repeated, "that repeats", "that repeat"), agree(repeated, "is", "are")
+            images_left_out = f"{counted(repeated, 'test image')} {those} an image of train or val {are} left out"
+            notes.append(f"{label}: {images_left_out}.")
         elif repeated:
             notes.append(
-                f"{label}: {repeated} of {images} test images repeat an image of train or"
-                " val, so that its scores may be too high; `raypatch report --without-twins` leaves them out."
+                f"{label}: {repeated} of {counted(images, 'test image')} {agree(repeated, 'repeats', 'repeat')}"
+                " an image of train or val, so that its scores may be too high; `raypatch report --without-twins`"
+                f" leaves {agree(repeated, 'it', 'them')} out."
             )
     return notes
 
@@ -106,6 +116,24 @@ def _notes_on_data(results: Results) -> list[str]:
         found = results.data_findings.get(str(dataset), ())
         if found:
             notes.append(f"{label}: {'; '.join(found)}.")
+    return notes
+
+
+def _notes_on_absent_classes(trials: pd.DataFrame) -> list[str]:
+    """Which classes have no image in val or test, so that some scores there are undefined."""
+    absent: dict[tuple[str, str], dict[str, None]] = {}
+    for row in trials[trials["status"] == "ok"].to_dict("records"):
+        # Files of earlier versions do not say.
+        for split, counts in zip(SPLITS, row.get("balance") or (), strict=False):
+            for name, count in zip(row["classes"], counts, strict=False):
+                if split != "train" and not count:
+                    absent.setdefault((row["dataset_label"], split), {})[name] = None
+    notes = []
+    for (label, split), names in absent.items():
+        notes.append(
+            f"{label}: no {split} image of {', '.join(names)}; what needs all classes, such as the AUC, is not defined"
+            f" there{' and no threshold is chosen for it' if split == 'val' else ''}."
+        )
     return notes
 
 
@@ -131,7 +159,7 @@ def count_trials(results: Results) -> str:
     """Return how far the study is: `210 of 216 planned trials finished`."""
     status = results.trials["status"]
     if not results.records:
-        return f"{(status == 'ok').sum()} trials finished"
+        return f"{counted(int((status == 'ok').sum()), 'trial')} finished"
     planned: set[str] = set()
     for record in results.records.values():
         planned.update(config.trial_id() for config in record.trials if not config.makes_weights)

@@ -29,6 +29,11 @@ class Stack:
     probability: NDArray[np.float32]
     group: NDArray[np.generic] | None = None
 
+    def take(self, rows: NDArray[np.bool_]) -> "Stack":
+        """Return the predictions of some of the images; rows: (N,)."""
+        group = None if self.group is None else self.group[rows]
+        return Stack(self.index[rows], self.label[rows], self.probability[:, rows], group)
+
 
 def require_same_images(first: Stack, second: Stack) -> None:
     """Raise MisalignedError unless both are of the same images with the same labels."""

@@ -1,114 +1,41 @@
 """`raypatch data pack` and `data check`: own images made a dataset, and looked at."""
 
+import functools
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal, cast
+from typing import Annotated
 
 import typer
 
-from raypatch.cli.options import DataDir, split_commas
+from raypatch.cli.options import DataDir, with_groups
+from raypatch.cli.options.packing import Labelling, Reading, Splitting
 
 
+@with_groups
 def data_pack(
     source: Annotated[
         Path, typer.Argument(help="A folder with a sub-folder per class, a .csv beside images, DICOM, NIfTI, .h5.")
     ],
     out: Annotated[Path, typer.Option(help="The .npz to write.")],
-    size: Annotated[
-        int | None,
-        typer.Option(help="Edge in pixels or voxels; default the images' own, else 224 or 64.", show_default=False),
-    ] = None,
-    shape: Annotated[
-        Literal["pad", "squeeze"], typer.Option(help="Keep the aspect and pad with black, or squeeze.")
-    ] = "pad",
-    intensity: Annotated[
-        str | None,
-        typer.Option(
-            help="display, window:LOW,HIGH or percentile:LOW,HIGH; default by modality and type.", show_default=False
-        ),
-    ] = None,
-    channels: Annotated[
-        int | None, typer.Option(help="1 grey or 3 RGB, where they differ.", show_default=False)
-    ] = None,
-    dimensions: Annotated[
-        int | None,
-        typer.Option(help="2: each DICOM file a picture; 3: each series a volume.", show_default=False),
-    ] = None,
-    spacing: Annotated[
-        float | None,
-        typer.Option(help="Millimetres per voxel for all; default each fills the size.", show_default=False),
-    ] = None,
-    frame: Annotated[
-        int | None, typer.Option(help="Which volume, time or frame of several, from 0.", show_default=False)
-    ] = None,
-    columns: Annotated[
-        str | None,
-        typer.Option(
-            help="Of a table: image=A,label=B,patient=C,split=D,mask=E; label=A+B for several, - for none.",
-            show_default=False,
-        ),
-    ] = None,
-    uncertain: Annotated[
-        str | None, typer.Option(help="What a label of -1 means: zero, one or drop.", show_default=False)
-    ] = None,
-    split: Annotated[
-        Literal["auto", "given", "mended", "patient", "image"],
-        typer.Option(help="As given, with torn patients mended, or dealt anew by patient or image."),
-    ] = "auto",
-    shares: Annotated[str, typer.Option(help="Of train, val and test.")] = ".7,.1,.2",
-    folds: Annotated[int, typer.Option(help="Folds for cross-validation; --set fold=0,1,... runs them.")] = 0,
-    seed: Annotated[int, typer.Option(help="Of the split.")] = 0,
-    ordinal: Annotated[bool, typer.Option("--ordinal", help="Classes are grades, ordered by name.")] = False,
-    mirror_safe: Annotated[bool, typer.Option("--mirror-safe", help="A mirror image keeps its label.")] = False,
-    skip_broken: Annotated[
-        bool, typer.Option("--skip-broken", help="Leave out what is missing or cannot be read, and list it.")
-    ] = False,
+    reading: Reading,
+    labelling: Labelling,
+    splitting: Splitting,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the .npz if it is there.")] = False,
 ) -> None:
     """Pack own images into one .npz: read by one rule, split by patient, masks beside."""
-    from raypatch.data.pack import PackOptions, pack, parse_columns, parse_intensity
+    from raypatch.data.pack import PackOptions, pack
 
-    options = PackOptions(
-        size=size,
-        shape=shape,
-        intensity=parse_intensity(intensity),
-        channels=cast(Literal[1, 3] | None, _one_of("--channels", channels, (1, 3))),
-        dimensions=cast(Literal[2, 3] | None, _one_of("--dimensions", dimensions, (2, 3))),
-        spacing=spacing,
-        frame=frame,
-        columns=parse_columns(columns),
-        uncertain=uncertain,
-        split=split,
-        shares=_shares(shares),
-        folds=folds,
-        seed=seed,
-        ordinal=ordinal,
-        mirror_safe=mirror_safe,
-        skip_broken=skip_broken,
-    )
+    options = PackOptions(**reading.settings(), **labelling.settings(), **splitting.settings())
     with shown_progress() as on_progress:
         path = pack(source, out, options, on_progress=on_progress, overwrite=overwrite)
     print(f"{path}: look at it with `raypatch data check {path}`, train with `raypatch run grid --dataset {path}`")
 
 
-def _one_of(option: str, value: int | None, known: tuple[int, int]) -> int | None:
-    if value is not None and value not in known:
-        raise ValueError(f"{option} {value} must be {known[0]} or {known[1]}")
-    return value
-
-
-def _shares(text: str) -> tuple[float, float, float]:
-    try:
-        train, val, test = map(float, split_commas(text))
-    except ValueError as error:
-        raise ValueError(f"--shares {text!r} must be three numbers whose sum is 1, such as .7,.1,.2") from error
-    return train, val, test
-
-
 @contextmanager
 def shown_progress() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar with the time that is left, on a terminal; nothing elsewhere."""
+    """A bar with the time that is left, on a terminal; now and then a line elsewhere."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -119,6 +46,12 @@ def shown_progress() -> Iterator[Callable[[str, int, int], None]]:
         TimeRemainingColumn,
     )
 
+    from raypatch.data.pack import ProgressLines
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield ProgressLines(functools.partial(print, file=sys.stderr, flush=True))
+        return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -127,9 +60,8 @@ def shown_progress() -> Iterator[Callable[[str, int, int], None]]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    console = Console(stderr=True)
     tasks = {}
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with Progress(*columns, console=console, transient=True) as progress:
 
         def on_progress(what: str, done: int, total: int) -> None:
             if what not in tasks:

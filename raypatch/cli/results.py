@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from raypatch.cli import options as cli_options
+from raypatch.words import counted
 
 app = typer.Typer()
 
@@ -135,11 +136,11 @@ def predict(
         device=device,
     )
     write_atomically(out, found.table.encode())
-    print(f"{_rows(found.table)} images predicted by {', '.join(found.members)}, in {out}")
+    print(f"{counted(_rows(found.table), 'image')} predicted by {', '.join(found.members)}, in {out}")
     if found.patients is not None:
         beside = out.with_name(f"{out.stem}_patients.csv")
         write_atomically(beside, found.patients.encode())
-        print(f"{_rows(found.patients)} patients, the mean of their images, in {beside}")
+        print(f"{counted(_rows(found.patients), 'patient')}, the mean of their images, in {beside}")
     print(describe_choice(folder, found.members))
 
 

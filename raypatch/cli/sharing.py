@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from raypatch.cli import options as cli_options
+from raypatch.words import counted
 
 app = typer.Typer()
 
@@ -69,8 +70,11 @@ def _pairs(option: str, text: str | None) -> dict[str, str]:
 def export(
     folder: cli_options.RunFolder,
     trial: Annotated[
-        str | None, typer.Option(help="The trial's id, as in `raypatch status` and the report.", show_default=False)
+        str | None,
+        typer.Option(help="A trial's id; default the best by validation, as `predict` takes it.", show_default=False),
     ] = None,
+    dataset: Annotated[str | None, typer.Option(help="Trained on this dataset, where the run has several.")] = None,
+    level: Annotated[str | None, typer.Option(help="Level of the study whose best trial is taken.")] = None,
     out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("exported"),
     card: Annotated[bool, typer.Option("--card", help="With a model card: README.md and card.html.")] = False,
     licence: Annotated[
@@ -88,26 +92,33 @@ def export(
     ] = False,
 ) -> None:
     """Write a trial's model for timm (2D) or raypatch.predict.load_exported, or a run's results for a colleague."""
-    if all_results == (trial is not None):
-        raise ValueError("give --trial ID for a model, or --all-results for what a report needs")
+    if trial is not None and (dataset or level):
+        raise ValueError("--trial names one model: leave out --dataset and --level, which choose one")
     if all_results:
-        if card or upload or licence:
-            raise ValueError("--card, --licence and --upload are about one model: give --trial ID with them")
+        if trial or dataset or level or card or upload or licence:
+            raise ValueError(
+                "--all-results is about all models; --trial, --dataset, --level, --card, --licence and --upload are"
+                " about one: give one or the other"
+            )
         _export_results(folder, out, with_names=with_names)
         return
     if with_names:
         raise ValueError("--with-names belongs to --all-results: a model holds no names")
-    assert trial is not None
-    from raypatch.predict import export_trial, find_trials
+    from raypatch.predict import choose_members, describe_choice, export_trial, find_trials, timm_loads
 
+    found = find_trials(folder)
+    if trial is None:
+        (best,) = choose_members(found, dataset, [level] if level else None)
+        trial = best.result.trial_id
+        print(f"{trial}: {describe_choice(folder, [trial])}")
     written = export_trial(folder, trial, out)
+    (member,) = [one for one in found.trials if one.result.trial_id == trial]
     if card or upload or licence:
         from raypatch.analysis.card import write_card
 
-        (member,) = [one for one in find_trials(folder).trials if one.result.trial_id == trial]
         print(f"card: {', '.join(map(str, write_card(member, written, licence)))}")
-    in_timm = f'timm.create_model("local-dir:{written}", pretrained=True)'
-    print(f"{written}: {in_timm}, or raypatch.predict.load_exported")
+    in_timm = f'timm.create_model("local-dir:{written}", pretrained=True), or ' if timm_loads(member) else ""
+    print(f"{written}: {in_timm}raypatch.predict.load_exported")
     if upload:
         from raypatch.predict.share import upload as upload_folder
 
@@ -119,4 +130,5 @@ def _export_results(folder: Path, out: Path, *, with_names: bool) -> None:
 
     written, trials = export_results(folder, out, with_names=with_names)
     names = "with the names of patients and images" if with_names else "patients numbered, images without names"
-    print(f"{trials} trials in {written}, {names}; no weights, no images. To read them: raypatch report {written}")
+    print(f"{counted(trials, 'trial')} in {written}, {names}; no weights, no images.")
+    print(f"To read them: raypatch report {written}")

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from raypatch.data.archive import Archive, DataError
 from raypatch.data.catalog import SPLITS, DatasetInfo, Split
+from raypatch.data.image_layout import check_images
 from raypatch.data.layout import (
-    check_images,
     read_class_names,
     read_folds,
     read_labels,

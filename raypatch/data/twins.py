@@ -8,7 +8,7 @@ which few images could be it, then each pair is laid over one another and compar
 import hashlib
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,8 +20,9 @@ from torch import Tensor
 
 from raypatch.data.archive import Archive
 from raypatch.data.catalog import SPLITS, Split
-from raypatch.data.layout import check_images
+from raypatch.data.image_layout import check_images
 from raypatch.data.npz import read_fold_rows
+from raypatch.words import agree
 
 ALIKE, ALIKE_IN_DETAIL = 0.99, 0.93
 """What two images must reach to be twins: correlation as a whole, and of their fine detail."""
@@ -42,6 +43,9 @@ NEARLY = 0.9
 """Volumes that are alike to this share at half their edge are compared at the whole:
 that is eight times the work.
 """
+
+_AT_ONCE = 16 << 20
+"""Bytes of images that are turned to thumbnails at once."""
 
 SMALLEST_EDGE = 12
 """Below this many pixels there is no detail to tell twins from look-alikes: only equal bytes count."""
@@ -90,6 +94,18 @@ def find_twins(path: Path, fold: int | None = None) -> list[Twin]:
     return moved
 
 
+def find_repeats(images: Tensor, earlier: Mapping[Split, Tensor]) -> list[Twin]:
+    """Return for each new image its twin in each of some splits, the images as if they were the test.
+
+    images, earlier: uint8 (N, C, *spatial), all of one shape.
+    """
+    ours = _thumbs_of_tensor(images)
+    found = []
+    for split, known in earlier.items():
+        found += _match(split, _thumbs_of_tensor(known), "test", ours)
+    return sorted(found, key=_position)
+
+
 def _find_between(splits: Mapping[Split, "_Thumbs"]) -> list[Twin]:
     found = []
     pairs: Sequence[tuple[Split, Split]] = (("train", "val"), ("train", "test"), ("val", "test"))
@@ -125,9 +141,9 @@ def describe_twins(
         repeated = {twin.index for twin in twins if twin.split == split}
         equal = {twin.index for twin in twins if twin.split == split and twin.equal}
         if repeated:
+            are = agree(len(repeated), "is a near-duplicate of an image", "are near-duplicates of images")
             lines.append(
-                f"{len(repeated)} of {counts[split]} {split} images"
-                f" are near-duplicates of images in {where}"
+                f"{len(repeated)} of {counts[split]} {split} images {are} in {where}"
                 f" ({len(equal)} of them equal in every pixel)"
             )
     lines.append("image, the one that it repeats, likeness of their fine detail:")
@@ -171,15 +187,28 @@ def _read_thumbs(archive: Archive, split: Split) -> _Thumbs:
     shape = check_images(archive, key)
     in_colour = len(shape) == 4 and shape[-1] == 3
     dimensions = 2 if in_colour or len(shape) == 3 else 3
-    factor = math.ceil(shape[1] / THUMB_EDGES[dimensions])
-    rows = max(1, (16 << 20) // math.prod(shape[1:]))
+    rows = max(1, _AT_ONCE // math.prod(shape[1:]))
+    return _make_thumbs(archive.chunks(key, rows), dimensions)
+
+
+def _thumbs_of_tensor(images: Tensor) -> _Thumbs:
+    """images: uint8 (N, C, *spatial)."""
+    dimensions = images.ndim - 2
+    channels_last = images.movedim(1, -1) if images.shape[1] == 3 else images[:, 0]
+    rows = max(1, _AT_ONCE // images[0].numel())
+    return _make_thumbs((part.numpy() for part in channels_last.split(rows)), dimensions)
+
+
+def _make_thumbs(chunks: Iterable[NDArray[np.uint8]], dimensions: int) -> _Thumbs:
+    """chunks: uint8 (n, *edges) or (n, *edges, 3), which a digest is made of as they are."""
     thumbs, digests = [], []
-    for chunk in archive.chunks(key, rows):
+    for chunk in chunks:
         for image in chunk:
             digests.append(hashlib.blake2b(image.tobytes(), digest_size=16).digest())
         images = torch.from_numpy(chunk.astype(np.float32))
-        if in_colour:
+        if images.ndim > dimensions + 1:
             images = images.mean(dim=-1)
+        factor = math.ceil(images.shape[1] / THUMB_EDGES[dimensions])
         pool = F.avg_pool2d if dimensions == 2 else F.avg_pool3d
         thumbs.append(pool(images[:, None], factor)[:, 0].round().to(torch.uint8))
     images = torch.cat(thumbs)

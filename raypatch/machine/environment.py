@@ -57,6 +57,11 @@ def import_path() -> str:
     return os.pathsep.join(nameable)
 
 
+def cache_folder() -> Path:
+    """Where what was measured on this machine is kept; it need not exist."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or home() / ".cache") / "raypatch"
+
+
 def home() -> Path:
     """The user's home, or a path that cannot be written to where there is none,
     as in some containers.

@@ -59,22 +59,6 @@ def resolve_precision(asked: str, device: torch.device) -> Precision:
     return "bfloat16" if asked == "bfloat16" else "float32"
 
 
-@contextlib.contextmanager
-def rounded_products() -> Iterator[None]:
-    """Let float32 matrix products on the CPU round their factors to bfloat16 inside oneDNN,
-    with no casts around them.
-
-    The setting is the process's: forward and backward pass belong inside.
-    """
-    products = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]  # made at import
-    before = products.fp32_precision
-    products.fp32_precision = "bf16"
-    try:
-        yield
-    finally:
-        products.fp32_precision = before
-
-
 def forbid_tf32() -> None:
     """Let float32 be float32 on a CUDA device: cuDNN rounds the factors of convolutions to
     10 bits unless told not to. The setting is the process's; casts to bfloat16 are untouched.

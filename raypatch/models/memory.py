@@ -70,22 +70,21 @@ def training_bytes(
 
     Gradients come as activations go, so that a batch in one pass peaks at its beginning or at its
     end. Of several passes the later ones find the gradients there and add each parameter's anew.
-    Autocast keeps the cast weights of a pass.
+    In bfloat16 a pass makes gradients in that precision.
     """
     trained = facts.parameters if find_method(config.method).trains_backbone else 0
     activations = activation_bytes(config, facts, precision, checkpointing=checkpointing)
-    cast_weights = 2 * trained if precision == "bfloat16" else 0
-    passing = min(micro_batch, config.batch_size) * activations + cast_weights
+    passing = min(micro_batch, config.batch_size) * activations
     # One pass: its activations have gone by the time that all gradients are there.
-    peak = max(passing, 4 * trained)
-    if micro_batch < config.batch_size:
+    peak = max(passing, (2 if precision == "bfloat16" else 4) * trained)
+    if micro_batch < config.batch_size and precision == "float32":
         # Several passes: the last one still has its activations when it adds to all gradients.
         largest = min(
             trained,
             find_family(config.model).activations(config, body_facts(facts), precision).largest_gradient,
         )
         peak = 4 * trained + max(passing, 4 * largest)
-    return _with_margin(_held_bytes(config, facts) + peak)
+    return _with_margin(_held_bytes(config, facts, precision) + peak)
 
 
 def peak_bytes(
@@ -105,7 +104,7 @@ def peak_bytes(
     resident: int = images * info.channels * edge**info.dimensions
     training = training_bytes(config, facts, precision, micro_batch=micro_batch, checkpointing=checkpointing)
     batch = evaluation_bytes(config, info, facts, precision)
-    evaluation = _with_margin(_held_bytes(config, facts) + batch)
+    evaluation = _with_margin(_held_bytes(config, facts, precision) + batch)
     return resident + max(training, evaluation)
 
 
@@ -126,15 +125,17 @@ def evaluation_bytes(
     return images * max(pixels * 3 * (4 + 4 + 2), pixels * 3 * 4 + passing)
 
 
-def _held_bytes(config: TrialConfig, facts: ModelFacts) -> int:
-    """Weights and the optimizer's moments, which are always there."""
+def _held_bytes(config: TrialConfig, facts: ModelFacts, precision: Precision) -> int:
+    """Weights and what else is always there: moments, and in bfloat16 rounded weights and float32 gradients."""
+    rounded = 2 if precision == "bfloat16" else 0
     if not find_method(config.method).trains_backbone:
-        return 4 * facts.parameters
-    # The teacher beside the student, and the heads of both with their gradient.
-    beside = 4 * facts.parameters + 20 * projection_parameters(config) if config.makes_weights else 0
+        return (4 + rounded) * facts.parameters
     # SGD keeps a momentum, AdamW and Adam two moments, in float32 each.
     moments = 4 if config.optimizer == "sgd" else 8
-    return (4 + moments) * facts.parameters + beside
+    gradients = 4 if precision == "bfloat16" else 0
+    # The teacher beside the student, and the heads of both with their gradient.
+    beside = 4 * facts.parameters + 20 * projection_parameters(config) if config.makes_weights else 0
+    return (4 + moments + rounded + gradients) * facts.parameters + beside
 
 
 def _with_margin(needed: int) -> int:

@@ -10,7 +10,7 @@ from raypatch.predict.choose import (
     find_trials,
     seeds_of,
 )
-from raypatch.predict.export import export_trial, load_exported
+from raypatch.predict.export import export_trial, load_exported, timm_loads
 from raypatch.predict.images import Prediction, image_table, patient_table, predict, predict_member
 from raypatch.predict.source import UNKNOWN, Source, match_truth, open_source
 from raypatch.predict.weights import load_model
@@ -34,4 +34,5 @@ __all__ = [
     "predict",
     "predict_member",
     "seeds_of",
+    "timm_loads",
 ]

@@ -13,6 +13,7 @@ from raypatch.predict.choose import FinishedTrial, find_trials
 from raypatch.predict.weights import load_model
 from raypatch.storage.files import write_atomically
 from raypatch.tasks import find_task
+from raypatch.words import first_of
 
 
 def export_trial(folder: Path, trial_id: str, out: Path) -> Path:
@@ -28,8 +29,7 @@ def export_trial(folder: Path, trial_id: str, out: Path) -> Path:
     for trial in find_trials(folder, stages=True).trials:
         trials[trial.result.trial_id] = trial
     if trial_id not in trials:
-        some = ", ".join(sorted(trials)[:5])
-        raise ValueError(f"{folder} has no finished trial {trial_id!r}; it has {some} ...")
+        raise ValueError(f"{folder} has no finished trial {trial_id!r}; it has {first_of(sorted(trials))}")
     member = trials[trial_id]
     state = load_model(member).state_dict()
     try:
@@ -44,6 +44,12 @@ def export_trial(folder: Path, trial_id: str, out: Path) -> Path:
     return out
 
 
+def timm_loads(member: FinishedTrial) -> bool:
+    """Whether timm can load a trial's exported model: it knows no volumes, and no other head than its own."""
+    knows_family = bool(find_family(member.config.model).timm_entry(member.config).layers)
+    return member.dataset.dimensions == 2 and member.config.head == "linear" and knows_family
+
+
 def _describe(member: FinishedTrial) -> dict[str, object]:
     """config.json: what timm reads, and under `raypatch` what load_exported needs."""
     config, facts = member.config, member.dataset
@@ -52,8 +58,8 @@ def _describe(member: FinishedTrial) -> dict[str, object]:
     # Without a head there are none, as timm has it too.
     outputs = 0 if config.makes_weights else find_task(facts.task).outputs(facts.classes)
     for_timm = family.timm_entry(config)
-    # timm wants the name without the tag of its weights, for these are others. It knows no other head than its own.
-    named = {"architecture": config.model.partition(".")[0]} if config.head == "linear" else {}
+    # timm wants the name without the tag of its weights, for these are others.
+    named = {"architecture": config.model.partition(".")[0]} if timm_loads(member) else {}
     return {
         **named,
         "num_classes": outputs,

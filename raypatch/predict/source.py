@@ -19,11 +19,12 @@ from raypatch.data.layout import read_texts
 from raypatch.data.npz import read_new_images
 from raypatch.data.own import is_source
 from raypatch.data.pack import PackOptions
-from raypatch.data.pack.listing import Item, first_of
+from raypatch.data.pack.listing import Item
 from raypatch.data.pack.sources import list_source
 from raypatch.data.resize import resize_images
 from raypatch.results import DatasetFacts
 from raypatch.trial_fields.data import Resize
+from raypatch.words import first_of
 
 UNKNOWN = -1
 """The label of an image of which the source has none."""

@@ -215,11 +215,11 @@ class StudyPoints:
         """The .npz of own images that are no .npz yet."""
         if source not in self._sources:
             # It loads torch, which a study of named datasets does not need.
-            from raypatch.data.pack import packed
+            from raypatch.data.pack import ProgressLines, packed
 
             # To stderr: what a command answers may be read by a script.
-            say = functools.partial(print, file=sys.stderr)
-            self._sources[source] = packed(Path(source).expanduser(), say=say)
+            say = functools.partial(print, file=sys.stderr, flush=True)
+            self._sources[source] = packed(Path(source).expanduser(), say=say, on_progress=ProgressLines(say))
         return self._sources[source]
 
     def _describe(self, dataset: str) -> DatasetInfo:

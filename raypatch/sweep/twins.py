@@ -11,6 +11,7 @@ from raypatch.data.twins import find_twins
 from raypatch.results import SweepPaths
 from raypatch.results.repeated import RepeatedImages, read_repeated_images, repeated_key, write_repeated_images
 from raypatch.storage.own_files import OWN_FILE, own_file_stem
+from raypatch.words import agree, counted
 
 
 def note_twins(
@@ -37,7 +38,8 @@ def note_twins(
         test[key] = tuple(sorted({twin.index for twin in twins if twin.split == "test"}))
         told = []
         if test[key]:
-            told.append(f"{len(test[key])} test images repeat one of train or val")
+            repeat = agree(len(test[key]), "repeats", "repeat")
+            told.append(f"{counted(len(test[key]), 'test image')} {repeat} one of train or val")
         if is_own and dataset not in findings:
             findings[dataset] = tuple(short_findings(path))
             told += findings[dataset]

@@ -13,9 +13,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
+from raypatch.models.attention import has_plain_attention, use_plain_attention
 from raypatch.storage.files import write_atomically
 
 Tensors = dict[str, torch.Tensor]
+
+PLAIN_ATTENTION = "attention.plain"
+"""What says in a checkpoint that attention is computed by plain products."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +61,16 @@ def load_tensors(path: Path) -> tuple[Tensors, Progress] | None:
 
 
 def training_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> Tensors:
-    """Model and optimizer as one flat dict of tensors, `model.*` and `optimizer.<index>.<name>`."""
+    """Model and optimizer as one flat dict of tensors, `model.*` and `optimizer.<index>.<name>`.
+
+    PLAIN_ATTENTION is there where attention is computed so.
+    """
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():
         for name, tensor in state.items():
             tensors[f"optimizer.{index}.{name}"] = tensor
+    if has_plain_attention(model):
+        tensors[PLAIN_ATTENTION] = torch.tensor(True)
     return tensors
 
 
@@ -69,6 +78,8 @@ def restore_training_state(
     tensors: Mapping[str, torch.Tensor], model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> None:
     """Bring model and optimizer to the state that training_state gave."""
+    # Not measured anew: another way would change bits.
+    use_plain_attention(model, PLAIN_ATTENTION in tensors)
     model.load_state_dict(weights_in(tensors, "model"))
     state: dict[int, Tensors] = {}
     for name, tensor in tensors.items():

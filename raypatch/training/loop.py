@@ -13,17 +13,19 @@ from raypatch.data.augment import draw_parameters
 from raypatch.data.catalog import DatasetInfo, Split
 from raypatch.data.resident import ResidentSplit
 from raypatch.machine.runtime import generator, peak_memory
+from raypatch.models.attention import choose_attention
 from raypatch.models.memory import fit_memory
 from raypatch.models.prepared import PreparedModel
 from raypatch.results import EpochRow, TrialPaths, append_epoch
 from raypatch.tasks import Task
-from raypatch.training.checkpoint import Progress, load_tensors, save_tensors, training_state
+from raypatch.training.checkpoint import Progress, load_tensors
 from raypatch.training.evaluate import find_alarm, score_logits
 from raypatch.training.loss import balanced_order, make_loss
 from raypatch.training.optim import learning_rates, make_optimizer, set_learning_rates
 from raypatch.training.progress import advance, is_over
 from raypatch.training.resume import resume
 from raypatch.training.step import TrainingStep
+from raypatch.training.writer import CheckpointWriter
 from raypatch.trial_fields.length import Length, training_length
 
 logger = logging.getLogger(__name__)
@@ -43,7 +45,7 @@ class Trial:
 
     prepared: the model; of a trial on stored features the head alone, and features stand in for
     images in all splits. load: a split that is not needed before the end. on_epoch: called with each
-    epoch's row once its checkpoint is on disk. should_stop: asked before every step.
+    epoch's row once that is on disk, and while no checkpoint is being written. should_stop: asked before every step.
     """
 
     config: TrialConfig
@@ -71,6 +73,8 @@ def train_epochs(trial: Trial, set_training_mode: Callable[[], None]) -> Progres
     length = training_length(config, len(trial.train))
     optimizer = make_optimizer(model, config, prepared.head)
     progress = resume(paths, model, optimizer, length)
+    if progress.epoch == 0:
+        choose_attention(prepared, config.batch_size)
     step = make_step(trial, optimizer)
     logger.info(
         "%s on %s in %s, from epoch %d",
@@ -79,37 +83,37 @@ def train_epochs(trial: Trial, set_training_mode: Callable[[], None]) -> Progres
         prepared.precision,
         progress.epoch + 1,
     )
-    while not is_over(progress, config, length):
-        started = time.perf_counter()
-        # Every time, because predicting the validation images switches it off.
-        set_training_mode()
-        taken = take_epochs(trial, step, length, progress)
-        train_seconds = time.perf_counter() - started
-        logits = prepared.logits(trial.val.images)
-        if not (math.isfinite(taken.loss) and logits.isfinite().all()):
-            raise TrialError(
-                f"training diverged in epoch {taken.epoch}: its loss is {taken.loss}; lower lr={config.lr}"
+    with CheckpointWriter(paths) as writer:
+        while not is_over(progress, config, length):
+            started = time.perf_counter()
+            # Every time, because predicting the validation images switches it off.
+            set_training_mode()
+            taken = take_epochs(trial, step, length, progress)
+            train_seconds = time.perf_counter() - started
+            logits = prepared.logits(trial.val.images)
+            if not (math.isfinite(taken.loss) and logits.isfinite().all()):
+                raise TrialError(
+                    f"training diverged in epoch {taken.epoch}: its loss is {taken.loss}; lower lr={config.lr}"
+                )
+            scores = score_logits(logits, trial.val.labels, trial.task, final=False)
+            row = EpochRow(
+                epoch=taken.epoch,
+                train_loss=taken.loss,
+                val=dict(scores),
+                lr=taken.lr,
+                seconds=time.perf_counter() - started,
+                images_per_second=taken.images / train_seconds,
+                peak_memory_bytes=peak_memory(prepared.device),
+                step=length.steps_at(taken.epoch),
+                alarm=find_alarm(logits, trial.val.labels, trial.task, scores),
             )
-        scores = score_logits(logits, trial.val.labels, trial.task, final=False)
-        row = EpochRow(
-            epoch=taken.epoch,
-            train_loss=taken.loss,
-            val=dict(scores),
-            lr=taken.lr,
-            seconds=time.perf_counter() - started,
-            images_per_second=taken.images / train_seconds,
-            peak_memory_bytes=peak_memory(prepared.device),
-            step=length.steps_at(taken.epoch),
-            alarm=find_alarm(logits, trial.val.labels, trial.task, scores),
-        )
-        progress = advance(progress, row, config)
-        # Before the checkpoint, which must never be ahead of the rows: resume drops later ones.
-        append_epoch(paths.epochs, row)
-        save_tensors(paths.checkpoint, training_state(model, optimizer), progress)
-        # After the checkpoint, which can restore the best weights: see resume.
-        if progress.best_epoch == row.epoch:
-            save_tensors(paths.best_weights, model.state_dict(), progress)
-        trial.on_epoch(row)
+            progress = advance(progress, row, config)
+            # Before the checkpoint, which must never be ahead of the rows: resume drops later ones.
+            append_epoch(paths.epochs, row)
+            # Who is told of an epoch may give the trial up and clear its folder.
+            writer.wait()
+            trial.on_epoch(row)
+            writer.keep(model, optimizer, progress, is_over=is_over(progress, config, length))
     best = load_tensors(paths.best_weights)
     assert best is not None, "written or checked by this process"
     model.load_state_dict(best[0])

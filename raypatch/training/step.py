@@ -8,21 +8,16 @@ import torch
 from torch import nn
 
 from raypatch.config import TrialConfig
-from raypatch.machine.runtime import rounded_products
 from raypatch.models.prepared import PreparedModel
 from raypatch.training.loss import Loss
 from raypatch.training.recorded import OUT_OF_MEMORY, RecordedStep
+from raypatch.training.rounded import RoundedWeights
 
 logger = logging.getLogger(__name__)
 
 WARM_UP_STEPS = 3
 """Steps taken before recording: libraries choose their kernels and
 the optimizer makes its state in them.
-"""
-
-FEW_TOKENS = 32
-"""Up to so many tokens in a pass, casting the weights costs a CPU
-more than their products (docs/LOG.md).
 """
 
 
@@ -53,6 +48,7 @@ class TrainingStep:
         self.batch_size = config.batch_size
         self.clip_norm = config.clip_norm
         self.micro_batch = micro_batch
+        self._rounded = RoundedWeights(prepared.model) if prepared.precision == "bfloat16" else None
         record = prepared.device.type == "cuda" if fixed_buffers is None else fixed_buffers
         # -1: never record.
         self._warm_up_left = WARM_UP_STEPS if record else -1
@@ -126,21 +122,15 @@ class TrainingStep:
     ) -> torch.Tensor:
         inputs = self.prepared.inputs(images, parameters)
         total = torch.zeros((), device=inputs.device)  # inputs: (B, 3, *spatial)
-        rounded = self.prepared.precision == "bfloat16"
-        cast = rounded and self._casting_pays(inputs)
-        # Around the backward pass too: its products are rounded alike.
-        with rounded_products() if rounded and not cast else contextlib.nullcontext():
-            parts = zip(
-                torch.split(inputs, self.micro_batch),
-                torch.split(labels, self.micro_batch),
-                strict=True,
-            )
-            for part, part_labels in parts:
-                with torch.autocast(part.device.type, torch.bfloat16, enabled=cast):
-                    logits = self.prepared.model(part)
-                loss = self.loss(logits, part_labels) * (len(part) / len(inputs))
-                torch.autograd.backward(loss)
-                total += loss.detach()
+        if self._rounded is not None:
+            self._rounded.round()
+        parts = zip(
+            torch.split(inputs, self.micro_batch),
+            torch.split(labels, self.micro_batch),
+            strict=True,
+        )
+        for part, part_labels in parts:
+            total += self._pass(part, part_labels, share=len(part) / len(inputs))
         if self.clip_norm is not None:
             parameters_of_groups = [group["params"] for group in self.optimizer.param_groups]
             nn.utils.clip_grad_norm_(itertools.chain(*parameters_of_groups), self.clip_norm)
@@ -148,9 +138,14 @@ class TrainingStep:
         self.optimizer.zero_grad(set_to_none=True)
         return total
 
-    def _casting_pays(self, inputs: torch.Tensor) -> bool:
-        """Whether to cast the weights to bfloat16, rather than to round inside each product."""
-        tokens = self.prepared.facts.tokens
-        if inputs.is_cuda or tokens is None:
-            return True
-        return tokens * min(self.micro_batch, len(inputs)) > FEW_TOKENS
+    def _pass(self, inputs: torch.Tensor, labels: torch.Tensor, *, share: float) -> torch.Tensor:
+        """Forward and backward of a micro-batch, which is a share of the batch; return its share of the loss."""
+        rounded = self._rounded
+        with contextlib.nullcontext() if rounded is None else rounded.in_place():
+            with torch.autocast(inputs.device.type, torch.bfloat16, enabled=rounded is not None):
+                logits = self.prepared.model(inputs)
+            loss = self.loss(logits, labels) * share
+            torch.autograd.backward(loss)
+            if rounded is not None:
+                rounded.add_gradients()
+        return loss.detach()

@@ -31,6 +31,15 @@ def test_a_model_goes_out_with_its_card(raypatch, run, tmp_path):
     assert {path.name for path in (tmp_path / "m").iterdir()} >= {"README.md", "card.html", "model.safetensors"}
 
 
+def test_a_model_that_is_not_named_is_the_one_that_predicts(raypatch, run, tmp_path):
+    words = ("export", str(run / "run"), "--out", str(tmp_path / "m"))
+    code, out, _ = raypatch(*words)
+    trial = find_trials(run / "run").trials[0].result.trial_id
+    assert (code, f"{trial}: its level has the best mean" in out) == (0, True)
+    code, _, err = raypatch(*words, "--level", "3")
+    assert (code, "patch size" in err) == (2, True)
+
+
 def test_results_go_out_without_weights(raypatch, run, tmp_path):
     code, out, _ = raypatch("export", str(run / "run"), "--all-results", "--out", str(tmp_path / "r"))
     assert code == 0
@@ -41,9 +50,10 @@ def test_results_go_out_without_weights(raypatch, run, tmp_path):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ((), "give --trial ID for a model"),
-        (("--trial", "x", "--all-results"), "give --trial ID for a model"),
-        (("--all-results", "--card"), "are about one model"),
+        (("--trial", "x", "--all-results"), "give one or the other"),
+        (("--all-results", "--card"), "give one or the other"),
+        (("--trial", "x", "--level", "8"), "--trial names one model"),
+        (("--trial", "x"), "no finished trial 'x'; it has"),
         (("--trial", "x", "--with-names"), "belongs to --all-results"),
     ],
 )

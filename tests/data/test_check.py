@@ -41,10 +41,10 @@ def test_what_is_wrong_is_told(tmp_path: Path) -> None:
     path = make_file(tmp_path, train_images=train, test_images=test, train_labels=labels, test_patients=patients)
     found = check_file(path)
     text = "\n".join(found.warnings)
-    assert "1 of 12 test images repeat one of an earlier split" in text
+    assert "1 of 12 test images repeats one of an earlier split" in text
     assert "12 patients are in more than one split: train0, train1" in text
     assert "ill in train (1)" in text
-    assert "1 test images are of one value only, such as test 4" in text
+    assert "1 test image is of one value only, such as test 4" in text
     assert "test images differ in brightness from train's" in text
     assert any("12 patients are in more than one split" in line for line in short_findings(path))
 

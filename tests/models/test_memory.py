@@ -133,13 +133,11 @@ def test_estimate_is_never_under_what_is_allocated_and_at_most_a_quarter_over(
     micro_batch: int,
     checkpointing: bool,
     fields: dict[str, Any],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The program's own code on tensors without values, which also fails if a step or an evaluation looks at one.
 
-    With the casts of a CUDA device and what its libraries take.
+    With what a CUDA device's libraries take.
     """
-    monkeypatch.setattr(step, "FEW_TOKENS", 0)
     config = TrialConfig(dataset=dataset, patch_size=patch_size, **fields)
     info = dataset_info(dataset)
     how = {"micro_batch": micro_batch, "checkpointing": checkpointing}

@@ -18,7 +18,7 @@ from raypatch.api import tell
 from raypatch.cli.sweeps import finish
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.models.flops import model_facts
-from raypatch.results import SweepPaths, read_config
+from raypatch.results import SweepPaths, TrialResult, read_config
 from raypatch.study import load_study
 from raypatch.study.resolve import resolve_trials
 from raypatch.sweep.executors.preflight import needed_bytes
@@ -208,6 +208,23 @@ def test_eta_follows_what_was_measured() -> None:
     assert progress.eta_seconds() == pytest.approx(2 * (50 + 50))
 
 
+def test_eta_counts_what_trials_take_besides_their_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("raypatch.sweep.watch.running.time.monotonic", lambda: clock[0])
+    configs = [TrialConfig(dataset="derma", patch_size=p, epochs=2) for p in (4, 7, 14)]
+    first, *others = (config.trial_id() for config in configs)
+    progress = RunningSweep(configs, dict.fromkeys([first, *others], 20.0), done=0, side_by_side=1)
+    progress.started(first)
+    clock[0] = 13.0  # 3 s to start, 10 s of an epoch, as expected
+    progress.epoch(first, epoch_row(1, seconds=10.0))
+    assert progress.eta_seconds() == pytest.approx(10 + 2 * (3 + 20))
+    clock[0] = 23.0
+    progress.epoch(first, epoch_row(2, seconds=10.0))
+    clock[0] = 24.0  # and 1 s to test it
+    progress.finished(TrialResult(trial_id=first, status="ok", epochs=2))
+    assert progress.eta_seconds() == pytest.approx(2 * (3 + 20 + 1))
+
+
 def test_durations_are_for_people() -> None:
     assert [duration(s) for s in (0.4, 59, 185, 7620)] == ["0s", "59s", "3m 05s", "2h 07m"]
 
@@ -362,7 +379,6 @@ def test_shares_follow_memory_and_load() -> None:
 
 
 def test_a_failed_result_is_described_by_its_last_line(tmp_path: Path) -> None:
-    from raypatch.results import TrialResult
 
     result = TrialResult(trial_id="x", status="failed", error="Traceback\nValueError: no\n")
     config = TrialConfig(dataset="derma", patch_size=4, selection="val_auc")

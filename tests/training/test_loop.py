@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import raypatch.training.loop
+import raypatch.training.writer
 import raypatch.trial
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.results import EpochRow, TrialPaths, TrialResult, read_epochs, read_predictions, read_result
@@ -102,10 +103,13 @@ def test_continued_after_any_epoch_equals_undisturbed(tmp_path: Path, epoch: int
 @pytest.mark.parametrize("step", ["append_epoch", "save_tensors", "write_predictions", "write_json"])
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("call", [1, 2, 3])
+@pytest.mark.parametrize("seconds", [0.0, 60.0])
 def test_a_kill_around_any_write_changes_no_bit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, when: str, call: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, when: str, call: int, seconds: float
 ) -> None:
-    trial = tiny_trial(make_images(tmp_path / "a.npz"), epochs=2)
+    """With a checkpoint after each epoch, and after the first and the last one alone."""
+    monkeypatch.setattr(raypatch.training.writer, "CHECKPOINT_SECONDS", seconds)
+    trial = tiny_trial(make_images(tmp_path / "a.npz"), epochs=3)
     kill_and_resume(tmp_path, monkeypatch, trial, step=step, when=when, call=call)
 
 
@@ -121,7 +125,8 @@ def kill_and_resume(
     """Kill a trial around a call of `step`, take it up again and compare it with one that was left alone."""
     config, options = trial
     straight = _run(tmp_path / "straight", config, options)
-    module = raypatch.training.loop if step in ("append_epoch", "save_tensors") else raypatch.trial
+    places = {"append_epoch": raypatch.training.loop, "save_tensors": raypatch.training.writer}
+    module = places.get(step, raypatch.trial)
     real, calls = getattr(module, step), 0
 
     def fatal(*arguments: object) -> None:

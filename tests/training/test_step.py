@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from raypatch.config import TrialConfig
 from raypatch.data.augment import augment, draw_parameters, normalize
-from raypatch.machine.runtime import Precision, rounded_products
+from raypatch.machine.runtime import Precision
 from raypatch.models.build import build_model
 from raypatch.models.families import find_family
 from raypatch.models.prepared import PreparedModel
@@ -140,13 +140,6 @@ def test_bfloat16_stays_near_float32_with_and_without_casts(tokens: int | None) 
     batch = _batches(2, 1)[0]
     exact = _step(copy.deepcopy(model), config)(*batch).item()
     assert _step(model, config, precision="bfloat16", tokens=tokens)(*batch).item() == pytest.approx(exact, rel=0.03)
-
-
-def test_rounded_products_leave_the_setting_as_it_was() -> None:
-    before = torch.backends.mkldnn.matmul.fp32_precision
-    with rounded_products():
-        assert torch.backends.mkldnn.matmul.fp32_precision == "bf16"
-    assert torch.backends.mkldnn.matmul.fp32_precision == before
 
 
 def test_out_of_memory_in_a_recording_leaves_no_gradient(monkeypatch: pytest.MonkeyPatch) -> None:

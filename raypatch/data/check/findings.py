@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 
 from raypatch.data.archive import Archive
 from raypatch.data.catalog import SPLITS, Split
-from raypatch.data.layout import check_images, read_class_names, read_labels, read_task, read_texts
+from raypatch.data.image_layout import check_images
+from raypatch.data.layout import read_class_names, read_labels, read_task, read_texts
 from raypatch.data.twins import Twin, describe_twins, find_twins
+from raypatch.words import agree, counted, first_of
 
 FEW = 10
 """Images of a class in a split, or its patients, below which its scores say little."""
@@ -70,7 +72,7 @@ class Findings:
         """What was seen, without the warnings, as text."""
         shape = " x ".join(map(str, self.shape))
         masks = ", with masks" if self.has_masks else ""
-        lines = [f"{self.path.name}: {sum(self.counts.values())} images of {shape}{masks}"]
+        lines = [f"{self.path.name}: {counted(sum(self.counts.values()), 'image')} of {shape}{masks}"]
         lines += _balance_lines(self)
         lines.append("brightness, 0 to 255:")
         for split, found in self.brightness.items():
@@ -144,7 +146,8 @@ def describe_torn_patients(path: Path, *, show: int | None = 5) -> list[str]:
     torn = find_torn_patients(patients)
     if not torn:
         return [f"patients: {people}; none is in two splits"]
-    lines = [f"patients: {people}; {len(torn)} are in more than one split, so that scores may be too high:"]
+    are = agree(len(torn), "is", "are")
+    lines = [f"patients: {people}; {len(torn)} {are} in more than one split, so that scores may be too high:"]
     for patient in torn[:show]:
         sides = [f"{split} {(who == patient).sum()}" for split, who in patients.items() if (who == patient).any()]
         lines.append(f"  {patient}: images in {', '.join(sides)}")
@@ -210,21 +213,23 @@ def _warn(
     for split in later:
         repeated = {twin.index for twin in twins if twin.split == split}
         if repeated:
-            warnings.append(f"{len(repeated)} of {counts[split]} {split} images repeat one of an earlier split")
+            repeat = agree(len(repeated), "repeats", "repeat")
+            warnings.append(f"{len(repeated)} of {counts[split]} {split} images {repeat} one of an earlier split")
     torn = find_torn_patients(patients) if patients is not None else []
     if torn:
-        warnings.append(f"{len(torn)} patients are in more than one split: {_some(torn)}")
+        are = agree(len(torn), "is", "are")
+        warnings.append(f"{counted(len(torn), 'patient')} {are} in more than one split: {first_of(torn)}")
     few = []
     for number, split in enumerate(SPLITS):
         for name, images in zip(classes, balance[number].tolist(), strict=True):
             if images < FEW:
                 few.append(f"{name} in {split} ({images})")
     if few:
-        warnings.append(f"fewer than {FEW} images: {_some(few)}")
+        warnings.append(f"fewer than {FEW} images: {first_of(few)}")
     totals = balance.sum(axis=0)
     if len(totals) and totals.max() > UNBALANCED * max(1, totals.min()):
         most, least = classes[int(totals.argmax())], classes[int(totals.argmin())]
-        warnings.append(f"unbalanced: {totals.max()} images of {most}, {totals.min()} of {least}")
+        warnings.append(f"unbalanced: {counted(int(totals.max()), 'image')} of {most}, {totals.min()} of {least}")
     return warnings
 
 
@@ -232,18 +237,15 @@ def _warn_of_brightness(brightness: dict[Split, Brightness]) -> list[str]:
     warnings = []
     for split, found in brightness.items():
         if found.flat:
-            warnings.append(f"{len(found.flat)} {split} images are of one value only, such as {split} {found.flat[0]}")
+            images = counted(len(found.flat), f"{split} image")
+            are = agree(len(found.flat), "is", "are")
+            warnings.append(f"{images} {are} of one value only, such as {split} {found.flat[0]}")
     train = brightness["train"]
     for split in SPLITS[1:]:
         away = abs(brightness[split].means.mean() - train.means.mean())
         if away > DRIFT * max(train.means.std(), 1e-9):
             warnings.append(f"{split} images differ in brightness from train's by {away:.0f} of 255 on average")
     return warnings
-
-
-def _some(names: Sequence[str], most: int = 5) -> str:
-    rest = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + rest
 
 
 def _balance_lines(findings: Findings) -> list[str]:

@@ -9,7 +9,8 @@ from PIL import Image, ImageDraw, ImageFont
 from raypatch.data.archive import Archive
 from raypatch.data.catalog import SPLITS, Split
 from raypatch.data.check.findings import Findings
-from raypatch.data.layout import check_images, read_labels
+from raypatch.data.image_layout import check_images
+from raypatch.data.layout import read_labels
 
 PER_ROW = 8
 """Images of one class in one split that are shown."""
@@ -105,7 +106,8 @@ def _middle(volume: NDArray[np.uint8], mask: NDArray[np.uint8] | None) -> int:
     """The slice that is shown: where the mask is largest, else the middle one."""
     if mask is not None and mask.any():
         return int((mask > 0).sum(axis=(1, 2)).argmax())
-    return len(volume) // 2
+    # Of an even number the earlier one, where a single slice is padded to.
+    return (len(volume) - 1) // 2
 
 
 def _outline(tile: NDArray[np.uint8], classes: NDArray[np.uint8]) -> None:

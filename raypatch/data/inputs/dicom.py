@@ -38,7 +38,7 @@ def group_series(files: Sequence[Path], root: Path) -> list[ImageFiles]:
         in_folder[folder] = in_folder.get(folder, 0) + 1
     images = []
     for (folder, uid), members in series.items():
-        name = folder.relative_to(root).as_posix()
+        name = folder.relative_to(root).as_posix() if folder != root else root.resolve().name
         if len(members) == 1:
             name = members[0].relative_to(root).as_posix()
         elif in_folder[folder] > 1:

@@ -7,8 +7,9 @@ from typing import Literal
 from raypatch.data.archive import DataError
 from raypatch.data.inputs.rule import InputRule, Intensity, Whites
 from raypatch.data.inputs.scan import Look
-from raypatch.data.pack.listing import Item, first_of
+from raypatch.data.pack.listing import Item
 from raypatch.data.pack.options import PackOptions
+from raypatch.words import agree, counted, first_of
 
 SIZES = {2: 224, 3: 64}
 """Edge by dimensions where images do not agree on one of their own."""
@@ -57,9 +58,9 @@ def _agreed_dimensions(items: Sequence[Item], looks: Sequence[Look]) -> Literal[
         by_dimensions[2 if flat else 3].append(item.image.name)
     if by_dimensions[2] and by_dimensions[3]:
         raise DataError(
-            f"{len(by_dimensions[2])} pictures ({first_of(by_dimensions[2], most=2)}) and {len(by_dimensions[3])}"
-            f" volumes ({first_of(by_dimensions[3], most=2)}) are no one data set: take --dimensions 2, which makes"
-            " a picture of each DICOM file, or leave some out"
+            f"{counted(len(by_dimensions[2]), 'picture')} ({first_of(by_dimensions[2], most=2)}) and"
+            f" {counted(len(by_dimensions[3]), 'volume')} ({first_of(by_dimensions[3], most=2)}) are no one data set:"
+            " take --dimensions 2, which makes a picture of each DICOM file, or leave some out"
         )
     return 2 if by_dimensions[2] else 3
 
@@ -71,7 +72,8 @@ def _agreed_channels(items: Sequence[Item], looks: Sequence[Look]) -> Literal[1,
         names = [item.image.name for item, look in zip(items, looks, strict=True) if look.channels == fewer]
         kind = "grey" if fewer == 1 else "in colour"
         raise DataError(
-            f"{counts[1]} images are grey and {counts[3]} in colour; {kind}: {first_of(names)}."
+            f"{counted(counts[1], 'image')} {agree(counts[1], 'is', 'are')} grey and {counts[3]} in colour;"
+            f" {kind}: {first_of(names)}."
             " Say what all shall be: --channels 1 or --channels 3"
         )
     return 3 if 3 in counts else 1

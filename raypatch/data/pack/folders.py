@@ -13,11 +13,11 @@ from raypatch.data.pack.listing import (
     MASK_FOLDERS,
     Item,
     Listing,
-    first_of,
     image_files,
     pair_masks,
     split_of_word,
 )
+from raypatch.words import counted, first_of
 
 
 def list_folders(source: Path, dimensions: int | None) -> Listing:
@@ -116,8 +116,8 @@ def _require_classes(source: Path, listing: Listing) -> None:
     classes = Counter(item.label for item in items)
     if None in classes and not items[0].mask:
         raise DataError(
-            f"{source} holds {len(items)} images without classes: put those of each class into a folder of its own,"
-            " or give a .csv file that names image and label"
+            f"{source} holds {counted(len(items), 'image')} without classes: put those of each class into a folder of"
+            " its own, or give a .csv file that names image and label"
         )
     if None not in classes and len(classes) == 1:
         raise DataError(

@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raypatch.data.archive import DataError
-from raypatch.data.pack.listing import Item, Say, first_of
+from raypatch.data.pack.listing import Item, Say
+from raypatch.words import agree, counted, first_of
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,8 @@ def fill_patients(items: Sequence[Item], say: Say) -> list[str] | None:
     if unknown == len(items):
         return None
     if unknown:
-        say(f"{unknown} images name no patient: each is taken as one of its own")
+        name = agree(unknown, "names", "name")
+        say(f"{counted(unknown, 'image')} {name} no patient: each is taken as one of its own")
     patients = []
     for item in items:
         patients.append(item.patient if item.patient is not None else f"of {item.image.name}")

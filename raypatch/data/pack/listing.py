@@ -1,20 +1,18 @@
 """What a source holds, before anything is read: images with label, patient, split and mask."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from raypatch.data.archive import DataError
 from raypatch.data.catalog import Split
 from raypatch.data.inputs.scan import ImageFiles, format_of, is_hidden
+from raypatch.words import first_of
 
 Say = Callable[[str], object]
 
 MASK_FOLDERS = ("masks", "mask", "labels", "segmentations", "segmentation", "annotations", "labelstr")
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "imagestr")
-SHOWN = 5
-"""How many of many are named in a message."""
-
 _SPLIT_WORDS: dict[str, Split] = {}
 for _split, _words in {
     "train": "train training tr trn",
@@ -59,13 +57,6 @@ class Listing:
 def split_of_word(word: str) -> Split | None:
     """Return the split that a folder or a cell means; None where it means none."""
     return _SPLIT_WORDS.get(word.strip().lower())
-
-
-def first_of(names: Iterable[object], *, most: int = SHOWN) -> str:
-    """Return the first of many names, and how many more there are, for a message."""
-    every = list(map(str, names))
-    text = ", ".join(every[:most])
-    return f"{text} and {len(every) - most} more" if len(every) > most else text
 
 
 def image_files(folder: Path) -> list[Path]:

@@ -13,12 +13,13 @@ from raypatch.data.inputs.rule import InputRule
 from raypatch.data.pack.choose import choose_rule
 from raypatch.data.pack.decode import OnProgress, Spool, decode_all, look_at_all
 from raypatch.data.pack.labels import Labels, fill_patients, number_labels
-from raypatch.data.pack.listing import Item, Listing, Say, first_of
+from raypatch.data.pack.listing import Item, Listing, Say
 from raypatch.data.pack.options import PackOptions
 from raypatch.data.pack.sources import list_source
 from raypatch.data.pack.splits import Splits, describe_splits, make_splits, tell_patients_of_two_labels
 from raypatch.data.pack.writer import Cases, Pixels, write_dataset
 from raypatch.storage.files import hold_lock
+from raypatch.words import agree, counted, first_of
 
 
 def pack(
@@ -97,10 +98,11 @@ def _without_broken(items: Sequence[Item], broken: dict[int, str], options: Pack
     more = f"\n  and {len(broken) - 20} more" if len(broken) > 20 else ""
     if not options.skip_broken or not whole:
         raise DataError(
-            f"{len(broken)} of {len(items)} images cannot be read; mend them, or leave them out with"
+            f"{len(broken)} of {counted(len(items), 'image')} cannot be read; mend them, or leave them out with"
             f" --skip-broken:\n  {problems}{more}"
         )
-    say(f"{len(broken)} images that cannot be read are left out:\n  {problems}{more}")
+    are = agree(len(broken), "is", "are")
+    say(f"{counted(len(broken), 'image')} that cannot be read {are} left out:\n  {problems}{more}")
     return whole
 
 
@@ -110,7 +112,8 @@ def _make_spool(folder: Path, items: Sequence[Item], rule: InputRule) -> Spool:
     has_masks = [item.mask is not None for item in items]
     if any(has_masks) and not all(has_masks):
         without = [item.image.name for item in items if item.mask is None]
-        raise DataError(f"{len(without)} of {len(items)} images have no mask, the others have: {first_of(without)}")
+        have = agree(len(without), "has", "have")
+        raise DataError(f"{len(without)} of {len(items)} images {have} no mask, others have: {first_of(without)}")
     spool = Spool(folder, shape, spatial if all(has_masks) else None)
     # Once as they were read, and once packed.
     needed = 2 * int(np.prod(shape, dtype=np.int64)) * (2 if spool.mask_shape else 1)

@@ -5,11 +5,12 @@ from pathlib import Path
 from raypatch.data.archive import DataError
 from raypatch.data.inputs.scan import HDF5, is_hidden
 from raypatch.data.own import TABLES
-from raypatch.data.pack.csv_table import TableOptions, list_table
 from raypatch.data.pack.folders import add_dicom_patients, list_folders
-from raypatch.data.pack.listing import Listing, first_of
+from raypatch.data.pack.listing import Listing
 from raypatch.data.pack.options import PackOptions
 from raypatch.data.pack.patchcamelyon import list_patchcamelyon
+from raypatch.data.pack.table import TableOptions, list_table
+from raypatch.words import first_of
 
 
 def list_source(source: Path, options: PackOptions) -> Listing:

@@ -1,6 +1,5 @@
 """Which image goes to train, val or test: as the source says, or dealt; and what is told of it."""
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,8 +9,9 @@ from numpy.typing import NDArray
 from raypatch.data.archive import DataError
 from raypatch.data.catalog import SPLITS
 from raypatch.data.pack.deal import deal_images
-from raypatch.data.pack.listing import Item, first_of
+from raypatch.data.pack.listing import Item
 from raypatch.data.pack.options import PackOptions
+from raypatch.words import agree, counted, first_of
 
 TRAIN, VAL, TEST = range(3)
 SMALL_CLASS = 10
@@ -53,6 +53,7 @@ def make_splits(
         what = "patient" if by == "patient" else "image"
         notes.append(f"split by {what}, stratified, seed {options.seed}, shares {'/'.join(map(str, options.shares))}")
         part = _have_all_in_train(part, classes, groups, notes)
+    part = _fill_empty(part, classes, groups, notes)
     _require_all_splits(part, groups)
     return Splits(part, None, tuple(notes))
 
@@ -79,7 +80,7 @@ def _make_folds(
     """Folds of equal size: fold 0 is stored as test, 1 as val, the others as train."""
     count = options.folds
     if len(np.unique(groups)) < count:
-        raise DataError(f"--folds {count}: there are only {len(np.unique(groups))} patients or images to deal")
+        raise DataError(f"--folds {count}: there {_there_are(groups)} to deal")
     fold = deal_images(classes, groups, (1 / count,) * count, options.seed)
     part = np.full(len(fold), TRAIN)
     part[fold == 1] = VAL
@@ -106,7 +107,8 @@ def _given(
     unsaid = [item.image.name for item in items if item.split is None]
     if unsaid:
         raise DataError(
-            f"{len(unsaid)} images have no split, others have: {first_of(unsaid)}; add it, or --split image"
+            f"{counted(len(unsaid), 'image')} {agree(len(unsaid), 'has', 'have')} no split, others have:"
+            f" {first_of(unsaid)}; add it, or --split image"
         )
     part = np.array([SPLITS.index(item.split) for item in items if item.split is not None])
     notes.append("split as given")
@@ -118,7 +120,7 @@ def _given(
             raise DataError("the source has no train images: name the split so, or make a new one with --split image")
         taken = deal_images(classes[train], groups[train], (1 - share, share), options.seed) == 1
         part[train[taken]] = split
-        notes.append(f"{SPLITS[split]} is not given: {int(taken.sum())} images were moved there from train")
+        notes.append(f"{SPLITS[split]} is not given: {_moved(taken.sum())} there from train")
     return part
 
 
@@ -131,7 +133,10 @@ def _mend(part: NDArray[np.int64], groups: NDArray[np.int64], notes: list[str]) 
         mended[members] = int(counts.argmax())
     moved = int((mended != part).sum())
     patients = len(np.unique(groups[mended != part]))
-    notes.append(f"{moved} images of {patients} patients were moved to the split that has most of the patient's images")
+    notes.append(
+        f"{counted(moved, 'image')} of {counted(patients, 'patient')} {agree(moved, 'was', 'were')} moved to the split"
+        " that has most of the patient's images"
+    )
     return mended
 
 
@@ -142,8 +147,9 @@ def _tell_torn(part: NDArray[np.int64], patients: NDArray[np.str_], notes: list[
     torn = [patient for patient, splits in sides.items() if len(splits) > 1]
     if torn:
         notes.append(
-            f"WARNING: {len(torn)} patients are in more than one split: {first_of(torn)}; the test is then easier than"
-            " it should be. --split mended moves them to one side, --split patient deals anew"
+            f"WARNING: {counted(len(torn), 'patient')} {agree(len(torn), 'is', 'are')} in more than one split:"
+            f" {first_of(torn)}; the test is then easier than it should be. --split mended moves each to one side,"
+            " --split patient deals anew"
         )
 
 
@@ -160,13 +166,44 @@ def _have_all_in_train(
     return part
 
 
+def _fill_empty(
+    part: NDArray[np.int64], classes: NDArray[np.int64], groups: NDArray[np.int64], notes: list[str]
+) -> NDArray[np.int64]:
+    """Give a split without images, as shares of few leave it, the smallest group that train can spare."""
+    for split in (TEST, VAL):
+        if (part == split).any():
+            continue
+        names, sizes = np.unique(groups[part == TRAIN], return_counts=True)
+        for group in names[np.argsort(sizes, kind="stable")]:
+            kept = (part == TRAIN) & (groups != group)
+            # What was never seen cannot be predicted.
+            if kept.any() and (classes[kept].any(axis=0) == classes.any(axis=0)).all():
+                part = np.where(groups == group, split, part)
+                notes.append(f"{SPLITS[split]} was empty: {_moved((groups == group).sum())} there from train")
+                break
+    return part
+
+
 def _require_all_splits(part: NDArray[np.int64], groups: NDArray[np.int64]) -> None:
     for number, split in enumerate(SPLITS):
         if not (part == number).any():
+            of_patients = len(np.unique(groups)) < len(groups)
+            way_out = "--split image, which lets a patient be on two sides and flatters the scores"
             raise DataError(
-                f"no image is left for {split}: there are {len(np.unique(groups))} patients or images to deal;"
-                " give more, other --shares, or --split image, which lets a patient be on two sides"
+                f"no image is left for {split}: there {_there_are(groups)} to deal, and train keeps some of each class;"
+                f" give more{f', or {way_out}' if of_patients else ''}"
             )
+
+
+def _there_are(groups: NDArray[np.int64]) -> str:
+    """How many patients, or images where each is one by itself."""
+    count = len(np.unique(groups))
+    what = "patient" if count < len(groups) else "image"
+    return f"{agree(count, 'is', 'are')} {counted(count, what)}"
+
+
+def _moved(images: int) -> str:
+    return f"{counted(images, 'image')} {agree(images, 'was', 'were')} moved"
 
 
 def describe_splits(
@@ -212,5 +249,5 @@ def tell_patients_of_two_labels(items: Sequence[Item]) -> str | None:
     several = [patient for patient, found in labels.items() if len(found) > 1]
     if not several:
         return None
-    counts = Counter(len(labels[patient]) for patient in several)
-    return f"{sum(counts.values())} patients have images of several labels, which is kept: {first_of(several)}"
+    have = agree(len(several), "has", "have")
+    return f"{counted(len(several), 'patient')} {have} images of several labels, which is kept: {first_of(several)}"

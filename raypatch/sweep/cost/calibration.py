@@ -20,9 +20,10 @@ from raypatch.data.augment import draw_parameters
 from raypatch.data.resize import held_size
 from raypatch.data.source import describe
 from raypatch.machine.cores import available_cores
-from raypatch.machine.environment import home
+from raypatch.machine.environment import cache_folder
 from raypatch.machine.runtime import provenance, resolve_device
 from raypatch.methods import feature_method, find_method
+from raypatch.models.attention import choose_attention
 from raypatch.models.build import architecture_key
 from raypatch.models.flops import trial_facts
 from raypatch.models.memory import fit_memory
@@ -208,6 +209,7 @@ def time_trial(config: TrialConfig, options: RunOptions) -> Timing:
         shape = prepared.augmented_shape(images)
         drawn = draw_parameters(batch_size, shape, torch.Generator(), mirror_safe=True)
         parameters = drawn.to(prepared.device)
+    choose_attention(prepared, batch_size)
     step = TrainingStep(
         prepared,
         make_optimizer(prepared.model, made, prepared.head),
@@ -276,10 +278,9 @@ def _cache_of(device: str, threads: int) -> tuple[Path, dict[str, str]]:
     if resolved.type == "cpu":
         # On a GPU the host's threads hardly matter, and would only split the cache.
         machine["threads"] = str(threads)
-    root = Path(os.environ.get("XDG_CACHE_HOME") or home() / ".cache")
     named = json.dumps(machine, sort_keys=True)
     digest = hashlib.sha256(named.encode()).hexdigest()[:12]
-    return root / "raypatch" / f"calibration-{digest}.json", machine
+    return cache_folder() / f"calibration-{digest}.json", machine
 
 
 def _read(path: Path, machine: dict[str, str]) -> Calibration | None:

@@ -20,6 +20,7 @@ from raypatch.sweep.cost.calibration import Calibration, calibrate, known_calibr
 from raypatch.sweep.cost.head_timing import TOGETHER
 from raypatch.sweep.cost.planned import Planned, planned_samples, planned_trials
 from raypatch.sweep.cost.timing import Timing
+from raypatch.training.writer import CHECKPOINT_SECONDS
 from raypatch.trial_fields.length import training_length
 from raypatch.words import align_columns
 
@@ -312,12 +313,16 @@ def _seconds(config: TrialConfig, options: RunOptions, calibration: Calibration,
     if config.makes_weights:
         # Nearest neighbours need the features of train too, and nothing is predicted at the end.
         seen, predicted = train + val, 0
-    # Each evaluation ends with a checkpoint, of weights in float32 and their optimizer's moments.
+    evaluations = len(length.evaluations())
+    training = length.steps * timing.step + evaluations * seen * timing.evaluation
+    # A checkpoint has weights in float32 and their optimizer's moments; the first and the last evaluation have one.
+    checkpoints = min(evaluations, 2 + training / CHECKPOINT_SECONDS)
+    if config.makes_weights:
+        checkpoints = evaluations
     copies = find_method(config.method).weight_copies
-    evaluation = seen * timing.evaluation + copies * 4 * facts.parameters / calibration.disk
+    writing = checkpoints * copies * 4 * facts.parameters / calibration.disk
     # After the last epoch the best weights predict both splits.
-    training = length.steps * timing.step + len(length.evaluations()) * evaluation
-    return training + predicted * timing.evaluation
+    return training + writing + predicted * timing.evaluation
 
 
 def _head_step(timing: Timing, together: int) -> float:

@@ -43,17 +43,24 @@ class RunningSweep:
         self.began = time.monotonic()
         self._measured = 0.0
         self._expected = 0.0
+        # By trial: when it was last heard of, and its seconds in this session that were no epoch.
+        self._heard: dict[str, float] = {}
+        self._besides: dict[str, float] = {}
 
     def started(self, trial_id: str) -> None:
         self.running.setdefault(trial_id, None)
+        self._heard[trial_id] = time.monotonic()
+        self._besides.pop(trial_id, None)
 
     def epoch(self, trial_id: str, row: EpochRow) -> None:
         self.running[trial_id] = row
         self._measured += row.seconds
+        self._note_besides(trial_id, row.seconds)
         self._expected += self.seconds[trial_id] * share_of_row(self.configs[trial_id], row.epoch, row.step)
 
     def finished(self, result: TrialResult) -> None:
         self.running.pop(result.trial_id, None)
+        self._note_besides(result.trial_id, 0.0)
         self.results[result.trial_id] = result
 
     def lost(self, trial_id: str) -> None:
@@ -104,7 +111,8 @@ class RunningSweep:
         }
 
     def eta_seconds(self) -> float | None:
-        """Seconds until the end: the expected ones, times measured / expected so far.
+        """Seconds until the end: the expected ones of epochs, times measured / expected so far, and
+        for each trial to come what trials took besides: their start, and the test at their end.
 
         None before the first epoch.
         """
@@ -119,7 +127,16 @@ class RunningSweep:
             done = share_done(config, row.epoch, row.step) if row else 0.0
             expected += self.seconds[trial_id] * (1 - done)
         side_by_side = max(1, min(self.side_by_side, self.total))
-        return expected * self._measured / self._expected / side_by_side
+        besides = list(self._besides.values())
+        around = self.left * sum(besides) / len(besides) if besides else 0.0
+        return (expected * self._measured / self._expected + around) / side_by_side
+
+    def _note_besides(self, trial_id: str, epoch_seconds: float) -> None:
+        """Count what passed since the trial was last heard of, without its epoch."""
+        now = time.monotonic()
+        passed = max(0.0, now - self._heard.get(trial_id, now) - epoch_seconds)
+        self._besides[trial_id] = self._besides.get(trial_id, 0.0) + passed
+        self._heard[trial_id] = now
 
     def _share_that_runs(self) -> float:
         """The mean share of their epochs that trials ran so far: a search gives some of them up."""

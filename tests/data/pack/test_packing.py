@@ -215,7 +215,7 @@ REFUSED = {
     "one class": (_one_class, "one class only, a"),
     "empty class": (_empty_class, "class folders without images: c"),
     "mixed channels": (_mixed_channels, r"24 images are grey and 1 in colour; in colour: a/colour\.png.*--channels"),
-    "no classes": (_no_classes, "1 images without classes"),
+    "no classes": (_no_classes, "1 image without classes"),
     "nothing": (_nothing, "holds no images"),
     "no pixels": (_without_pixels, r"report\.dcm is DICOM without pixels \(modality SR\)"),
     "no white": (_wide, r"deep\.png holds values up to 3000.*--intensity window"),

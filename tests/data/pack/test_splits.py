@@ -86,10 +86,10 @@ def test_a_given_split_with_torn_patients_is_told_and_mended() -> None:
     items = items_of(patients, splits)
     kept = make_splits(items, classes, patients, PackOptions())
     assert kept.part.tolist() == [0] * 6 + [1] * 2 + [2] * 2
-    assert any("1 patients are in more than one split: p" in note for note in kept.notes)
+    assert any("1 patient is in more than one split: p" in note for note in kept.notes)
     mended = make_splits(items, classes, patients, PackOptions(split="mended"))
     assert mended.part.tolist() == [0] * 6 + [1] * 2 + [0, 2]
-    assert any("1 images of 1 patients were moved" in note for note in mended.notes)
+    assert any("1 image of 1 patient was moved" in note for note in mended.notes)
 
 
 def test_what_a_source_does_not_say_is_not_asked_of_it() -> None:
@@ -98,7 +98,7 @@ def test_what_a_source_does_not_say_is_not_asked_of_it() -> None:
         make_splits(items_of([None] * 10), classes, None, PackOptions(split="patient"))
     with pytest.raises(DataError, match="has no train, val and test"):
         make_splits(items_of([None] * 10), classes, None, PackOptions(split="given"))
-    with pytest.raises(DataError, match="no image is left for val: there are 1 patients"):
+    with pytest.raises(DataError, match="no image is left for val: there is 1 patient to deal"):
         make_splits(items_of(["p"] * 10), classes, ["p"] * 10, PackOptions())
     with pytest.raises(DataError, match="2 images have no split"):
         make_splits(items_of([None] * 4, ["train", None, "test", None]), classes[:4], None, PackOptions())
@@ -127,3 +127,13 @@ def test_images_and_patients_are_told_by_split_and_class() -> None:
 def test_wrong_options_are_refused(values: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         PackOptions(**values)
+
+
+def test_a_split_that_its_share_leaves_empty_gets_what_train_can_spare() -> None:
+    classes = np.array([[1, 0], [1, 0], [0, 1], [0, 1]])
+    splits = make_splits(items_of([None] * 4), classes, None, PackOptions())
+    assert sorted(splits.part.tolist()) == [0, 0, 1, 2]
+    assert classes[splits.part == 0].any(axis=0).all()
+    assert "val was empty: 1 image was moved there from train" in splits.notes
+    with pytest.raises(DataError, match=r"there are 2 images to deal, and train keeps some of each class; give more$"):
+        make_splits(items_of([None] * 2), np.eye(2, dtype=np.int64), None, PackOptions())

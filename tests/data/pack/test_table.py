@@ -95,7 +95,7 @@ def test_missing_files_are_counted_and_the_first_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        (["file,label", "i0.png,x", "i0.png,y", "i1.png,y"], r"1 files in rows that contradict.*i0\.png \(x and y\)"),
+        (["file,label", "i0.png,x", "i0.png,y", "i1.png,y"], r"1 file in rows that contradict.*i0\.png \(x and y\)"),
         (["file,label,split", "i0.png,x,train", "i1.png,y,later"], "split column split holds 'later'"),
         (["file,label", "i0.png,x", "i1.png,x"], "label column label holds x; two classes"),
         (["file,kind of", "i0.png,x", "i1.png,y"], "which column is the label"),

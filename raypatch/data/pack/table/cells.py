@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from raypatch.data.archive import DataError
-from raypatch.data.pack.listing import first_of
+from raypatch.words import agree, counted, first_of
 
 Label = str | tuple[int, ...] | None
 NO_LABEL = "no finding"
@@ -67,11 +67,12 @@ def _several_columns(
         labels.append(tuple(known) if len(known) == len(values) else None)
     dropped = labels.count(None)
     if counts["uncertain"]:
-        notes.append(f"{counts['uncertain']} uncertain labels (-1): --uncertain {uncertain}")
+        notes.append(f"{counted(counts['uncertain'], 'uncertain label')} (-1): --uncertain {uncertain}")
     if counts["gaps"]:
-        notes.append(f"{counts['gaps']} gaps in label columns are taken as 0")
+        are = agree(counts["gaps"], "is", "are")
+        notes.append(f"{counted(counts['gaps'], 'gap')} in label columns {are} taken as 0")
     if dropped:
-        notes.append(f"{dropped} rows with an uncertain label are left out")
+        notes.append(_left_out(dropped, "with an uncertain label"))
     return labels
 
 
@@ -87,8 +88,12 @@ def _one_of(rows: Sequence[Mapping[str, str]], names: Sequence[str], notes: list
             )
         labels.append(held[0] if held else None)
     if labels.count(None):
-        notes.append(f"{labels.count(None)} rows without a label are left out")
+        notes.append(_left_out(labels.count(None), "without a label"))
     return labels
+
+
+def _left_out(rows: int, which: str) -> str:
+    return f"{counted(rows, 'row')} {which} {agree(rows, 'is', 'are')} left out"
 
 
 def _decide(uncertain: str | None, column: str) -> int | None:
@@ -108,7 +113,7 @@ def _joined(cells: Sequence[str], notes: list[str]) -> tuple[list[Label], tuple[
     for row in parts:
         labels.append(tuple(int(name in row) for name in names) if row else None)
     if labels.count(None):
-        notes.append(f"{labels.count(None)} rows without a label are left out")
+        notes.append(_left_out(labels.count(None), "without a label"))
     return labels, names
 
 
@@ -129,9 +134,9 @@ def _one_class(cells: Sequence[str], column: str, uncertain: str | None, notes: 
         else:
             labels.append(_plain_number(cell))
     if gaps:
-        notes.append(f"{gaps} rows without a label in {column} are left out")
+        notes.append(_left_out(gaps, f"without a label in {column}"))
     if dropped:
-        notes.append(f"{dropped} rows with an uncertain label are left out")
+        notes.append(_left_out(dropped, "with an uncertain label"))
     classes = sorted({str(label) for label in labels if label is not None})
     if len(classes) < 2:
         raise DataError(f"the label column {column} holds {first_of(classes) or 'nothing'}; two classes are needed")
