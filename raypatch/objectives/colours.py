@@ -17,7 +17,8 @@ def to_grey(images: Tensor) -> Tensor:
     if images.shape[1] == 1:
         return images
     red, green, blue = images.split(1, dim=1)
-    return LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
+    brightness: Tensor = LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
+    return brightness
 
 
 def adjust_brightness(images: Tensor, factor: Tensor) -> Tensor:
@@ -67,7 +68,8 @@ def along_axis(images: Tensor, matrix: Tensor, axis: int) -> Tensor:
     moved = images.movedim(axis, -1)
     between = moved.shape[1:-1]
     product = moved.flatten(1, -2) @ matrix.mT  # (B, C * rest, m)
-    return product.unflatten(1, between).movedim(-1, axis)
+    back: Tensor = product.unflatten(1, between).movedim(-1, axis)
+    return back
 
 
 def _blur_matrix(edge: int, sigma: Tensor, reach: int) -> Tensor:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Protocol, runtime_checkable
 
 import torch
-from timm.layers import DropPath
+from timm.layers.drop import DropPath
 from torch import Tensor, nn
 
 from raypatch.config import TrialConfig
@@ -49,7 +49,8 @@ def encode(encoder: Encoder, images: Tensor) -> Tensor:
     tensors = encoder.family.tensors_at_size(encoder.body, spatial)
     named = {f"body.{name}": tensor for name, tensor in tensors.items()}
     # The model itself stays as it is: resampled tensors stand in for its own in this one call.
-    return torch.func.functional_call(encoder, named, (images,))
+    resized: Tensor = torch.func.functional_call(encoder, named, (images,))
+    return resized
 
 
 def without_head_layer(family: Family, model: nn.Module) -> nn.Module:

@@ -74,7 +74,7 @@ def _seconds_ahead(todo: Mapping[str, TrialConfig], seconds: Mapping[str, float]
         before = dict(ahead)
         for trial_id, config in todo.items():
             parent = config.parent
-            if parent in todo:
+            if parent is not None and parent in todo:
                 ahead[parent] = max(ahead[parent], seconds[parent] + ahead[trial_id])
         if ahead == before:
             break

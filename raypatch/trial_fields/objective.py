@@ -97,6 +97,7 @@ class ObjectiveFields(BaseModel):
     @model_validator(mode="after")
     def _fields_of_pretraining_or_of_labels(self) -> Self:
         method = getattr(self, "method", "")
+        unread: tuple[str, ...]
         if method in ("finetune", "linear_probe", "knn"):
             unread, reader = PRETRAINING_FIELDS, f"method={PRETRAINING}, not with {method}"
         elif method == PRETRAINING:

@@ -26,9 +26,9 @@ def stages_table(findings: Findings) -> Table | None:
         seen = stage_rows(stage)
         names = name_cells([stage.config.dataset_label, *_words(stage), stage.result.epochs])
         numbers: list[object] = []
-        for ends in (seen[:1], seen[-1:]):
-            losses = [f"{row.train_loss:.3f}" for row in ends]
-            scores = [percent(row.val.get(metric.name, math.nan), math.nan) for row in ends]
+        for some in (seen[:1], seen[-1:]):
+            losses = [f"{row.train_loss:.3f}" for row in some]
+            scores = [percent(row.val.get(metric.name, math.nan)) for row in some]
             numbers += [*(losses or ["–"]), *(scores or ["–"])]
         problem = stage.result.alarm or ("failed" if stage.result.status == "failed" else "")
         rows.append(names + text_cells([*numbers, problem]))
