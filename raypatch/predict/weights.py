@@ -7,7 +7,7 @@ from raypatch.features.head import feature_store
 from raypatch.features.store import FeatureStore
 from raypatch.machine.runtime import Precision, resolve_device, resolve_precision
 from raypatch.methods import FeatureMethod, feature_method
-from raypatch.models.build import construct_finished
+from raypatch.models.build import BuiltModel, construct_finished
 from raypatch.models.families import find_family
 from raypatch.models.heads import bare_model, head_of
 from raypatch.models.prepared import PreparedModel, place_model
