@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 TORCH ?=
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
-.PHONY: demo test slow cluster lint types wheel install clean
+.PHONY: demo test slow cluster gpu lint types wheel install clean
 
 demo: $(VENV)/.installed
 	$(BIN)/raypatch run demo
@@ -21,6 +21,10 @@ slow: $(VENV)/.installed
 
 cluster: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m cluster
+
+# On a machine with a CUDA device: all that needs one, in under eight minutes, into benchmarks/results/.
+gpu: $(VENV)/.installed
+	$(BIN)/python benchmarks/gpu/check.py
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -102,8 +102,8 @@ def _statement(compared: Compared) -> Statement:
     everything = len(compared.stacks[EXTERNAL].label)
     if compared.known == everything:
         others = everything - compared.learnt
-        support = f"{compared.learnt} of them repeat train or val, {others} the internal test."
-        return Statement(compared.source, "No external test: every image is one of the run's own.", (support,))
+        counts = f"{compared.learnt} of them repeat train or val, {others} the internal test."
+        return Statement(compared.source, "No external test: every image is one of the run's own.", (counts,))
     # What the models learnt from tells nothing of other data.
     frame = compared.frames["unseen" if compared.learnt else "scores"]
     (row,) = [row for row in frame.to_dict("records") if row["metric"] == metric.name]

@@ -9,8 +9,9 @@ from raypatch.analysis.answer.findings import Findings
 from raypatch.analysis.answer.majority import say_majority
 from raypatch.analysis.load import Results
 from raypatch.analysis.show.tables.published import published_notes
+from raypatch.analysis.show.tables.stages import list_stage_warnings
 from raypatch.analysis.wording import capitalize, plural
-from raypatch.data.catalog import SPLITS
+from raypatch.data.catalog import SPLITS, Split
 from raypatch.results.repeated import repeated_key
 from raypatch.tasks import reads_masks
 from raypatch.words import agree, counted
@@ -33,6 +34,7 @@ def list_notes(findings: Sequence[Findings]) -> list[str]:
         *_notes_on_data(first.results),
         *_notes_on_absent_classes(first.trials),
         *_notes_on_missing(first.results),
+        *list_stage_warnings(first.results),
         *_note_on_seeds(first.trials),
         *published_notes(first),
     ]
@@ -121,7 +123,7 @@ def _notes_on_data(results: Results) -> list[str]:
 
 def _notes_on_absent_classes(trials: pd.DataFrame) -> list[str]:
     """Which classes have no image in val or test, so that some scores there are undefined."""
-    absent: dict[tuple[str, str], dict[str, None]] = {}
+    absent: dict[tuple[str, Split], dict[str, None]] = {}
     for row in trials[trials["status"] == "ok"].to_dict("records"):
         # Files of earlier versions do not say.
         for split, counts in zip(SPLITS, row.get("balance") or (), strict=False):
@@ -132,7 +134,7 @@ def _notes_on_absent_classes(trials: pd.DataFrame) -> list[str]:
     for (label, split), names in absent.items():
         notes.append(
             f"{label}: no {split} image of {', '.join(names)}; what needs all classes, such as the AUC, is not defined"
-            f" there{' and no threshold is chosen for it' if split == 'val' else ''}."
+            f" there{', and no threshold is chosen for them' if split == 'val' else ''}."
         )
     return notes
 
@@ -162,7 +164,7 @@ def count_trials(results: Results) -> str:
         return f"{counted(int((status == 'ok').sum()), 'trial')} finished"
     planned: set[str] = set()
     for record in results.records.values():
-        planned.update(config.trial_id() for config in record.trials)
+        planned.update(config.trial_id() for config in record.trials if not config.makes_weights)
     finished = len(planned - set(results.missing["trial_id"]))
     said = f"{finished} of {len(planned)} planned trials finished"
     # A folder keeps the trials of earlier commands, which sweep.json no longer plans.

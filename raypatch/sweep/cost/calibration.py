@@ -29,6 +29,7 @@ from raypatch.models.memory import fit_memory
 from raypatch.models.prepared import evaluation_batch, prepare_model
 from raypatch.storage.files import write_atomically
 from raypatch.sweep.cost.head_timing import time_head
+from raypatch.sweep.cost.pretraining_timing import time_pretraining
 from raypatch.sweep.cost.timing import TIMED_STEPS, Timing, median_seconds, timed_images
 from raypatch.tasks import find_task
 from raypatch.tasks.seen import describe_seen
@@ -193,6 +194,8 @@ def time_trial(config: TrialConfig, options: RunOptions) -> Timing:
     """Time a training step and the evaluation of an image, on noise shaped like the trial's images."""
     if feature_method(config) is not None:
         return time_head(config, options)
+    if config.makes_weights:
+        return time_pretraining(config, options)
     info = describe_seen(config, options)
     # A backward pass counts as two forward ones.
     batch_size = timed_images(config.batch_size, 3 * trial_facts(config, options)[1].gflops, options)
@@ -265,6 +268,8 @@ def step_kind(config: TrialConfig, options: RunOptions) -> str:
         parts.append(f"on stored features of {info.counts[1]}")
     if held_size(info.size, config.image_size, config.resize) != config.image_size:
         parts.append(f"{config.resize} from {info.size}")
+    if config.makes_weights:
+        parts.append(f"{config.objective} {config.local_views} views {config.projection_width}-{config.prototypes}")
     if 0 in config.base_rates:
         parts.append("partly frozen")
     return " ".join(map(str, parts))

@@ -76,7 +76,7 @@ class StackedModels(nn.Module):
 
     def _each_model(self, buffers: dict[str, Tensor], inputs: Tensor) -> Tensor:
         # Asked now: rounded copies may stand in for the weights.
-        weights = dict(self.shape.named_parameters())
+        weights: dict[str, Tensor] = dict(self.shape.named_parameters())
 
         def logits_of(own: dict[str, Tensor], kept: dict[str, Tensor], images: Tensor) -> Tensor:
             logits: Tensor = functional_call(self.shape, (own, kept), (images,))

@@ -22,7 +22,8 @@ class PreparedStack(PreparedModel):
     def inputs(self, images: Tensor, parameters: Tensor | None = None) -> Tensor:
         """Bring images (B, S, C, *spatial) to what the models take: (B, S, 3, *size)."""
         drawn = None if parameters is None else parameters.flatten(0, 1)
-        return super().inputs(images.flatten(0, 1), drawn).unflatten(0, images.shape[:2])
+        inputs: Tensor = super().inputs(images.flatten(0, 1), drawn).unflatten(0, images.shape[:2])
+        return inputs
 
 
 def make_stacked_step(
