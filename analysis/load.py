@@ -14,7 +14,7 @@ import pandas as pd
 
 from raypatch.analysis.columns import EPOCH_KEYS, MISSING_COLUMNS, trial_columns
 from raypatch.analysis.question import RunContent, factors_of_runs, levels_of
-from raypatch.analysis.trial_rows import Problem, Reading, read_trial
+from raypatch.analysis.trial_rows import Problem, Reading, Stage, read_trial
 from raypatch.analysis.without_twins import LEFT_OUT, leave_out_twins
 from raypatch.config import TrialConfig
 from raypatch.factors import Factor
@@ -46,7 +46,8 @@ class Results:
     factor. records: sweep.json of each run that has a readable one. provenance: one row per
     distinct provenance of trials. repeated: by dataset, and fold where trials have one, the test
     images that repeat one of train or val, as far as the runs know; data_findings: by own dataset
-    what else a check found; without_twins: whether these are left out of all test scores.
+    what else a check found; without_twins: whether these are left out of all test scores. stages: trials that make
+    weights for others. median: whether tables show the median over the repeats in place of the mean.
     """
 
     trials: pd.DataFrame
@@ -61,6 +62,8 @@ class Results:
     repeated: dict[str, tuple[int, ...]] = field(default_factory=dict)
     data_findings: dict[str, tuple[str, ...]] = field(default_factory=dict)
     without_twins: bool = False
+    stages: tuple[Stage, ...] = ()
+    median: bool = False
 
 
 def load_study(*runs: Path | str, compare: Sequence[str] | None = None, without_twins: bool = False) -> Results:
@@ -107,6 +110,8 @@ def load_study(*runs: Path | str, compare: Sequence[str] | None = None, without_
         repeated=repeated,
         data_findings=found,
         without_twins=without_twins,
+        stages=tuple(reading.stages),
+        median=any(record.repeats == "median" for record in records.values()),
     )
 
 
@@ -177,7 +182,7 @@ def _read_run(run: str, paths: SweepPaths, reading: Reading) -> None:
         reading.problems.append(Problem(paths.record, f"{reason}; trials that are missing cannot be listed"))
         return
     reading.runs[run] = record
-    for config in record.trials:
+    for config in _measured(record):
         state = states.get(config.trial_id(), "not started")
         if state not in ("ok", "pruned"):
             reading.missing.append((run, config, state))
@@ -191,9 +196,14 @@ def _run_contents(reading: Reading) -> dict[str, RunContent]:
     contents = {}
     for run, record in reading.runs.items():
         if record is not None:
-            configs[run] += record.trials
+            configs[run] += _measured(record)
         contents[run] = RunContent(run, record, tuple(configs[run]))
     return contents
+
+
+def _measured(record: SweepRecord) -> list[TrialConfig]:
+    """The planned trials that are measured: those that make weights are no levels."""
+    return [config for config in record.trials if not config.makes_weights]
 
 
 def _trial_frames(

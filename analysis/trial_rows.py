@@ -21,13 +21,22 @@ class Problem:
         return self.reason if self.reason.startswith(str(self.place)) else f"{self.place}: {self.reason}"
 
 
+@dataclass(frozen=True)
+class Stage:
+    """A trial that makes weights for others and is no level itself. folder: of the trial."""
+
+    config: TrialConfig
+    result: TrialResult
+    folder: Path
+
+
 @dataclass
 class Reading:
     """What is gathered while folders are read.
 
     rows, configs: of the same trials. missing: run, config and state of planned trials without a
     result. metrics: the names of all scores that were found, in the order of the files. places: by
-    trial id its row.
+    trial id its row. stages: the trials that make weights.
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -38,6 +47,7 @@ class Reading:
     provenance: list[dict[str, str]] = field(default_factory=list)
     metrics: dict[str, None] = field(default_factory=dict)
     places: dict[str, int] = field(default_factory=dict)
+    stages: list[Stage] = field(default_factory=list)
 
 
 def read_trial(run: str, paths: TrialPaths, reading: Reading) -> str:
@@ -54,6 +64,9 @@ def read_trial(run: str, paths: TrialPaths, reading: Reading) -> str:
         reason = "config.json, result.json and the folder's name speak of different trials; remove the folder"
         reading.problems.append(Problem(paths.folder, reason))
         return "damaged"
+    if config.makes_weights:
+        reading.stages.append(Stage(config, result, paths.folder))
+        return result.status
     # A dictionary without values: a set that keeps the order.
     for scores in (result.val, result.test):
         reading.metrics |= dict.fromkeys(scores or {})

@@ -16,10 +16,11 @@ from raypatch.trial_fields.data import DataFields
 from raypatch.trial_fields.loss import LossFields
 from raypatch.trial_fields.method import MethodFields
 from raypatch.trial_fields.model import ModelFields
+from raypatch.trial_fields.objective import PRETRAINING, ObjectiveFields
 from raypatch.trial_fields.optimisation import OptimisationFields
 
 
-class TrialConfig(LossFields, OptimisationFields, MethodFields, ModelFields, DataFields):
+class TrialConfig(ObjectiveFields, LossFields, OptimisationFields, MethodFields, ModelFields, DataFields):
     """Everything that decides the result of one training. Frozen; unknown keys are refused.
 
     Defaults are part of the schema: a field that is left at its default does not enter the trial's
@@ -69,6 +70,11 @@ class TrialConfig(LossFields, OptimisationFields, MethodFields, ModelFields, Dat
                 f"patch_size={self.patch_size} must divide image_size={self.image_size}; use one of {divisors}"
             )
         return self
+
+    @property
+    def makes_weights(self) -> bool:
+        """Whether the trial makes weights for others to start from, and predicts nothing."""
+        return self.method == PRETRAINING
 
     @property
     def selection_metric(self) -> str:

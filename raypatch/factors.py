@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from raypatch.config import TrialConfig, field_facts
 from raypatch.storage.own_files import own_file_stem
+from raypatch.trial_fields.stage import stage_of, without_trial
 
 
 class Level(BaseModel):
@@ -24,7 +25,7 @@ class Level(BaseModel):
 
     def holds(self, config: TrialConfig) -> bool:
         """Whether a trial has every value that the level sets."""
-        return all(getattr(config, field) == value for field, value in self.fields.items())
+        return all(without_trial(getattr(config, field)) == value for field, value in self.fields.items())
 
 
 class Factor(BaseModel):
@@ -95,7 +96,7 @@ class Factor(BaseModel):
         of several that fit the one that sets most; None for none.
         """
         if self._by_value is not None:
-            return self._by_value.get(getattr(config, self.name))
+            return self._by_value.get(without_trial(getattr(config, self.name)))
         fitting = [level for level in self.levels if level.holds(config)]
         if not fitting:
             return None
@@ -166,7 +167,7 @@ def word_value(field: str, value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, str):
-        return own_file_stem(value) or value
+        return own_file_stem(value) or stage_of(value) or value
     return str(value)
 
 
@@ -176,7 +177,8 @@ def factor_of_field(name: str, values: Iterable[Any], baseline: Any = None) -> F
     The levels come in the field's natural order, else as given; the
     baseline is the first unless one is given.
     """
-    distinct = list(dict.fromkeys(values))
+    # Each dataset has a trial of its own that makes a stage's weights, and all are one level.
+    distinct = list(dict.fromkeys(map(without_trial, values)))
     order = field_facts(name).order
     if order != "given":
         distinct = _sort_values(distinct, falling=order == "falling")
@@ -219,7 +221,7 @@ def widen(factor: Factor, configs: Sequence[TrialConfig]) -> Factor:
     if factor.name not in TrialConfig.model_fields or factor.fields != {factor.name}:
         return factor
     values = [level.fields[factor.name] for level in factor.levels]
-    found = [getattr(config, factor.name) for config in configs]
+    found = [without_trial(getattr(config, factor.name)) for config in configs]
     if set(found) <= set(values):
         return factor
     widened = factor_of_field(factor.name, [*values, *found])

@@ -16,6 +16,7 @@ METHOD_WORDS = {
     "finetune": "fine-tuning",
     "linear_probe": "linear probe",
     "knn": "nearest neighbours",
+    "pretrain": "pretraining",
 }
 """How a sentence says the methods."""
 

@@ -127,7 +127,8 @@ def find_removable(folder: Path) -> Removable:
         if result is None:
             continue
         over.append(trial)
-        if trial.best_weights.exists():
+        # What others start from stays: some may be still to run.
+        if trial.best_weights.exists() and not config.makes_weights:
             key = _level_key(config, record)
             groups.setdefault(key, []).append((config, selection_score(config, result)))
     events, weights = [], []

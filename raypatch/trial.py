@@ -5,7 +5,7 @@ import functools
 import math
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -57,7 +57,7 @@ def train_trial(
     trial = prepare_trial(config, paths, options, on_epoch, should_stop)
     method.prepare(trial.prepared)
     progress = method.fit(trial)
-    return finish_trial(trial, progress)
+    return finish_weights(trial, progress) if config.makes_weights else finish_trial(trial, progress)
 
 
 def train_group(
@@ -116,6 +116,10 @@ def _prepare(
     """
     if options.threads:
         torch.set_num_threads(options.threads)
+    if config.parent is not None:
+        # Beside this trial, wherever the run folder lies now.
+        made = paths.sibling(config.parent).best_weights
+        options = options.model_copy(update={"files": {**options.files, config.weights: made}})
     info = describe_seen(config, options)
     method = feature_method(config)
     if method is None:
@@ -203,18 +207,42 @@ def finish_trial(trial: Trial, progress: Progress) -> TrialResult:
         if trial.options.keep_masks:
             indices = {name: found.index for name, found in predictions.items()}
             keep_pixels(trial.paths, prepared, splits, trial.task, indices)
-    rows = read_epochs(trial.paths.epochs)
-    # The median: the first epoch warms up, and a resumed trial has several first epochs.
-    speeds = [row.images_per_second for row in rows]
-    result = TrialResult(
-        trial_id=trial.config.trial_id(),
-        status="ok",
-        epochs=progress.epoch,
+    return _write_result(
+        trial,
+        progress,
         # A method without epochs has no best one.
         best_epoch=progress.best_epoch or None,
         val=dict(scores["val"]),
         test=dict(scores["test"]),
         dataset=dataset_facts(trial, test),
+    )
+
+
+def finish_weights(trial: Trial, progress: Progress) -> TrialResult:
+    """Write the result of a trial that makes weights: it predicts nothing, so that test is never read."""
+    last = read_epochs(trial.paths.epochs)[-1]
+    info = trial.info
+    facts = DatasetFacts(
+        task=trial.task.name,
+        dimensions=3 if info.dimensions == 3 else 2,
+        channels=3 if info.channels == 3 else 1,
+        classes=info.classes,
+        counts=(len(trial.train), len(trial.val), info.counts[2]),
+        rule=info.rule,
+    )
+    return _write_result(trial, progress, val=last.val, dataset=facts, alarm=last.alarm)
+
+
+def _write_result(trial: Trial, progress: Progress, **found: Any) -> TrialResult:
+    """Write result.json, with what every trial says of its training. found: further fields of it."""
+    rows = read_epochs(trial.paths.epochs)
+    # The median: the first epoch warms up, and a resumed trial has several first epochs.
+    speeds = [row.images_per_second for row in rows]
+    prepared = trial.prepared
+    result = TrialResult(
+        trial_id=trial.config.trial_id(),
+        status="ok",
+        epochs=progress.epoch,
         model=prepared.facts,
         train_seconds=sum(row.seconds for row in rows),
         images_per_second=statistics.median(speeds) if speeds else math.nan,
@@ -222,6 +250,7 @@ def finish_trial(trial: Trial, progress: Progress) -> TrialResult:
         precision=prepared.stated_precision,
         device=str(prepared.device),
         provenance=provenance(),
+        **found,
     )
     # The result says that all is done: a kill before it is written leaves a trial to be resumed.
     write_json(trial.paths.result, result)

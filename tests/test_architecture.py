@@ -39,8 +39,8 @@ LAYERS = (
     ("raypatch.models", "raypatch.selection"),
     ("raypatch.study", "raypatch.study.resolve"),
     ("raypatch.training",),
-    ("raypatch.features",),
-    ("raypatch.methods.finetune", "raypatch.methods.linear_probe", "raypatch.methods.knn"),
+    ("raypatch.features", "raypatch.objectives"),
+    ("raypatch.methods.finetune", "raypatch.methods.linear_probe", "raypatch.methods.knn", "raypatch.methods.pretrain"),
     ("raypatch.trial",),
     (
         "raypatch.sweep.stop",
@@ -52,6 +52,7 @@ LAYERS = (
     ("raypatch.sweep.session", "raypatch.sweep.executors.preflight"),
     ("raypatch.sweep.plan", "raypatch.sweep.record"),
     ("raypatch.sweep.guard", "raypatch.sweep.watch.tracking"),
+    ("raypatch.sweep.parents",),
     ("raypatch.sweep.tuning", "raypatch.sweep.executors"),
     ("raypatch.sweep", "raypatch.analysis", "raypatch.predict", "raypatch.run_folders"),
     ("raypatch.explain",),

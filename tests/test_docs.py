@@ -90,7 +90,8 @@ def _check(words: list[str], place: str) -> None:
         if name == "--set":
             settings.append(value.partition("=")[0])
     study = _study_of(command.name, plain, place)
-    for field in settings:
+    # dino.epochs is a field of a stage, start.ImageNet.weights one of a named level.
+    for field in (name.rpartition(".")[2] for name in settings):
         assert field in [*TrialConfig.model_fields, *(study.grid if study else ())], f"{place}: no field {field}"
 
 

@@ -87,12 +87,12 @@ def conclude(results: Results, factor: Factor | None = None, resamples: int = RE
     usable, problems = usable_predictions(trials)
     evidence = _examine(usable, question, metric, metrics, resamples)
     ensembles = level_ensembles(question, usable, metric)
-    cells = summarize_cells(question, trials, names, ensembles=ensembles)
+    cells = summarize_cells(question, trials, names, ensembles=ensembles, median=results.median)
     cells = _add_intervals(cells, evidence.intervals, question.cell, names)
     cells = mark_majority(cells, evidence.majority, question.cell)
     conclusions = tuple(_conclude_settings(cells, evidence, question, metric))
     chosen = _join_gains(conclusions)
-    recipes = summarize_cells(question, question.trials, names, recipe=question.tuned)
+    recipes = summarize_cells(question, question.trials, names, recipe=question.tuned, median=results.median)
     return Findings(
         results=results,
         question=question,

@@ -23,11 +23,14 @@ def measures_of(frame: pd.DataFrame, metrics: Sequence[str]) -> list[str]:
     return [name for name in names if name in frame]
 
 
-def summarize(trials: pd.DataFrame, keys: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:
+def summarize(
+    trials: pd.DataFrame, keys: Sequence[str], metrics: Sequence[str], *, median: bool = False
+) -> pd.DataFrame:
     """Return one row per distinct `keys`: seeds (count), `<measure>_mean` and `<measure>_std` of each measure.
 
     The standard deviation is the sample's (n - 1), NaN for one seed. A score that is undefined for
     one seed is undefined for the group, rather than averaged over fewer seeds in silence.
+    median: also `<measure>_median`.
     """
     measures = measures_of(trials, metrics)
     groups = trials.groupby(list(keys), sort=False, dropna=False)
@@ -38,6 +41,8 @@ def summarize(trials: pd.DataFrame, keys: Sequence[str], metrics: Sequence[str])
     for name in measures:
         columns[f"{name}_mean"] = mean[name]
         columns[f"{name}_std"] = std[name]
+        if median:
+            columns[f"{name}_median"] = groups[name].median().mask(undefined[name])
     return pd.DataFrame(columns).reset_index()
 
 
@@ -48,6 +53,7 @@ def summarize_cells(
     *,
     recipe: Sequence[str] = (),
     ensembles: pd.DataFrame | None = None,
+    median: bool = False,
 ) -> pd.DataFrame:
     """Return `summarize` of each cell of `trials`, with level, level_rank and kind.
 
@@ -56,10 +62,10 @@ def summarize_cells(
     levels.
     """
     own = [*recipe, "level", "level_rank", "kind"]
-    cells = summarize(trials.assign(kind=SINGLE), [*question.series, *own], metrics)
+    cells = summarize(trials.assign(kind=SINGLE), [*question.series, *own], metrics, median=median)
     if ensembles is not None and not ensembles.empty:
         last = ensembles.assign(level_rank=len(question.factor.levels), kind=ENSEMBLE)
-        extra = summarize(last, [*question.series, "level", "level_rank", "kind"], metrics)
+        extra = summarize(last, [*question.series, "level", "level_rank", "kind"], metrics, median=median)
         cells = pd.concat([cells, extra.reindex(columns=cells.columns)], ignore_index=True)
     # By level within each series; the series stay in the order in which they appear.
     series = cells.groupby(question.series, sort=False, dropna=False).ngroup()

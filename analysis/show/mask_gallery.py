@@ -82,7 +82,7 @@ def _dice(examples: Examples, place: int) -> float:
 
 
 def _strip(by_level: dict[str, Examples], index: int) -> Strip:
-    pictures = []
+    pictures: list[Picture] = []
     for level, examples in by_level.items():
         place = _place_of(examples, index)
         if place is None:

@@ -9,6 +9,7 @@ from raypatch.analysis.answer.findings import Findings
 from raypatch.analysis.answer.majority import say_majority
 from raypatch.analysis.load import Results
 from raypatch.analysis.show.tables.published import published_notes
+from raypatch.analysis.show.tables.stages import list_stage_warnings
 from raypatch.analysis.wording import capitalize, plural
 from raypatch.data.catalog import SPLITS, Split
 from raypatch.results.repeated import repeated_key
@@ -33,6 +34,7 @@ def list_notes(findings: Sequence[Findings]) -> list[str]:
         *_notes_on_data(first.results),
         *_notes_on_absent_classes(first.trials),
         *_notes_on_missing(first.results),
+        *list_stage_warnings(first.results),
         *_note_on_seeds(first.trials),
         *published_notes(first),
     ]
@@ -162,7 +164,7 @@ def count_trials(results: Results) -> str:
         return f"{counted(int((status == 'ok').sum()), 'trial')} finished"
     planned: set[str] = set()
     for record in results.records.values():
-        planned.update(config.trial_id() for config in record.trials)
+        planned.update(config.trial_id() for config in record.trials if not config.makes_weights)
     finished = len(planned - set(results.missing["trial_id"]))
     said = f"{finished} of {len(planned)} planned trials finished"
     # A folder keeps the trials of earlier commands, which sweep.json no longer plans.

@@ -12,12 +12,14 @@ from raypatch.analysis.show.plots.clinical import clinical_plots
 from raypatch.analysis.show.plots.figure import Plot
 from raypatch.analysis.show.plots.findings import factor_plots, trial_plots
 from raypatch.analysis.show.plots.search import search_plots
+from raypatch.analysis.show.plots.stages import stage_plots
 from raypatch.analysis.show.plots.standings import standing_plots
 from raypatch.analysis.show.tables.clinical import clinical_tables
 from raypatch.analysis.show.tables.comparison import ensembles_table, gains_table, ranks_table
 from raypatch.analysis.show.tables.details import calibration_table, class_table, costs_table
 from raypatch.analysis.show.tables.published import published_tables
 from raypatch.analysis.show.tables.scores import metric_table, recipes_table
+from raypatch.analysis.show.tables.stages import stages_table
 from raypatch.analysis.show.tables.standings import averages_table, quartiles_table, rank_counts_table, steps_table
 from raypatch.analysis.show.tables.table import Table
 from raypatch.analysis.show.tables.trials import choices_table, importance_table, missing_table, provenance_table
@@ -78,6 +80,8 @@ def _trial_sections(findings: Findings, clinical: Clinical) -> Iterator[Section]
     tuned = _known(choices_table(findings), recipes_table(findings), importance_table(results))
     yield Section("published", "Beside what was published", tuple(published_tables(findings)))
     yield Section("search", "Hyperparameters", tuned, _picked(plots, "search"))
+    stages = tuple(stage_plots(findings))
+    yield Section("stages", "Trainings without labels", _known(stages_table(findings)), stages)
     yield Section("training", "Training", (), _picked(plots, "learning_curves"))
     yield Section("classes", "Classes", _known(class_table(findings)), _picked(plots, "confusions"))
     yield Section("masks", "Masks", galleries=tuple(mask_galleries(findings)))

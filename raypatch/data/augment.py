@@ -17,6 +17,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+LUMA = (0.2989, 0.587, 0.114)
+"""torchvision's weights of red, green and blue in the brightness of a pixel."""
+
 _CROP_AREA = (0.8, 1.0)
 _CROP_RATIO = (3 / 4, 4 / 3)
 _CROP_ATTEMPTS = 10
@@ -24,8 +27,6 @@ _MAX_DEGREES = 15.0
 _JITTER = (0.8, 1.2)
 _BENT_PLACES = 3
 _BENT_BY = 10 / 512
-# torchvision's weights of red, green and blue.
-_LUMA = (0.2989, 0.587, 0.114)
 _UNBENT = 10
 """Columns of parameters without an elastic deformation."""
 
@@ -270,4 +271,4 @@ def _mean_grey(images: Tensor) -> Tensor:
     if images.shape[1] == 1:
         return means
     red, green, blue = means[:, :1], means[:, 1:2], means[:, 2:]
-    return _LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue
+    return LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue

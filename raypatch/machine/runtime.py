@@ -19,7 +19,7 @@ import torch
 import raypatch
 
 Precision = Literal["bfloat16", "float32"]
-Purpose = Literal["head", "order", "augmentation", "dropout"]
+Purpose = Literal["head", "order", "augmentation", "dropout", "views", "drop path"]
 
 
 def resolve_device(name: str) -> torch.device:

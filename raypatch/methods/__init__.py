@@ -106,6 +106,7 @@ METHODS: Registry[Method] = Registry(
         "finetune": "raypatch.methods.finetune:Finetune",
         "linear_probe": "raypatch.methods.linear_probe:LinearProbe",
         "knn": "raypatch.methods.knn:KNearestNeighbours",
+        "pretrain": "raypatch.methods.pretrain:Pretrain",
     },
 )
 

@@ -74,7 +74,7 @@ def build_model(
     """
     family = find_family(config.model)
     if config.weights == "random":
-        with _seeded(config.seed):
+        with seeded(config.seed):
             model = _construct_body(config, dimensions=dimensions, outputs=outputs)
     else:
         with torch.device("meta"):
@@ -83,19 +83,26 @@ def build_model(
         native = read_native_state(config, family, model, files)
         if _computes_buffers(model):
             # What no weights file holds, such as the frequencies of rotary positions, is made again.
-            with _seeded(config.seed):
+            with seeded(config.seed):
                 model = _construct_body(config, dimensions=dimensions, outputs=outputs)
         else:
             # Left as it comes: every weight is overwritten below, and initialising all takes seconds.
             model.to_empty(device="cpu")
-        with _seeded(config.seed):
+        with seeded(config.seed):
             family.draw_head(model)
         # The head of the file is left out: it was drawn anew above, whatever its size was there.
         state = family.adapt_state(native, model, config, dimensions=dimensions)
         model.load_state_dict({**state, **_head_state(family, model)})
-    with _seeded(config.seed):
+    with seeded(config.seed):
         model = _with_head(model, config, dimensions=dimensions, outputs=outputs)
-    return BuiltModel(model, *family.normalisation(config))
+    return BuiltModel(model, *normalisation_of(config))
+
+
+def normalisation_of(config: TrialConfig) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and standard deviation per channel that the model of a trial expects of pixels from 0 to 1."""
+    # What is pretrained from random weights is later read as weights under the model's name.
+    named = config.model_copy(update={"weights": "timm"}) if config.makes_weights else config
+    return find_family(config.model).normalisation(named)
 
 
 def check_model(
@@ -127,6 +134,15 @@ def construct(config: TrialConfig, *, dimensions: int, outputs: int) -> nn.Modul
     return _with_head(model, config, dimensions=dimensions, outputs=outputs)
 
 
+def construct_finished(config: TrialConfig, *, dimensions: int, outputs: int) -> nn.Module:
+    """Construct the model that a finished trial has: without a head where it makes weights. Raises as construct."""
+    if not config.makes_weights:
+        return construct(config, dimensions=dimensions, outputs=outputs)
+    model = construct(config, dimensions=dimensions, outputs=1)
+    model.set_submodule(find_family(config.model).head_name(model), nn.Identity())
+    return model
+
+
 def build_head(config: TrialConfig, *, dimensions: int, outputs: int) -> nn.Module:
     """Build the head of a trial on the CPU, with the weights that `build_model` draws for it.
 
@@ -141,10 +157,10 @@ def build_head(config: TrialConfig, *, dimensions: int, outputs: int) -> nn.Modu
         body = _construct_body(config, dimensions=dimensions, outputs=outputs)
     if has_own_head(config):
         head = body.get_submodule(family.head_name(body)).to_empty(device="cpu")
-        with _seeded(config.seed):
+        with seeded(config.seed):
             family.draw_head(body)
         return head
-    with _seeded(config.seed):
+    with seeded(config.seed):
         return head_of(_with_head(body, config, dimensions=dimensions, outputs=outputs), family)
 
 
@@ -181,7 +197,7 @@ def _head_state(family: Family, model: nn.Module) -> dict[str, torch.Tensor]:
 
 
 @contextmanager
-def _seeded(seed: int) -> Iterator[None]:
+def seeded(seed: int) -> Iterator[None]:
     """Draw from `seed` inside, and leave the global random state as it was."""
     with torch.random.fork_rng(devices=[]):
         # torch.manual_seed would reseed the GPUs too.

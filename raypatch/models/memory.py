@@ -22,6 +22,7 @@ from raypatch.models.heads import bare_model
 from raypatch.models.mask_head import loss_bytes
 from raypatch.models.prepared import PreparedModel, evaluation_batch
 from raypatch.results import ModelFacts
+from raypatch.trial_fields.objective import projection_parameters, views_as_images
 
 logger = logging.getLogger(__name__)
 
@@ -73,9 +74,11 @@ def activation_bytes(
     activations = _activations(config, facts, precision)
     if not find_method(config.method).trains_backbone:
         return activations.passing
+    # Pretraining sees several views of an image.
+    images = views_as_images(config, config.image_size, config.patch_size) if config.makes_weights else 1
     if checkpointing and activations.checkpointed is not None:
-        return activations.checkpointed
-    return activations.kept
+        return int(images * activations.checkpointed)
+    return int(images * activations.kept)
 
 
 @functools.cache
@@ -193,7 +196,9 @@ def _held_bytes(config: TrialConfig, facts: ModelFacts, precision: Precision) ->
     # SGD keeps a momentum, AdamW and Adam two moments, in float32 each.
     moments = 4 if config.optimizer == "sgd" else 8
     gradients = 4 if precision == "bfloat16" else 0
-    return (4 + moments + rounded + gradients) * facts.parameters
+    # The teacher beside the student, and the heads of both with their gradient.
+    beside = 4 * facts.parameters + 20 * projection_parameters(config) if config.makes_weights else 0
+    return (4 + moments + rounded + gradients) * facts.parameters + beside
 
 
 def _with_margin(needed: int, *, streams: int = 1) -> int:

@@ -78,6 +78,19 @@ def resample_positions(positions: Tensor, grid: tuple[int, ...], *, prefix: int)
     return torch.cat([positions[:, :prefix], plane.repeat(1, math.prod(grid[:-2]), 1)], dim=1)
 
 
+def resize_positions(positions: Tensor, grid: tuple[int, ...], *, prefix: int) -> Tensor:
+    """Resize positions (1, prefix + g^D, width) of a square or cubic grid to another grid of as many dimensions.
+
+    The result has a gradient. Over images as `resample_positions`, over volumes trilinear.
+    """
+    if len(grid) == 2:
+        return resample_positions(positions, grid, prefix=prefix)
+    edge = round((positions.shape[1] - prefix) ** (1 / 3))
+    cube = positions[:, prefix:].reshape(1, edge, edge, edge, -1).permute(0, 4, 1, 2, 3)
+    cube = F.interpolate(cube, size=grid, mode="trilinear", align_corners=False)
+    return torch.cat([positions[:, :prefix], cube.flatten(2).transpose(1, 2)], dim=1)
+
+
 class VolumeEmbed(nn.Module):
     """Embed the cubes of a volume: (B, C, D, H, W) -> (B, N, width), depth slowest;
     each edge divisible by patch_size.

@@ -38,7 +38,7 @@ def read_native_state(
     head = family.head_name(model)
     if config.weights == "timm":
         return without_head(family.pretrained_state(config), head)
-    path = locate_own_file(config.weights, files, option="--weights")
+    path = _locate(config, files)
     state = without_wrapping(read_weights_file(path, device=device), model.state_dict())
     state = without_head(state, head)
     require_fit(state, family, model, config.model, path)
@@ -55,12 +55,25 @@ def ensure_weights(
 
     Raises ValueError.
     """
+    if config.parent is not None:
+        # They are not made yet; that the model can be built, its own check has seen.
+        return
     if config.weights == "timm":
         family.fetch_weights(config)
     else:
         read_native_state(config, family, model, files, device="meta")
         path = locate_own_file(config.weights, files, option="--weights")
         _require_finite_once(path, path.stat().st_mtime_ns)
+
+
+def _locate(config: TrialConfig, files: Mapping[str, Path]) -> Path:
+    """Where the weights file of a trial lies. Raises ValueError."""
+    if config.parent is None:
+        return locate_own_file(config.weights, files, option="--weights")
+    path = files.get(config.weights)
+    if path is None or not path.is_file():
+        raise ValueError(f"the weights of trial {config.parent} are not there: remove its folder and resume the run")
+    return path
 
 
 def without_head(state: Mapping[str, Tensor], head: str) -> dict[str, Tensor]:

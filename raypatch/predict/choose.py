@@ -58,8 +58,11 @@ class FinishedTrials:
         return having
 
 
-def find_trials(folder: Path) -> FinishedTrials:
-    """The trials of a run folder that ran through. Raises ValueError when there are none."""
+def find_trials(folder: Path, *, stages: bool = False) -> FinishedTrials:
+    """The trials of a run folder that ran through. Raises ValueError when there are none.
+
+    stages: also those that make weights and predict nothing.
+    """
     found = []
     for paths in SweepPaths(folder).trial_folders():
         result = read_result(paths.result)
@@ -68,6 +71,8 @@ def find_trials(folder: Path) -> FinishedTrials:
         # A trial that ran through has both, but a file says so only to a reader, not to its type.
         if result.dataset is not None and result.model is not None:
             config = read_config(paths.config)
+            if config.makes_weights and not stages:
+                continue
             found.append(FinishedTrial(config, paths, result, result.dataset, result.model))
     if not found:
         raise ValueError(

@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from raypatch.config import make_config
-from raypatch.models.build import construct
+from raypatch.models.build import construct_finished, normalisation_of
 from raypatch.models.families import find_family
 from raypatch.models.heads import has_own_head
 from raypatch.predict.choose import FinishedTrial, find_trials
@@ -28,7 +28,7 @@ def export_trial(folder: Path, trial_id: str, out: Path) -> Path:
     one that is no network.
     """
     trials = {}
-    for trial in find_trials(folder).trials:
+    for trial in find_trials(folder, stages=True).trials:
         trials[trial.result.trial_id] = trial
     if trial_id not in trials:
         raise ValueError(f"{folder} has no finished trial {trial_id!r}; it has {first_of(sorted(trials))}")
@@ -56,8 +56,9 @@ def _describe(member: FinishedTrial) -> dict[str, object]:
     """config.json: what timm reads, and under `raypatch` what load_exported needs."""
     config, facts = member.config, member.dataset
     family = find_family(config.model)
-    mean, std = family.normalisation(config)
-    outputs = find_task(facts.task).outputs(facts.classes)
+    mean, std = normalisation_of(config)
+    # Without a head there are none, as timm has it too.
+    outputs = 0 if config.makes_weights else find_task(facts.task).outputs(facts.classes)
     for_timm = family.timm_entry(config)
     # timm wants the name without the tag of its weights, for these are others.
     named = {"architecture": config.model.partition(".")[0]} if timm_loads(member) else {}
@@ -92,7 +93,7 @@ def load_exported(folder: Path) -> nn.Module:
 
     try:
         description = json.loads((folder / "config.json").read_bytes())
-        model = construct(
+        model = construct_finished(
             make_config(description["raypatch"]["trial"]),
             dimensions=description["raypatch"]["dimensions"],
             outputs=description["num_classes"],

@@ -90,7 +90,7 @@ def predict_masks(
         probability = pixel_probabilities(prepared, images, edge, task)
         total = probability if total is None else total + probability
     assert total is not None, "there is a member"
-    mean = total / len(members)
+    mean = (total / len(members)).astype(np.float32)
     files = source.files(facts)
     if files is None:
         masks = tuple(task.predicted_masks(mean))

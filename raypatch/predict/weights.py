@@ -7,7 +7,7 @@ from raypatch.features.head import feature_store
 from raypatch.features.store import FeatureStore
 from raypatch.machine.runtime import Precision, resolve_device, resolve_precision
 from raypatch.methods import FeatureMethod, feature_method
-from raypatch.models.build import BuiltModel, construct
+from raypatch.models.build import BuiltModel, construct_finished
 from raypatch.models.families import find_family
 from raypatch.models.heads import bare_model, head_of
 from raypatch.models.prepared import PreparedModel, place_model
@@ -58,7 +58,7 @@ def load_parts(member: FinishedTrial) -> tuple[nn.Module, nn.Module | None]:
         raise ValueError(f"{member.paths.best_weights} is missing or damaged; remove the trial folder and run it again")
     facts = member.dataset
     outputs = find_task(facts.task).outputs(facts.classes)
-    model = construct(member.config, dimensions=facts.dimensions, outputs=outputs).eval()
+    model = construct_finished(member.config, dimensions=facts.dimensions, outputs=outputs).eval()
     method = feature_method(member.config)
     # An earlier version stored the whole model for such a trial too.
     if method is None or best[0].keys() == model.state_dict().keys():

@@ -14,6 +14,10 @@ class TrialPaths:
     folder: Path
     shared: Path | None = None
 
+    def sibling(self, trial_id: str) -> "TrialPaths":
+        """The files of another trial of the same run."""
+        return TrialPaths(self.folder.parent / trial_id, self.shared)
+
     @property
     def config(self) -> Path:
         return self.folder / "config.json"

@@ -52,7 +52,7 @@ class EpochRow(_Record):
     training and validation since the row before. images_per_second: training only. step: optimizer
     steps taken so far, 0 in files of earlier versions. peak_memory_bytes: most so far, on the device; on a CPU of the
     process. 0 in files of earlier versions. alarm: what is wrong with the validation predictions, such
-    as that they are of one class only; None where nothing is.
+    as that they are of one class only; None where nothing is. watched: what a pretraining watches, by name.
     """
 
     epoch: int
@@ -64,6 +64,7 @@ class EpochRow(_Record):
     peak_memory_bytes: int = 0
     step: int = 0
     alarm: str | None = None
+    watched: StoredScores = {}
 
     @model_validator(mode="before")
     @classmethod
@@ -85,8 +86,8 @@ class EpochRow(_Record):
         for charts, trackers and data frames.
         """
         # A chart has one flat list of names; val_ keeps a score apart from a field of the row.
-        numbers = self.model_dump(exclude={"val", "alarm"})
-        return numbers | {f"val_{name}": score for name, score in self.val.items()}
+        numbers = self.model_dump(exclude={"val", "alarm", "watched"})
+        return numbers | self.watched | {f"val_{name}": score for name, score in self.val.items()}
 
 
 class DatasetFacts(_Record):
@@ -128,6 +129,7 @@ class TrialResult(_Record):
     images_per_second: training, median over epochs.
     peak_memory_bytes: of the device, of the process on a CPU.
     precision: the one that was used. error: traceback of a failed trial.
+    alarm: what was wrong with a pretraining at its end, such as that it collapsed; None where nothing was.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -147,6 +149,7 @@ class TrialResult(_Record):
     # pydantic copies a default for each instance, so this dict is not shared.
     provenance: dict[str, str] = {}
     error: str | None = None
+    alarm: str | None = None
 
 
 @dataclass(frozen=True)
@@ -208,7 +211,7 @@ class SweepRecord(BaseModel):
     factors: what is compared, in the order of the study. levels: by
     trial id its level of each factor.
     metric: the score that the answer is about, None for the task's
-    own. expect: what publications state.
+    own. repeats: what tables show of a score's repeats. expect: what publications state.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -226,6 +229,7 @@ class SweepRecord(BaseModel):
     factors: tuple[Factor, ...] = ()
     levels: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     metric: str | None = None
+    repeats: Literal["mean", "median"] = "mean"
     expect: tuple[Expectation, ...] = ()
     trials: tuple[TrialConfig, ...]
 

@@ -40,6 +40,11 @@ def default_run_name(study: Study, original: Study) -> str:
         is_recipe = field_facts(name).role == "hyperparameter"
         if is_recipe and axis != original.grid.get(name):
             parts.append(f"{name}{'_'.join(map(str, axis))}")
+    for stage, fields in study.stages.items():
+        for name, value in fields.items():
+            is_recipe = field_facts(name).role == "hyperparameter"
+            if is_recipe and value != original.stages.get(stage, {}).get(name):
+                parts.append(f"{stage}.{name}{value}")
     text = re.sub(r"[^A-Za-z0-9_.-]", "_", "-".join(parts))
     if len(text) <= LONGEST_NAME:
         return text

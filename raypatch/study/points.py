@@ -16,6 +16,7 @@ from raypatch.storage.own_files import OWN_FILE, OWN_SET, OWN_SUFFIXES, own_file
 from raypatch.study import FACTS, Study, WhenRule, as_list, typed_value
 from raypatch.study.fit import check_fit, require_one_length
 from raypatch.study.resolutions import files_in_folder, name_set
+from raypatch.study.stages import stage_name, stage_values
 from raypatch.tasks import find_task, reads_masks
 from raypatch.trial_fields.resolution import resolutions_of, source_name
 
@@ -31,6 +32,8 @@ class StudyPoints:
         self._sources: dict[str, Path] = {}
         self._sets: dict[str, str] = {}
         self._infos: dict[tuple[str, bool], DatasetInfo] = {}
+        # By trial id, those that make weights.
+        self.stages: dict[str, TrialConfig] = {}
         self._rules = [self._canonical_rule(rule) for rule in study.when]
 
     def points(self) -> Iterator[tuple[TrialConfig, dict[str, str]]]:
@@ -119,9 +122,23 @@ class StudyPoints:
         if masks:
             # The loss goes up long before the masks get worse.
             values.setdefault("selection", f"val_{find_task(values['task']).default_metric}")
+        self._name_stage(values, info)
         config = make_config(values)
         check_fit(config, info)
         return config
+
+    def _name_stage(self, values: dict[str, Any], info: DatasetInfo) -> None:
+        """Let weights of a stage name the trial that makes them, which is noted."""
+        name = stage_name(values.get("weights"), self.study.stages)
+        if name is None:
+            return
+        own = stage_values(self._by_content(self.study.stages[name]), values)
+        # A stage may start from another one.
+        self._name_stage(own, info)
+        stage = make_config(own)
+        check_fit(stage, info)
+        self.stages[stage.trial_id()] = stage
+        values["weights"] = f"stage:{name}@{stage.trial_id()}"
 
     def _apply_rules(self, values: dict[str, Any], axis_values: Mapping[str, Any], info: DatasetInfo) -> bool:
         """Set in `values` what the rules that hold say; return whether one of them skips the trial."""

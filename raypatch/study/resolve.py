@@ -18,13 +18,20 @@ class StudyTrials:
     """What a study comes to.
 
     trials: without repeats. factors: what is compared. levels: by trial id its level of each
-    factor. files: where own files lie, by their content's name.
+    factor. files: where own files lie, by their content's name. stages: the trials that make weights for
+    these; they are no levels.
     """
 
     trials: tuple[TrialConfig, ...]
     factors: tuple[Factor, ...]
     levels: dict[str, tuple[str, ...]]
     files: dict[str, Path]
+    stages: tuple[TrialConfig, ...] = ()
+
+    @property
+    def planned(self) -> tuple[TrialConfig, ...]:
+        """All that runs, what makes weights first."""
+        return (*self.stages, *self.trials)
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,8 @@ def resolve_trials(study: Study) -> StudyTrials:
     levels: dict[str, tuple[str, ...]] = {}
     for trial_id, config in trials.items():
         levels[trial_id] = _levels_of(config, factors, named[trial_id])
-    return StudyTrials(configs, factors, levels, resolver.files_of(configs))
+    stages = tuple(resolver.stages.values())
+    return StudyTrials(configs, factors, levels, resolver.files_of((*stages, *configs)), stages)
 
 
 def _require_same_levels(config: TrialConfig, names: Mapping[str, str], earlier: Mapping[str, str]) -> None:

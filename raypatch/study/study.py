@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic import model_validator as validator
@@ -24,6 +24,7 @@ from raypatch.study.axes import (
 from raypatch.study.names import check_name
 from raypatch.study.published import check_table
 from raypatch.study.rules import FACTS, WhenRule, as_list, typed_value
+from raypatch.study.stages import check_stages, override_parts
 
 
 class Study(BaseModel):
@@ -50,6 +51,10 @@ class Study(BaseModel):
         None,
         description="The score that the answer is about; default the task's own.",
     )
+    repeats: Literal["mean", "median"] = Field(
+        "mean",
+        description="What tables show of a score's repeats, beside their standard deviation.",
+    )
     fixed: dict[str, Any] = Field(
         default_factory=dict,
         description="TrialConfig fields that every trial shares.",
@@ -61,6 +66,10 @@ class Study(BaseModel):
     when: tuple[WhenRule, ...] = Field(
         (),
         description="Rules that set fields, such as the recipe of 2D or 3D data.",
+    )
+    stages: dict[str, dict[str, Any]] = Field(
+        default_factory=dict,
+        description="Trainings that make weights: name -> fields; a trial starts from them by `weights: stage:NAME`.",
     )
     resolutions: dict[str, dict[int, Path]] = Field(
         default_factory=dict,
@@ -124,6 +133,13 @@ class Study(BaseModel):
         both = set(self.search.fields) & given
         if both:
             raise ValueError(f"{', '.join(sorted(both))}: searched, so it cannot be given or asked for by a when-rule")
+
+    @validator(mode="after")
+    def _stages_make_weights(self) -> Self:
+        check_stages(self.stages)
+        if self.stages and self.search is not None:
+            raise ValueError("stages: a search has none; search without, or list the trials in a grid")
+        return self
 
     @validator(mode="after")
     def _tables_can_be_read(self) -> Self:
@@ -193,13 +209,16 @@ class Study(BaseModel):
 
         The name of an axis of named levels keeps those levels alone. A
         baseline that is left out gives way. Raises ValueError for a
-        level that there is not, and for a field that named levels set.
+        level that there is not, and for a field that named levels set. STAGE.FIELD is a field of a stage, and
+        AXIS.LEVEL.FIELD one of a named level.
         """
+        changed = {key: wanted for key, wanted in values.items() if "." in key}
+        stages, grid = override_parts(self.stages, self.grid, changed)
+        values = without(values, changed)
         fixed = without(self.fixed, values)
-        grid = dict(self.grid)
         for key, wanted in values.items():
             self._require_settable(key)
-            axis = self.grid.get(key)
+            axis = grid.get(key)
             if isinstance(axis, dict):
                 grid[key] = narrow_levels(key, axis, wanted)
             else:
@@ -209,7 +228,7 @@ class Study(BaseModel):
             if is_still_there(name, level, values):
                 baseline[name] = level
         if self.search is None:
-            return self._changed(fixed=fixed, grid=grid, baseline=baseline)
+            return self._changed(fixed=fixed, grid=grid, baseline=baseline, stages=stages)
         search = self._dump_search()
         search["fields"] = without(search["fields"], values)
         return self._changed(fixed=fixed, grid=grid, search=search, baseline=baseline)

@@ -15,6 +15,7 @@ from raypatch.results import (
 )
 from raypatch.sweep.cost.trial_seconds import PassCounter, known_pass_seconds, known_seconds
 from raypatch.trial_fields.length import training_length
+from raypatch.trial_fields.objective import views_as_images
 
 STEP_SECONDS = 0.02
 HEAD_STEP_SECONDS = 0.0005
@@ -57,10 +58,27 @@ def plan_sweep(
             results.pop(trial_id, None)
             todo[trial_id] = config
             seconds[trial_id] = rough_seconds(config, options)
-    # Longest first: a long trial that starts last would run alone at the end.
-    in_order = sorted(todo, key=lambda trial_id: (-seconds[trial_id], trial_id))
+    # Longest first: a long trial that starts last would run alone at the end. One that others wait for counts with
+    # the longest of them, which also brings it before all of them.
+    ahead = _seconds_ahead(todo, seconds)
+    in_order = sorted(todo, key=lambda trial_id: (-ahead[trial_id], trial_id))
     ordered = tuple(todo[trial_id] for trial_id in in_order)
     return Plan(ordered, _count_passes_once(ordered, seconds, paths, options), results)
+
+
+def _seconds_ahead(todo: Mapping[str, TrialConfig], seconds: Mapping[str, float]) -> dict[str, float]:
+    """By trial the seconds of it and of the longest chain of trials that start from its weights."""
+    ahead = dict(seconds)
+    # A chain is as long as there are stages: each round passes its seconds one trial up.
+    for _ in todo:
+        before = dict(ahead)
+        for trial_id, config in todo.items():
+            parent = config.parent
+            if parent is not None and parent in todo:
+                ahead[parent] = max(ahead[parent], seconds[parent] + ahead[trial_id])
+        if ahead == before:
+            break
+    return ahead
 
 
 def finished_results(trials: Iterable[TrialConfig], paths: SweepPaths) -> dict[str, TrialResult]:
@@ -103,7 +121,10 @@ def rough_seconds(config: TrialConfig, options: RunOptions) -> float:
     if feature_method(config) is not None:
         return sum(info.counts) * 1e9 * facts.gflops / TRAINING_FLOPS_PER_SECOND + length.steps * HEAD_STEP_SECONDS
     # A backward pass counts as two forward ones.
-    forward_passes = 3 * length.steps * config.batch_size + len(length.evaluations()) * info.counts[1]
+    images = length.steps * config.batch_size
+    if config.makes_weights:
+        images = int(images * views_as_images(config, config.image_size, config.patch_size))
+    forward_passes = 3 * images + len(length.evaluations()) * info.counts[1]
     flops = forward_passes * 1e9 * facts.gflops
     return length.steps * STEP_SECONDS + flops / TRAINING_FLOPS_PER_SECOND
 

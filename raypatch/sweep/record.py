@@ -26,6 +26,7 @@ def make_record(study: Study, name: str, options: RunOptions, execution: Executo
         provenance=provenance(),
         executor=execution.model_dump(mode="json"),
         metric=study.metric,
+        repeats=study.repeats,
         expect=study.expect,
         trials=(),
     )
@@ -39,7 +40,7 @@ def make_record(study: Study, name: str, options: RunOptions, execution: Executo
         # Its trials are added one by one, as they are drawn.
         fields["search"] = resolved.search
     else:
-        fields["trials"] = resolved.trials
+        fields["trials"] = resolved.planned
         fields["levels"] = resolved.levels
     return record.model_copy(update=fields)
 
@@ -50,6 +51,9 @@ def complete_record(record: SweepRecord) -> SweepRecord:
     factors = record.factors or (_patch_size_of(record),)
     levels = dict(record.levels)
     for config in record.trials:
+        # What makes weights is no level.
+        if config.makes_weights and config.trial_id() not in levels:
+            continue
         levels.setdefault(config.trial_id(), levels_by_fields(config, factors))
     completed = {"schema_version": SCHEMA_VERSION, "factors": factors, "levels": levels}
     return record.model_copy(update=completed)

@@ -7,6 +7,7 @@ from raypatch.results import SweepRecord
 from raypatch.sweep.cost.placement import Placement
 from raypatch.sweep.cost.stacks import known_together
 from raypatch.sweep.groups import group_trials, place_stacks
+from raypatch.sweep.parents import drop_stale_failures
 from raypatch.sweep.plan import Plan, plan_sweep
 from raypatch.sweep.session import Session, Work
 from raypatch.sweep.watch.running import RunningSweep
@@ -46,6 +47,7 @@ class ListedTrials:
         self.undrawn: list[TrialConfig] = []
 
     def make_work(self, placement: Placement, running: RunningSweep) -> Work:
+        drop_stale_failures(self.plan.todo, self._session.paths)
         options = self._session.planning_options
         groups = group_trials(self.plan.todo, lambda config: known_together(config, options), self.record.trials)
         placement = place_stacks(placement, groups, self._session.execution)

@@ -48,8 +48,10 @@ class Segmentation:
     def predicted_masks(self, probability: NDArray[np.floating]) -> Masks:
         """Return the most probable class of each pixel, the lowest of equals."""
         if probability.shape[1] == 1:
-            return (probability[:, 0] > self.threshold).astype(np.uint8)
-        return np.argmax(probability, axis=1).astype(np.uint8)
+            found: Masks = (probability[:, 0] > self.threshold).astype(np.uint8)
+            return found
+        most_probable: Masks = np.argmax(probability, axis=1).astype(np.uint8)
+        return most_probable
 
     def count(self, predicted: Masks, masks: Masks, classes: int) -> tuple[Probability, Label]:
         counts = np.zeros((len(masks), classes, 2), np.float32)

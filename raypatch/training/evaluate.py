@@ -24,7 +24,7 @@ class Evaluation:
     """
 
     scores: Scores
-    label: NDArray[np.integer]
+    label: NDArray[np.int64]
     probability: NDArray[np.float32]
     is_finite: bool
     alarm: str | None
@@ -69,7 +69,7 @@ def _evaluate_masks(prepared: PreparedModel, split: ResidentSplit, task: MaskTas
         counted, truth = task.count(task.predicted_masks(probability), masks.cpu().numpy(), classes)
         counts.append(counted)
         truths.append(truth)
-    count, label = np.concatenate(counts), np.concatenate(truths)
+    count, label = np.concatenate(counts), np.concatenate(truths).astype(np.int64)
     scores = task.score(count, label, loss_sum / start, final=final)
     finds_nothing = label.any() and not count[..., 1].any()
     return Evaluation(scores, label, count, is_finite, "nothing found in any image" if finds_nothing else None)

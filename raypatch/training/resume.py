@@ -18,11 +18,19 @@ from raypatch.trial_fields.length import Length
 logger = logging.getLogger(__name__)
 
 
-def resume(paths: TrialPaths, model: nn.Module, optimizer: torch.optim.Optimizer, length: Length) -> Progress:
+def resume(
+    paths: TrialPaths,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    length: Length,
+    *,
+    keeps_best: bool = True,
+) -> Progress:
     """Bring a trial to its last checkpoint; where that or what belongs to it is damaged,
     start the trial again.
 
-    length: of the training, which says after which epochs there is a row.
+    length: of the training, which says after which epochs there is a row. keeps_best: whether the weights of the best
+    epoch are written on the way; else the last ones are, at the end.
     """
     stored = load_tensors(paths.checkpoint)
     if stored is not None:
@@ -30,7 +38,9 @@ def resume(paths: TrialPaths, model: nn.Module, optimizer: torch.optim.Optimizer
         rows = _rows_until(paths, progress, length)
         # An earlier version kept the whole model where features are stored now.
         same_model = weights_in(tensors, "model").keys() == model.state_dict().keys()
-        if same_model and rows is not None and _has_best_weights(paths, progress, tensors):
+        complete = same_model and rows is not None
+        if complete and (not keeps_best or _has_best_weights(paths, progress, tensors)):
+            assert rows is not None, "it is complete"
             restore_training_state(tensors, model, optimizer)
             write_epochs(paths.epochs, rows)
             return progress

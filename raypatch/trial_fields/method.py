@@ -16,7 +16,7 @@ class MethodFields(BaseModel):
     method: Annotated[str, FieldFacts("factor", "training method", words=METHOD_WORDS)] = Field(
         "finetune",
         description="finetune trains all weights, linear_probe only the head on frozen features, knn asks"
-        " the most similar training images; or module:NAME.",
+        " the most similar training images, pretrain learns without labels; or module:NAME.",
     )
     head: Annotated[
         Literal["linear", "mlp", "attention"],
@@ -51,7 +51,7 @@ class MethodFields(BaseModel):
     def _fields_fit_the_method(self) -> Self:
         if self.method == "knn" and self.head != "linear":
             raise ValueError(f"head={self.head} goes with a method that trains one, not with knn; leave it out")
-        if self.method in ("finetune", "linear_probe"):
+        if self.method in ("finetune", "linear_probe", "pretrain"):
             for name in KNN_FIELDS:
                 value = getattr(self, name)
                 if value != type(self).model_fields[name].default:

@@ -6,6 +6,7 @@ from pydantic import BaseModel, Field, field_validator
 
 from raypatch.fields import FieldFacts
 from raypatch.storage.own_files import OWN_FILE
+from raypatch.trial_fields.stage import STAGE_WEIGHTS, parent_of
 
 
 class ModelFields(BaseModel):
@@ -17,7 +18,8 @@ class ModelFields(BaseModel):
     )
     weights: Annotated[str, FieldFacts("factor", "initial weights", "{} weights")] = Field(
         "timm",
-        description="timm (those that come with the model), random, or file:STEM@DIGEST for an own file.",
+        description="timm (those that come with the model), random, file:STEM@DIGEST for an own file, or of a"
+        " stage of the study.",
     )
     patch_size: Annotated[
         int | None,
@@ -43,10 +45,18 @@ class ModelFields(BaseModel):
         description="3D only: a pretrained kernel repeated along depth / p, or on the central slice alone.",
     )
 
+    @property
+    def parent(self) -> str | None:
+        """The id of the trial whose weights this one starts from; None where they are there from the start."""
+        return parent_of(self.weights)
+
     @field_validator("weights")
     @classmethod
     def _known_weights(cls, value: str) -> str:
-        if value not in ("timm", "random") and not OWN_FILE.fullmatch(value):
+        if value.startswith("stage:") and not STAGE_WEIGHTS.fullmatch(value):
+            raise ValueError(f"weights={value!r} names a stage, which only a study has: list it under `stages:` there")
+        is_there = OWN_FILE.fullmatch(value) or STAGE_WEIGHTS.fullmatch(value)
+        if value not in ("timm", "random") and not is_there:
             raise ValueError(
                 f"weights={value!r} must be timm, random or the path of a .safetensors or .pth file",
             )

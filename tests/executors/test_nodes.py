@@ -7,9 +7,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
+import yaml
+from staged import staged_bits, staged_study
 
 import raypatch
 from raypatch.results import SweepPaths, read_epochs
+from raypatch.study.resolve import resolve_trials
 
 from nodes import Nodes, why_not
 from processes import RAYPATCH, calm
@@ -135,3 +138,26 @@ def test_what_is_not_fit_is_named_before_the_start(nodes: Nodes, space: Path, tm
     assert "does not see the run folder" in lines[blind][0]
     assert "raypatch 0.0.9 (here 0.1.0), code " in lines[other][0]
     assert "No module named 'raypatch'" in lines[without][0]
+
+
+def test_a_child_on_another_node_reads_the_weights_of_its_stage(nodes: Nodes, tmp_path: Path) -> None:
+    study = staged_study(make_images(tmp_path / "own.npz"), epochs=[300], seed=[0, 1, 2])
+    space = tmp_path / "tiny.yaml"
+    space.write_text(yaml.safe_dump(study.model_dump(mode="json", by_alias=True, exclude_defaults=True)))
+    nodes.add()
+    driver = _sweep(nodes, tmp_path, "run", str(space), "--address", nodes.address, "--cpus-per-trial", "1")
+    said = driver.communicate(timeout=PATIENCE)[0].decode()
+    assert driver.returncode == 0, said
+    paths = SweepPaths(tmp_path / "runs" / "tiny")
+    by_node: dict[str, list[str]] = {}
+    for config in resolve_trials(study).planned:
+        log = paths.trial(config.trial_id()).log.read_text()
+        for node in re.findall(r"process \d+ on (\w+),", log):
+            kind = "stage" if config.makes_weights else "child" if config.parent else "other"
+            by_node.setdefault(node, []).append(kind)
+    print(f"trials by node: {by_node}")
+    (of_stage,) = [node for node, kinds in by_node.items() if "stage" in kinds]
+    assert any("child" in kinds for node, kinds in by_node.items() if node != of_stage), by_node
+    alone = [*RAYPATCH, "run", str(space), "--name", "alone", "--executor", "local", "--cpus-per-trial", "1"]
+    subprocess.run(alone, cwd=tmp_path, env=calm(), stdout=subprocess.DEVNULL, timeout=PATIENCE, check=True)
+    assert staged_bits(paths) == staged_bits(SweepPaths(tmp_path / "runs" / "alone"))

@@ -63,6 +63,10 @@ def test_studies_of_masks_take_any_data_that_have_some(name: str, trials: int, l
         ("image_size", 72, {"resolution": 4, "backbone": 3, "method": 2}),
         ("padding", 162, {"resize": 3, "resolution": 3, "backbone": 3, "method": 2}),
         ("data_fraction", 30, {"train_fraction": 5}),
+        ("initialisation", 220, {"start": 3}),
+        ("capacity", 150, {"backbone": 6}),
+        ("token_size", 100, {"tokens": 4}),
+        ("initialisation_by_patch", 224, {"start": 3, "patch_size": 4}),
     ],
 )
 def test_the_studies_of_the_papers_are_whole(name: str, trials: int, levels: dict[str, int]) -> None:

@@ -1,6 +1,6 @@
 """The tables of scores: every cell with its costs, and one metric with a column per level."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Container, Hashable, Sequence
 from typing import Any
 
 import pandas as pd
@@ -22,8 +22,9 @@ NO_BETTER = "†"
 
 def scores_note(question: Question, cells: pd.DataFrame) -> str:
     """Return what the cells of a table of scores are."""
+    shown = "median" if any(str(name).endswith("_median") for name in cells) else "mean"
     note = (
-        "Percent on the test split, mean ± sample standard deviation over seeds, and the 95 % interval"
+        f"Percent on the test split, {shown} ± sample standard deviation over seeds, and the 95 % interval"
         " of the mean for other test images and other seeds; with a single seed no deviation, and an"
         f" interval for other images alone. Bold: the best {question.factor.label} of the dataset, and"
         " an ensemble above it."
@@ -144,11 +145,17 @@ def score_rows(block: pd.DataFrame, kinds: pd.Series, metrics: Sequence[Metric])
     records = block.to_dict("records")
     rows: list[list[Cell]] = [[] for _ in records]
     for metric in metrics:
-        means = block[f"test_{metric.name}_mean"]
+        means = block[shown_score(block, metric)]
         marks = mark_best(means, kinds, lower=metric.lower_is_better)
         for cells, record, mark in zip(rows, records, marks, strict=True):
             cells.append(score_cell(record, metric, mark=bool(mark)))
     return rows
+
+
+def shown_score(columns: Container[Hashable], metric: Metric) -> str:
+    """Return the column that is shown: of the median where the study asked for it, else of the mean."""
+    median = f"test_{metric.name}_median"
+    return median if median in columns else f"test_{metric.name}_mean"
 
 
 def score_cell(row: dict[Hashable, Any], metric: Metric, *, mark: bool) -> Cell:
@@ -157,6 +164,6 @@ def score_cell(row: dict[Hashable, Any], metric: Metric, *, mark: bool) -> Cell:
     undefined = float("nan")
     low = row.get(f"{score}_low", undefined)
     high = row.get(f"{score}_high", undefined)
-    shown = score_with_interval(row[f"{score}_mean"], row[f"{score}_std"], low, high)
+    shown = score_with_interval(row[shown_score(row, metric)], row[f"{score}_std"], low, high)
     # Recipes and ensembles are not compared with the majority: no such column, or NaN, which counts as true.
     return Cell(f"{shown} {NO_BETTER}" if row.get("no_better") is True else shown, mark)

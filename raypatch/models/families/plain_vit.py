@@ -28,6 +28,7 @@ from raypatch.models.resample import (
     inflate_kernel,
     resample_kernel,
     resample_positions,
+    resize_positions,
 )
 from raypatch.results import ModelFacts
 
@@ -108,8 +109,10 @@ class PlainViT:
         return hub.read_hub_state(config.model)
 
     def misfit(self, name: str, found: tuple[int, ...], model: nn.Module) -> str:
-        """Any kernel and any square grid of positions fits."""
+        """Any kernel and any square grid of positions fits; those of volumes at their own size alone."""
         wanted = tuple(model.state_dict()[name].shape)
+        if found == wanted:
+            return ""
         if name == KERNEL:
             fits = len(found) == 4 and found[:2] == wanted[:2]
             return "" if fits else f"({wanted[0]}, {wanted[1]}, any, any)"
@@ -119,7 +122,7 @@ class PlainViT:
             patches = found[1] - prefix if len(found) == 3 else 0
             fits = patches > 0 and math.isqrt(patches) ** 2 == patches and found[::2] == wanted[::2]
             return "" if fits else f"(1, {prefix} + a square, {wanted[2]})"
-        return "" if found == wanted else str(wanted)
+        return str(wanted)
 
     def adapt_state(
         self,
@@ -130,6 +133,9 @@ class PlainViT:
         dimensions: int,
     ) -> Mapping[str, Tensor]:
         assert config.patch_size is not None, "see check_fields"
+        if native[KERNEL].ndim == 5:
+            # Pretrained on volumes, at this size: see misfit.
+            return native
         grid = (config.image_size // config.patch_size,) * dimensions
         kernel = resample_kernel(native[KERNEL], config.patch_size)
         if dimensions == 3:
@@ -137,6 +143,16 @@ class PlainViT:
         prefix = prefix_positions(_as_vit(model))
         positions = resample_positions(native[POSITIONS], grid, prefix=prefix)
         return {**native, KERNEL: kernel, POSITIONS: positions}
+
+    def tensors_at_size(self, model: nn.Module, spatial: tuple[int, ...]) -> Mapping[str, Tensor]:
+        """Return the positions resampled to images of another size."""
+        vit = _as_vit(model)
+        # timm's embedding refuses other sizes than its own unless told so.
+        vit.patch_embed.strict_img_size = False
+        patch = vit.patch_embed.proj.kernel_size[0]
+        grid = tuple(edge // patch for edge in spatial)
+        assert vit.pos_embed is not None, "see _is_plain"
+        return {POSITIONS: resize_positions(vit.pos_embed, grid, prefix=prefix_positions(vit))}
 
     def facts(self, model: nn.Module, config: TrialConfig, *, dimensions: int) -> ModelFacts:
         return count_cost(_as_vit(model))

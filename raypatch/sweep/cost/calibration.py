@@ -139,6 +139,8 @@ def step_kind(config: TrialConfig, options: RunOptions) -> str:
         parts.append(f"on stored features of {info.counts[1]}")
     if held_size(info.size, config.image_size, config.resize) != config.image_size:
         parts.append(f"{config.resize} from {info.size}")
+    if config.makes_weights:
+        parts.append(f"{config.objective} {config.local_views} views {config.projection_width}-{config.prototypes}")
     if 0 in config.base_rates:
         parts.append("partly frozen")
     return " ".join(map(str, parts))

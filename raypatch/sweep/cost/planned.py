@@ -6,6 +6,9 @@ from raypatch.config import TrialConfig
 from raypatch.factors import levels_by_fields
 from raypatch.study.resolve import StudySearch, StudyTrials
 
+MAKES_WEIGHTS = "(makes weights)"
+"""In the place of a level: a stage has none."""
+
 
 @dataclass(frozen=True)
 class Planned:
@@ -21,8 +24,10 @@ class Planned:
 
 
 def planned_trials(study: StudyTrials) -> list[Planned]:
-    """Return each trial of a study, once and in full."""
+    """Return each trial of a study, once and in full; those that make weights first."""
     planned = []
+    for config in study.stages:
+        planned.append(Planned(config, (MAKES_WEIGHTS,) * len(study.factors)))
     for config in study.trials:
         levels = study.levels[config.trial_id()]
         planned.append(Planned(config, levels))

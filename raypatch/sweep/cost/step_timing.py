@@ -11,6 +11,7 @@ from raypatch.models.flops import trial_facts
 from raypatch.models.memory import fit_memory
 from raypatch.models.prepared import evaluation_batch, prepare_model
 from raypatch.sweep.cost.head_timing import time_head
+from raypatch.sweep.cost.pretraining_timing import time_pretraining
 from raypatch.sweep.cost.timing import TIMED_STEPS, Timing, median_seconds, timed_images
 from raypatch.tasks import find_task
 from raypatch.tasks.seen import describe_seen
@@ -26,6 +27,8 @@ def time_trial(config: TrialConfig, options: RunOptions, *, passing: float | Non
     """
     if feature_method(config) is not None:
         return time_head(config, options, passing=passing)
+    if config.makes_weights:
+        return time_pretraining(config, options)
     info = describe_seen(config, options)
     batch_size = images_of_step(config, options)
     # Pretrained weights would be downloaded, and take no other time than random ones.

@@ -67,22 +67,28 @@ def trial_seconds(config: TrialConfig, options: RunOptions, calibration: Calibra
     """A trial's seconds, of which `together` train together; of one on stored features its head's alone."""
     info, facts = trial_facts(config, options)
     timing = calibration.timings[step_kind(config, options)]
-    _, val, test = info.counts
+    train, val, test = info.counts
     length = training_length(config, info.training_images(config.train_fraction))
     if feature_method(config) is not None:
         evaluations = len(length.evaluations()) if timing.step else 0
         # At the end, val and test are predicted once more.
         scoring = timing.scoring * (evaluations + 1 + test / val)
         return length.steps * _head_step(timing, together) + scoring
-    step = timing.step if together == 1 or timing.stacked is None else timing.stacked
+    seen, predicted = val, val + test
+    if config.makes_weights:
+        # Nearest neighbours need the features of train too, and nothing is predicted at the end.
+        seen, predicted = train + val, 0
     evaluations = len(length.evaluations())
-    training = length.steps * step + evaluations * val * timing.evaluation
+    step = timing.step if together == 1 or timing.stacked is None else timing.stacked
+    training = length.steps * step + evaluations * seen * timing.evaluation
     # A checkpoint has weights in float32 and their optimizer's moments; the first and the last evaluation have one.
     checkpoints = min(evaluations, 2 + training / CHECKPOINT_SECONDS)
+    if config.makes_weights:
+        checkpoints = evaluations
     copies = find_method(config.method).weight_copies
     writing = checkpoints * copies * 4 * facts.parameters / calibration.disk
     # After the last epoch the best weights predict both splits.
-    return training + writing + (val + test) * timing.evaluation
+    return training + writing + predicted * timing.evaluation
 
 
 def _head_step(timing: Timing, together: int) -> float:

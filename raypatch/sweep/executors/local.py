@@ -8,6 +8,7 @@ from raypatch.results import EpochRow, TrialResult
 from raypatch.sweep.cost.placement import Placement
 from raypatch.sweep.executors.machine import check_machine, place_here, room_here
 from raypatch.sweep.guard import Pruned, SweepHaltedError, record_failure, run_group_guarded, run_guarded
+from raypatch.sweep.parents import ready_groups
 from raypatch.sweep.session import Group, Session, Work
 from raypatch.training.loop import Interrupted
 
@@ -34,8 +35,9 @@ class LocalExecutor:
     def run(self, work: Work) -> None:
         threads = self.session.options.threads or work.placement.cpus
         options = self.session.options.model_copy(update={"threads": threads})
-        for group in work.groups:
-            if self.session.stop.is_set():
+        for group in ready_groups(work.groups, self.session.paths, work.listener):
+            # To wait would be in vain: what is waited for was asked to stop.
+            if group is None or self.session.stop.is_set():
                 return
             self._run_group(group, options, work)
 

@@ -126,10 +126,11 @@ class StopWhenAsked(Stopper):
 class Draws(Searcher):
     """Hands Ray the trials, each made or drawn when there is room for it.
 
-    Ray slows down with the length of its own queue. This way one of thousands costs nothing.
+    Ray slows down with the length of its own queue. This way one of thousands costs nothing. None says that there is
+    nothing to start now, and Ray asks again.
     """
 
-    def __init__(self, specs: Iterator[dict[str, Any]]) -> None:
+    def __init__(self, specs: Iterator[dict[str, Any] | None]) -> None:
         super().__init__()
         self._specs = specs
 

@@ -33,6 +33,7 @@ from raypatch.sweep.executors.node import admit
 from raypatch.sweep.executors.ray_cap import place_under_cap, room_watcher
 from raypatch.sweep.executors.tune_hooks import Draws, GiveUp, Observer, StopWhenAsked
 from raypatch.sweep.guard import SweepHaltedError, run_group_guarded, run_guarded
+from raypatch.sweep.parents import ready_groups
 from raypatch.sweep.session import Session, Work
 from raypatch.sweep.stop import stop_file_watcher
 from raypatch.sweep.watch.gauges import sweep_gauges, trial_gauges
@@ -180,8 +181,8 @@ def _gauges_of(work: Work, name: str) -> contextlib.AbstractContextManager[None]
 
 def _specs(
     session: Session, work: Work, request: Mapping[str, Any], versions: Mapping[str, str] | None
-) -> Iterator[dict[str, Any]]:
-    """Yield what each trial's worker is told, as plain data.
+) -> Iterator[dict[str, Any] | None]:
+    """Yield what each trial's worker is told, as plain data; None while those that are left wait for others.
 
     It is made, and of a search drawn, when there is room for the trial.
     """
@@ -195,7 +196,10 @@ def _specs(
         "umask": umask,
         "versions": dict(versions) if versions else None,
     }
-    for group in work.groups:
+    for group in ready_groups(work.groups, session.paths, work.listener):
+        if group is None:
+            yield None
+            continue
         ids = [config.trial_id() for config in group]
         # Those of a group share a model, so that the first one asks for all.
         bundle = work.placement.as_bundle(ids[0])

@@ -17,6 +17,8 @@ def what_varies(record: SweepRecord) -> Callable[[TrialConfig], str]:
     """
     # A search has drawn few trials at first: those at the ends of its ranges differ as all of them may.
     trials = [*record.trials, *(record.search.extremes if record.search else ())]
+    # What makes weights differs from the others in nearly everything.
+    trials = [config for config in trials if not config.makes_weights]
     axes = [factor for factor in record.factors if factor.name not in TrialConfig.model_fields]
     worded: set[str] = set(IN_ID)
     for axis in axes:
@@ -28,6 +30,8 @@ def what_varies(record: SweepRecord) -> Callable[[TrialConfig], str]:
             varied.append(name)
 
     def describe(config: TrialConfig) -> str:
+        if config.makes_weights:
+            return "makes weights"
         words = [axis.level_of(config) or "" for axis in axes]
         words += [f"{name}={word_value(name, getattr(config, name))}" for name in varied]
         return " ".join(filter(None, words))

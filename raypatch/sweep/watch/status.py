@@ -3,6 +3,7 @@
 import json
 import math
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
@@ -37,7 +38,7 @@ class TrialStatus:
     state: `stopped` was begun, and nobody works on it now. epoch, step: completed. steps: where
     these, not epochs, are the length. seconds: spent so far. val: validation scores of the last
     epoch, None for undefined ones. best_epoch, best_val: of the kept weights, once the trial is
-    over. selection: the score that chooses these.
+    over. selection: the score that chooses these. alarm: what was wrong at its last evaluation.
     """
 
     trial_id: str
@@ -57,6 +58,12 @@ class TrialStatus:
     peak_memory_bytes: int | None = None
     seconds: float = 0.0
     error: str | None = None
+    alarm: str | None = None
+
+    @property
+    def parent(self) -> str | None:
+        """The trial whose weights this one starts from; None where they are there from the start."""
+        return self.config.parent
 
 
 @dataclass(frozen=True)
@@ -119,6 +126,8 @@ def read_status(paths: SweepPaths) -> SweepStatus:
 
 def _levels_of(record: SweepRecord, config: TrialConfig) -> dict[str, str]:
     """The level that a trial has of each factor; none where the record, of schema 1, names no factor."""
+    if config.makes_weights:
+        return {}
     levels = record.levels.get(config.trial_id()) or levels_by_fields(config, record.factors)
     return {factor.name: level for factor, level in zip(record.factors, levels, strict=True)}
 
@@ -151,6 +160,7 @@ def _trial_status(named: TrialStatus, paths: TrialPaths) -> TrialStatus:
         images_per_second=last.images_per_second,
         peak_memory_bytes=last.peak_memory_bytes,
         seconds=sum(row.seconds for row in rows),
+        alarm=last.alarm,
     )
 
 
@@ -174,6 +184,8 @@ def show_status(status: SweepStatus, console: Console | None = None) -> None:
         console.print(f"nobody runs it now; command: {status.command}")
     if status.others:
         console.print(f"{status.others} more trial folders of earlier commands")
+    for line in _tree(status):
+        console.print(line)
     for trial in status.trials:
         name = f"{trial.trial_id} {trial.varied}".rstrip()
         if trial.state in ("running", "stopped"):
@@ -185,6 +197,21 @@ def show_status(status: SweepStatus, console: Console | None = None) -> None:
         elif trial.state in ("failed", "damaged"):
             error = (trial.error or "unknown").strip()
             console.print(f"  {trial.state} {name}: {error.splitlines()[-1]}")
+
+
+def _tree(status: SweepStatus) -> list[str]:
+    """Each trial that makes weights, and beneath it those that start from them, counted by state."""
+    lines = []
+    for stage in status.trials:
+        if not stage.config.makes_weights:
+            continue
+        # A stage that starts from another stands beneath that, too: its own line says how it is.
+        children = Counter(trial.state for trial in status.trials if trial.parent == stage.trial_id)
+        counted = ", ".join(f"{count} {state}" for state, count in children.items())
+        alarm = f", {stage.alarm}" if stage.alarm else ""
+        lines.append(f"  {stage.state} {stage.trial_id} makes weights, epoch {stage.epoch}/{stage.epochs}{alarm}")
+        lines.append(f"    └ for {sum(children.values())} trials: {counted}")
+    return lines
 
 
 def _scores(trial: TrialStatus) -> str:

@@ -27,7 +27,8 @@ def read_labels(
     """Return the label of each row, None where it has none, and the names of labels that go together.
 
     column: one, whose cells are classes or several labels joined by |; or several joined by +, with
-    0 and 1 in each, gaps being 0. uncertain: what -1 beside 0 and 1 means: zero, one, or drop the
+    0 and 1 in each, gaps being 0; or several joined by /, of which each row has a 1 in one alone,
+    its class. uncertain: what -1 beside 0 and 1 means: zero, one, or drop the
     row. What is left out is added to `notes`. Raises DataError.
     """
     if column is None:
@@ -36,6 +37,8 @@ def read_labels(
         names = tuple(column.split("+"))
         cells = [[row[name].strip().lower() for name in names] for row in rows]
         return _several_columns(cells, names, uncertain, notes), names
+    if "/" in column and column not in rows[0]:
+        return _one_of(rows, column.split("/"), notes), ()
     cells_of_one = [row[column].strip() for row in rows]
     if any("|" in cell for cell in cells_of_one):
         return _joined(cells_of_one, notes)
@@ -70,6 +73,22 @@ def _several_columns(
         notes.append(f"{counted(counts['gaps'], 'gap')} in label columns {are} taken as 0")
     if dropped:
         notes.append(_left_out(dropped, "with an uncertain label"))
+    return labels
+
+
+def _one_of(rows: Sequence[Mapping[str, str]], names: Sequence[str], notes: list[str]) -> list[Label]:
+    """The column that holds 1, as ISIC writes classes; a row without any has no label."""
+    labels: list[Label] = []
+    for row in rows:
+        held = [name for name in names if row[name].strip().lower() in _YES]
+        if len(held) > 1:
+            raise DataError(
+                f"a row has 1 in {first_of(held)}, which exclude each other;"
+                " join the columns with + where they go together"
+            )
+        labels.append(held[0] if held else None)
+    if labels.count(None):
+        notes.append(_left_out(labels.count(None), "without a label"))
     return labels
 
 

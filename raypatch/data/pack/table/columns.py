@@ -1,5 +1,6 @@
 """Which column of a table is the image, the label, the patient, the split, the mask: told, or guessed."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -43,7 +44,7 @@ def choose_columns(
     names = list(rows[0])
     chosen = {}
     for role, name in told.items():
-        several = name.split("+") if role == "label" else [name]
+        several = re.split(r"[+/]", name) if role == "label" and name not in names else [name]
         unknown = [each for each in several if each not in names and name != "-"]
         if unknown:
             raise DataError(f"{path} has no column {first_of(unknown)} (--columns); it has {', '.join(names)}")
