@@ -16,6 +16,7 @@ from raypatch.predict import find_trials
 from raypatch.results import SweepPaths, read_sweep
 from raypatch.results.explained import DistanceRow, Pictures, SaliencyRow, write_pictures, write_rows
 from raypatch.storage.own_files import move_own_files
+from raypatch.tasks import reads_masks
 
 SHOWN = 2
 """Pictures of each kind: right and wrong, confident and unsure."""
@@ -51,6 +52,12 @@ def explain(
     """
     found = find_trials(folder)
     members = choose_subjects(found, dataset, levels, trial)
+    for member in members:
+        if reads_masks(member.dataset.task):
+            raise ValueError(
+                f"trial {member.result.trial_id} is a segmentation, which says itself where things are; explain"
+                " trials that classify, by --dataset or --trial"
+            )
     options = _options_of(folder, moved, device)
     distances: list[DistanceRow] = []
     saliency: list[SaliencyRow] = []

@@ -221,6 +221,12 @@ def test_a_cnn_beside_a_transformer_has_no_distance_and_that_is_said(tmp_path: P
     assert {name for level, name in by_level if level == "cnn"} == {"grad-cam", "random", "centre"}
 
 
+def test_a_segmentation_is_refused(with_masks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("raypatch.explain.run.reads_masks", lambda task: task == "binary")
+    with pytest.raises(ValueError, match="is a segmentation, which says itself where things are"):
+        explain(with_masks, device="cpu")
+
+
 def test_stored_neighbours_are_no_network(tmp_path: Path) -> None:
     data = make_images(tmp_path / "flat.npz")
     run = _run(tiny_study(data, fixed={"method": "knn", "image_size": 8}, patch_size=[4]), tmp_path / "run")
