@@ -7,7 +7,7 @@ import os
 import time
 
 import torch
-from timm.models.vision_transformer import Attention
+from timm.layers.attention import Attention
 from torch import nn
 
 from raypatch.machine.environment import cache_folder
@@ -48,7 +48,8 @@ def choose_attention(prepared: PreparedModel, images: int) -> None:
 def use_plain_attention(model: nn.Module, plain: bool) -> None:
     """Let attention be plain products, or torch's fused kernel."""
     for layer in _layers(model):
-        layer.fused_attn = not plain
+        # Final to timm's scripting alone, which is not used here.
+        layer.fused_attn = not plain  # type: ignore[misc]
 
 
 def has_plain_attention(model: nn.Module) -> bool:
@@ -97,10 +98,10 @@ def measure_attention(layer: Attention, images: int, tokens: int) -> dict[str, f
     try:
         for _ in range(1 + REPEATS):
             for way, seconds in taken.items():
-                layer.fused_attn = way == "fused"
+                layer.fused_attn = way == "fused"  # type: ignore[misc]
                 seconds.append(_seconds_of(layer, inputs))
     finally:
-        layer.fused_attn = before
+        layer.fused_attn = before  # type: ignore[misc]
     # The first one warms up; other work on the machine can only add to the rest.
     return {way: min(seconds[1:]) for way, seconds in taken.items()}
 
