@@ -3,7 +3,6 @@ on the device, or in host memory where that is too small.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -81,7 +80,7 @@ def used_rows(config: TrialConfig, split: Split, labels: NDArray[np.integer]) ->
     """
     if split == "train" and config.train_fraction < 1:
         # Of the training images alone: every share is measured on the same validation and test.
-        kinds: NDArray[Any] = (labels > 0).any(axis=(1, 2)).astype(np.int64) if labels.ndim == 3 else labels
+        kinds = np.asarray((labels > 0).any(axis=(1, 2)), np.int64) if labels.ndim == 3 else labels
         return stratified_subset(kinds, config.train_fraction, config.seed)
     return np.arange(len(labels))
 
