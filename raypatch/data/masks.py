@@ -19,13 +19,11 @@ def has_only_masks(archive: Archive) -> bool:
 
 
 def read_masks(archive: Archive, split: Split, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """A split's masks (N, H, W) of class numbers. shape: of its images, (N, H, W) or (N, H, W, 3).
+    """A split's masks (N, *spatial) of class numbers. shape: of its images, (N, H, W), (N, H, W, 3) or (N, D, H, W).
 
     Raises DataError where there are none, and for masks of another size or kind.
     """
     key = f"{split}_masks"
-    if len(shape) == 4 and shape[-1] != 3:
-        raise archive.error(key, "is of volumes; a segmentation is of 2D images: pack their slices with --dimensions 2")
     if key not in archive:
         raise archive.error(
             key,
@@ -33,9 +31,10 @@ def read_masks(archive: Archive, split: Split, shape: tuple[int, ...]) -> NDArra
             " makes them of a folder with images/ and masks/",
         )
     found, dtype = archive.header(key)
-    if found != shape[:3]:
+    in_colour = len(shape) == 4 and shape[-1] == 3
+    if found != (shape[:-1] if in_colour else shape):
         raise archive.error(
-            key, f"has shape {found}, {split}_images has {shape}; each image needs a mask of its own height and width"
+            key, f"has shape {found}, {split}_images has {shape}; each image needs a mask of its own size"
         )
     if dtype.kind not in "biu":
         raise archive.error(key, f"is {dtype} but must be whole numbers: a class number for each pixel")
@@ -50,8 +49,13 @@ def read_masks(archive: Archive, split: Split, shape: tuple[int, ...]) -> NDArra
 def read_mask_names(archive: Archive, shapes: Mapping[Split, tuple[int, ...]]) -> tuple[str, ...]:
     """The names of the classes of masks, the background first: from `mask_names`, else by number.
 
-    Every class must occur in train, and no split has one that train lacks. Raises DataError.
+    Every class must occur in train, and no split has one that train lacks. Raises DataError, for
+    volumes too.
     """
+    if len(shapes["train"]) == 4 and shapes["train"][-1] != 3:
+        raise archive.error(
+            "train_masks", "is of volumes; a segmentation is of 2D images: pack their slices with --dimensions 2"
+        )
     present = {}
     for split in SPLITS:
         present[split] = np.flatnonzero(np.bincount(read_masks(archive, split, shapes[split]).ravel()))

@@ -163,20 +163,10 @@ def read_split_masks(path: Path, split: Split) -> NDArray[np.uint8] | None:
 
     Raises DataError for masks of another kind or shape.
     """
-    key = f"{split}_masks"
     with Archive(path) as archive:
-        if key not in archive:
+        if f"{split}_masks" not in archive:
             return None
-        images = check_images(archive, f"{split}_images")
-        spatial = images[:-1] if images[-1] == 3 else images
-        shape, dtype = archive.header(key)
-        if shape != spatial or dtype != np.uint8:
-            raise archive.error(
-                key,
-                f"is {dtype} of shape {shape}; masks are uint8 class numbers of shape {spatial}, as their images:"
-                " pack images and masks together with `raypatch data pack`",
-            )
-        return np.ascontiguousarray(archive.array(key))
+        return read_masks(archive, split, check_images(archive, f"{split}_images"))
 
 
 def read_split_texts(path: Path, splits: Sequence[Split], what: Literal["ids", "patients"]) -> NDArray[np.str_] | None:
