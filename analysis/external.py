@@ -141,7 +141,9 @@ def _report(
     task = find_task(best.dataset.task)
     assert isinstance(task, ClassTask), "evaluate_external refuses others"
     val, internal = _internal_stack(members, "val"), _internal_stack(members, "test")
-    stacks = {INTERNAL: internal, EXTERNAL: external}
+    new = ~np.isin(external.index, seen.rows(*LEARNT))
+    # What the models learnt from tells nothing of other data. Where that is all, it is shown, and said.
+    stacks = {INTERNAL: internal, EXTERNAL: external.take(new) if new.any() else external}
     metrics = (*(metric for metric in task_metrics(task) if metric.always_shown), *CALIBRATION)
     parts: dict[str, list[pd.DataFrame]] = {}
     for place, stack in stacks.items():
@@ -159,9 +161,8 @@ def _report(
         known = {name: found.stack for name, found in patients.items() if found and len(found.stack.label)}
         if EXTERNAL in known:
             frames["patients"] = pd.DataFrame(_scores(known, task, metrics))
-        new = ~np.isin(external.index, seen.rows(*LEARNT))
-        if new.any() and not new.all():
-            frames["unseen"] = pd.DataFrame(_scores({INTERNAL: internal, EXTERNAL: external.take(new)}, task, metrics))
+        if len(stacks[EXTERNAL].label) < len(external.label):
+            frames["everything"] = pd.DataFrame(_scores({INTERNAL: internal, EXTERNAL: external}, task, metrics))
     return compose_external(
         Compared(
             run=SweepPaths(run).folder.name,
@@ -171,6 +172,7 @@ def _report(
             classes=best.dataset.classes,
             metrics=tuple(metrics),
             default_metric=task.default_metric,
+            external=external,
             stacks=stacks,
             frames=frames,
             unlabelled=unlabelled,

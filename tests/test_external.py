@@ -176,8 +176,14 @@ def test_images_that_the_run_learnt_from_are_said_and_left_out_of_the_answer(tra
     rows = rows_of(tmp_path / "mixed" / "repeats.csv")
     assert [(row["split"], int(row["index"])) for row in rows[:6]] == [("train", place) for place in range(6)]
     alone = scores_of(evaluate_external(run, asked(tmp_path / "new.npz"), tmp_path / "new"))
-    unseen = pd.read_csv(tmp_path / "mixed" / "tables" / "unseen.csv").set_index("metric")
-    assert unseen["external"].to_numpy() == pytest.approx(alone["external"].to_numpy(), abs=1e-6)
+    mixed = scores_of(written)
+    assert mixed["external"].to_numpy() == pytest.approx(alone["external"].to_numpy(), abs=1e-6)
+    for table in ("areas", "data"):
+        one, other = (pd.read_csv(tmp_path / place / "tables" / f"{table}.csv") for place in ("mixed", "new"))
+        counts = one.columns.intersection(["images", "positives", "total"])
+        assert len(counts)
+        assert one[counts].equals(other[counts]), table
+    assert "everything" in written.data["tables"]
     assert not (tmp_path / "new" / "repeats.csv").exists()
 
 

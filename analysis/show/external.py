@@ -34,7 +34,8 @@ class Compared:
     """An internal test split and external data, predicted by the same members.
 
     frames: scores and patients (a row per metric), areas, operating, curves, reliability (with
-    `data`, internal or external); unseen, as scores, where some external images were learnt from.
+    `data`, internal or external); everything, as scores, where some external images were learnt from.
+    external: all external images with a label; in `stacks` those that were learnt from are left out.
     unlabelled: external images that no label is known of. mixed: patients of each data whose images
     have several labels. seen: external images that repeat the run's own.
     """
@@ -46,6 +47,7 @@ class Compared:
     classes: tuple[str, ...]
     metrics: tuple[Metric, ...]
     default_metric: str
+    external: Stack
     stacks: Mapping[str, Stack]
     frames: Mapping[str, pd.DataFrame]
     unlabelled: int
@@ -64,7 +66,7 @@ class Compared:
         return self._repeating(*SPLITS)
 
     def _repeating(self, *splits: Split) -> int:
-        return int(np.isin(self.stacks[EXTERNAL].index, self.seen.rows(*splits)).sum())
+        return int(np.isin(self.external.index, self.seen.rows(*splits)).sum())
 
 
 def compose_external(compared: Compared) -> Report:
@@ -73,8 +75,9 @@ def compose_external(compared: Compared) -> Report:
     main = scores_table(compared, "scores", "Scores on internal and external data")
     tables = [data_table(compared), areas_table(compared), operating_table(compared)]
     first = [main]
-    if "unseen" in compared.frames:
-        first.append(scores_table(compared, "unseen", "Scores without the external images that repeat train or val"))
+    if "everything" in compared.frames:
+        title = "Scores with the external images that repeat train or val"
+        first.append(scores_table(compared, "everything", title))
     if "patients" in compared.frames:
         first.append(scores_table(compared, "patients", "Scores per patient"))
     return Report(
@@ -99,14 +102,12 @@ def compose_external(compared: Compared) -> Report:
 
 def _statement(compared: Compared) -> Statement:
     (metric,) = [metric for metric in compared.metrics if metric.name == compared.default_metric]
-    everything = len(compared.stacks[EXTERNAL].label)
+    everything = len(compared.external.label)
     if compared.known == everything:
         others = everything - compared.learnt
         counts = f"{compared.learnt} of them repeat train or val, {others} the internal test."
         return Statement(compared.source, "No external test: every image is one of the run's own.", (counts,))
-    # What the models learnt from tells nothing of other data.
-    frame = compared.frames["unseen" if compared.learnt else "scores"]
-    (row,) = [row for row in frame.to_dict("records") if row["metric"] == metric.name]
+    (row,) = [row for row in compared.frames["scores"].to_dict("records") if row["metric"] == metric.name]
     inside = score_with_interval(row[INTERNAL], NAN, row[f"{INTERNAL}_low"], row[f"{INTERNAL}_high"])
     outside = score_with_interval(row[EXTERNAL], NAN, row[f"{EXTERNAL}_low"], row[f"{EXTERNAL}_high"])
     bounds = interval(row["difference_low"], row["difference_high"])
@@ -145,12 +146,14 @@ def _notes(compared: Compared) -> Iterator[str]:
 
 def _notes_on_seen(compared: Compared) -> Iterator[str]:
     """Say where the data is none of another source."""
-    seen, everything = compared.seen, len(compared.stacks[EXTERNAL].label)
+    seen, everything = compared.seen, len(compared.external.label)
     if seen.unknown:
         yield f"Not checked: whether these images repeat those that the models learnt from, since {seen.unknown}."
     if compared.learnt:
         parts = ", ".join(f"{len(seen.rows(split))} of {split}" for split in LEARNT)
-        left_out = "" if compared.learnt == everything else " The answer leaves them out, the tables say where they do."
+        left_out = " They are left out of the answer, the curves and every table but one that says so."
+        if compared.learnt == everything:
+            left_out = ""
         yield (
             f"{compared.learnt} of {everything} external images repeat images that the models were trained or chosen"
             f" on ({parts}), {seen.equal(*LEARNT)} of them equal in every pixel.{left_out} repeats.csv names them."
