@@ -12,7 +12,7 @@ from raypatch.config import RunOptions, TrialConfig
 from raypatch.data.source import describe
 from raypatch.models.build import build_model, check_model
 from raypatch.models.families import find_family
-from raypatch.models.flops import model_facts
+from raypatch.models.flops import body_facts, model_facts
 from raypatch.models.memory import peak_bytes
 from raypatch.predict import export_trial, find_trials, load_exported, load_model, predict
 from raypatch.results import SweepPaths, read_epochs, read_predictions
@@ -106,7 +106,7 @@ def test_costs_of_a_family_of_ones_own_are_counted(dimensions: int) -> None:
     pixels = 8**dimensions
     products = pixels * (3 * 8 + 8 * 8) * 3**dimensions + 8 * 3
     assert facts.gflops == pytest.approx(2e-9 * products)
-    kept = find_family(FAMILY).activations(config, facts, "float32").kept
+    kept = find_family(FAMILY).activations(config, body_facts(facts), "float32").kept
     assert kept >= 4 * pixels * (3 + 8 + 8), "input, and what the two convolutions were given"
     info = describe(config.dataset, data_dir=None, files={})
     assert peak_bytes(config, info, facts, "float32", micro_batch=4) > 4 * kept
