@@ -47,6 +47,7 @@ LAYERS = (
         "raypatch.sweep.cost",
         "raypatch.sweep.ray_setup",
         "raypatch.sweep.ray_home",
+        "raypatch.sweep.mps",
         "raypatch.sweep.watch",
     ),
     ("raypatch.sweep.session", "raypatch.sweep.executors.preflight"),

@@ -30,6 +30,10 @@ class ExecutorOptions(BaseModel):
         le=1,
         description="Share of a GPU per trial; default by each trial's memory and load.",
     )
+    mps: bool = Field(
+        True,
+        description="Let trials that share a GPU run at once, by NVIDIA's MPS, where the machine has it.",
+    )
     cpus_per_trial: int | None = Field(
         None,
         ge=1,

@@ -167,6 +167,7 @@ class Execution:
             show_default=False,
         ),
     ] = None
+    mps: Annotated[bool, typer.Option(help="Let trials that share a GPU run at once, by NVIDIA's MPS.")] = True
     cpus_per_trial: Annotated[int | None, typer.Option(min=1, help="Cores per trial.", show_default=False)] = None
     retries: Annotated[int, typer.Option(min=0, help="Further tries of a crashed trial.")] = 2
     reuse_actors: Annotated[bool, typer.Option(help="Keep worker processes between trials.")] = True
@@ -211,6 +212,7 @@ class Changes:
     device: Annotated[str | None, typer.Option(help="Other than last time.")] = None
     gpus: Annotated[int | None, typer.Option(min=1, help="Other than last time.")] = None
     gpu_share: Annotated[float | None, typer.Option(min=0.01, max=1, help="Other than last time.")] = None
+    mps: Annotated[bool | None, typer.Option(help="Other than last time.")] = None
     cpus_per_trial: Annotated[int | None, typer.Option(min=1, help="Other than last time.")] = None
     dashboard: Annotated[bool | None, typer.Option(help="Other than last time.")] = None
     track: Annotated[Tracker | None, typer.Option(help="Other than last time.")] = None
