@@ -17,8 +17,8 @@ from pathlib import Path
 import torch
 
 ROOT = Path(__file__).resolve().parents[2]
-# As a script its own folder comes first in the path; the checkout need not be installed.
-sys.path.insert(1, str(ROOT))
+# The checkout need not be installed; and a script's own folder is not in the path where PYTHONSAFEPATH is set.
+sys.path[:0] = [str(Path(__file__).parent), str(ROOT)]
 
 from correctness import (  # noqa: E402
     environment,
