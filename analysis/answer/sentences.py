@@ -27,6 +27,10 @@ class Statement:
 def state_answers(findings: Findings) -> list[Statement]:
     """Return a statement over the settings, where there are several, and one for each."""
     conclusions = (*findings.overall, *findings.conclusions)
+    levels = {level for conclusion in conclusions for level in conclusion.cells["level"]}
+    if len(levels) == 1 and len(conclusions) > 1:
+        # Under each setting the same would be said.
+        return [Statement("all settings", _no_answer(findings.factor, conclusions[0]), ())]
     return [state_answer(findings, conclusion) for conclusion in conclusions]
 
 

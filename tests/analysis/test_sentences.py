@@ -52,6 +52,14 @@ def test_two_factors_are_both_answered_per_setting_and_over_all_that_have_every_
     assert len(names) == len(set(names))
 
 
+def test_a_factor_narrowed_to_one_level_is_told_once(tmp_path):
+    run = write_study(tmp_path / "run", small("two", patch_size=[14]), images=60, epochs=2)
+    first, *others = prepare_report([run], 20).statements
+    assert (first.label, first.support) == ("Patch size, all settings", ())
+    assert first.verdict == "No answer yet: patch size 14 is the only patch size so far, there is nothing to compare."
+    assert [statement.label for statement in others] == ["Model, 2D"]
+
+
 def test_the_mean_over_settings_is_that_of_the_trials(tmp_path):
     run = write_study(tmp_path / "run", small("two", patch_size=[14, 7]), images=60, epochs=2)
     results = load_study(run)
