@@ -10,6 +10,7 @@ from raypatch.factors import Factor, word_value
 from raypatch.fields import Role
 from raypatch.study import Study
 from raypatch.study.resolve import resolve_search, resolve_trials
+from raypatch.words import counted
 
 SHOWN_TRIALS = 12
 TEXTS = {
@@ -259,10 +260,10 @@ def _study_lines(study: StudyDescription) -> Iterator[str]:
         searched = ", ".join(f"{name} {ends}" for name, ends in study.search["fields"].items())
         yield f"search     {searched}; {study.search['samples']} trials per group"
     yield ""
-    counted = f"{len(study.trials)} {'groups' if study.search else 'trials'}"
+    how_many = counted(len(study.trials), "group" if study.search else "trial")
     if len(study.trials) > SHOWN_TRIALS:
-        yield f"{counted}; --json lists them"
+        yield f"{how_many}; --json lists them"
         return
-    yield f"{counted}:"
+    yield f"{how_many}:"
     for trial in study.trials:
         yield f"  {trial['trial_id']}"

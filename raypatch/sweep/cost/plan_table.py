@@ -6,7 +6,7 @@ from typing import Any
 
 from raypatch.factors import field_label
 from raypatch.sweep.cost.estimate import PlanRow
-from raypatch.words import align_columns
+from raypatch.words import align_columns, counted
 
 
 def as_table(rows: Sequence[PlanRow]) -> str:
@@ -25,13 +25,11 @@ def as_table(rows: Sequence[PlanRow]) -> str:
         table.append(names + cells)
     lines = align_columns(table, left=1 + len(named))
     trials, hours = _total(rows)
-    lines.append(f"{trials} trials, about {hours:.2f} hours")
+    lines.append(f"{counted(trials, 'trial')}, about {hours:.2f} hours")
     passes = sum(row.passes for row in rows)
     if passes:
-        word = "pass" if passes == 1 else "passes"
-        lines.append(
-            f"{passes} {word} through a frozen backbone among them, whose features all heads and neighbours share"
-        )
+        through = f"{counted(passes, 'pass', 'passes')} through a frozen backbone among them"
+        lines.append(f"{through}, whose features all heads and neighbours share")
     scaled = sum(row.cost.scaled for row in rows)
     if scaled:
         lines.append(f"hours of {scaled} of {len(rows)} rows are scaled, by arithmetic, from other kinds of steps")
