@@ -47,7 +47,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	sed -E 's/^(torch|torchvision)==[^+]*$$/&$(if $(TORCH),+$(TORCH))/' constraints.txt > $(VENV)/constraints.txt
 	$(BIN)/pip install --quiet --upgrade --constraint $(VENV)/constraints.txt pip setuptools
-	$(BIN)/pip install --quiet --constraint $(VENV)/constraints.txt --editable '.[dev,medical]' || \
+	$(BIN)/pip install --quiet --constraint $(VENV)/constraints.txt --editable '.[dev,medical,explain]' || \
 	  { echo "pip could not install raypatch.$(if $(TORCH), Name an index that has torch and torchvision for $(TORCH): \
 	PIP_EXTRA_INDEX_URL=ADDRESS)"; exit 2; }
 	touch $@
