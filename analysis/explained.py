@@ -1,7 +1,7 @@
 """What `raypatch explain` left in the runs of some trials."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import pandas as pd
@@ -53,6 +53,10 @@ def _explanations(trial_folders: Sequence[str] | pd.Series) -> list[ExplanationP
     return [paths for paths in found if paths.saliency.exists()]
 
 
-def _frame(rows: Sequence[DistanceRow] | Sequence[SaliencyRow], kind: type, labels: dict[str, str]) -> pd.DataFrame:
-    frame = pd.DataFrame(rows, columns=list(kind.__dataclass_fields__))  # type: ignore[attr-defined]
+def _frame(
+    rows: Sequence[DistanceRow] | Sequence[SaliencyRow],
+    kind: type[DistanceRow] | type[SaliencyRow],
+    labels: dict[str, str],
+) -> pd.DataFrame:
+    frame = pd.DataFrame(rows, columns=[column.name for column in fields(kind)])
     return frame.assign(dataset_label=frame["trial_id"].map(labels))

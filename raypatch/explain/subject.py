@@ -102,12 +102,12 @@ def open_subject(member: FinishedTrial, level: str, options: RunOptions, count: 
     cannot be had, and for more images than there are.
     """
     config, facts = member.config, member.dataset
-    where = {"data_dir": options.data_dir, "files": options.files}
-    stored = load_split(config.source, "test", fold=config.fold, **where).images  # type: ignore[arg-type]
+    data_dir, files = options.data_dir, options.files
+    stored = load_split(config.source, "test", fold=config.fold, data_dir=data_dir, files=files).images
     rows = _choose_rows(len(stored), count, config.dataset_label)
     images = channels_first(stored[rows], dimensions=facts.dimensions)
     size = held_size(images.shape[-1], config.image_size, config.resize)
-    masks = load_masks(config.source, "test", fold=config.fold, **where)  # type: ignore[arg-type]
+    masks = load_masks(config.source, "test", fold=config.fold, data_dir=data_dir, files=files)
     device = resolve_device(options.device)
     means, deviations = find_family(config.model).normalisation(config)
     built = BuiltModel(load_model(member), means, deviations)

@@ -49,7 +49,11 @@ def use_plain_attention(model: nn.Module, plain: bool) -> None:
     """Let attention be plain products, or torch's fused kernel."""
     for layer in _layers(model):
         # Final to timm's scripting alone, which is not used here.
-        layer.fused_attn = not plain  # type: ignore[misc]
+        _switch(layer, fused=not plain)
+
+
+def _switch(layer: Attention, *, fused: bool) -> None:
+    layer.fused_attn = fused  # type: ignore[misc]  # timm declares it final, for TorchScript
 
 
 def has_plain_attention(model: nn.Module) -> bool:
@@ -98,10 +102,10 @@ def measure_attention(layer: Attention, images: int, tokens: int) -> dict[str, f
     try:
         for _ in range(1 + REPEATS):
             for way, seconds in taken.items():
-                layer.fused_attn = way == "fused"  # type: ignore[misc]
+                _switch(layer, fused=way == "fused")
                 seconds.append(_seconds_of(layer, inputs))
     finally:
-        layer.fused_attn = before  # type: ignore[misc]
+        _switch(layer, fused=before)
     # The first one warms up; other work on the machine can only add to the rest.
     return {way: min(seconds[1:]) for way, seconds in taken.items()}
 

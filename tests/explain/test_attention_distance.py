@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from raypatch.config import RunOptions, TrialConfig
-from raypatch.data.source import describe
 from raypatch.explain.attention import Attention
 from raypatch.explain.attention_distance import attention_distance, attention_tokens, mean_attention_distance
-from raypatch.models.prepared import PreparedModel, prepare_model
+from raypatch.models.prepared import PreparedModel
+
+from explained import random_images, tiny_prepared
 
 
 def _uniform(tokens: int, heads: int = 1) -> Attention:
@@ -19,17 +19,6 @@ def _random(tokens: int, images: int = 2, heads: int = 3) -> Attention:
     generator = torch.Generator().manual_seed(0)
     query, key = torch.randn(2, images, heads, tokens, 8, generator=generator)
     return Attention(query, key, scale=8**-0.5)
-
-
-def _prepared(model: str = "test_vit", **fields: object) -> PreparedModel:
-    values = {"dataset": "phantom2d", "model": model, "patch_size": 7, "weights": "random", "precision": "float32"}
-    config = TrialConfig.model_validate(values | fields)
-    return prepare_model(config, describe(config.dataset), RunOptions(device="cpu"))
-
-
-def _images(count: int = 3, dimensions: int = 2, size: int = 28) -> Tensor:
-    generator = torch.Generator().manual_seed(0)
-    return torch.randint(0, 256, (count, 1, *(size,) * dimensions), dtype=torch.uint8, generator=generator)
 
 
 @pytest.mark.parametrize(("edge", "patch_size", "pixels"), [(14, 16, 116.49), (7, 4, 14.44), (14, 2, 14.56)])
@@ -99,31 +88,31 @@ def _by_timm(prepared: PreparedModel, images: Tensor, patch_size: float) -> Tens
     [("test_vit", 7, 1), ("deit_tiny_patch16_224", 14, 1), ("vit_small_patch14_reg4_dinov2", 14, 5)],
 )
 def test_a_models_distances_are_those_of_its_own_attention(model: str, patch_size: int, before: int) -> None:
-    prepared = _prepared(model, patch_size=patch_size)
+    prepared = tiny_prepared(model, patch_size=patch_size)
     found = attention_tokens(prepared)
     assert found is not None
     assert found.before == before
     fused = [block.attn.fused_attn for block in prepared.model.blocks]  # type: ignore[union-attr]
-    logits = prepared.logits(_images())
-    distances = mean_attention_distance(prepared, _images())
+    logits = prepared.logits(random_images())
+    distances = mean_attention_distance(prepared, random_images())
     # Nothing about the model has changed.
     assert [block.attn.fused_attn for block in prepared.model.blocks] == fused == [True] * len(fused)  # type: ignore[union-attr]
-    assert torch.equal(prepared.logits(_images()), logits)
-    wanted = _by_timm(prepared, _images(), patch_size)
+    assert torch.equal(prepared.logits(random_images()), logits)
+    wanted = _by_timm(prepared, random_images(), patch_size)
     assert distances.shape == wanted.shape
     assert torch.allclose(torch.from_numpy(distances).float(), wanted, rtol=1e-4)
 
 
 def test_rotary_positions_are_in_what_is_seen() -> None:
-    prepared = _prepared("eva02_tiny_patch14_224", patch_size=None, image_size=56)
-    distances = mean_attention_distance(prepared, _images(size=56))
-    wanted = _by_timm(prepared, _images(size=56), 14)
+    prepared = tiny_prepared("eva02_tiny_patch14_224", patch_size=None, image_size=56)
+    distances = mean_attention_distance(prepared, random_images(size=56))
+    wanted = _by_timm(prepared, random_images(size=56), 14)
     assert torch.allclose(torch.from_numpy(distances).float(), wanted, rtol=1e-4)
 
 
 def test_volumes_and_batches() -> None:
-    prepared = _prepared(dataset="phantom3d", patch_size=14)
-    images = _images(5, dimensions=3)
+    prepared = tiny_prepared(dataset="phantom3d", patch_size=14)
+    images = random_images(5, dimensions=3)
     for block in prepared.model.blocks:  # type: ignore[union-attr]
         torch.nn.init.zeros_(block.attn.qkv.weight)
     distances = mean_attention_distance(prepared, images)
@@ -133,7 +122,7 @@ def test_volumes_and_batches() -> None:
 
 
 def test_a_cnn_has_none() -> None:
-    prepared = _prepared("resnet10t", patch_size=None, image_size=32)
+    prepared = tiny_prepared("resnet10t", patch_size=None, image_size=32)
     assert attention_tokens(prepared) is None
     with pytest.raises(ValueError, match="no attention"):
-        mean_attention_distance(prepared, _images(size=32))
+        mean_attention_distance(prepared, random_images(size=32))

@@ -7,8 +7,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from raypatch.config import RunOptions, TrialConfig
-from raypatch.data.source import describe
 from raypatch.explain import saliency
 from raypatch.explain.measure import deletion_insertion, mass_ratio, pointing
 from raypatch.explain.saliency import (
@@ -20,24 +18,15 @@ from raypatch.explain.saliency import (
     has_class_attention,
     random_maps,
 )
-from raypatch.models.prepared import PreparedModel, prepare_model
+from raypatch.models.prepared import PreparedModel
 
-
-def _prepared(model: str = "test_vit", **fields: object) -> PreparedModel:
-    values = {"dataset": "phantom2d", "model": model, "patch_size": 7, "weights": "random", "precision": "float32"}
-    config = TrialConfig.model_validate(values | fields)
-    return prepare_model(config, describe(config.dataset), RunOptions(device="cpu"))
-
-
-def _images(count: int = 3, dimensions: int = 2, size: int = 28) -> Tensor:
-    generator = torch.Generator().manual_seed(0)
-    return torch.randint(0, 256, (count, 1, *(size,) * dimensions), dtype=torch.uint8, generator=generator)
+from explained import random_images, tiny_prepared
 
 
 @pytest.mark.parametrize("dimensions", [2, 3])
 def test_class_attention_is_that_of_the_last_block(dimensions: int) -> None:
-    prepared = _prepared(dataset=f"phantom{dimensions}d", patch_size=14)
-    images = _images(dimensions=dimensions)
+    prepared = tiny_prepared(dataset=f"phantom{dimensions}d", patch_size=14)
+    images = random_images(dimensions=dimensions)
     found = class_attention(prepared, images)
     last = prepared.model.blocks[-1].attn  # type: ignore[union-attr,index]
     last.fused_attn = False
@@ -59,10 +48,10 @@ def test_class_attention_is_that_of_the_last_block(dimensions: int) -> None:
     ],
 )
 def test_only_a_class_token_that_the_head_reads_has_a_map(fields: dict[str, object]) -> None:
-    prepared = _prepared(**({"model": "test_vit"} | fields))  # type: ignore[arg-type]
+    prepared = tiny_prepared(**({"model": "test_vit"} | fields))  # type: ignore[arg-type]
     assert not has_class_attention(prepared)
     with pytest.raises(ValueError, match="no class token that its head reads"):
-        class_attention(prepared, _images())
+        class_attention(prepared, random_images())
 
 
 class _Corner(nn.Module):
@@ -97,7 +86,7 @@ def _corner() -> PreparedModel:
 
 def test_grad_cam_is_its_formula() -> None:
     pytest.importorskip("pytorch_grad_cam")
-    prepared, images = _corner(), _images(10, size=8)
+    prepared, images = _corner(), random_images(10, size=8)
     found, grid = grad_cam(prepared, images, np.ones(10, np.int64))
     # The gradient is even over the corner and the same for all: the map is the image, from 0 to 1.
     shown = images[:, 0].float() - images[:, 0].float().amin(dim=(1, 2), keepdim=True)
@@ -120,10 +109,10 @@ def test_grad_cam_is_its_formula() -> None:
 )
 def test_grad_cam_of_real_models_has_the_inputs_size(fields: dict[str, object]) -> None:
     pytest.importorskip("pytorch_grad_cam")
-    prepared = _prepared(**({"model": "test_vit"} | fields))  # type: ignore[arg-type]
+    prepared = tiny_prepared(**({"model": "test_vit"} | fields))  # type: ignore[arg-type]
     dimensions = 3 if "dataset" in fields else 2
     # Some class has something that speaks for it.
-    found, grid = grad_cam(prepared, _images(2, dimensions), np.array([0, 1]))
+    found, grid = grad_cam(prepared, random_images(2, dimensions), np.array([0, 1]))
     assert found.shape == (2, *(prepared.image_size,) * dimensions)
     assert len(set(grid)) == 1
     assert 0 <= found.min() <= found.max() <= 1
@@ -133,7 +122,7 @@ def test_grad_cam_of_real_models_has_the_inputs_size(fields: dict[str, object]) 
 def test_without_the_package_the_way_out_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(saliency, "can_grad_cam", lambda: False)
     with pytest.raises(ValueError, match=r"pip install 'raypatch\[explain\]'"):
-        grad_cam(_corner(), _images(size=8), np.zeros(3, np.int64))
+        grad_cam(_corner(), random_images(size=8), np.zeros(3, np.int64))
 
 
 def test_half_of_the_mass_is_the_smallest_such_set() -> None:
