@@ -24,7 +24,8 @@ WORTHWHILE = 0.95
 """What plain products may take of the fused kernel's time at most to be chosen."""
 
 MEASURED_IMAGES = 8
-REPEATS = 5
+REPEATS = 15
+"""The least of so many, for the answer stays: five were wrong once on a busy machine."""
 
 
 def choose_attention(prepared: PreparedModel, images: int) -> None:

@@ -10,6 +10,7 @@ from torch import nn
 from raypatch.config import TrialConfig
 from raypatch.models.memory import is_recorded
 from raypatch.models.prepared import PreparedModel
+from raypatch.training.cached_update import CachedUpdate, can_update_in_cache
 from raypatch.training.loss import Loss
 from raypatch.training.recorded import OUT_OF_MEMORY, RecordedStep
 from raypatch.training.rounded import RoundedWeights
@@ -50,6 +51,10 @@ class TrainingStep:
         self.clip_norm = config.clip_norm
         self.micro_batch = micro_batch
         self._rounded = RoundedWeights(prepared.model) if prepared.precision == "bfloat16" else None
+        self._cached_update: CachedUpdate | None = None
+        # A norm of all gradients is known after the last of them alone.
+        if self._rounded is not None and config.clip_norm is None and can_update_in_cache(optimizer, prepared.device):
+            self._cached_update = CachedUpdate(self._rounded, optimizer)
         record = fixed_buffers
         if record is None:
             record = prepared.device.type == "cuda" and is_recorded(config, prepared.facts, micro_batch)
@@ -123,34 +128,46 @@ class TrainingStep:
         labels: torch.Tensor,
         parameters: torch.Tensor | None,
     ) -> torch.Tensor:
-        inputs = self.prepared.inputs(images, parameters)
+        inputs = self.prepared.inputs(images, parameters)  # (B, 3, *spatial)
         labels = self.prepared.targets(labels, parameters)
-        total = torch.zeros((), device=inputs.device)  # inputs: (B, 3, *spatial)
-        if self._rounded is not None:
-            self._rounded.round()
+        if self._rounded is None:
+            return self._passes_and_update(inputs, labels)
+        self._rounded.round()
+        with self._rounded.in_place():
+            return self._passes_and_update(inputs, labels)
+
+    def _passes_and_update(self, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        total = torch.zeros((), device=inputs.device)
         parts = zip(
             torch.split(inputs, self.micro_batch),
             torch.split(labels, self.micro_batch),
             strict=True,
         )
         for part, part_labels in parts:
+            if self._rounded is not None:
+                # Of the pass before: in bfloat16 a sum would lose what the next one adds.
+                self._rounded.add_gradients()
             total = total + self._pass(part, part_labels, share=len(part) / len(inputs))
-        if self.clip_norm is not None:
-            parameters_of_groups = [group["params"] for group in self.optimizer.param_groups]
-            nn.utils.clip_grad_norm_(itertools.chain(*parameters_of_groups), self.clip_norm)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        self._update()
         return total
 
     def _pass(self, inputs: torch.Tensor, labels: torch.Tensor, *, share: float) -> torch.Tensor:
         """Forward and backward of a micro-batch, which is a share of the batch; return its share of the loss."""
-        rounded = self._rounded
-        with contextlib.nullcontext() if rounded is None else rounded.in_place():
-            with torch.autocast(inputs.device.type, torch.bfloat16, enabled=rounded is not None):
-                logits = self.prepared.model(inputs)
-            loss = self.loss(logits, labels) * share
-            # Of a stack there is a loss for each trial, which hangs on that trial's weights alone.
-            torch.autograd.backward(loss.sum())
-            if rounded is not None:
-                rounded.add_gradients()
+        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self._rounded is not None):
+            logits = self.prepared.model(inputs)
+        loss = self.loss(logits, labels) * share
+        # Of a stack there is a loss for each trial, which hangs on that trial's weights alone.
+        torch.autograd.backward(loss.sum())
         return loss.detach()
+
+    def _update(self) -> None:
+        if self._cached_update is not None:
+            self._cached_update.step()
+        else:
+            if self._rounded is not None:
+                self._rounded.add_gradients()
+            if self.clip_norm is not None:
+                parameters = [group["params"] for group in self.optimizer.param_groups]
+                nn.utils.clip_grad_norm_(itertools.chain(*parameters), self.clip_norm)
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)

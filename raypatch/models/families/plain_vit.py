@@ -20,6 +20,7 @@ from raypatch.config import TrialConfig
 from raypatch.machine.runtime import Precision
 from raypatch.models import hub
 from raypatch.models.families.heads import on_grid, token_layer
+from raypatch.models.families.patches import as_patch_convolution
 from raypatch.models.families.plain_vit_cost import count_cost, prefix_positions, vit_activations
 from raypatch.models.families.protocol import Activations, AttentionTokens, MapLayer, TimmEntry
 from raypatch.models.families.timm_names import architecture_of, check_tag, timm_normalisation
@@ -79,7 +80,9 @@ class PlainViT:
             # scaled_dot_product_attention always, whatever $TIMM_FUSED_ATTN says: memory counts on it.
             if hasattr(module, "fused_attn"):
                 module.fused_attn = True  # type: ignore[assignment]
-        if dimensions == 3:
+        if dimensions == 2:
+            model.patch_embed.proj = as_patch_convolution(model.patch_embed.proj)
+        else:
             flat = model.patch_embed
             has_bias = flat.proj.bias is not None
             model.patch_embed = VolumeEmbed(3, model.embed_dim, patch, bias=has_bias, norm=flat.norm)

@@ -120,13 +120,15 @@ class RowOptimizers:
         self, stack: StackedModels, optimizers: Sequence[torch.optim.Optimizer | None], clip_norm: float | None
     ) -> None:
         self.stack, self.optimizers, self.clip_norm = stack, optimizers, clip_norm
+        # Asked now: in a step rounded copies stand in for them.
+        self.rows = dict(stack.shape.named_parameters())
 
     def step(self) -> None:
         """Let each take a step."""
         for place, (model, optimizer) in enumerate(zip(self.stack.models, self.optimizers, strict=True)):
             if optimizer is None:
                 continue
-            for name, rows in self.stack.shape.named_parameters():
+            for name, rows in self.rows.items():
                 if rows.grad is not None:
                     model.get_parameter(name).grad = rows.grad[place]
             if self.clip_norm is not None:
@@ -137,7 +139,9 @@ class RowOptimizers:
 
     def zero_grad(self, *, set_to_none: bool) -> None:
         """Drop the gradients of the stack."""
-        self.stack.zero_grad(set_to_none=set_to_none)
+        assert set_to_none, "as a step asks for"
+        for rows in self.rows.values():
+            rows.grad = None
 
 
 def _buffers(model: nn.Module) -> list[str]:
