@@ -18,9 +18,9 @@ def can_update_in_cache(optimizer: torch.optim.Optimizer, device: torch.device) 
 
 
 class CachedUpdate:
-    """A step of AdamW on the gradients of bfloat16 copies: the numbers of the ordinary step, in fewer passes over memory.
+    """A step of AdamW on the gradients of bfloat16 copies: the ordinary step's numbers, in fewer passes over memory.
 
-    The ordinary one goes over all weights three times: gradients become float32, AdamW moves the masters, the copies
+    That one goes over all weights three times: gradients become float32, AdamW moves the masters, the copies
     are rounded anew. Each time they come from memory, which is a third of a training step with few tokens. Here a
     weight goes through all three before the next one does.
     """
