@@ -189,7 +189,10 @@ class DinoLearner(nn.Module):
         most = math.log(min(self.config.batch_size, self.config.prototypes))
         if watched["teacher_information"] >= LEAST_INFORMATION * most:
             return None
-        how = "on one prototype" if watched["teacher_entropy"] < most / 2 else "on all prototypes alike"
+        # A low temperature drives outputs apart, the centre keeps them from one prototype.
+        how = "on all prototypes alike; lower first_temperature and teacher_temperature, or the rate"
+        if watched["teacher_entropy"] < most / 2:
+            how = "on one prototype; lower centre_momentum, or raise the temperatures"
         return f"collapsed: the teacher says the same of every image, {how}"
 
     def kept(self) -> nn.Module:

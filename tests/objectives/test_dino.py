@@ -200,7 +200,7 @@ def test_the_same_output_for_every_image_is_an_alarm(made: tuple[TrialConfig, Ru
     assert learner.alarm(told_apart) is None
     peaked = learner.alarm({"teacher_entropy": 0.0, "teacher_information": 0.0})
     assert peaked is not None
-    assert "one prototype" in peaked
+    assert "one prototype; lower centre_momentum" in peaked
     flat = learner.alarm({"teacher_entropy": math.log(32), "teacher_information": 1e-4})
     assert flat is not None
-    assert "all prototypes alike" in flat
+    assert "all prototypes alike; lower first_temperature" in flat
