@@ -3,7 +3,6 @@
 from typing import Any
 
 import torch
-from torch.optim.adam import adam
 
 from raypatch.training.rounded import RoundedWeight, RoundedWeights
 
@@ -55,15 +54,16 @@ class CachedUpdate:
         master, group, state = weight.master, self._large[weight], self._optimizer.state[weight.master]
         gradient = self._gradient[: master.numel()].view_as(master)
         gradient.copy_(weight.copy.grad)
-        adam(
+        move = torch._fused_adamw_ if group["decoupled_weight_decay"] else torch._fused_adam_
+        # As torch's own step: they are counted before, from 1.
+        state["step"] += 1
+        move(
             [master],
             [gradient],
             [state["exp_avg"]],
             [state["exp_avg_sq"]],
             [],
             [state["step"]],
-            fused=True,
-            decoupled_weight_decay=group["decoupled_weight_decay"],
             amsgrad=False,
             beta1=group["betas"][0],
             beta2=group["betas"][1],

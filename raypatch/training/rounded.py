@@ -31,9 +31,10 @@ class RoundedWeight:
         """Whether the copy is known to be what the master is now."""
         return self.version == self.master._version
 
+    @torch.no_grad()
     def round(self) -> None:
         """Bring the copy to what the master is now, and remember that."""
-        self.copy.detach().copy_(self.master.detach())
+        self.copy.copy_(self.master)
         self.version = self.master._version
 
     def float_gradient(self) -> torch.Tensor:
