@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 from raypatch.config import TrialConfig
-from raypatch.data.augment import draw_parameters
+from raypatch.data.batches.augment import draw_parameters
 from raypatch.machine.runtime import provenance, resolve_device, resolve_precision
 from raypatch.models.attention import choose_attention
 from raypatch.models.build import build_model

@@ -27,7 +27,7 @@ from ceilings import Ceilings, best_of, measure_ceilings, timed
 from customary import evaluate, make_customary_optimizer, make_loader, train_epoch
 
 from raypatch.config import TrialConfig
-from raypatch.data.augment import channels_first, draw_parameters
+from raypatch.data.batches.augment import channels_first, draw_parameters
 from raypatch.machine.runtime import provenance, resolve_device, resolve_precision
 from raypatch.models.attention import choose_attention
 from raypatch.models.build import BuiltModel, build_model

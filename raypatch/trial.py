@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.data.balance import count_classes, count_patients
+from raypatch.data.batches.resident import ResidentSplit, load_resident
 from raypatch.data.catalog import Split
-from raypatch.data.resident import ResidentSplit, load_resident
 from raypatch.data.source import load_index, load_texts
 from raypatch.features.head import FeatureSource, open_source
 from raypatch.machine.runtime import peak_memory, provenance, reset_peak_memory, resolve_device

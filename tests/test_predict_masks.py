@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from raypatch.analysis.external import Asked, evaluate_external
 from raypatch.config import RunOptions
 from raypatch.data.inputs.shape import fit, unfit
-from raypatch.data.npz import inspect_npz
+from raypatch.data.layout.npz import inspect_npz
 from raypatch.data.pack import PackOptions, pack
 from raypatch.predict import export_trial, find_trials, load_exported, load_model, predict, predict_masks, write_masks
 from raypatch.results import read_predictions

@@ -21,7 +21,7 @@ import raypatch
 from raypatch.cli.main import app
 from raypatch.config import TrialConfig
 from raypatch.data.inputs import read_inputs
-from raypatch.data.npz import DataError, inspect_npz
+from raypatch.data.layout.npz import DataError, inspect_npz
 from raypatch.models.build import check_model
 from raypatch.models.weights import read_weights_file
 from raypatch.storage.own_files import move_own_files, own_file_id

@@ -9,7 +9,7 @@ from report import Report
 from torch import nn
 
 from raypatch.config import TrialConfig
-from raypatch.data.augment import draw_parameters
+from raypatch.data.batches.augment import draw_parameters
 from raypatch.machine.runtime import Precision, resolve_precision
 from raypatch.models.build import build_model
 from raypatch.models.flops import model_facts

@@ -67,9 +67,9 @@ def data_verify(
     no new ones, and which patients are in two splits.
     """
     from raypatch.data.check import describe_torn_patients
+    from raypatch.data.check.twins import describe_twins, find_twins
     from raypatch.data.fetch import verify
-    from raypatch.data.npz import inspect_npz
-    from raypatch.data.twins import describe_twins, find_twins
+    from raypatch.data.layout.npz import inspect_npz
 
     if name.endswith(".npz"):
         path = Path(name)

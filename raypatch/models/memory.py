@@ -10,8 +10,8 @@ from typing import Literal
 import torch
 
 from raypatch.config import RunOptions, TrialConfig
+from raypatch.data.batches.resize import held_size
 from raypatch.data.catalog import DatasetInfo
-from raypatch.data.resize import held_size
 from raypatch.machine.runtime import Precision, resolve_device
 from raypatch.methods import find_method
 from raypatch.models.families import find_family

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 
 from raypatch.config import RunOptions, TrialConfig
-from raypatch.data.augment import draw_parameters
+from raypatch.data.batches.augment import draw_parameters
+from raypatch.data.batches.resident import ResidentSplit
 from raypatch.data.catalog import DatasetInfo, Split
-from raypatch.data.resident import ResidentSplit
 from raypatch.machine.runtime import generator, peak_memory, seed_dropout
 from raypatch.models.attention import choose_attention
 from raypatch.models.memory import fit_memory

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from raypatch.data.npz import DataError, inspect_npz, read_fold_rows
+from raypatch.data.check.twins import find_twins
+from raypatch.data.layout.npz import DataError, inspect_npz, read_fold_rows
 from raypatch.data.source import load_index, load_labels, load_split, load_texts
-from raypatch.data.twins import find_twins
 from raypatch.storage.own_files import own_file_id
 
 COUNTS = {"train": 6, "val": 3, "test": 3}

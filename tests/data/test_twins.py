@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from raypatch.data.twins import describe_twins, find_twins
+from raypatch.data.check.twins import describe_twins, find_twins
 
 EDGES = {2: 28, 3: 24}
 

@@ -15,7 +15,7 @@ from raypatch.analysis.report import write_report
 from raypatch.analysis.show.explained import make_galleries
 from raypatch.analysis.show.gallery import GAP
 from raypatch.config import RunOptions
-from raypatch.data.archive import DataError
+from raypatch.data.layout.archive import DataError
 from raypatch.explain.run import explain
 from raypatch.explain.subject import choose_subjects, open_subject
 from raypatch.predict import find_trials

@@ -12,8 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from raypatch.config import TrialConfig
+from raypatch.data.batches.resize import held_size
 from raypatch.data.catalog import DatasetInfo, dataset_info
-from raypatch.data.resize import held_size
 from raypatch.data.source import describe
 from raypatch.machine.runtime import Precision
 from raypatch.methods import find_method

@@ -272,7 +272,7 @@ def test_a_head_that_does_not_train_leaves_the_encoder_to_learn(tmp_path: Path) 
 
 def test_images_are_enlarged_batch_by_batch_without_a_change(tmp_path: Path) -> None:
     """As bits: what was resized whole before training gives the same losses."""
-    from raypatch.data.resize import resize_images
+    from raypatch.data.batches.resize import resize_images
 
     config, options = tiny_trial(make_images(tmp_path / "a.npz"), image_size=16, epochs=1)
     trial = prepare_trial(config, TrialPaths(tmp_path / "trial"), options)

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from raypatch.config import TrialConfig
-from raypatch.data.augment import augment, draw_parameters, normalize
+from raypatch.data.batches.augment import augment, draw_parameters, normalize
 from raypatch.machine.runtime import Precision
 from raypatch.models.build import build_model
 from raypatch.models.families import find_family

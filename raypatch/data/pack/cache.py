@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from raypatch.data.archive import DataError
+from raypatch.data.layout.archive import DataError
 from raypatch.data.pack.decode import OnProgress
 from raypatch.data.pack.listing import Item, Say
 from raypatch.data.pack.options import PackOptions

@@ -4,10 +4,10 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from raypatch.data.archive import DataError
 from raypatch.data.catalog import Split
 from raypatch.data.inputs.dicom import group_series, patient_of
 from raypatch.data.inputs.scan import ImageFiles, format_of, is_hidden
+from raypatch.data.layout.archive import DataError
 from raypatch.data.pack.listing import (
     IMAGE_FOLDERS,
     MASK_FOLDERS,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from raypatch.data.archive import DataError
+from raypatch.data.layout.archive import DataError
 from raypatch.data.pack.listing import Item, Say
 from raypatch.words import agree, counted, first_of
 

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from raypatch.data.archive import DataError
 from raypatch.data.catalog import Split
 from raypatch.data.inputs.scan import ImageFiles, format_of, is_hidden
+from raypatch.data.layout.archive import DataError
 from raypatch.words import first_of
 
 Say = Callable[[str], object]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from raypatch.data.archive import DataError
 from raypatch.data.inputs.rule import InputRule
+from raypatch.data.layout.archive import DataError
 from raypatch.data.pack.choose import choose_rule
 from raypatch.data.pack.decode import OnProgress, Spool, decode_all, look_at_all
 from raypatch.data.pack.labels import Labels, fill_patients, number_labels

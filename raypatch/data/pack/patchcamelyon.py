@@ -3,10 +3,10 @@
 import csv
 from pathlib import Path
 
-from raypatch.data.archive import DataError
 from raypatch.data.catalog import Split
 from raypatch.data.inputs.hdf5 import open_array
 from raypatch.data.inputs.scan import ImageFiles
+from raypatch.data.layout.archive import DataError
 from raypatch.data.pack.listing import Item, Listing, split_of_word
 
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from raypatch.data.archive import DataError
 from raypatch.data.inputs.scan import HDF5, is_hidden
+from raypatch.data.layout.archive import DataError
 from raypatch.data.own import TABLES
 from raypatch.data.pack.folders import add_dicom_patients, list_folders
 from raypatch.data.pack.listing import Listing

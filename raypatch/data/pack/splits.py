@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from raypatch.data.archive import DataError
 from raypatch.data.catalog import SPLITS
+from raypatch.data.layout.archive import DataError
 from raypatch.data.pack.deal import deal_images
 from raypatch.data.pack.listing import Item
 from raypatch.data.pack.options import PackOptions

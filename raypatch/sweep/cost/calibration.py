@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from raypatch.config import RunOptions, TrialConfig
-from raypatch.data.resize import held_size
+from raypatch.data.batches.resize import held_size
 from raypatch.machine.cores import available_cores
 from raypatch.methods import feature_method, find_method
 from raypatch.models.build import architecture_key

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from raypatch.config import RunOptions, TrialConfig
-from raypatch.data.resize import held_size
+from raypatch.data.batches.resize import held_size
 from raypatch.features.extract import freeze
 from raypatch.features.head import PreparedHead, place_head
 from raypatch.machine.runtime import on_one_thread, resolve_device, resolve_precision

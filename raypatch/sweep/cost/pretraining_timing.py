@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from raypatch.config import RunOptions, TrialConfig
-from raypatch.data.resize import held_size
+from raypatch.data.batches.resize import held_size
 from raypatch.data.source import describe
 from raypatch.methods import find_method
 from raypatch.models.flops import trial_facts

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 import torch
 
 from raypatch.config import RunOptions, TrialConfig
-from raypatch.data.augment import draw_parameters
-from raypatch.data.resize import held_size
+from raypatch.data.batches.augment import draw_parameters
+from raypatch.data.batches.resize import held_size
 from raypatch.data.source import describe
 from raypatch.methods import find_method
 from raypatch.models.attention import choose_attention

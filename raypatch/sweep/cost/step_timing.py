@@ -3,8 +3,8 @@
 import torch
 
 from raypatch.config import RunOptions, TrialConfig
-from raypatch.data.augment import draw_parameters
-from raypatch.data.resize import held_size
+from raypatch.data.batches.augment import draw_parameters
+from raypatch.data.batches.resize import held_size
 from raypatch.methods import feature_method, find_method
 from raypatch.models.attention import choose_attention
 from raypatch.models.flops import trial_facts

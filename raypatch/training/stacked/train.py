@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from raypatch.data.resident import ResidentSplit
+from raypatch.data.batches.resident import ResidentSplit
 from raypatch.machine.runtime import on_one_thread, peak_memory
 from raypatch.results import EpochRow, append_epoch
 from raypatch.training.checkpoint import Progress

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from raypatch.data.inputs.scan import ImageFiles
-from raypatch.data.npz import DataError
+from raypatch.data.layout.npz import DataError
 from raypatch.data.pack.deal import deal_images
 from raypatch.data.pack.listing import Item
 from raypatch.data.pack.options import PackOptions

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from raypatch.data.npz import DataError
+from raypatch.data.layout.npz import DataError
 from raypatch.data.pack import PackOptions, parse_columns
 from raypatch.data.pack.sources import list_source
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from raypatch.data.archive import Archive
+from raypatch.data.layout.archive import Archive
 
 
 def check_images(archive: Archive, key: str) -> tuple[int, ...]:

@@ -9,11 +9,11 @@ import torch
 from numpy.typing import NDArray
 
 from raypatch.config import RunOptions, TrialConfig
-from raypatch.data.augment import channels_first
+from raypatch.data.batches.augment import channels_first
+from raypatch.data.batches.resize import held_size, resize_images
+from raypatch.data.batches.subset import stratified_subset
 from raypatch.data.catalog import DatasetInfo, Split
-from raypatch.data.resize import held_size, resize_images
 from raypatch.data.source import load_split
-from raypatch.data.subset import stratified_subset
 
 DEVICE_SHARE = 0.5
 """Share of the free device memory that images may take;

@@ -8,7 +8,7 @@ from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 from raypatch.data.inputs import read_inputs
 from raypatch.data.inputs.reading import read_listed
 from raypatch.data.inputs.scan import ImageFiles
-from raypatch.data.npz import DataError
+from raypatch.data.layout.npz import DataError
 
 SCAN = np.random.default_rng(0).integers(0, 256, (5, 6, 7), dtype=np.uint8)  # (x, y, z)
 SCAN.flat[:2] = 0, 255  # so that the stretch changes nothing

@@ -2,7 +2,7 @@
 the test is then no test.
 
 Equal bytes are found by a digest. Near-duplicates are found in two steps: coarse thumbnails say
-which few images could be it, then each pair is laid over one another and compared (see raypatch/data/likeness.py).
+which few images could be it, then each pair is laid over one another and compared (see likeness.py).
 """
 
 import hashlib
@@ -17,11 +17,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from raypatch.data.archive import Archive
 from raypatch.data.catalog import SPLITS, Split
-from raypatch.data.image_layout import check_images
-from raypatch.data.likeness import compare
-from raypatch.data.npz import read_fold_rows
+from raypatch.data.check.likeness import compare
+from raypatch.data.layout.archive import Archive
+from raypatch.data.layout.images import check_images
+from raypatch.data.layout.npz import read_fold_rows
 from raypatch.words import agree
 
 ALIKE, ALIKE_IN_DETAIL = 0.99, 0.93

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from raypatch.data.archive import Archive
 from raypatch.data.catalog import SPLITS, Split
-from raypatch.data.layout import check_names
+from raypatch.data.layout.archive import Archive
+from raypatch.data.layout.labels import check_names
 
 BACKGROUND = "background"
 

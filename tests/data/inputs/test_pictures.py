@@ -7,7 +7,7 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from raypatch.data.inputs.reading import read_listed
 from raypatch.data.inputs.scan import ImageFiles
-from raypatch.data.npz import DataError
+from raypatch.data.layout.npz import DataError
 
 GREY = np.arange(256, dtype=np.uint8).reshape(16, 16)[:, :12]
 COLOUR = np.stack([GREY, 255 - GREY, GREY // 2], axis=-1)

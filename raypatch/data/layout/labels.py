@@ -10,8 +10,8 @@ from typing import Any, cast, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from raypatch.data.archive import Archive
 from raypatch.data.catalog import SPLITS, LabelKind, Split
+from raypatch.data.layout.archive import Archive
 
 _UNPRINTABLE = {"Cc", "Cs", "Cn", "Zl", "Zp"}
 """Unicode's control characters, halves of surrogates, unassigned ones and line ends."""

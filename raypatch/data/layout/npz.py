@@ -3,7 +3,7 @@
 Keys {train,val,test}_{images,labels}; optional in an own file: `class_names` (strings),
 `mirror_safe` (one bool), `task` (one string), {train,val,test}_patients (who is on each image;
 `_groups` means the same) and {train,val,test}_ids (what each image is called). Beside labels, or in
-their place: {train,val,test}_masks, with `mask_names` (see `raypatch.data.masks`).
+their place: {train,val,test}_masks, with `mask_names` (see `raypatch.data.layout.masks`).
 """
 
 from collections.abc import Sequence
@@ -13,10 +13,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from raypatch.data.archive import Archive, DataError
 from raypatch.data.catalog import SPLITS, DatasetInfo, Split, Task
-from raypatch.data.image_layout import check_images
-from raypatch.data.layout import (
+from raypatch.data.layout.archive import Archive, DataError
+from raypatch.data.layout.images import check_images
+from raypatch.data.layout.labels import (
     read_class_names,
     read_folds,
     read_labels,
@@ -26,7 +26,7 @@ from raypatch.data.layout import (
     read_task,
     read_texts,
 )
-from raypatch.data.masks import has_only_masks, read_mask_names, read_masks
+from raypatch.data.layout.masks import has_only_masks, read_mask_names, read_masks
 
 __all__ = [
     "DataError",

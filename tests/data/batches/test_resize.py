@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torchvision.transforms.v2 import functional as TF
 
-from raypatch.data.resize import held_size, pad_centred, resize_images
+from raypatch.data.batches.resize import held_size, pad_centred, resize_images
 
 
 def seeded(seed):
@@ -53,7 +53,7 @@ def test_too_large_images_cannot_be_padded():
 def test_large_splits_are_resized_in_parts_with_one_result(monkeypatch):
     images = (noise(1, count=10) * 255).byte()
     whole = resize_images(images, 14, "bilinear")
-    monkeypatch.setattr("raypatch.data.resize._RESIZE_CHUNK", 3 * 28 * 28)
+    monkeypatch.setattr("raypatch.data.batches.resize._RESIZE_CHUNK", 3 * 28 * 28)
     assert torch.equal(resize_images(images, 14, "bilinear"), whole)
 
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as TF
 
-from raypatch.data.augment import augment, channels_first, draw_parameters, normalize, to_float
+from raypatch.data.batches.augment import augment, channels_first, draw_parameters, normalize, to_float
 
 BILINEAR = v2.InterpolationMode.BILINEAR
 TOLERANCE = {"rtol": 0, "atol": 1e-5}

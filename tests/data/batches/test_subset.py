@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from raypatch.data.subset import stratified_subset
+from raypatch.data.batches.subset import stratified_subset
 
 SHARES = (0.01, 0.05, 0.1, 0.25, 1.0)
 

@@ -9,7 +9,7 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import JPEGLSLossless
 
 from raypatch.data.inputs.dicom import group_series, patient_of, read_dicom
-from raypatch.data.npz import DataError
+from raypatch.data.layout.npz import DataError
 
 from dicoms import write_dicom, write_series
 
