@@ -20,7 +20,7 @@ from raypatch.data.inputs.volumes import write_mask_like
 from raypatch.data.layout.archive import Archive
 from raypatch.data.layout.images import check_images
 from raypatch.data.layout.masks import read_masks
-from raypatch.data.pack.listing import without_suffix
+from raypatch.data.pack.sources.listing import without_suffix
 from raypatch.predict.choose import choose_members, find_trials
 from raypatch.predict.source import Source, open_source
 from raypatch.predict.weights import prepare_member

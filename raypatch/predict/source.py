@@ -20,8 +20,8 @@ from raypatch.data.layout.labels import read_texts
 from raypatch.data.layout.npz import read_new_images
 from raypatch.data.own import is_source
 from raypatch.data.pack import PackOptions
-from raypatch.data.pack.listing import Item
-from raypatch.data.pack.sources import list_source
+from raypatch.data.pack.sources.kinds import list_source
+from raypatch.data.pack.sources.listing import Item
 from raypatch.results import DatasetFacts
 from raypatch.trial_fields.data import Resize
 from raypatch.words import first_of

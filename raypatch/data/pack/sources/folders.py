@@ -8,7 +8,7 @@ from raypatch.data.catalog import Split
 from raypatch.data.inputs.dicom import group_series, patient_of
 from raypatch.data.inputs.scan import ImageFiles, format_of, is_hidden
 from raypatch.data.layout.archive import DataError
-from raypatch.data.pack.listing import (
+from raypatch.data.pack.sources.listing import (
     IMAGE_FOLDERS,
     MASK_FOLDERS,
     Item,

@@ -5,10 +5,10 @@ from pathlib import Path
 from raypatch.data.inputs.scan import HDF5, is_hidden
 from raypatch.data.layout.archive import DataError
 from raypatch.data.own import TABLES
-from raypatch.data.pack.folders import add_dicom_patients, list_folders
-from raypatch.data.pack.listing import Listing
 from raypatch.data.pack.options import PackOptions
-from raypatch.data.pack.patchcamelyon import list_patchcamelyon
+from raypatch.data.pack.sources.folders import add_dicom_patients, list_folders
+from raypatch.data.pack.sources.listing import Listing
+from raypatch.data.pack.sources.patchcamelyon import list_patchcamelyon
 from raypatch.data.pack.table import TableOptions, list_table
 from raypatch.words import first_of
 

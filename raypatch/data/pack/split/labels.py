@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raypatch.data.layout.archive import DataError
-from raypatch.data.pack.listing import Item, Say
+from raypatch.data.pack.sources.listing import Item, Say
 from raypatch.words import agree, counted, first_of
 
 

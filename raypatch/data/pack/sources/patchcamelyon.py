@@ -7,7 +7,7 @@ from raypatch.data.catalog import Split
 from raypatch.data.inputs.hdf5 import open_array
 from raypatch.data.inputs.scan import ImageFiles
 from raypatch.data.layout.archive import DataError
-from raypatch.data.pack.listing import Item, Listing, split_of_word
+from raypatch.data.pack.sources.listing import Item, Listing, split_of_word
 
 
 def list_patchcamelyon(folder: Path) -> Listing:

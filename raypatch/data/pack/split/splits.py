@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from raypatch.data.catalog import SPLITS
 from raypatch.data.layout.archive import DataError
-from raypatch.data.pack.deal import deal_images
-from raypatch.data.pack.listing import Item
 from raypatch.data.pack.options import PackOptions
+from raypatch.data.pack.sources.listing import Item
+from raypatch.data.pack.split.deal import deal_images
 from raypatch.words import agree, counted, first_of
 
 TRAIN, VAL, TEST = range(3)
