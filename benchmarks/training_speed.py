@@ -37,7 +37,7 @@ from raypatch.models.prepared import place_model
 from raypatch.results import ModelFacts
 from raypatch.tasks import find_task
 from raypatch.training.optim import make_optimizer
-from raypatch.training.step import TrainingStep
+from raypatch.training.steps.step import TrainingStep
 
 ROOT = Path(__file__).resolve().parents[1]
 CASES = {"cpu": "2d-28,2d-14,2d-7,2d-4,3d-14,3d-7", "cuda": "2d-28,2d-14,2d-7,2d-4,2d-2,2d-1,3d-28,3d-14,3d-7,3d-4"}

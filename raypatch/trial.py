@@ -33,7 +33,7 @@ from raypatch.results import (
 )
 from raypatch.tasks import MaskTask, find_task
 from raypatch.tasks.seen import describe_seen
-from raypatch.training.checkpoint import Progress
+from raypatch.training.checkpoints.checkpoint import Progress
 from raypatch.training.evaluate import evaluate
 from raypatch.training.kept_masks import keep_examples, keep_pixels
 from raypatch.training.loop import Trial, TrialError

@@ -16,8 +16,8 @@ from raypatch.models.flops import model_facts
 from raypatch.models.prepared import PreparedModel, place_model
 from raypatch.tasks import find_task
 from raypatch.training.optim import make_optimizer
-from raypatch.training.recorded import Batch
-from raypatch.training.step import TrainingStep
+from raypatch.training.steps.recorded import Batch
+from raypatch.training.steps.step import TrainingStep
 
 CLASSES = 2
 

@@ -21,7 +21,7 @@ from raypatch.sweep.cost.timing import TIMED_STEPS
 from raypatch.tasks import find_task
 from raypatch.training.optim import make_optimizer
 from raypatch.training.stacked_models import make_stacked_step
-from raypatch.training.step import WARM_UP_STEPS, TrainingStep
+from raypatch.training.steps.step import WARM_UP_STEPS, TrainingStep
 
 STACKED = 3
 """Models of a stack that is timed: the seeds of most studies."""

@@ -16,7 +16,7 @@ from raypatch.sweep.cost.timing import TIMED_STEPS, Timing, median_seconds, time
 from raypatch.tasks import find_task
 from raypatch.tasks.seen import describe_seen
 from raypatch.training.optim import make_optimizer
-from raypatch.training.step import WARM_UP_STEPS, TrainingStep
+from raypatch.training.steps.step import WARM_UP_STEPS, TrainingStep
 
 
 def time_trial(config: TrialConfig, options: RunOptions, *, passing: float | None = None) -> Timing:

@@ -11,7 +11,7 @@ from raypatch.sweep.cost.calibration import step_kind
 from raypatch.sweep.cost.calibration_file import Calibration, known_calibration
 from raypatch.sweep.cost.head_timing import TOGETHER
 from raypatch.sweep.cost.timing import Timing
-from raypatch.training.writer import CHECKPOINT_SECONDS
+from raypatch.training.checkpoints.writer import CHECKPOINT_SECONDS
 from raypatch.trial_fields.length import training_length
 
 

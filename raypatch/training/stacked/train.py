@@ -12,7 +12,7 @@ from torch import Tensor
 from raypatch.data.batches.resident import ResidentSplit
 from raypatch.machine.runtime import on_one_thread, peak_memory
 from raypatch.results import EpochRow, append_epoch
-from raypatch.training.checkpoint import Progress
+from raypatch.training.checkpoints.checkpoint import Progress
 from raypatch.training.evaluate import find_alarm, score_logits
 from raypatch.training.loop import Interrupted, Trial, TrialError, draw_order
 from raypatch.training.loss import make_loss

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from raypatch.results import TrialPaths
-from raypatch.training.checkpoint import Progress, Tensors, save_tensors, training_state, weights_in
+from raypatch.training.checkpoints.checkpoint import Progress, Tensors, save_tensors, training_state, weights_in
 
 CHECKPOINT_SECONDS = 60.0
 """How much work of short epochs a kill may cost; of longer ones it is at most one."""

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from raypatch.results import DamagedFileError, EpochRow, TrialPaths, read_epochs, write_epochs
-from raypatch.training.checkpoint import (
+from raypatch.training.checkpoints.checkpoint import (
     Progress,
     load_tensors,
     restore_training_state,

@@ -11,8 +11,8 @@ from raypatch.config import TrialConfig
 from raypatch.models.memory import is_recorded
 from raypatch.models.prepared import PreparedModel
 from raypatch.training.loss import Loss
-from raypatch.training.recorded import OUT_OF_MEMORY, RecordedStep
-from raypatch.training.rounded import RoundedWeights
+from raypatch.training.steps.recorded import OUT_OF_MEMORY, RecordedStep
+from raypatch.training.steps.rounded import RoundedWeights
 
 logger = logging.getLogger(__name__)
 
