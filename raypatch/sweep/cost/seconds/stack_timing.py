@@ -13,11 +13,11 @@ from raypatch.data.source import describe
 from raypatch.methods import find_method
 from raypatch.models.attention import choose_attention
 from raypatch.models.prepared import PreparedModel, prepare_model
-from raypatch.sweep.cost.calibration import LONGEST_CALIBRATION, keep_timing, step_kind
-from raypatch.sweep.cost.calibration_file import Calibration
+from raypatch.sweep.cost.seconds.calibration import LONGEST_CALIBRATION, keep_timing, step_kind
+from raypatch.sweep.cost.seconds.calibration_file import Calibration
+from raypatch.sweep.cost.seconds.step_timing import images_of_step
+from raypatch.sweep.cost.seconds.timing import TIMED_STEPS
 from raypatch.sweep.cost.stacks import could_stack, pays, together_at_most
-from raypatch.sweep.cost.step_timing import images_of_step
-from raypatch.sweep.cost.timing import TIMED_STEPS
 from raypatch.tasks import find_task
 from raypatch.training.optim import make_optimizer
 from raypatch.training.stacked_models import make_stacked_step

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.methods import feature_method, find_method
 from raypatch.models.flops import trial_facts
-from raypatch.sweep.cost.head_timing import images_of_pass, pass_kind
-from raypatch.sweep.cost.step_timing import images_of_step
-from raypatch.sweep.cost.timing import Timing
+from raypatch.sweep.cost.seconds.head_timing import images_of_pass, pass_kind
+from raypatch.sweep.cost.seconds.step_timing import images_of_step
+from raypatch.sweep.cost.seconds.timing import Timing
 
 LEAST_CALLS = 2
 """How often whatever is timed is called at least, the first time to warm up."""

@@ -12,10 +12,15 @@ from raypatch.data.batches.resize import held_size
 from raypatch.machine.cores import available_cores
 from raypatch.methods import feature_method, find_method
 from raypatch.models.build import architecture_key
-from raypatch.sweep.cost.calibration_file import Calibration, keep_calibration, known_calibration, start_calibration
-from raypatch.sweep.cost.scaling import Timed, step_gflops
-from raypatch.sweep.cost.step_timing import time_trial
-from raypatch.sweep.cost.timing import Timing
+from raypatch.sweep.cost.seconds.calibration_file import (
+    Calibration,
+    keep_calibration,
+    known_calibration,
+    start_calibration,
+)
+from raypatch.sweep.cost.seconds.scaling import Timed, step_gflops
+from raypatch.sweep.cost.seconds.step_timing import time_trial
+from raypatch.sweep.cost.seconds.timing import Timing
 from raypatch.tasks.seen import describe_seen
 from raypatch.words import duration
 

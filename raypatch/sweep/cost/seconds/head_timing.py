@@ -18,7 +18,7 @@ from raypatch.models.flops import count_outputs, trial_facts
 from raypatch.models.heads import BODY_FIELDS, feature_kind, feature_shape
 from raypatch.models.neighbours import NearestNeighbours
 from raypatch.models.prepared import evaluation_batch, place_model, prepare_model
-from raypatch.sweep.cost.timing import TIMED_STEPS, Timing, median_seconds, timed_images
+from raypatch.sweep.cost.seconds.timing import TIMED_STEPS, Timing, median_seconds, timed_images
 from raypatch.tasks import Task, find_task
 from raypatch.tasks.seen import describe_seen
 from raypatch.training.evaluate import score_logits

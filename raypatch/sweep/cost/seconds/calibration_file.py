@@ -15,7 +15,7 @@ from raypatch.config import RunOptions
 from raypatch.machine.environment import cache_folder
 from raypatch.machine.runtime import provenance, resolve_device
 from raypatch.storage.files import write_atomically
-from raypatch.sweep.cost.timing import Timing, median_seconds
+from raypatch.sweep.cost.seconds.timing import Timing, median_seconds
 from raypatch.training.checkpoints.checkpoint import Progress, save_tensors
 
 

@@ -7,10 +7,10 @@ from raypatch.features.identity import feature_key
 from raypatch.machine.runtime import resolve_device, resolve_precision
 from raypatch.methods import feature_method, find_method
 from raypatch.models.flops import trial_facts
-from raypatch.sweep.cost.calibration import step_kind
-from raypatch.sweep.cost.calibration_file import Calibration, known_calibration
-from raypatch.sweep.cost.head_timing import TOGETHER
-from raypatch.sweep.cost.timing import Timing
+from raypatch.sweep.cost.seconds.calibration import step_kind
+from raypatch.sweep.cost.seconds.calibration_file import Calibration, known_calibration
+from raypatch.sweep.cost.seconds.head_timing import TOGETHER
+from raypatch.sweep.cost.seconds.timing import Timing
 from raypatch.training.checkpoints.writer import CHECKPOINT_SECONDS
 from raypatch.trial_fields.length import training_length
 

@@ -10,9 +10,9 @@ from raypatch.models.attention import choose_attention
 from raypatch.models.flops import trial_facts
 from raypatch.models.memory import fit_memory
 from raypatch.models.prepared import evaluation_batch, prepare_model
-from raypatch.sweep.cost.head_timing import time_head
-from raypatch.sweep.cost.pretraining_timing import time_pretraining
-from raypatch.sweep.cost.timing import TIMED_STEPS, Timing, median_seconds, timed_images
+from raypatch.sweep.cost.seconds.head_timing import time_head
+from raypatch.sweep.cost.seconds.pretraining_timing import time_pretraining
+from raypatch.sweep.cost.seconds.timing import TIMED_STEPS, Timing, median_seconds, timed_images
 from raypatch.tasks import find_task
 from raypatch.tasks.seen import describe_seen
 from raypatch.training.optim import make_optimizer

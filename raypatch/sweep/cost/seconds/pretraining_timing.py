@@ -13,7 +13,7 @@ from raypatch.models.prepared import prepare_model
 from raypatch.objectives import find_objective
 from raypatch.objectives.schedules import Moment
 from raypatch.objectives.step import PretrainingStep
-from raypatch.sweep.cost.timing import TIMED_STEPS, Timing, median_seconds, timed_images
+from raypatch.sweep.cost.seconds.timing import TIMED_STEPS, Timing, median_seconds, timed_images
 from raypatch.training.optim import make_optimizer
 from raypatch.trial_fields.length import training_length
 from raypatch.trial_fields.objective import views_as_images
