@@ -31,7 +31,7 @@ Nodes = Callable[..., None]
 @pytest.fixture
 def ray_nodes() -> Iterator[Nodes]:
     """Connect to a Ray of nodes with so many CPUs and made-up GPUs each."""
-    from raypatch.sweep import ray_setup  # noqa: F401 - makes the settings that ray reads when it is imported
+    from raypatch.sweep.services import ray_setup  # noqa: F401 - makes the settings that ray reads when it is imported
 
     # isort: split
     import ray
@@ -62,14 +62,14 @@ def _session(folder: Path, options: RunOptions, said: list[str], **execution: An
 
 @pytest.mark.parametrize("address", ["head", "10.0.0.1", "ray://10.0.0.1:10001", "10.0.0.1:port", ":6379"])
 def test_an_address_has_a_form(address: str) -> None:
-    from raypatch.sweep.ray_setup import joined_ray
+    from raypatch.sweep.services.ray_setup import joined_ray
 
     with pytest.raises(ValueError, match="must be auto or the HOST:PORT"), joined_ray(address):
         pass
 
 
 def test_where_nothing_answers_it_is_said_at_once() -> None:
-    from raypatch.sweep.ray_setup import joined_ray
+    from raypatch.sweep.services.ray_setup import joined_ray
 
     with pytest.raises(ValueError, match="no Ray cluster answers at"), joined_ray("127.0.0.1:1"):
         pass

@@ -32,7 +32,7 @@ pytestmark = [
 @contextlib.contextmanager
 def _ray_of_nodes(gpus: Sequence[int]) -> Iterator[None]:
     """Connect to a Ray of some nodes, each with so many made-up GPUs."""
-    from raypatch.sweep import ray_setup  # noqa: F401 - makes the settings that ray reads when it is imported
+    from raypatch.sweep.services import ray_setup  # noqa: F401 - makes the settings that ray reads when it is imported
 
     # isort: split
     import ray

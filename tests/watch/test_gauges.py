@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.xdist_group("ray")]
 @pytest.fixture(scope="module", autouse=True)
 def _quick_ray() -> Iterator[None]:
     """A Ray that reports its metrics every second in place of ten, and gauges that are set as much oftener."""
-    from raypatch.sweep.ray_setup import local_ray
+    from raypatch.sweep.services.ray_setup import local_ray
     from raypatch.sweep.watch import gauges
 
     with pytest.MonkeyPatch.context() as patch:

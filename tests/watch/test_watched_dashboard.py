@@ -42,7 +42,7 @@ def test_what_cannot_watch_is_refused(options: dict[str, Any], message: str) -> 
 def test_how_to_open_names_the_place_of_the_token(
     variables: dict[str, str], place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from raypatch.sweep.ray_setup import how_to_open
+    from raypatch.sweep.services.ray_setup import how_to_open
 
     for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
         monkeypatch.delenv(name, raising=False)

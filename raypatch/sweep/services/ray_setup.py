@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 
-from raypatch.sweep.ray_home import as_workers_need_it, ray_place
+from raypatch.sweep.services.ray_home import as_workers_need_it, ray_place
 from raypatch.sweep.stop import shielding_children
 
 # A private token file, silence, our own signal handling.
