@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from raypatch.cli import options as cli_options
-from raypatch.cli.results import levels_of
+from raypatch.cli.commands.results import levels_of
 
 app = typer.Typer()
 

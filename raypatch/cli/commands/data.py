@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from raypatch.cli import options as cli_options
-from raypatch.cli.packing import data_check, data_pack
+from raypatch.cli.commands.packing import data_check, data_pack
 from raypatch.data.catalog import SPLITS
 
 app = typer.Typer()
