@@ -2,12 +2,15 @@
 
 import csv
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from raypatch.cli import options as cli_options
 from raypatch.words import counted
+
+if TYPE_CHECKING:
+    from raypatch.predict import PredictedMasks, Prediction
 
 app = typer.Typer()
 
@@ -125,41 +128,52 @@ def predict(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
 ) -> None:
     """Predict new images with a run's best model, or the ensemble of some levels; best by validation."""
-    from raypatch.predict import describe_choice, has_masks, predict_masks, write_masks
+    from raypatch.predict import describe_choice, has_masks, predict_masks
     from raypatch.predict import predict as predict_images
-    from raypatch.storage.files import write_atomically
 
     # Looked at first: the prediction may take long.
-    if not out.parent.is_dir() or out.is_dir():
-        rule = f"there must be a folder {out.parent}, and no folder of that name in it"
-        raise ValueError(f"--out {out}: {rule}")
+    _check_place(out)
     levels = levels_of(level, patch_size)
     if has_masks(folder, dataset, levels):
         drawn = predict_masks(folder, input_, dataset=dataset, levels=levels, split=split, device=device)
-        write_atomically(out, drawn.table().encode())
-        place = masks or out.with_name(f"{out.stem}_masks")
-        written = write_masks(drawn, place)
-        print(f"{len(drawn.names)} images predicted by {', '.join(drawn.members)}, in {out}")
-        print(f"{len(written)} mask {'file' if len(written) == 1 else 'files'}: {place}")
+        _keep_masks(drawn, out, masks or out.with_name(f"{out.stem}_masks"))
         print(describe_choice(folder, drawn.members))
         return
     if masks is not None:
         raise ValueError(f"--masks {masks} is for a segmentation; {folder} predicts classes")
-    found = predict_images(
-        folder,
-        input_,
-        dataset=dataset,
-        levels=levels,
-        split=split,
-        device=device,
-    )
+    found = predict_images(folder, input_, dataset=dataset, levels=levels, split=split, device=device)
+    _keep_classes(found, out)
+    print(describe_choice(folder, found.members))
+
+
+def _check_place(out: Path) -> None:
+    """Raise ValueError where no file can be written."""
+    if not out.parent.is_dir() or out.is_dir():
+        rule = f"there must be a folder {out.parent}, and no folder of that name in it"
+        raise ValueError(f"--out {out}: {rule}")
+
+
+def _keep_masks(drawn: "PredictedMasks", out: Path, place: Path) -> None:
+    """Write the table to `out` and the masks to `place`, and say so."""
+    from raypatch.predict import write_masks
+    from raypatch.storage.files import write_atomically
+
+    write_atomically(out, drawn.table().encode())
+    written = write_masks(drawn, place)
+    print(f"{len(drawn.names)} images predicted by {', '.join(drawn.members)}, in {out}")
+    print(f"{len(written)} mask {'file' if len(written) == 1 else 'files'}: {place}")
+
+
+def _keep_classes(found: "Prediction", out: Path) -> None:
+    """Write the table to `out`, that of patients beside it, and say so."""
+    from raypatch.storage.files import write_atomically
+
     write_atomically(out, found.table.encode())
     print(f"{counted(_rows(found.table), 'image')} predicted by {', '.join(found.members)}, in {out}")
     if found.patients is not None:
         beside = out.with_name(f"{out.stem}_patients.csv")
         write_atomically(beside, found.patients.encode())
         print(f"{counted(_rows(found.patients), 'patient')}, the mean of their images, in {beside}")
-    print(describe_choice(folder, found.members))
 
 
 def _rows(table: str) -> int:
