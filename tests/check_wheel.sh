@@ -12,5 +12,5 @@ venv/bin/raypatch spaces | tee spaces.txt
 grep -q '^grid ' spaces.txt
 grep -q '^demo ' spaces.txt
 venv/bin/raypatch report --help | grep -q 'Usage'
-venv/bin/python -c 'import raypatch.analysis.load, raypatch.search_spaces; from raypatch.data.catalog import catalog; assert len(catalog()) > 50'
+venv/bin/python -c 'import raypatch.analysis.frames.load, raypatch.search_spaces; from raypatch.data.catalog import catalog; assert len(catalog()) > 50'
 echo "the wheel works in an empty environment"

@@ -12,7 +12,7 @@ import torch
 from raypatch.analysis.answer.cells import ask
 from raypatch.analysis.answer.ensembles import level_ensembles
 from raypatch.analysis.answer.findings import conclude
-from raypatch.analysis.load import load_study
+from raypatch.analysis.frames.load import load_study
 from raypatch.config import RunOptions
 from raypatch.predict import (
     FinishedTrials,

@@ -12,8 +12,8 @@ from typing import Any
 
 import pandas as pd
 
-from raypatch.analysis.columns import CONFIG_COLUMNS
-from raypatch.analysis.load import Results
+from raypatch.analysis.frames.columns import CONFIG_COLUMNS
+from raypatch.analysis.frames.load import Results
 from raypatch.config import field_facts
 from raypatch.factors import Factor, factor_of_field
 from raypatch.selection import lower_is_better

@@ -20,10 +20,10 @@ from raypatch.analysis.answer.evidence import (
 from raypatch.analysis.answer.majority import mark_majority
 from raypatch.analysis.answer.metrics import headline_metric, shown_metrics
 from raypatch.analysis.answer.summary import singles, summarize_cells
-from raypatch.analysis.load import Results
+from raypatch.analysis.frames.load import Results
+from raypatch.analysis.frames.trial_rows import Problem
 from raypatch.analysis.statistics.draws import RESAMPLES
 from raypatch.analysis.statistics.inference import LevelScores
-from raypatch.analysis.trial_rows import Problem
 from raypatch.factors import Factor
 from raypatch.machine.cores import available_cores
 from raypatch.tasks import Metric

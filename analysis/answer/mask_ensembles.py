@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from raypatch.analysis.columns import score_column
+from raypatch.analysis.frames.columns import score_column
+from raypatch.analysis.frames.without_twins import LEFT_OUT
 from raypatch.analysis.statistics.stacks import MisalignedError
-from raypatch.analysis.without_twins import LEFT_OUT
 from raypatch.data.catalog import Split
 from raypatch.results import TrialPaths
 from raypatch.results.masks import Pixels, read_pixels

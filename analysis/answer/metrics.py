@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from raypatch.analysis.columns import score_column
+from raypatch.analysis.frames.columns import score_column
 from raypatch.tasks import Metric, find_metric, find_task, task_metrics
 
 

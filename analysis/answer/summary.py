@@ -7,7 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from raypatch.analysis.answer.cells import ENSEMBLE, SINGLE, Question
-from raypatch.analysis.columns import score_column
+from raypatch.analysis.frames.columns import score_column
 
 MODEL_COSTS = ("gflops", "gflops_without_attention", "parameters", "tokens")
 RUN_COSTS = ("train_seconds", "images_per_second", "peak_memory_gb")

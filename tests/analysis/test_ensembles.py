@@ -13,7 +13,7 @@ from raypatch.analysis.answer.ensembles import (
     score_ensembles,
     sort_members,
 )
-from raypatch.analysis.load import load_study, load_trials
+from raypatch.analysis.frames.load import load_study, load_trials
 from raypatch.analysis.statistics.ensembles import RULES, combine, fit_combination, fit_mixture, select_greedily
 from raypatch.analysis.statistics.stacks import MisalignedError, Stack, load_predictions
 from raypatch.factors import factor_of_axis, factor_of_field

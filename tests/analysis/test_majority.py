@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from raypatch.analysis.answer.findings import conclude
-from raypatch.analysis.load import load_study
+from raypatch.analysis.frames.load import load_study
 from raypatch.analysis.report import prepare_report
 from raypatch.analysis.show.tables.comparison import ensembles_table
 from raypatch.analysis.show.tables.scores import NO_BETTER, main_table

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from raypatch.analysis.answer.findings import conclude
-from raypatch.analysis.load import load_epochs, load_study
+from raypatch.analysis.frames.load import load_epochs, load_study
 from raypatch.analysis.show.plots.figure import draw_plot, panel_svg
 from raypatch.analysis.show.plots.findings import factor_plots, trial_plots
 from raypatch.analysis.show.plots.style import INK, PALETTE, style_of

@@ -6,7 +6,7 @@ import pytest
 
 from raypatch.analysis.answer.findings import conclude
 from raypatch.analysis.answer.published import compare_published
-from raypatch.analysis.load import load_study
+from raypatch.analysis.frames.load import load_study
 from raypatch.analysis.report_parts import compose_report, report_markdown
 from raypatch.analysis.show.tables.published import published_notes, published_tables
 from raypatch.study import Study

@@ -7,7 +7,7 @@ import pytest
 from raypatch.analysis.answer.conclusions import Answer
 from raypatch.analysis.answer.findings import conclude
 from raypatch.analysis.answer.sentences import how_sure, state_answers
-from raypatch.analysis.load import load_study
+from raypatch.analysis.frames.load import load_study
 from raypatch.analysis.report import prepare_report
 from raypatch.analysis.report_parts import report_markdown
 

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from raypatch.analysis.answer.findings import conclude
-from raypatch.analysis.load import load_study
+from raypatch.analysis.frames.load import load_study
 from raypatch.analysis.show.plots.figure import draw_plot
 from raypatch.analysis.show.plots.standings import standing_plots
 from raypatch.analysis.show.tables.comparison import ranks_table, say_reach

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from raypatch.analysis.answer.findings import conclude
-from raypatch.analysis.load import load_study
+from raypatch.analysis.frames.load import load_study
 from raypatch.analysis.show.tables.comparison import gains_table
 from raypatch.analysis.show.tables.details import costs_table
 from raypatch.analysis.show.tables.latex import PAGE_POINTS, column_points, split_columns, to_latex

@@ -177,7 +177,7 @@ def test_resume_needs_the_folder_alone(searched: Path, tmp_path: Path) -> None:
 
 def test_report_has_the_search_trials_in_order_with_the_best_so_far(searched: Path) -> None:
     from raypatch.analysis.answer.search import search_trials
-    from raypatch.analysis.load import load_study
+    from raypatch.analysis.frames.load import load_study
     from raypatch.analysis.show.plots.search import search_plots
 
     study = load_study(searched)

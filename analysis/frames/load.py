@@ -12,10 +12,10 @@ from typing import Any
 
 import pandas as pd
 
-from raypatch.analysis.columns import EPOCH_KEYS, MISSING_COLUMNS, trial_columns
-from raypatch.analysis.question import RunContent, factors_of_runs, levels_of
-from raypatch.analysis.trial_rows import Problem, Reading, Stage, read_trial
-from raypatch.analysis.without_twins import LEFT_OUT, leave_out_twins
+from raypatch.analysis.frames.columns import EPOCH_KEYS, MISSING_COLUMNS, trial_columns
+from raypatch.analysis.frames.question import RunContent, factors_of_runs, levels_of
+from raypatch.analysis.frames.trial_rows import Problem, Reading, Stage, read_trial
+from raypatch.analysis.frames.without_twins import LEFT_OUT, leave_out_twins
 from raypatch.config import TrialConfig
 from raypatch.factors import Factor
 from raypatch.results import (

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from raypatch.analysis.columns import CONFIG_COLUMNS, score_column
+from raypatch.analysis.frames.columns import CONFIG_COLUMNS, score_column
 from raypatch.config import TrialConfig
 from raypatch.results import DamagedFileError, SweepRecord, TrialPaths, TrialResult, read_config, read_result
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from raypatch.analysis.columns import score_column
-from raypatch.analysis.trial_rows import Problem, Reading
+from raypatch.analysis.frames.columns import score_column
+from raypatch.analysis.frames.trial_rows import Problem, Reading
 from raypatch.results import DamagedFileError, Predictions, TrialPaths, read_predictions
 from raypatch.results.repeated import repeated_key
 from raypatch.tasks import find_task

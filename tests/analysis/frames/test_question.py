@@ -2,7 +2,7 @@
 
 import pytest
 
-from raypatch.analysis.load import load_study, load_trials
+from raypatch.analysis.frames.load import load_study, load_trials
 from raypatch.factors import factor_of_axis, factor_of_field
 
 from made_runs import made_configs, write_run, write_study, write_sweep, write_trial

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from raypatch.analysis.columns import describe_columns
-from raypatch.analysis.load import (
+from raypatch.analysis.frames.columns import describe_columns
+from raypatch.analysis.frames.load import (
     UnusableResultWarning,
     load_epochs,
     load_study,
@@ -61,7 +61,7 @@ def test_epochs_carry_their_trial(run):
 
 
 def test_reading_needs_neither_ray_nor_torch():
-    code = "import sys, raypatch.analysis.load; print({'ray', 'torch'} & set(sys.modules))"
+    code = "import sys, raypatch.analysis.frames.load; print({'ray', 'torch'} & set(sys.modules))"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "set()"
 
@@ -193,7 +193,8 @@ def test_reading_costs_in_proportion_to_the_trials_and_little(tmp_path):
     for count in (1_000, 10_000):
         write_run(tmp_path / str(count), made_configs(["breastmnist"], [14], count), images=0)
         code = (
-            "import sys, time, resource; from raypatch.analysis.load import load_trials; start = time.process_time();"
+            "import sys, time, resource; from raypatch.analysis.frames.load import load_trials;"
+            "start = time.process_time();"
             "rows = len(load_trials(sys.argv[1]));"
             "print(rows, time.process_time() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)"
         )
