@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from sklearn import metrics as reference
 
-from raypatch.analysis.statistics.curves import GRID, average_precision, curve_on_grid
-from raypatch.analysis.statistics.decision import ACT_FROM, benefit_of_all, net_benefit
-from raypatch.analysis.statistics.delong import delong
+from raypatch.analysis.statistics.curves.decision import ACT_FROM, benefit_of_all, net_benefit
+from raypatch.analysis.statistics.curves.delong import delong
+from raypatch.analysis.statistics.curves.roc_and_pr import GRID, average_precision, curve_on_grid
+from raypatch.analysis.statistics.curves.thresholds import choose_threshold, rates_at
 from raypatch.analysis.statistics.patients import by_patient
 from raypatch.analysis.statistics.stacks import Stack
-from raypatch.analysis.statistics.thresholds import choose_threshold, rates_at
 
 # DeLong, DeLong and Clarke-Pearson (1988): albumin, total protein, K-G score and whether surgery helped, as the
 # manual of SAS's PROC LOGISTIC prints them.
