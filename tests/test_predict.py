@@ -9,9 +9,9 @@ import pytest
 import timm
 import torch
 
-from raypatch.analysis.answer.cells import ask
-from raypatch.analysis.answer.ensembles import level_ensembles
 from raypatch.analysis.answer.findings import conclude
+from raypatch.analysis.answer.scores.cells import ask
+from raypatch.analysis.answer.scores.ensembles import level_ensembles
 from raypatch.analysis.frames.load import load_study
 from raypatch.config import RunOptions
 from raypatch.predict import (

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from raypatch.analysis.answer.mask_ensembles import have_pixels, score_mean_masks
+from raypatch.analysis.answer.scores.mask_ensembles import have_pixels, score_mean_masks
 from raypatch.analysis.frames.load import load_trials
 from raypatch.analysis.report import prepare_report, write_report
 from raypatch.analysis.show.mask_gallery import mask_galleries

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from raypatch.analysis.answer.cells import ask, select_recipes
-from raypatch.analysis.answer.ensembles import level_ensembles
-from raypatch.analysis.answer.summary import mark_best, summarize_cells
+from raypatch.analysis.answer.scores.cells import ask, select_recipes
+from raypatch.analysis.answer.scores.ensembles import level_ensembles
+from raypatch.analysis.answer.scores.summary import mark_best, summarize_cells
 from raypatch.analysis.frames.load import load_study
 from raypatch.analysis.wording import percent
 from raypatch.tasks import find_metric

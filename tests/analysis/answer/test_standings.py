@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from raypatch.analysis.answer.averages import average_cells, common_settings
-from raypatch.analysis.answer.cells import Question
 from raypatch.analysis.answer.conclusions import rank_levels
+from raypatch.analysis.answer.scores.averages import average_cells, common_settings
+from raypatch.analysis.answer.scores.cells import Question
 from raypatch.analysis.answer.standings import average_over_datasets, rank_counts, step_counts
 from raypatch.analysis.statistics.ranks import compare_ranks, correct_bonferroni, least_wilcoxon_p, wilcoxon_p
 from raypatch.analysis.statistics.standings import count_ranks, count_steps, find_quartiles

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from raypatch.analysis.answer.cells import ENSEMBLE, SINGLE, Question
+from raypatch.analysis.answer.scores.cells import ENSEMBLE, SINGLE, Question
 from raypatch.analysis.frames.columns import score_column
 
 MODEL_COSTS = ("gflops", "gflops_without_attention", "parameters", "tokens")

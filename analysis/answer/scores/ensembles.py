@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from raypatch.analysis.answer.cells import Question
-from raypatch.analysis.answer.mask_ensembles import have_pixels, score_mean_masks
-from raypatch.analysis.answer.summary import summarize
+from raypatch.analysis.answer.scores.cells import Question
+from raypatch.analysis.answer.scores.mask_ensembles import have_pixels, score_mean_masks
+from raypatch.analysis.answer.scores.summary import summarize
 from raypatch.analysis.frames.columns import score_column
 from raypatch.analysis.statistics.ensembles import Combination, Rule, combine, fit_combination
 from raypatch.analysis.statistics.stacks import Stack, load_stack

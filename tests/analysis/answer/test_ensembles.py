@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from scipy import optimize
 
-from raypatch.analysis.answer.cells import ask
-from raypatch.analysis.answer.ensembles import (
+from raypatch.analysis.answer.scores.cells import ask
+from raypatch.analysis.answer.scores.ensembles import (
     default_members,
     join_levels,
     level_ensembles,

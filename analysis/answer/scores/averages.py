@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from raypatch.analysis.answer.cells import DATASET_KEYS, Question
 from raypatch.analysis.answer.evidence import EVIDENCE_COLUMNS, compare_levels
+from raypatch.analysis.answer.scores.cells import DATASET_KEYS, Question
 from raypatch.analysis.statistics.inference import LevelScores
 
 MeasuredLevels = Mapping[tuple[object, ...], LevelScores]
