@@ -20,7 +20,7 @@ trap 'rm -rf "$folder"' EXIT
 check() { printf -- '- %s\n' "$1"; }
 
 check "shell scripts (shellcheck)"
-shellcheck "$docker"/*.sh "$docker/slurm.sbatch" "$root"/tests/check_*.sh
+shellcheck "$docker"/*.sh "$docker/slurm.sbatch" "$root"/.ci/check_*.sh
 bash -n "$docker/slurm.sbatch"
 
 check "Dockerfile (hadolint)"
@@ -47,7 +47,7 @@ sed "s|/tmp/ray/prom_metrics_service_discovery.json|$folder/nodes.json|" "$docke
 promtool check config "$folder/prometheus.yml" >/dev/null
 
 check "Kubernetes manifests (Kubernetes' schemas; the fields of KubeRay 1.6)"
-"$tools/bin/python" "$root/tests/check_kuberay.py" "$docker/kuberay.yaml"
+"$tools/bin/python" "$root/.ci/check_kuberay.py" "$docker/kuberay.yaml"
 
 check "the cluster launcher's file (Ray's schema)"
 "$python" - "$docker/ray-cluster.yaml" <<'PYTHON'

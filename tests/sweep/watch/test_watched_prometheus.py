@@ -22,7 +22,7 @@ from processes import PATIENCE, wait_for
 from watched import Watched
 
 PROMETHEUS = shutil.which("prometheus")
-DOCKER = Path(__file__).parents[2] / "docker"
+DOCKER = Path(__file__).parents[3] / "docker"
 
 
 @contextlib.contextmanager
