@@ -8,12 +8,12 @@ from typing import Any
 
 import pandas as pd
 
-from raypatch.analysis.answer.cells import DATASET_KEYS, ask, finished, level_names, plain_values, select_recipes
 from raypatch.analysis.answer.evidence import usable_predictions
-from raypatch.analysis.answer.metrics import headline_metric
-from raypatch.analysis.answer.summary import summarize
-from raypatch.analysis.columns import CONFIG_COLUMNS
-from raypatch.analysis.load import Results, load_study
+from raypatch.analysis.answer.scores.cells import DATASET_KEYS, ask, finished, level_names, plain_values, select_recipes
+from raypatch.analysis.answer.scores.metrics import headline_metric
+from raypatch.analysis.answer.scores.summary import summarize
+from raypatch.analysis.frames.columns import CONFIG_COLUMNS
+from raypatch.analysis.frames.load import Results, load_study
 from raypatch.analysis.show.tables.latex import to_latex
 from raypatch.analysis.show.tables.table import Cell, Row, Table, list_items, text_cells, to_markdown, write_csv
 from raypatch.analysis.statistics.draws import RESAMPLES, Draws, measure_level

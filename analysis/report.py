@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from raypatch.analysis.answer.findings import conclude
-from raypatch.analysis.load import Results, load_study
+from raypatch.analysis.frames.load import Results, load_study
 from raypatch.analysis.report_parts import Report, compose_report, report_latex, report_markdown
 from raypatch.analysis.show.page.page import render_page
 from raypatch.analysis.show.plots.figure import on_all_cores, save_plot

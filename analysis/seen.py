@@ -10,12 +10,12 @@ import torch
 from numpy.typing import NDArray
 
 from raypatch.config import RunOptions
-from raypatch.data.augment import channels_first
+from raypatch.data.batches.augment import channels_first
+from raypatch.data.batches.resize import resize_images
 from raypatch.data.catalog import SPLITS, Split
-from raypatch.data.npz import DataError
-from raypatch.data.resize import resize_images
+from raypatch.data.check.twins import Twin, find_repeats
+from raypatch.data.layout.npz import DataError
 from raypatch.data.source import load_index, load_split, load_texts
-from raypatch.data.twins import Twin, find_repeats
 from raypatch.predict import FinishedTrial
 from raypatch.predict.source import Source
 from raypatch.results import SweepPaths, read_sweep

@@ -22,7 +22,7 @@ from typing import Any
 
 import psutil
 
-from raypatch.sweep import ray_setup  # noqa: F401 - makes the settings that ray reads when it is imported
+from raypatch.sweep.services import ray_setup  # noqa: F401 - makes the settings that ray reads when it is imported
 
 # isort: split
 import ray

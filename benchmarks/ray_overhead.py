@@ -57,7 +57,7 @@ def _run(trials: list[TrialConfig], options: RunOptions, folder: Path, executor:
         LocalExecutor(session).run(work)
         return time.perf_counter() - began
     from raypatch.sweep.executors.tuner import run_on_ray
-    from raypatch.sweep.ray_setup import local_ray
+    from raypatch.sweep.services.ray_setup import local_ray
 
     with local_ray(cpus=1, gpus=0) as storage:
         began = time.perf_counter()

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 from raypatch.config import TrialConfig
-from raypatch.data.augment import draw_parameters
+from raypatch.data.batches.augment import draw_parameters
 from raypatch.machine.runtime import provenance, resolve_device, resolve_precision
 from raypatch.models.attention import choose_attention
 from raypatch.models.build import build_model
@@ -33,7 +33,7 @@ from raypatch.models.prepared import PreparedModel, place_model
 from raypatch.tasks import find_task
 from raypatch.training.optim import make_optimizer
 from raypatch.training.stacked_models import make_stacked_step
-from raypatch.training.step import TrainingStep
+from raypatch.training.steps.step import TrainingStep
 
 ROOT = Path(__file__).resolve().parents[1]
 SEEDS = 3

@@ -27,7 +27,7 @@ from ceilings import Ceilings, best_of, measure_ceilings, timed
 from customary import evaluate, make_customary_optimizer, make_loader, train_epoch
 
 from raypatch.config import TrialConfig
-from raypatch.data.augment import channels_first, draw_parameters
+from raypatch.data.batches.augment import channels_first, draw_parameters
 from raypatch.machine.runtime import provenance, resolve_device, resolve_precision
 from raypatch.models.attention import choose_attention
 from raypatch.models.build import BuiltModel, build_model
@@ -37,7 +37,7 @@ from raypatch.models.prepared import place_model
 from raypatch.results import ModelFacts
 from raypatch.tasks import find_task
 from raypatch.training.optim import make_optimizer
-from raypatch.training.step import TrainingStep
+from raypatch.training.steps.step import TrainingStep
 
 ROOT = Path(__file__).resolve().parents[1]
 CASES = {"cpu": "2d-28,2d-14,2d-7,2d-4,3d-14,3d-7", "cuda": "2d-28,2d-14,2d-7,2d-4,2d-2,2d-1,3d-28,3d-14,3d-7,3d-4"}

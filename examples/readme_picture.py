@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from raypatch.analysis.answer.findings import conclude
-from raypatch.analysis.load import load_study
+from raypatch.analysis.frames.load import load_study
 from raypatch.analysis.show.plots.figure import panel_svg
 from raypatch.analysis.show.plots.findings import plot_pareto
 

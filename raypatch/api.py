@@ -117,10 +117,10 @@ def load(runs: Runs) -> "pd.DataFrame":
     """Return one row per trial that is over: its fields, level, scores (0 to 1), cost and time;
     unfinished runs too.
 
-    runs: one run folder or several. Columns: `raypatch.analysis.columns.describe_columns`. Raises
+    runs: one run folder or several. Columns: `raypatch.analysis.frames.columns.describe_columns`. Raises
     ValueError for a folder that is no run folder.
     """
-    from raypatch.analysis.load import load_trials
+    from raypatch.analysis.frames.load import load_trials
 
     return load_trials(*_as_paths(runs))
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.data.balance import count_classes, count_patients
+from raypatch.data.batches.resident import ResidentSplit, load_resident
 from raypatch.data.catalog import Split
-from raypatch.data.resident import ResidentSplit, load_resident
 from raypatch.data.source import load_index, load_texts
 from raypatch.features.head import FeatureSource, open_source
 from raypatch.machine.runtime import peak_memory, provenance, reset_peak_memory, resolve_device
@@ -33,7 +33,7 @@ from raypatch.results import (
 )
 from raypatch.tasks import MaskTask, find_task
 from raypatch.tasks.seen import describe_seen
-from raypatch.training.checkpoint import Progress
+from raypatch.training.checkpoints.checkpoint import Progress
 from raypatch.training.evaluate import evaluate
 from raypatch.training.kept_masks import keep_examples, keep_pixels
 from raypatch.training.loop import Trial, TrialError

@@ -19,7 +19,7 @@ from raypatch.results import SweepPaths, read_epochs, read_predictions
 from raypatch.selection import lower_is_better
 from raypatch.study import Study
 from raypatch.study.resolve import resolve_trials
-from raypatch.sweep.cost.step_timing import time_trial
+from raypatch.sweep.cost.seconds.step_timing import time_trial
 from raypatch.sweep.run import ExecutorOptions, run_sweep
 from raypatch.tasks import Metric, find_metric, find_task, resample_metric, score_names
 from raypatch.tasks.registry import installed_metrics

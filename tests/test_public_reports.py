@@ -21,7 +21,7 @@ import raypatch
 from raypatch.cli.main import app
 from raypatch.config import TrialConfig
 from raypatch.data.inputs import read_inputs
-from raypatch.data.npz import DataError, inspect_npz
+from raypatch.data.layout.npz import DataError, inspect_npz
 from raypatch.models.build import check_model
 from raypatch.models.weights import read_weights_file
 from raypatch.storage.own_files import move_own_files, own_file_id
@@ -236,7 +236,7 @@ def test_a_folder_of_data_is_searched_for_a_moved_file(tmp_path):
 
 def test_ray_gets_a_short_folder_where_a_job_s_own_is_long(tmp_path, monkeypatch):
     """verl-project/verl#1120: sockets have 107 bytes for their path."""
-    from raypatch.sweep.ray_home import LONGEST_BASE, ray_base
+    from raypatch.sweep.services.ray_home import LONGEST_BASE, ray_base
 
     job = tmp_path / "slurm_jobdir_1355700" / "folder_of_a_member_of_the_lab"
     job.mkdir(parents=True)
@@ -251,7 +251,7 @@ def test_ray_gets_a_short_folder_where_a_job_s_own_is_long(tmp_path, monkeypatch
 
 def test_workers_import_what_the_command_imports(tmp_path, monkeypatch):
     """ray-project/ray#17518: a clone of timm in the working folder was trained with, under the same trial id."""
-    from raypatch.sweep.ray_home import as_workers_need_it
+    from raypatch.sweep.services.ray_home import as_workers_need_it
 
     work, empty = tmp_path / "work", tmp_path / "empty"
     (work / "timm").mkdir(parents=True)

@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 
 from raypatch.analysis.answer.evidence import join_rows, usable_predictions
 from raypatch.analysis.answer.findings import Findings
-from raypatch.analysis.statistics.curves import GRID, average_precision, curve_on_grid
-from raypatch.analysis.statistics.decision import ACT_FROM, benefit_of_all, net_benefit
-from raypatch.analysis.statistics.delong import delong
+from raypatch.analysis.statistics.curves.decision import ACT_FROM, benefit_of_all, net_benefit
+from raypatch.analysis.statistics.curves.delong import delong
+from raypatch.analysis.statistics.curves.roc_and_pr import GRID, average_precision, curve_on_grid
+from raypatch.analysis.statistics.curves.thresholds import RATES, behind_rates, choose_threshold, rates_at
 from raypatch.analysis.statistics.draws import Draws, draw_images, measure_level
 from raypatch.analysis.statistics.inference import score_interval, value_interval
 from raypatch.analysis.statistics.patients import by_patient
 from raypatch.analysis.statistics.proportions import wilson
 from raypatch.analysis.statistics.stacks import Stack, load_stack
-from raypatch.analysis.statistics.thresholds import RATES, behind_rates, choose_threshold, rates_at
 from raypatch.data.balance import count_classes, count_patients
 from raypatch.tasks import ClassTask, Metric, Task, Weights, find_task, task_metrics, weighted_auc
 

@@ -12,12 +12,12 @@ import numpy as np
 import pandas as pd
 
 from raypatch.analysis.answer.majority import MAJORITY_COLUMNS, compare_with_majority
+from raypatch.analysis.frames.trial_rows import Problem
 from raypatch.analysis.statistics.diagnostics import class_scores, expected_calibration_error, mask_scores, reliability
 from raypatch.analysis.statistics.draws import RESAMPLES, Draws, measure_level
 from raypatch.analysis.statistics.inference import LevelScores, mean_difference, score_interval
 from raypatch.analysis.statistics.power import seeds_needed
 from raypatch.analysis.statistics.stacks import Stack, load_stack
-from raypatch.analysis.trial_rows import Problem
 from raypatch.results import DamagedFileError
 from raypatch.tasks import ClassTask, Metric, Probability, Task, find_task, task_metrics
 

@@ -6,10 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from raypatch.analysis.answer.averages import average_cells, average_differences, common_settings
-from raypatch.analysis.answer.cells import DATASET_KEYS, Question, ask, select_recipes
 from raypatch.analysis.answer.conclusions import Conclusion, compare_with_baseline, find_answer, rank_levels
-from raypatch.analysis.answer.ensembles import all_ensembles, level_ensembles
 from raypatch.analysis.answer.evidence import (
     EVIDENCE_COLUMNS,
     Evidence,
@@ -18,12 +15,15 @@ from raypatch.analysis.answer.evidence import (
     usable_predictions,
 )
 from raypatch.analysis.answer.majority import mark_majority
-from raypatch.analysis.answer.metrics import headline_metric, shown_metrics
-from raypatch.analysis.answer.summary import singles, summarize_cells
-from raypatch.analysis.load import Results
+from raypatch.analysis.answer.scores.averages import average_cells, average_differences, common_settings
+from raypatch.analysis.answer.scores.cells import DATASET_KEYS, Question, ask, select_recipes
+from raypatch.analysis.answer.scores.ensembles import all_ensembles, level_ensembles
+from raypatch.analysis.answer.scores.metrics import headline_metric, shown_metrics
+from raypatch.analysis.answer.scores.summary import singles, summarize_cells
+from raypatch.analysis.frames.load import Results
+from raypatch.analysis.frames.trial_rows import Problem
 from raypatch.analysis.statistics.draws import RESAMPLES
 from raypatch.analysis.statistics.inference import LevelScores
-from raypatch.analysis.trial_rows import Problem
 from raypatch.factors import Factor
 from raypatch.machine.cores import available_cores
 from raypatch.tasks import Metric

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from raypatch.analysis.answer.findings import Findings
-from raypatch.analysis.columns import score_column
-from raypatch.analysis.load import Results
+from raypatch.analysis.frames.columns import score_column
+from raypatch.analysis.frames.load import Results
 from raypatch.config import TrialConfig
 from raypatch.data.catalog import canonical_name
 from raypatch.factors import field_label, word_value

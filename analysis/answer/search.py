@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from raypatch.analysis.load import Results
+from raypatch.analysis.frames.load import Results
 from raypatch.results import SweepRecord
 from raypatch.search_settings import Search
 from raypatch.selection import lower_is_better

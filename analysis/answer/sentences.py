@@ -3,10 +3,10 @@
 import math
 from dataclasses import dataclass
 
-from raypatch.analysis.answer.cells import ENSEMBLE
 from raypatch.analysis.answer.conclusions import Answer, Conclusion
 from raypatch.analysis.answer.findings import Findings
 from raypatch.analysis.answer.majority import say_majority
+from raypatch.analysis.answer.scores.cells import ENSEMBLE
 from raypatch.analysis.wording import list_names, p_equals, percent, plural, points, start_sentence, times
 from raypatch.factors import Factor
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import pandas as pd
 
-from raypatch.analysis.answer.averages import common_settings
-from raypatch.analysis.answer.cells import Question
 from raypatch.analysis.answer.conclusions import Conclusion, scores_by_level
+from raypatch.analysis.answer.scores.averages import common_settings
+from raypatch.analysis.answer.scores.cells import Question
 from raypatch.analysis.statistics.standings import count_ranks, count_steps, find_quartiles
 from raypatch.tasks import Metric
 

@@ -62,7 +62,9 @@ RECIPE = ("method", "epochs", "batch_size", "lr", "weight_decay", "augmentation"
 
 def checklist_table(findings: Findings, clinical: Clinical) -> Table:
     """Return the items with what this run says to each."""
-    facts = dict(_facts(findings, clinical))
+    facts = dict(_facts_of_data(findings, clinical))
+    facts.update(_facts_of_models(findings))
+    facts.update(_facts_of_results(findings, clinical))
     blocks = []
     for checklist in ("TRIPOD+AI", "CLAIM"):
         rows = [(number, asks, facts[fact]) for name, number, asks, fact in ITEMS if name == checklist]
@@ -80,9 +82,11 @@ def checklist_table(findings: Findings, clinical: Clinical) -> Table:
     )
 
 
-def _facts(findings: Findings, clinical: Clinical) -> Iterator[tuple[str, str]]:
-    trials, factor = findings.trials, findings.factor
-    yield "data", f"{_listed(trials, 'dataset_label')}. Source, dates and consent: for the authors."
+def _facts_of_data(findings: Findings, clinical: Clinical) -> Iterator[tuple[str, str]]:
+    """Where the images come from, what is on them, and what each part of them was used for."""
+    trials = findings.trials
+    datasets = _listed(trials, "dataset_label")
+    yield "data", f"{datasets}. Source, dates and consent: for the authors."
     yield (
         "preparation",
         (
@@ -93,19 +97,30 @@ def _facts(findings: Findings, clinical: Clinical) -> Iterator[tuple[str, str]]:
     yield "outcome", _outcomes(trials)
     dimensions = " and ".join(f"{value}D" for value in sorted(trials["dimensions"].unique()))
     yield "predictors", f"One {dimensions} image or volume; nothing else about the patient."
-    yield "size", f"{_sizes(clinical)} No sample size was calculated; intervals say what these numbers allow."
+    sizes = _sizes(clinical)
+    yield "size", f"{sizes} No sample size was calculated; intervals say what these numbers allow."
     yield (
         "use",
         (
             "Train: weights. Validation: epoch, hyperparameters, level and thresholds. Test: read once per trial, after"
-            f" the last epoch, with the weights of the best validation epoch. {_sizes(clinical)}"
+            f" the last epoch, with the weights of the best validation epoch. {sizes}"
         ),
     )
     yield "disjoint", _disjoint(findings, clinical)
-    yield "training", f"{_listed(trials, 'model')}. {_recipe(trials)}"
+    yield "balance", _balance(clinical)
+    yield "flow", f"{count_trials(findings.results)}. {sizes} See the table of the flow."
+    yield "internal", f"The test split of {datasets}."
+    yield "external", "Not in this report: `raypatch evaluate RUN --data EXTERNAL` makes one."
+
+
+def _facts_of_models(findings: Findings) -> Iterator[tuple[str, str]]:
+    """What was trained, from which weights, how, and how one was chosen."""
+    trials, factor = findings.trials, findings.factor
+    models = _listed(trials, "model")
+    yield "training", f"{models}. {_recipe(trials)}"
     parameters = sorted(trials["parameters"].dropna().unique())
     said = ", ".join(f"{value / 1e6:.1f} M" for value in parameters)
-    yield "model", f"{_listed(trials, 'model')}, {said} weights; input {_listed(trials, 'image_size')} px."
+    yield "model", f"{models}, {said} weights; input {_listed(trials, 'image_size')} px."
     yield "weights", f"{_listed(trials, 'weights')}."
     yield (
         "selection",
@@ -113,6 +128,18 @@ def _facts(findings: Findings, clinical: Clinical) -> Iterator[tuple[str, str]]:
     )
     ensembles = len(findings.ensembles)
     yield "ensembles", f"{ensembles} ensembles, weights and members by validation." if ensembles else "None."
+    yield "software", _software(findings)
+    yield (
+        "model_itself",
+        (
+            "`raypatch export RUN --trial ID --card` writes weights, normalisation, classes and a model card;"
+            " `raypatch export RUN --all-results` what a colleague needs for this report."
+        ),
+    )
+
+
+def _facts_of_results(findings: Findings, clinical: Clinical) -> Iterator[tuple[str, str]]:
+    """How performance is measured, and what it is."""
     labels = ", ".join(metric.label for metric in findings.metrics)
     yield (
         "measures",
@@ -128,22 +155,11 @@ def _facts(findings: Findings, clinical: Clinical) -> Iterator[tuple[str, str]]:
             " seeds; DeLong and Wilson for one seed; p corrected after Holm."
         ),
     )
-    yield "balance", _balance(clinical)
-    yield "output", f"A probability for each class. {_thresholds(clinical)}"
-    yield "software", _software(findings)
-    yield "flow", f"{count_trials(findings.results)}. {_sizes(clinical)} See the table of the flow."
+    performance, thresholds = _performance(clinical), _thresholds(clinical)
+    yield "output", f"A probability for each class. {thresholds}"
     yield "events", _events(clinical)
-    yield (
-        "model_itself",
-        (
-            "`raypatch export RUN --trial ID --card` writes weights, normalisation, classes and a model card;"
-            " `raypatch export RUN --all-results` what a colleague needs for this report."
-        ),
-    )
-    yield "performance", _performance(clinical)
-    yield "precision", f"{_performance(clinical)} {_thresholds(clinical)}"
-    yield "internal", f"The test split of {_listed(trials, 'dataset_label')}."
-    yield "external", "Not in this report: `raypatch evaluate RUN --data EXTERNAL` makes one."
+    yield "performance", performance
+    yield "precision", f"{performance} {thresholds}"
     yield "errors", "Tables and plots of classes, confusions and calibration."
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 
 from raypatch.analysis.answer.saliency import summarise_saliency
-from raypatch.analysis.explained import Explained, load_explained
-from raypatch.analysis.load import load_study
+from raypatch.analysis.frames.explained import Explained, load_explained
+from raypatch.analysis.frames.load import load_study
 from raypatch.analysis.show.gallery import (
     Gallery,
     Picture,

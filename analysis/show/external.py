@@ -17,8 +17,8 @@ from raypatch.analysis.show.plots.figure import Plot
 from raypatch.analysis.show.plots.style import style_of
 from raypatch.analysis.show.sections import Section
 from raypatch.analysis.show.tables.table import Row, Table, text_cells
+from raypatch.analysis.statistics.curves.thresholds import RATES
 from raypatch.analysis.statistics.stacks import Stack
-from raypatch.analysis.statistics.thresholds import RATES
 from raypatch.analysis.wording import UNDEFINED, interval, points, score_with_interval
 from raypatch.data.balance import count_classes, count_patients
 from raypatch.data.catalog import SPLITS, Split

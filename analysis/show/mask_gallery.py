@@ -8,7 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from raypatch.analysis.answer.findings import Findings
-from raypatch.analysis.columns import score_column
+from raypatch.analysis.frames.columns import score_column
 from raypatch.analysis.show.gallery import Gallery, Picture, Strip, as_colours, draw_outline
 from raypatch.analysis.wording import file_stem, percent
 from raypatch.results import DamagedFileError, TrialPaths

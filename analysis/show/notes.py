@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from raypatch.analysis.answer.cells import Question
 from raypatch.analysis.answer.findings import Findings
 from raypatch.analysis.answer.majority import say_majority
-from raypatch.analysis.load import Results
+from raypatch.analysis.answer.scores.cells import Question
+from raypatch.analysis.frames.load import Results
 from raypatch.analysis.show.tables.published import published_notes
 from raypatch.analysis.show.tables.stages import list_stage_warnings
 from raypatch.analysis.wording import capitalize, plural

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from raypatch.analysis.without_twins import LEFT_OUT, without
+from raypatch.analysis.frames.without_twins import LEFT_OUT, without
 from raypatch.data.catalog import Split
 from raypatch.results import DamagedFileError, Predictions, SweepPaths, TrialPaths, read_predictions
 

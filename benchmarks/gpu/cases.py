@@ -9,15 +9,15 @@ from report import Report
 from torch import nn
 
 from raypatch.config import TrialConfig
-from raypatch.data.augment import draw_parameters
+from raypatch.data.batches.augment import draw_parameters
 from raypatch.machine.runtime import Precision, resolve_precision
 from raypatch.models.build import build_model
 from raypatch.models.flops import model_facts
 from raypatch.models.prepared import PreparedModel, place_model
 from raypatch.tasks import find_task
 from raypatch.training.optim import make_optimizer
-from raypatch.training.recorded import Batch
-from raypatch.training.step import TrainingStep
+from raypatch.training.steps.recorded import Batch
+from raypatch.training.steps.step import TrainingStep
 
 CLASSES = 2
 

@@ -17,7 +17,7 @@ from raypatch.models.flops import model_facts
 from raypatch.models.prepared import evaluation_batch
 from raypatch.results import EpochRow, TrialPaths, read_epochs
 from raypatch.training.optim import set_learning_rates
-from raypatch.training.step import WARM_UP_STEPS
+from raypatch.training.steps.step import WARM_UP_STEPS
 from raypatch.trial import train_trial
 
 ALIKE = 0.05

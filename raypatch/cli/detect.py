@@ -6,7 +6,7 @@ import numpy as np
 
 from raypatch.analysis.statistics.power import MOST_SEEDS, least_difference, plan_seeds
 from raypatch.config import RunOptions, TrialConfig
-from raypatch.data.archive import DataError
+from raypatch.data.layout.archive import DataError
 from raypatch.data.source import describe, load_labels
 
 

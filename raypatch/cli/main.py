@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import raypatch
-from raypatch.cli import data, explaining, folders, models, results, sharing, studies, sweeps
+from raypatch.cli.commands import data, explaining, folders, models, results, sharing, studies, sweeps
 from raypatch.cli.pipes import to_nowhere
 from raypatch.cli.plain_text import fit_terminal
 from raypatch.machine.environment import prepare_environment

@@ -1,1 +1,1 @@
-"""Data: names and facts, files, made images, augmentation."""
+"""Data: datasets by name, found or fetched, checked, and brought to the training in batches."""

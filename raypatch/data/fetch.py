@@ -6,7 +6,7 @@ import urllib.error
 from pathlib import Path
 
 from raypatch.data.catalog import DatasetInfo, dataset_info
-from raypatch.data.npz import DataError, inspect_npz
+from raypatch.data.layout.npz import DataError, inspect_npz
 from raypatch.data.source import by_hand, data_folder, locate, md5_of
 from raypatch.storage.files import hold_lock
 

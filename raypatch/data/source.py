@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from raypatch.data import phantom
 from raypatch.data.catalog import SPLITS, DatasetInfo, Split, dataset_info
-from raypatch.data.npz import (
+from raypatch.data.layout.npz import (
     DataError,
     inspect_masks,
     inspect_npz,

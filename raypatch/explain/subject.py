@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from raypatch.config import RunOptions
-from raypatch.data.augment import channels_first
-from raypatch.data.resize import held_size, pad_centred, resize_images
+from raypatch.data.batches.augment import channels_first
+from raypatch.data.batches.resize import held_size, pad_centred, resize_images
 from raypatch.data.source import load_masks, load_split
 from raypatch.machine.runtime import resolve_device
 from raypatch.models.build import BuiltModel

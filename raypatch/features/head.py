@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from raypatch.config import RunOptions, TrialConfig
+from raypatch.data.batches.resident import ResidentSplit, device_has_room, load_resident, used_rows
 from raypatch.data.catalog import DatasetInfo, Split
-from raypatch.data.resident import ResidentSplit, device_has_room, load_resident, used_rows
 from raypatch.data.source import load_labels
 from raypatch.features.extract import extract_features
 from raypatch.features.identity import backbone_key, feature_fields, feature_key

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from raypatch.data.catalog import Split
 from raypatch.storage.files import hold_lock, remove_leftovers, write_atomically
-from raypatch.training.checkpoint import Progress, Tensors, load_tensors, save_tensors
+from raypatch.training.checkpoints.checkpoint import Progress, Tensors, load_tensors, save_tensors
 
 
 @dataclass(frozen=True)

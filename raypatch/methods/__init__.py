@@ -11,7 +11,7 @@ if TYPE_CHECKING:  # methods stand above the training loop, and what they are ma
     from raypatch.config import TrialConfig
     from raypatch.data.catalog import DatasetInfo
     from raypatch.models.prepared import PreparedModel
-    from raypatch.training.checkpoint import Progress, Tensors
+    from raypatch.training.checkpoints.checkpoint import Progress, Tensors
     from raypatch.training.loop import Trial, TrialError
 
 

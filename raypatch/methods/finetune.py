@@ -4,7 +4,7 @@ from collections.abc import Hashable, Iterator, Sequence
 
 from raypatch.config import TrialConfig
 from raypatch.models.prepared import PreparedModel
-from raypatch.training.checkpoint import Progress
+from raypatch.training.checkpoints.checkpoint import Progress
 from raypatch.training.loop import Trial, TrialError, train_epochs
 from raypatch.training.stacked_models import models_key, train_models
 

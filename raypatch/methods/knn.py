@@ -8,7 +8,7 @@ from raypatch.config import TrialConfig
 from raypatch.data.catalog import DatasetInfo
 from raypatch.models.neighbours import NearestNeighbours
 from raypatch.models.prepared import PreparedModel
-from raypatch.training.checkpoint import Progress, Tensors, save_tensors
+from raypatch.training.checkpoints.checkpoint import Progress, Tensors, save_tensors
 from raypatch.training.loop import Trial
 
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from raypatch.config import TrialConfig
 from raypatch.models.build import build_head
 from raypatch.models.prepared import PreparedModel
-from raypatch.training.checkpoint import Progress, Tensors
+from raypatch.training.checkpoints.checkpoint import Progress, Tensors
 from raypatch.training.loop import Trial, TrialError, train_epochs
 from raypatch.training.stacked import can_stack, stack_key, train_stacked
 

@@ -20,11 +20,11 @@ from raypatch.objectives.neighbours import neighbour_logits
 from raypatch.objectives.schedules import Moment, learning_rate
 from raypatch.objectives.step import PretrainingStep
 from raypatch.results import EpochRow, append_epoch
-from raypatch.training.checkpoint import Progress, save_tensors, training_state
+from raypatch.training.checkpoints.checkpoint import Progress, save_tensors, training_state
+from raypatch.training.checkpoints.resume import resume
 from raypatch.training.evaluate import score_logits
 from raypatch.training.loop import Interrupted, Trial, TrialError, draw_order
 from raypatch.training.optim import make_optimizer
-from raypatch.training.resume import resume
 from raypatch.trial_fields.length import Length, training_length
 
 logger = logging.getLogger(__name__)

@@ -10,12 +10,12 @@ from typing import Literal
 import torch
 
 from raypatch.config import RunOptions, TrialConfig
+from raypatch.data.batches.resize import held_size
 from raypatch.data.catalog import DatasetInfo
-from raypatch.data.resize import held_size
 from raypatch.machine.runtime import Precision, resolve_device
 from raypatch.methods import find_method
 from raypatch.models.families import find_family
-from raypatch.models.families.measured import measure_activations
+from raypatch.models.families.parts.measured import measure_activations
 from raypatch.models.families.protocol import Activations
 from raypatch.models.flops import body_facts, mask_head_of
 from raypatch.models.heads import bare_model

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from raypatch.config import RunOptions, TrialConfig
-from raypatch.data.augment import augment, augment_masks, normalize, to_float
+from raypatch.data.batches.augment import augment, augment_masks, normalize, to_float
+from raypatch.data.batches.resize import pad_centred, resize_images
 from raypatch.data.catalog import DatasetInfo
-from raypatch.data.resize import pad_centred, resize_images
 from raypatch.machine.runtime import Precision, forbid_tf32, resolve_device, resolve_precision
 from raypatch.models.build import BuiltModel, build_model
 from raypatch.models.families import Family, find_family

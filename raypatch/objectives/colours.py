@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor
 
-from raypatch.data.augment import LUMA
+from raypatch.data.batches.augment import LUMA
 
 
 def to_grey(images: Tensor) -> Tensor:

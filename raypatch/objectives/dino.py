@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raypatch.config import TrialConfig
-from raypatch.data.augment import to_float
+from raypatch.data.batches.augment import to_float
+from raypatch.data.batches.resize import resize_images
 from raypatch.data.catalog import DatasetInfo
-from raypatch.data.resize import resize_images
 from raypatch.models.build import seeded
 from raypatch.models.flops import count_outputs
 from raypatch.models.prepared import PreparedModel

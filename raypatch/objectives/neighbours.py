@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from raypatch.config import TrialConfig
-from raypatch.data.resident import ResidentSplit
+from raypatch.data.batches.resident import ResidentSplit
 from raypatch.models.neighbours import NearestNeighbours
 from raypatch.models.prepared import PreparedModel, evaluation_batch
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from raypatch.config import TrialConfig
-from raypatch.data.augment import augment, draw_parameters
+from raypatch.data.batches.augment import augment, draw_parameters
 from raypatch.objectives import colours
 from raypatch.trial_fields.objective import local_size
 

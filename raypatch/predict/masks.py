@@ -11,16 +11,16 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from raypatch.data.archive import Archive
 from raypatch.data.catalog import Split
-from raypatch.data.image_layout import check_images
 from raypatch.data.inputs import InputRule
 from raypatch.data.inputs.reading import read_scan
 from raypatch.data.inputs.scan import ImageFiles, format_of
 from raypatch.data.inputs.shape import unfit
 from raypatch.data.inputs.volumes import write_mask_like
-from raypatch.data.masks import read_masks
-from raypatch.data.pack.listing import without_suffix
+from raypatch.data.layout.archive import Archive
+from raypatch.data.layout.images import check_images
+from raypatch.data.layout.masks import read_masks
+from raypatch.data.pack.sources.listing import without_suffix
 from raypatch.predict.choose import choose_members, find_trials
 from raypatch.predict.source import Source, open_source
 from raypatch.predict.weights import prepare_member

@@ -9,19 +9,19 @@ import torch
 from numpy.typing import NDArray
 
 from raypatch.config import TrialConfig
-from raypatch.data.archive import Archive, DataError
-from raypatch.data.augment import channels_first
+from raypatch.data.batches.augment import channels_first
+from raypatch.data.batches.resize import resize_images
 from raypatch.data.catalog import Split
 from raypatch.data.inputs import InputRule, read_inputs
 from raypatch.data.inputs.reading import read_listed
 from raypatch.data.inputs.scan import ImageFiles, format_of, is_hidden
-from raypatch.data.layout import read_texts
-from raypatch.data.npz import read_new_images
+from raypatch.data.layout.archive import Archive, DataError
+from raypatch.data.layout.labels import read_texts
+from raypatch.data.layout.npz import read_new_images
 from raypatch.data.own import is_source
 from raypatch.data.pack import PackOptions
-from raypatch.data.pack.listing import Item
-from raypatch.data.pack.sources import list_source
-from raypatch.data.resize import resize_images
+from raypatch.data.pack.sources.kinds import list_source
+from raypatch.data.pack.sources.listing import Item
 from raypatch.results import DatasetFacts
 from raypatch.trial_fields.data import Resize
 from raypatch.words import first_of

@@ -13,7 +13,7 @@ from raypatch.models.heads import bare_model, head_of
 from raypatch.models.prepared import PreparedModel, place_model
 from raypatch.predict.choose import FinishedTrial
 from raypatch.tasks import find_task
-from raypatch.training.checkpoint import Tensors, load_tensors
+from raypatch.training.checkpoints.checkpoint import Tensors, load_tensors
 
 
 def load_model(member: FinishedTrial) -> nn.Module:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from raypatch.data.catalog import SPLITS
-from raypatch.data.npz import inspect_npz, read_split_labels
+from raypatch.data.layout.npz import inspect_npz, read_split_labels
 from raypatch.storage.own_files import own_file_id, plain_stem
 from raypatch.trial_fields.resolution import resolutions_of
 

@@ -27,7 +27,7 @@ from raypatch.results import (
 from raypatch.storage.files import hold_lock, remove_leftovers
 from raypatch.sweep.plan import finished_result
 from raypatch.sweep.watch.tensorboard import EventFile
-from raypatch.training.checkpoint import Progress
+from raypatch.training.checkpoints.checkpoint import Progress
 from raypatch.training.loop import Interrupted, TrialError
 from raypatch.training.progress import advance
 from raypatch.trial import train_group, train_trial

@@ -13,7 +13,7 @@ from raypatch.results import (
     TrialResult,
     read_result,
 )
-from raypatch.sweep.cost.trial_seconds import PassCounter, known_pass_seconds, known_seconds
+from raypatch.sweep.cost.seconds.trial_seconds import PassCounter, known_pass_seconds, known_seconds
 from raypatch.trial_fields.length import training_length
 from raypatch.trial_fields.objective import views_as_images
 

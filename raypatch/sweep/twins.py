@@ -6,8 +6,8 @@ from pathlib import Path
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.data.catalog import canonical_name, catalog
 from raypatch.data.check import short_findings
+from raypatch.data.check.twins import find_twins
 from raypatch.data.source import locate
-from raypatch.data.twins import find_twins
 from raypatch.results import SweepPaths
 from raypatch.results.repeated import RepeatedImages, read_repeated_images, repeated_key, write_repeated_images
 from raypatch.storage.own_files import OWN_FILE, own_file_stem

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from raypatch.data.resident import ResidentSplit
+from raypatch.data.batches.resident import ResidentSplit
 from raypatch.models.prepared import PreparedModel
 from raypatch.results import Scores
 from raypatch.tasks import ClassTask, MaskTask, Task

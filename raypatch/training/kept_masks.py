@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from raypatch.data.batches.resident import ResidentSplit
+from raypatch.data.batches.resize import resize_images
 from raypatch.data.catalog import Split
-from raypatch.data.resident import ResidentSplit
-from raypatch.data.resize import resize_images
 from raypatch.models.prepared import PreparedModel
 from raypatch.results import TrialPaths
 from raypatch.results.masks import Examples, Pixels, write_examples, write_pixels

@@ -9,23 +9,23 @@ from dataclasses import dataclass
 import torch
 
 from raypatch.config import RunOptions, TrialConfig
-from raypatch.data.augment import draw_parameters
+from raypatch.data.batches.augment import draw_parameters
+from raypatch.data.batches.resident import ResidentSplit
 from raypatch.data.catalog import DatasetInfo, Split
-from raypatch.data.resident import ResidentSplit
 from raypatch.machine.runtime import generator, peak_memory, seed_dropout
 from raypatch.models.attention import choose_attention
 from raypatch.models.memory import fit_memory
 from raypatch.models.prepared import PreparedModel
 from raypatch.results import EpochRow, TrialPaths, append_epoch
 from raypatch.tasks import Task
-from raypatch.training.checkpoint import Progress, load_tensors
+from raypatch.training.checkpoints.checkpoint import Progress, load_tensors
+from raypatch.training.checkpoints.resume import resume
+from raypatch.training.checkpoints.writer import CheckpointWriter
 from raypatch.training.evaluate import evaluate
 from raypatch.training.loss import balanced_order, make_loss
 from raypatch.training.optim import learning_rates, make_optimizer, set_learning_rates
 from raypatch.training.progress import advance, is_over
-from raypatch.training.resume import resume
-from raypatch.training.step import TrainingStep
-from raypatch.training.writer import CheckpointWriter
+from raypatch.training.steps.step import TrainingStep
 from raypatch.trial_fields.length import Length, training_length
 
 logger = logging.getLogger(__name__)

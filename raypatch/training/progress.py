@@ -3,7 +3,7 @@
 from raypatch.config import TrialConfig
 from raypatch.results import EpochRow
 from raypatch.selection import goodness
-from raypatch.training.checkpoint import Progress
+from raypatch.training.checkpoints.checkpoint import Progress
 from raypatch.training.optim import is_lowest
 from raypatch.trial_fields.length import Length
 

@@ -8,7 +8,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from raypatch.analysis.answer.clinical import examine_clinically
 from raypatch.analysis.answer.findings import conclude
-from raypatch.analysis.load import load_study
+from raypatch.analysis.frames.load import load_study
 from raypatch.analysis.report import prepare_report, write_report
 from raypatch.results import Predictions, SweepPaths, read_predictions, write_predictions
 

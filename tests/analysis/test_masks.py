@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from raypatch.analysis.answer.mask_ensembles import have_pixels, score_mean_masks
-from raypatch.analysis.load import load_trials
+from raypatch.analysis.answer.scores.mask_ensembles import have_pixels, score_mean_masks
+from raypatch.analysis.frames.load import load_trials
 from raypatch.analysis.report import prepare_report, write_report
 from raypatch.analysis.show.mask_gallery import mask_galleries
 from raypatch.analysis.statistics.stacks import MisalignedError, load_stack
@@ -125,7 +125,7 @@ def test_examples_are_the_same_images_for_every_trial_and_need_no_data(run: Path
 
 def test_a_gallery_shows_the_hardest_image_first(run: Path) -> None:
     from raypatch.analysis.answer.findings import conclude
-    from raypatch.analysis.load import load_study
+    from raypatch.analysis.frames.load import load_study
 
     (gallery,) = mask_galleries(conclude(load_study(run)))
     means = []

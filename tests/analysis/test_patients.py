@@ -3,7 +3,7 @@
 import numpy as np
 
 from raypatch.analysis.answer.findings import conclude
-from raypatch.analysis.load import load_study
+from raypatch.analysis.frames.load import load_study
 from raypatch.config import RunOptions
 from raypatch.results import SweepPaths, read_predictions
 from raypatch.sweep.run import ExecutorOptions, run_sweep

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from raypatch.analysis.answer.findings import conclude
-from raypatch.analysis.load import load_study
+from raypatch.analysis.frames.load import load_study
 from raypatch.analysis.report import prepare_report, write_report
 from raypatch.analysis.report_parts import report_latex
 from raypatch.analysis.show.page.page import render_page

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from raypatch.analysis.compare import compare_runs
-from raypatch.analysis.load import load_study
+from raypatch.analysis.frames.load import load_study
 from raypatch.analysis.report import prepare_report
 from raypatch.analysis.show.tables.table import write_csv
 

@@ -10,7 +10,7 @@ import pytest
 import typer
 
 from raypatch.api import tell
-from raypatch.cli.sweeps import finish
+from raypatch.cli.commands.sweeps import finish
 from raypatch.results import SCHEMA_VERSION
 from raypatch.sweep.run import Outcome
 

@@ -8,7 +8,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from raypatch.cli.main import app
-from raypatch.data.npz import inspect_npz
+from raypatch.data.layout.npz import inspect_npz
 from raypatch.study import load_study
 from raypatch.study.resolve import resolve_trials
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from raypatch.data.archive import DataError
-from raypatch.data.npz import inspect_masks, inspect_npz, read_images_and_masks
+from raypatch.data.layout.archive import DataError
+from raypatch.data.layout.npz import inspect_masks, inspect_npz, read_images_and_masks
 from raypatch.data.source import describe, load_split
 
 from tiny import make_images, make_masks

@@ -3,7 +3,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from raypatch.data.npz import DataError, inspect_npz, read_new_images, read_split, read_split_texts
+from raypatch.data.layout.npz import DataError, inspect_npz, read_new_images, read_split, read_split_texts
 
 COUNTS = {"train": 6, "val": 3, "test": 4}
 
@@ -275,7 +275,7 @@ def test_images_of_another_split_are_pointed_out(tmp_path):
 
 
 def test_chunks_are_the_array(tmp_path):
-    from raypatch.data.archive import Archive
+    from raypatch.data.layout.archive import Archive
 
     content = arrays()
     content["val_images"] = np.asfortranarray(content["val_images"])

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from raypatch.data.catalog import catalog, dataset_info
+from raypatch.data.check.twins import find_twins
 from raypatch.data.fetch import fetch, verify
-from raypatch.data.npz import DataError, inspect_npz
+from raypatch.data.layout.npz import DataError, inspect_npz
 from raypatch.data.source import data_folder, describe, load_split, locate
-from raypatch.data.twins import find_twins
 from raypatch.storage.own_files import own_file_id
 
 COUNTS = {"train": 6, "val": 3, "test": 4}

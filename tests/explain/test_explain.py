@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from raypatch.analysis.answer.saliency import summarise_saliency
-from raypatch.analysis.explained import load_explained
-from raypatch.analysis.load import load_study
+from raypatch.analysis.frames.explained import load_explained
+from raypatch.analysis.frames.load import load_study
 from raypatch.analysis.report import write_report
 from raypatch.analysis.show.explained import make_galleries
 from raypatch.analysis.show.gallery import GAP
 from raypatch.config import RunOptions
-from raypatch.data.archive import DataError
+from raypatch.data.layout.archive import DataError
 from raypatch.explain.run import explain
 from raypatch.explain.subject import choose_subjects, open_subject
 from raypatch.predict import find_trials

@@ -12,7 +12,7 @@ from raypatch.models.attention import choose_attention, has_plain_attention, mea
 from raypatch.models.build import build_model
 from raypatch.models.flops import model_facts
 from raypatch.models.prepared import PreparedModel, place_model
-from raypatch.training.checkpoint import restore_training_state, training_state
+from raypatch.training.checkpoints.checkpoint import restore_training_state, training_state
 from raypatch.training.optim import make_optimizer
 
 CONFIG = TrialConfig(dataset="phantom2d", patch_size=4, model="test_vit", weights="random")

@@ -12,8 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from raypatch.config import TrialConfig
+from raypatch.data.batches.resize import held_size
 from raypatch.data.catalog import DatasetInfo, dataset_info
-from raypatch.data.resize import held_size
 from raypatch.data.source import describe
 from raypatch.machine.runtime import Precision
 from raypatch.methods import find_method
@@ -32,10 +32,10 @@ from raypatch.models.memory import (
 )
 from raypatch.models.prepared import PreparedModel, evaluation_batch
 from raypatch.tasks import find_task
-from raypatch.training import step
 from raypatch.training.evaluate import mask_logits
 from raypatch.training.mask_loss import make_mask_loss
 from raypatch.training.optim import make_optimizer
+from raypatch.training.steps import step
 
 BLOCK = 512
 """Bytes to which torch's CUDA allocator rounds."""

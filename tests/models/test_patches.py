@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from raypatch.models.families.patches import PatchConvolution, as_patch_convolution
+from raypatch.models.families.parts.patches import PatchConvolution, as_patch_convolution
 
 
 def _convolutions(edge: int, *, bias: bool = True) -> tuple[nn.Conv2d, PatchConvolution]:

@@ -17,14 +17,15 @@ from raypatch.models.flops import model_facts, trial_facts
 from raypatch.results import SweepPaths
 from raypatch.study import Study
 from raypatch.study.resolve import StudyTrials, resolve_search, resolve_trials
-from raypatch.sweep.cost import calibration, calibration_file, estimate, step_timing, timing
-from raypatch.sweep.cost.calibration import calibrate
-from raypatch.sweep.cost.calibration_file import Calibration
+from raypatch.sweep.cost import estimate
 from raypatch.sweep.cost.estimate import PlanRow, plan_cost
 from raypatch.sweep.cost.plan_table import as_json, as_table
-from raypatch.sweep.cost.scaling import Timed
-from raypatch.sweep.cost.timing import Timing
-from raypatch.sweep.cost.trial_seconds import known_seconds
+from raypatch.sweep.cost.seconds import calibration, calibration_file, step_timing, timing
+from raypatch.sweep.cost.seconds.calibration import calibrate
+from raypatch.sweep.cost.seconds.calibration_file import Calibration
+from raypatch.sweep.cost.seconds.scaling import Timed
+from raypatch.sweep.cost.seconds.timing import Timing
+from raypatch.sweep.cost.seconds.trial_seconds import known_seconds
 from raypatch.sweep.plan import plan_sweep
 
 from tiny import make_images, tiny_study, tiny_trial
@@ -140,7 +141,7 @@ def test_rows_that_are_scaled_are_counted_under_the_table(tmp_path: Path, monkey
 def test_a_frozen_backbone_is_timed_once_for_all_that_stands_on_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from raypatch.sweep.cost import head_timing
+    from raypatch.sweep.cost.seconds import head_timing
 
     path = make_images(tmp_path / "a.npz")
     fields = {"augmentation": "none", "patch_size": 4}

@@ -10,10 +10,10 @@ import pytest
 
 from raypatch.config import RunOptions
 from raypatch.results import SweepPaths
-from raypatch.sweep import mps
 from raypatch.sweep.cost.placement import Placement
 from raypatch.sweep.executors.ray import RayExecutor
-from raypatch.sweep.mps import CONTROL, PIPES, simultaneous_kernels
+from raypatch.sweep.services import mps
+from raypatch.sweep.services.mps import CONTROL, PIPES, simultaneous_kernels
 from raypatch.sweep.session import ExecutorOptions, Session
 from raypatch.sweep.stop import StopRequest
 

@@ -8,12 +8,13 @@ from raypatch.config import RunOptions, TrialConfig
 from raypatch.methods import MOST_TOGETHER
 from raypatch.results import EpochRow, SweepPaths, read_epochs, read_result
 from raypatch.study.resolve import resolve_trials
-from raypatch.sweep.cost import calibration, calibration_file, stack_timing, stacks
+from raypatch.sweep.cost import stacks
 from raypatch.sweep.cost.estimate import plan_cost
 from raypatch.sweep.cost.placement import Placement
 from raypatch.sweep.cost.plan_table import as_json, as_table
+from raypatch.sweep.cost.seconds import calibration, calibration_file, stack_timing
+from raypatch.sweep.cost.seconds.timing import Timing
 from raypatch.sweep.cost.stacks import known_together, together_at_most
-from raypatch.sweep.cost.timing import Timing
 from raypatch.sweep.groups import group_trials, place_stacks
 from raypatch.sweep.run import ExecutorOptions, Outcome, run_sweep
 from raypatch.sweep.watch.running import RunningSweep

@@ -12,7 +12,7 @@ import yaml
 from staged import staged_bits, staged_study
 
 import raypatch.methods.pretrain
-from raypatch.analysis.load import load_study
+from raypatch.analysis.frames.load import load_study
 from raypatch.analysis.report import write_report
 from raypatch.config import RunOptions
 from raypatch.predict import export_trial, load_exported

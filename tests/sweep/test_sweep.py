@@ -15,7 +15,7 @@ import typer
 
 import raypatch.sweep.executors.local
 from raypatch.api import tell
-from raypatch.cli.sweeps import finish
+from raypatch.cli.commands.sweeps import finish
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.models.flops import model_facts
 from raypatch.results import SweepPaths, TrialResult, read_config

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from raypatch.training.cached_update import LEAST_NUMBERS, CachedUpdate, can_update_in_cache
-from raypatch.training.rounded import RoundedWeights
+from raypatch.training.steps.cached_update import LEAST_NUMBERS, CachedUpdate, can_update_in_cache
+from raypatch.training.steps.rounded import RoundedWeights
 
 EDGE = 256
 CPU = torch.device("cpu")

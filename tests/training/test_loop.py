@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+import raypatch.training.checkpoints.writer
 import raypatch.training.loop
-import raypatch.training.writer
 import raypatch.trial
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.results import EpochRow, TrialPaths, TrialResult, read_epochs, read_predictions, read_result
@@ -108,7 +108,7 @@ def test_a_kill_around_any_write_changes_no_bit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, when: str, call: int, seconds: float
 ) -> None:
     """With a checkpoint after each epoch, and after the first and the last one alone."""
-    monkeypatch.setattr(raypatch.training.writer, "CHECKPOINT_SECONDS", seconds)
+    monkeypatch.setattr(raypatch.training.checkpoints.writer, "CHECKPOINT_SECONDS", seconds)
     trial = tiny_trial(make_images(tmp_path / "a.npz"), epochs=3)
     kill_and_resume(tmp_path, monkeypatch, trial, step=step, when=when, call=call)
 
@@ -125,7 +125,7 @@ def kill_and_resume(
     """Kill a trial around a call of `step`, take it up again and compare it with one that was left alone."""
     config, options = trial
     straight = _run(tmp_path / "straight", config, options)
-    places = {"append_epoch": raypatch.training.loop, "save_tensors": raypatch.training.writer}
+    places = {"append_epoch": raypatch.training.loop, "save_tensors": raypatch.training.checkpoints.writer}
     module = places.get(step, raypatch.trial)
     real, calls = getattr(module, step), 0
 
@@ -272,7 +272,7 @@ def test_a_head_that_does_not_train_leaves_the_encoder_to_learn(tmp_path: Path) 
 
 def test_images_are_enlarged_batch_by_batch_without_a_change(tmp_path: Path) -> None:
     """As bits: what was resized whole before training gives the same losses."""
-    from raypatch.data.resize import resize_images
+    from raypatch.data.batches.resize import resize_images
 
     config, options = tiny_trial(make_images(tmp_path / "a.npz"), image_size=16, epochs=1)
     trial = prepare_trial(config, TrialPaths(tmp_path / "trial"), options)
@@ -382,7 +382,7 @@ def test_linear_probe_moves_the_head_alone(tmp_path: Path) -> None:
 
 
 def test_selection_takes_the_first_best_epoch_and_never_nan() -> None:
-    from raypatch.training.checkpoint import Progress
+    from raypatch.training.checkpoints.checkpoint import Progress
 
     config = TrialConfig(dataset="derma", patch_size=4, selection="val_auc")
     progress = Progress()

@@ -7,7 +7,13 @@ import torch
 from torch import nn
 
 from raypatch.config import TrialConfig
-from raypatch.training.checkpoint import Progress, load_tensors, restore_training_state, save_tensors, training_state
+from raypatch.training.checkpoints.checkpoint import (
+    Progress,
+    load_tensors,
+    restore_training_state,
+    save_tensors,
+    training_state,
+)
 from raypatch.training.optim import learning_rates, make_optimizer, set_learning_rates
 from raypatch.trial_fields.length import training_length
 

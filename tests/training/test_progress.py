@@ -9,7 +9,7 @@ from torch import nn
 
 from raypatch.config import TrialConfig, make_config
 from raypatch.results import EpochRow
-from raypatch.training.checkpoint import Progress
+from raypatch.training.checkpoints.checkpoint import Progress
 from raypatch.training.optim import learning_rates
 from raypatch.training.progress import advance, is_over
 from raypatch.trial_fields.length import training_length

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from raypatch.training.rounded import RoundedWeights
+from raypatch.training.steps.rounded import RoundedWeights
 
 
 class _Net(nn.Module):

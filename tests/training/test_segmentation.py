@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from raypatch.config import TrialConfig
-from raypatch.data.augment import augment, augment_masks, draw_parameters
+from raypatch.data.batches.augment import augment, augment_masks, draw_parameters
 from raypatch.results import TrialPaths, read_epochs, read_predictions
 from raypatch.results.masks import read_examples
 from raypatch.study.resolve import resolve_trials

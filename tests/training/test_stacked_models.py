@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import nn
 
+import raypatch.training.checkpoints.writer
 import raypatch.training.loop
 import raypatch.training.stacked_models.train
-import raypatch.training.writer
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.models.build import build_model
 from raypatch.results import TrialPaths, TrialResult, read_epochs
-from raypatch.training.checkpoint import load_tensors
+from raypatch.training.checkpoints.checkpoint import load_tensors
 from raypatch.training.loop import TrialError
 from raypatch.training.stacked_models import StackedModels, models_key
 from raypatch.training.stacked_models.rows import RowOptimizers
@@ -141,9 +141,9 @@ def test_a_kill_before_any_write_of_a_stack_changes_no_bit(
     configs, options = _seeds(make_images(tmp_path / "a.npz"), epochs=3)
     configs[1] = configs[1].model_copy(update=STALLS)
     _together(tmp_path / "straight", configs, options)
-    module = {"append_epoch": raypatch.training.loop, "save_tensors": raypatch.training.writer}[step]
+    module = {"append_epoch": raypatch.training.loop, "save_tensors": raypatch.training.checkpoints.writer}[step]
     # After every epoch.
-    monkeypatch.setattr(raypatch.training.writer, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(raypatch.training.checkpoints.writer, "CHECKPOINT_SECONDS", 0.0)
     real, calls = getattr(module, step), 0
 
     def fatal(*arguments: object) -> None:

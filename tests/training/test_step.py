@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from raypatch.config import TrialConfig
-from raypatch.data.augment import augment, draw_parameters, normalize
+from raypatch.data.batches.augment import augment, draw_parameters, normalize
 from raypatch.machine.runtime import Precision
 from raypatch.models.build import build_model
 from raypatch.models.families import find_family
@@ -18,8 +18,8 @@ from raypatch.models.prepared import PreparedModel
 from raypatch.results import ModelFacts
 from raypatch.tasks import find_task
 from raypatch.training.optim import make_optimizer, set_learning_rates
-from raypatch.training.recorded import Batch, TakeStep
-from raypatch.training.step import WARM_UP_STEPS, TrainingStep
+from raypatch.training.steps.recorded import Batch, TakeStep
+from raypatch.training.steps.step import WARM_UP_STEPS, TrainingStep
 
 MEAN = STD = torch.full((3,), 0.5)
 
@@ -170,7 +170,7 @@ def test_out_of_memory_in_a_recording_leaves_no_gradient(monkeypatch: pytest.Mon
             parameter.grad = torch.full_like(parameter, torch.nan)
         raise torch.OutOfMemoryError
 
-    monkeypatch.setattr("raypatch.training.step.RecordedStep", break_off)
+    monkeypatch.setattr("raypatch.training.steps.step.RecordedStep", break_off)
     eager, broken = _step(model, config), _step(other, config, fixed_buffers=True)
     for batch in _batches(2, WARM_UP_STEPS + 2):
         assert torch.equal(eager(*batch), broken(*batch))

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from raypatch.results import TrialPaths
-from raypatch.training import writer
-from raypatch.training.checkpoint import Progress, Tensors, load_tensors, save_tensors
-from raypatch.training.writer import CheckpointWriter
+from raypatch.training.checkpoints import writer
+from raypatch.training.checkpoints.checkpoint import Progress, Tensors, load_tensors, save_tensors
+from raypatch.training.checkpoints.writer import CheckpointWriter
 
 
 class _Clock:

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from raypatch.analysis.answer.cells import ENSEMBLE
+from raypatch.analysis.answer.scores.cells import ENSEMBLE
 from raypatch.analysis.show.plots.style import (
     INK,
     PALETTE,

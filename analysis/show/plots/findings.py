@@ -5,10 +5,10 @@ from functools import partial
 
 import pandas as pd
 
-from raypatch.analysis.answer.cells import ENSEMBLE
 from raypatch.analysis.answer.findings import Findings
-from raypatch.analysis.answer.summary import singles
-from raypatch.analysis.load import load_epochs
+from raypatch.analysis.answer.scores.cells import ENSEMBLE
+from raypatch.analysis.answer.scores.summary import singles
+from raypatch.analysis.frames.load import load_epochs
 from raypatch.analysis.show.plots import draw
 from raypatch.analysis.show.plots.figure import Plot
 from raypatch.analysis.show.plots.style import style_of

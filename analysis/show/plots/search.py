@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter
 
 from raypatch.analysis.answer.search import search_trials
-from raypatch.analysis.load import Results
+from raypatch.analysis.frames.load import Results
 from raypatch.analysis.show.plots.figure import Plot
 from raypatch.analysis.show.plots.style import keep_span, style_of
 from raypatch.factors import field_heading, field_label

@@ -11,8 +11,8 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 
 from raypatch.analysis.answer.conclusions import Conclusion
 from raypatch.analysis.answer.findings import Findings
+from raypatch.analysis.answer.scores.summary import singles
 from raypatch.analysis.answer.standings import ALL, average_over_datasets, dataset_scores
-from raypatch.analysis.answer.summary import singles
 from raypatch.analysis.show.plots.figure import Plot
 from raypatch.analysis.show.plots.style import INK, PALETTE, style_of
 from raypatch.analysis.statistics.ranks import ALPHA, RankTest

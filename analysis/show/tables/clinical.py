@@ -8,7 +8,7 @@ import pandas as pd
 from raypatch.analysis.answer.clinical import Clinical
 from raypatch.analysis.answer.findings import Findings
 from raypatch.analysis.show.tables.table import Row, Table, text_cells
-from raypatch.analysis.statistics.thresholds import RATES
+from raypatch.analysis.statistics.curves.thresholds import RATES
 from raypatch.analysis.wording import UNDEFINED, score_with_interval
 from raypatch.tasks import find_metric
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import pandas as pd
 
-from raypatch.analysis.answer.cells import SINGLE
 from raypatch.analysis.answer.conclusions import Conclusion
 from raypatch.analysis.answer.findings import Findings
+from raypatch.analysis.answer.scores.cells import SINGLE
 from raypatch.analysis.show.tables.scores import GFLOPS_NOTE, score_rows
 from raypatch.analysis.show.tables.table import Cell, Row, Table, text_cells
 from raypatch.analysis.statistics.ranks import ALPHA, RankTest

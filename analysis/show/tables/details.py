@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from raypatch.analysis.answer.findings import Findings
-from raypatch.analysis.answer.summary import MODEL_COSTS, RUN_COSTS, singles
+from raypatch.analysis.answer.scores.summary import MODEL_COSTS, RUN_COSTS, singles
 from raypatch.analysis.show.tables.scores import GFLOPS_NOTE
 from raypatch.analysis.show.tables.table import Row, Table, text_cells
 from raypatch.analysis.wording import UNDEFINED, duration, list_names, percent, significant

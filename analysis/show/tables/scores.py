@@ -5,9 +5,9 @@ from typing import Any
 
 import pandas as pd
 
-from raypatch.analysis.answer.cells import DATASET_KEYS, ENSEMBLE, Question
 from raypatch.analysis.answer.findings import Findings
-from raypatch.analysis.answer.summary import mark_best, singles
+from raypatch.analysis.answer.scores.cells import DATASET_KEYS, ENSEMBLE, Question
+from raypatch.analysis.answer.scores.summary import mark_best, singles
 from raypatch.analysis.show.tables.table import Cell, Row, Table, name_cells, text_cells
 from raypatch.analysis.wording import score_with_interval, significant
 from raypatch.factors import field_heading

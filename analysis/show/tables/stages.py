@@ -5,9 +5,9 @@ import math
 import pandas as pd
 
 from raypatch.analysis.answer.findings import Findings
-from raypatch.analysis.load import Results
+from raypatch.analysis.frames.load import Results
+from raypatch.analysis.frames.trial_rows import Stage
 from raypatch.analysis.show.tables.table import Row, Table, name_cells, text_cells
-from raypatch.analysis.trial_rows import Stage
 from raypatch.analysis.wording import percent
 from raypatch.factors import word_value
 from raypatch.results import EpochRow, TrialPaths, read_epochs

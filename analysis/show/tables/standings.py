@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from raypatch.analysis.answer.findings import Findings
+from raypatch.analysis.answer.scores.summary import singles
 from raypatch.analysis.answer.standings import (
     ALL,
     average_over_datasets,
@@ -13,7 +14,6 @@ from raypatch.analysis.answer.standings import (
     rank_counts,
     step_counts,
 )
-from raypatch.analysis.answer.summary import singles
 from raypatch.analysis.show.tables.table import Cell, Row, Table, text_cells
 from raypatch.analysis.wording import UNDEFINED, capitalize, percent, plural, points
 

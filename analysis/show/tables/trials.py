@@ -6,7 +6,7 @@ import pandas as pd
 
 from raypatch.analysis.answer.findings import Findings
 from raypatch.analysis.answer.search import field_importance, search_trials
-from raypatch.analysis.load import Results
+from raypatch.analysis.frames.load import Results
 from raypatch.analysis.show.tables.table import Cell, Row, Table, name_cells, text_cells
 from raypatch.analysis.wording import capitalize, percent, significant
 from raypatch.factors import field_heading, field_label

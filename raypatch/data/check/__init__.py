@@ -1,4 +1,4 @@
-"""What should be known of a dataset before a model is trained on it: findings, and images to look at."""
+"""What should be known of a dataset before a model is trained on it: findings, repeated images, a sheet to look at."""
 
 from raypatch.data.check.findings import (
     Findings,

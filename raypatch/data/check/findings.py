@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from raypatch.data.archive import Archive
 from raypatch.data.catalog import SPLITS, Split
-from raypatch.data.image_layout import check_images
-from raypatch.data.layout import read_class_names, read_labels, read_task, read_texts
-from raypatch.data.twins import Twin, describe_twins, find_twins
+from raypatch.data.check.twins import Twin, describe_twins, find_twins
+from raypatch.data.layout.archive import Archive
+from raypatch.data.layout.images import check_images
+from raypatch.data.layout.labels import read_class_names, read_labels, read_task, read_texts
 from raypatch.words import agree, counted, first_of
 
 FEW = 10

@@ -6,11 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from raypatch.data.archive import Archive
 from raypatch.data.catalog import SPLITS, Split
 from raypatch.data.check.findings import Findings
-from raypatch.data.image_layout import check_images
-from raypatch.data.layout import read_labels
+from raypatch.data.layout.archive import Archive
+from raypatch.data.layout.images import check_images
+from raypatch.data.layout.labels import read_labels
 
 PER_ROW = 8
 """Images of one class in one split that are shown."""

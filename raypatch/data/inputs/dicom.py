@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from raypatch.data.archive import DataError
 from raypatch.data.inputs.scan import ImageFiles, Look, Scan
+from raypatch.data.layout.archive import DataError
 from raypatch.storage.impostors import explain_impostor
 
 _SAME_PLACE = 1e-3

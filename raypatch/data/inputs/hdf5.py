@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from raypatch.data.archive import DataError
 from raypatch.data.inputs.scan import Look, Scan
+from raypatch.data.layout.archive import DataError
 from raypatch.storage.impostors import explain_impostor
 
 

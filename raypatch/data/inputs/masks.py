@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from raypatch.data.archive import DataError
 from raypatch.data.inputs.reading import read_scan
 from raypatch.data.inputs.scan import ImageFiles, format_of
+from raypatch.data.layout.archive import DataError
 
 
 def read_mask(

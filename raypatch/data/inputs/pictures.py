@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from raypatch.data.archive import DataError
 from raypatch.data.inputs.scan import Look, Scan, kind_of_values
+from raypatch.data.layout.archive import DataError
 from raypatch.storage.impostors import explain_impostor
 
 _BROKEN = (

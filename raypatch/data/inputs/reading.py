@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from raypatch.data.augment import channels_first
+from raypatch.data.batches.augment import channels_first
+from raypatch.data.batches.resize import resize_images
 from raypatch.data.catalog import Split
 from raypatch.data.inputs.dicom import group_series, look_at_dicom, read_dicom
 from raypatch.data.inputs.hdf5 import look_at_row, read_row
@@ -16,8 +17,7 @@ from raypatch.data.inputs.pictures import look_at_picture, read_picture
 from raypatch.data.inputs.rule import InputRule, Intensity, Whites, to_levels
 from raypatch.data.inputs.scan import DICOM, PICTURES, VOLUMES, ImageFiles, Look, Scan, format_of, is_hidden
 from raypatch.data.inputs.volumes import look_at_nifti, read_nifti
-from raypatch.data.npz import DataError, read_new_images
-from raypatch.data.resize import resize_images
+from raypatch.data.layout.npz import DataError, read_new_images
 from raypatch.trial_fields.data import Resize
 
 _Read = TypeVar("_Read")

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from raypatch.data.archive import DataError
 from raypatch.data.inputs.scan import Scan, kind_of_values
 from raypatch.data.inputs.shape import fit, fit_mask
+from raypatch.data.layout.archive import DataError
 
 _WAY_OUT = (
     "save the pictures with 8 bits, scaled as those that the model was trained on, or pack with"

@@ -6,12 +6,12 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from raypatch.data.archive import DataError
+from raypatch.data.layout.archive import DataError
 from raypatch.data.pack.decode import OnProgress
-from raypatch.data.pack.listing import Item, Say
 from raypatch.data.pack.options import PackOptions
 from raypatch.data.pack.packing import pack
-from raypatch.data.pack.sources import list_source
+from raypatch.data.pack.sources.kinds import list_source
+from raypatch.data.pack.sources.listing import Item, Say
 from raypatch.machine.environment import home
 from raypatch.storage.files import LockedError
 

@@ -4,11 +4,11 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 
-from raypatch.data.archive import DataError
 from raypatch.data.inputs.rule import InputRule, Intensity, Whites
 from raypatch.data.inputs.scan import Look
-from raypatch.data.pack.listing import Item
+from raypatch.data.layout.archive import DataError
 from raypatch.data.pack.options import PackOptions
+from raypatch.data.pack.sources.listing import Item
 from raypatch.words import agree, counted, first_of
 
 SIZES = {2: 224, 3: 64}

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from raypatch.data.archive import DataError
 from raypatch.data.inputs.masks import read_mask
 from raypatch.data.inputs.reading import look_at, named, read_scan
 from raypatch.data.inputs.rule import InputRule, Whites
 from raypatch.data.inputs.scan import Look
-from raypatch.data.pack.listing import Item
+from raypatch.data.layout.archive import DataError
+from raypatch.data.pack.sources.listing import Item
 from raypatch.machine.cores import available_cores
 
 CHUNK = 64

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from raypatch.data.archive import DataError
 from raypatch.data.inputs.rule import InputRule
+from raypatch.data.layout.archive import DataError
 from raypatch.data.pack.choose import choose_rule
 from raypatch.data.pack.decode import OnProgress, Spool, decode_all, look_at_all
-from raypatch.data.pack.labels import Labels, fill_patients, number_labels
-from raypatch.data.pack.listing import Item, Listing, Say
 from raypatch.data.pack.options import PackOptions
-from raypatch.data.pack.sources import list_source
-from raypatch.data.pack.splits import Splits, describe_splits, make_splits, tell_patients_of_two_labels
+from raypatch.data.pack.sources.kinds import list_source
+from raypatch.data.pack.sources.listing import Item, Listing, Say
+from raypatch.data.pack.split.labels import Labels, fill_patients, number_labels
+from raypatch.data.pack.split.splits import Splits, describe_splits, make_splits, tell_patients_of_two_labels
 from raypatch.data.pack.writer import Cases, Pixels, write_dataset
 from raypatch.storage.files import hold_lock
 from raypatch.words import agree, counted, first_of

@@ -2,7 +2,7 @@
 
 import time
 
-from raypatch.data.pack.listing import Say
+from raypatch.data.pack.sources.listing import Say
 from raypatch.words import duration
 
 

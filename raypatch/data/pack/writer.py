@@ -11,13 +11,13 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from raypatch.data.archive import DataError
 from raypatch.data.catalog import SPLITS
 from raypatch.data.inputs.rule import InputRule
+from raypatch.data.layout.archive import DataError
 from raypatch.data.pack.decode import Spool
-from raypatch.data.pack.labels import Labels
 from raypatch.data.pack.options import PackOptions
-from raypatch.data.pack.splits import Splits
+from raypatch.data.pack.split.labels import Labels
+from raypatch.data.pack.split.splits import Splits
 
 MOST_MASK_VALUES = 64
 """Values in masks above which they are no classes, but the grey of a JPEG."""

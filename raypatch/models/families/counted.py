@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from raypatch.config import TrialConfig
 from raypatch.machine.runtime import Precision
-from raypatch.models.families.measured import measure_activations
+from raypatch.models.families.parts.measured import measure_activations
 from raypatch.models.families.protocol import Activations, AttentionTokens, MapLayer, TimmEntry
 from raypatch.results import ModelFacts
 

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from raypatch.config import TrialConfig
 from raypatch.machine.runtime import Precision
 from raypatch.models import hub
-from raypatch.models.families.heads import on_grid, token_layer
-from raypatch.models.families.patches import as_patch_convolution
+from raypatch.models.families.parts.heads import on_grid, token_layer
+from raypatch.models.families.parts.patches import as_patch_convolution
 from raypatch.models.families.plain_vit_cost import count_cost, prefix_positions, vit_activations
 from raypatch.models.families.protocol import Activations, AttentionTokens, MapLayer, TimmEntry
 from raypatch.models.families.timm_names import architecture_of, check_tag, timm_normalisation

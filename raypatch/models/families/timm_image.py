@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from raypatch.config import TrialConfig
 from raypatch.models import hub
 from raypatch.models.families.counted import CountedFamily
-from raypatch.models.families.heads import on_grid, replace_pointwise_head, token_layer
-from raypatch.models.families.inflate import INFLATABLE, inflate, inflate_state
+from raypatch.models.families.parts.heads import on_grid, replace_pointwise_head, token_layer
+from raypatch.models.families.parts.inflate import INFLATABLE, inflate, inflate_state
 from raypatch.models.families.protocol import AttentionTokens, MapLayer, TimmEntry
 from raypatch.models.families.registry import unfit
 from raypatch.models.families.timm_names import (

@@ -7,7 +7,7 @@ import timm
 import torch
 from torch import nn
 
-from raypatch.models.families.sizes import check_size, why_not
+from raypatch.models.families.parts.sizes import check_size, why_not
 from raypatch.models.families.timm_names import pretrained_source
 
 

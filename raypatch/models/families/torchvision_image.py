@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from raypatch.config import TrialConfig
 from raypatch.models.families.counted import CountedFamily
-from raypatch.models.families.heads import on_grid, token_layer
+from raypatch.models.families.parts.heads import on_grid, token_layer
+from raypatch.models.families.parts.sizes import check_size, why_not
 from raypatch.models.families.protocol import MapLayer
-from raypatch.models.families.sizes import check_size, why_not
 from raypatch.models.hub import WAY_OUT
 
 PREFIX = "torchvision/"

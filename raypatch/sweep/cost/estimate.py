@@ -14,12 +14,12 @@ from raypatch.methods import feature_method, group_key
 from raypatch.models.flops import trial_facts
 from raypatch.models.memory import available_bytes, choose_micro_batch, is_recorded, peak_bytes, stack_bytes
 from raypatch.study.resolve import StudySearch, StudyTrials
-from raypatch.sweep.cost.calibration import calibrate, step_kind
-from raypatch.sweep.cost.calibration_file import Calibration
 from raypatch.sweep.cost.planned import Planned, planned_samples, planned_trials
-from raypatch.sweep.cost.stack_timing import time_stacks
+from raypatch.sweep.cost.seconds.calibration import calibrate, step_kind
+from raypatch.sweep.cost.seconds.calibration_file import Calibration
+from raypatch.sweep.cost.seconds.stack_timing import time_stacks
+from raypatch.sweep.cost.seconds.trial_seconds import PassCounter, pass_seconds, trial_seconds
 from raypatch.sweep.cost.stacks import together_at_most
-from raypatch.sweep.cost.trial_seconds import PassCounter, pass_seconds, trial_seconds
 
 
 class TrialCost(BaseModel):

@@ -10,7 +10,7 @@ from raypatch.config import RunOptions, TrialConfig
 from raypatch.machine.runtime import resolve_device, resolve_precision
 from raypatch.models.flops import trial_facts
 from raypatch.models.memory import CONTEXT_BYTES, is_recorded, peak_bytes
-from raypatch.sweep.cost.step_timing import time_trial
+from raypatch.sweep.cost.seconds.step_timing import time_trial
 
 MEASURABLE_GFLOPS = 200.0
 """Largest training step that is measured before the sweep, in GFLOPs forward: a second of a core."""

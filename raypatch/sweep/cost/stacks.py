@@ -8,10 +8,10 @@ from raypatch.machine.runtime import resolve_device, resolve_precision
 from raypatch.methods import MOST_TOGETHER, feature_method, group_key
 from raypatch.models.flops import trial_facts
 from raypatch.models.memory import stack_fits
-from raypatch.sweep.cost.calibration import step_kind
-from raypatch.sweep.cost.calibration_file import known_calibration
 from raypatch.sweep.cost.placement import WORTHWHILE
-from raypatch.sweep.cost.timing import Timing
+from raypatch.sweep.cost.seconds.calibration import step_kind
+from raypatch.sweep.cost.seconds.calibration_file import known_calibration
+from raypatch.sweep.cost.seconds.timing import Timing
 
 MOST_STACKED = 8
 """Models of a stack at most where nobody says a number: more would hardly share more."""

@@ -49,7 +49,7 @@ def open_executor(session: Session) -> Iterator[Executor]:
 
         yield RayExecutor(session)
     else:
-        from raypatch.sweep.ray_setup import joined_ray
+        from raypatch.sweep.services.ray_setup import joined_ray
 
         with joined_ray(execution.address):
             from raypatch.sweep.executors.cluster import ClusterExecutor

@@ -8,8 +8,8 @@ from raypatch.machine.cores import available_cores
 from raypatch.sweep.cost.placement import Placement
 from raypatch.sweep.executors.machine import check_machine, place_here
 from raypatch.sweep.executors.tuner import RaypatchTrial, run_on_ray
-from raypatch.sweep.mps import CONTROL, simultaneous_kernels
-from raypatch.sweep.ray_setup import local_ray
+from raypatch.sweep.services.mps import CONTROL, simultaneous_kernels
+from raypatch.sweep.services.ray_setup import local_ray
 from raypatch.sweep.session import Session, Work
 
 

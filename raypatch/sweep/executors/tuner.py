@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 # First of all, because it makes the settings that ray reads when it is imported.
-from raypatch.sweep import ray_setup  # noqa: F401
+from raypatch.sweep.services import ray_setup  # noqa: F401
 
 # isort: split
 from ray import tune

@@ -12,7 +12,7 @@ from raypatch.config import TrialConfig, make_config
 from raypatch.results import EpochRow, TrialResult
 from raypatch.search_settings import SearchSettings
 from raypatch.selection import goodness, lower_is_better, selection_score
-from raypatch.training.checkpoint import Progress
+from raypatch.training.checkpoints.checkpoint import Progress
 from raypatch.training.progress import advance
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)

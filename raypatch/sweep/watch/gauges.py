@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 
 # First of all, because it makes the settings that ray reads when it is imported.
-from raypatch.sweep import ray_setup  # noqa: F401
+from raypatch.sweep.services import ray_setup  # noqa: F401
 
 # isort: split
 from ray.util.metrics import Gauge

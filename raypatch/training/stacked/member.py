@@ -2,11 +2,11 @@
 
 from torch import Tensor
 
-from raypatch.training.checkpoint import Progress, load_tensors, save_tensors, training_state
+from raypatch.training.checkpoints.checkpoint import Progress, load_tensors, save_tensors, training_state
+from raypatch.training.checkpoints.resume import resume
 from raypatch.training.loop import Trial
 from raypatch.training.optim import learning_rates, make_optimizer, set_learning_rates
 from raypatch.training.progress import is_over
-from raypatch.training.resume import resume
 from raypatch.trial_fields.length import training_length
 
 

@@ -9,10 +9,10 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from raypatch.data.resident import ResidentSplit
+from raypatch.data.batches.resident import ResidentSplit
 from raypatch.machine.runtime import on_one_thread, peak_memory
 from raypatch.results import EpochRow, append_epoch
-from raypatch.training.checkpoint import Progress
+from raypatch.training.checkpoints.checkpoint import Progress
 from raypatch.training.evaluate import find_alarm, score_logits
 from raypatch.training.loop import Interrupted, Trial, TrialError, draw_order
 from raypatch.training.loss import make_loss

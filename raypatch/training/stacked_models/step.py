@@ -12,7 +12,7 @@ from raypatch.config import TrialConfig
 from raypatch.models.prepared import PreparedModel
 from raypatch.training.loss import Loss
 from raypatch.training.stacked_models.rows import RowOptimizers, StackedModels
-from raypatch.training.step import TrainingStep
+from raypatch.training.steps.step import TrainingStep
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from raypatch.models.attention import choose_attention
 from raypatch.models.memory import stack_fits
-from raypatch.training.checkpoint import Progress
+from raypatch.training.checkpoints.checkpoint import Progress
+from raypatch.training.checkpoints.resume import resume
+from raypatch.training.checkpoints.writer import CheckpointWriter
 from raypatch.training.loop import (
     Interrupted,
     Taken,
@@ -27,11 +29,9 @@ from raypatch.training.loop import (
 from raypatch.training.loss import make_loss
 from raypatch.training.optim import learning_rates, make_optimizer, set_learning_rates
 from raypatch.training.progress import is_over
-from raypatch.training.resume import resume
 from raypatch.training.stacked_models.rows import StackedModels
 from raypatch.training.stacked_models.step import make_stacked_step
-from raypatch.training.step import TrainingStep
-from raypatch.training.writer import CheckpointWriter
+from raypatch.training.steps.step import TrainingStep
 from raypatch.trial_fields.length import Length, training_length
 
 logger = logging.getLogger(__name__)

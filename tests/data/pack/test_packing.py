@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from raypatch.data.npz import DataError, inspect_npz
+from raypatch.data.layout.npz import DataError, inspect_npz
 from raypatch.data.pack import PackOptions, pack, packed
 from raypatch.data.pack import packing as packing_module
 

@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pytest
 
-from raypatch.data.npz import DataError, inspect_npz
+from raypatch.data.layout.npz import DataError, inspect_npz
 from raypatch.data.pack import PackOptions, pack
 
 COUNTS = {"train": 12, "valid": 6, "test": 6}

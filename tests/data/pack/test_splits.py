@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from raypatch.data.inputs.scan import ImageFiles
-from raypatch.data.npz import DataError
-from raypatch.data.pack.deal import deal_images
-from raypatch.data.pack.listing import Item
+from raypatch.data.layout.npz import DataError
 from raypatch.data.pack.options import PackOptions
-from raypatch.data.pack.splits import describe_splits, make_splits
+from raypatch.data.pack.sources.listing import Item
+from raypatch.data.pack.split.deal import deal_images
+from raypatch.data.pack.split.splits import describe_splits, make_splits
 
 SHARES = (0.7, 0.1, 0.2)
 

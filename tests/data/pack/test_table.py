@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from raypatch.data.npz import DataError
+from raypatch.data.layout.npz import DataError
 from raypatch.data.pack import PackOptions, parse_columns
-from raypatch.data.pack.sources import list_source
+from raypatch.data.pack.sources.kinds import list_source
 
 
 def make_table(folder: Path, lines: list[str], *, images: int = 4, name: str = "table.csv") -> Path:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from timm.data import create_transform
 
 from raypatch.config import TrialConfig
-from raypatch.data.augment import normalize, to_float
+from raypatch.data.batches.augment import normalize, to_float
 from raypatch.models.build import build_model
 from raypatch.models.families import find_family
 from raypatch.models.families.timm_image import published_parameters

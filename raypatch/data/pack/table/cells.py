@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from raypatch.data.archive import DataError
+from raypatch.data.layout.archive import DataError
 from raypatch.words import agree, counted, first_of
 
 Label = str | tuple[int, ...] | None

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from raypatch.data.archive import DataError
+from raypatch.data.layout.archive import DataError
 from raypatch.data.pack.table.cells import is_gap
 from raypatch.data.pack.table.files import FilesBelow
 from raypatch.words import first_of

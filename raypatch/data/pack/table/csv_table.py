@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from raypatch.data.archive import DataError
 from raypatch.data.inputs.scan import ImageFiles, format_of, is_hidden
-from raypatch.data.pack.folders import images_of
-from raypatch.data.pack.listing import Item, Listing, split_of_word
+from raypatch.data.layout.archive import DataError
+from raypatch.data.pack.sources.folders import images_of
+from raypatch.data.pack.sources.listing import Item, Listing, split_of_word
 from raypatch.data.pack.table.cells import is_gap, read_labels
 from raypatch.data.pack.table.columns import choose_columns
 from raypatch.data.pack.table.files import FilesBelow

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from raypatch.data.archive import DataError
 from raypatch.data.inputs.scan import format_of, is_hidden
-from raypatch.data.pack.listing import MASK_FOLDERS, without_suffix
+from raypatch.data.layout.archive import DataError
+from raypatch.data.pack.sources.listing import MASK_FOLDERS, without_suffix
 from raypatch.words import first_of
 
 

@@ -1,0 +1,1 @@
+"""Checkpoints: what they hold, written beside the training, and a trial taken up again at its last one."""
