@@ -198,8 +198,8 @@ def match_truth(truth: Truth, facts: DatasetFacts, rename: Mapping[str, str] | N
     Classes are matched by name, whatever their case; rename: what a class of the source is called
     in the model. Raises ValueError naming the classes that do not match.
     """
-    rename = {_plain(theirs): ours for theirs, ours in (rename or {}).items()}
-    ours = {_plain(name): place for place, name in enumerate(facts.classes)}
+    rename = {plain_name(theirs): ours for theirs, ours in (rename or {}).items()}
+    ours = {plain_name(name): place for place, name in enumerate(facts.classes)}
     several = truth.labels.ndim == 2
     if several != (facts.task == "multilabel"):
         raise ValueError(
@@ -208,7 +208,7 @@ def match_truth(truth: Truth, facts: DatasetFacts, rename: Mapping[str, str] | N
         )
     places, unmatched = [], []
     for number, name in enumerate(truth.classes):
-        wanted = _plain(rename.get(_plain(name), name))
+        wanted = plain_name(rename.get(plain_name(name), name))
         occurs = several or bool((truth.labels == number).any())
         if wanted not in ours and occurs:
             unmatched.append(name)
@@ -226,5 +226,6 @@ def match_truth(truth: Truth, facts: DatasetFacts, rename: Mapping[str, str] | N
     return lookup[truth.labels]
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """The name of a class as names are compared: whatever its case and its spaces."""
     return " ".join(name.casefold().split())
