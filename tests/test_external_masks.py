@@ -185,7 +185,7 @@ def test_a_class_that_no_external_mask_shows_is_said(trained: tuple[Path, Arrays
     ("arrays", "words", "said"),
     [
         ({"test_masks": None}, (), "test_masks and test_images are needed to test a segmentation, and it has"),
-        ({}, ("--split", "val"), "val_masks and val_images are needed"),
+        ({}, ("--split", "val"), "it has those of test: choose with --split"),
         ({"test_masks": np.zeros((10, 8, 8), np.uint8)}, (), "each image needs a mask of its own size"),
         ({"test_masks": np.full((10, 16, 16), 3)}, (), "holds class 3, out of range: there are classes 0 to 2"),
         ({"test_masks": np.full((10, 16, 16), 255)}, (), "a mask of 0 and 255 is (masks > 0)"),
