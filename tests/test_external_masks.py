@@ -35,7 +35,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Arrays]:
     with np.load(data) as stored:
         arrays = dict(stored)
     fixed = {"image_size": 16, "epochs": 8, "lr": 3e-3, "mask_loss": "both", "augmentation": "none"}
-    study = tiny_study(data, fixed=fixed, patch_size=[4], seed=[0, 1])
+    # In bfloat16 a pixel whose classes are level may fall to either.
+    study = tiny_study(data, fixed={**fixed, "precision": "float32"}, patch_size=[4], seed=[0, 1])
     options = RunOptions(device="cpu", threads=1, keep_masks=True)
     run_sweep(study, folder / "run", options, ExecutorOptions(executor="local"))
     return folder / "run", arrays
