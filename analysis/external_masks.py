@@ -96,17 +96,18 @@ def _predict(
     task, classes = _task_of(members[0]), len(members[0].dataset.classes) - 1
     index = np.arange(len(truth))
     counts = []
-    total = np.zeros((), np.float32)
+    total: NDArray[np.float32] = np.zeros((), np.float32)
     for member in members:
         prepared, _ = prepare_member(member, device)
         probability = pixel_probabilities(prepared, images, truth.shape[1], task)
         counts.append(task.count(task.predicted_masks(probability), truth, classes)[0])
         total = total + probability
     masks = task.predicted_masks(total / len(members))
-    of_mean, label = task.count(masks, truth, classes)
+    of_mean, pixels = task.count(masks, truth, classes)
+    label = pixels.astype(np.int64)
     return _Predicted(
-        seeds=Stack(index, label, np.stack(counts), patients),
-        mean=Stack(index, label, of_mean[None], patients),
+        seeds=Stack(index, label, np.stack(counts).astype(np.float32), patients),
+        mean=Stack(index, label, of_mean[None].astype(np.float32), patients),
         masks=masks,
     )
 

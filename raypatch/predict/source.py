@@ -16,7 +16,7 @@ from raypatch.data.inputs import InputRule, read_inputs
 from raypatch.data.inputs.reading import read_listed
 from raypatch.data.inputs.scan import ImageFiles, format_of, is_hidden
 from raypatch.data.layout import read_texts
-from raypatch.data.npz import read_new_images
+from raypatch.data.npz import count_new_images
 from raypatch.data.own import is_source
 from raypatch.data.pack import PackOptions
 from raypatch.data.pack.listing import Item
@@ -162,8 +162,7 @@ def _listed_truth(items: Sequence[Item], columns: tuple[str, ...]) -> Truth | No
 
 
 def _open_npz(path: Path, split: Split) -> Source:
-    key, images = read_new_images(path, split)
-    count = len(images)
+    key, count = count_new_images(path, split)
     with Archive(path) as archive:
         ids = read_texts(archive, [f"{key}_ids"], [count])
         patients = read_texts(archive, [f"{key}_patients"], [count])
