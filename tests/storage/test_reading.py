@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from raypatch.data.archive import Archive
+from raypatch.data.npz import count_new_images
 from raypatch.storage import reading
 from raypatch.storage.own_files import own_file_id
 
@@ -43,6 +44,11 @@ def test_arrays_are_told_whole_and_in_parts(own: Path, told: Told) -> None:
         parts = list(archive.chunks("train_images", 2))
     assert np.array_equal(np.concatenate(parts), whole)
     assert {done for _, done, _ in told} >= {2, 4, 5}
+
+
+def test_images_are_counted_without_being_read(own: Path, told: Told) -> None:
+    assert count_new_images(own, "train") == ("train", 5)
+    assert not told
 
 
 def test_a_short_reading_prints_nothing(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
