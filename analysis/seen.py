@@ -20,6 +20,7 @@ from raypatch.predict import FinishedTrial
 from raypatch.predict.source import Source
 from raypatch.results import SweepPaths, read_sweep
 from raypatch.storage.own_files import move_own_files
+from raypatch.tasks import reads_masks
 from raypatch.trial_fields.data import Resize
 
 LEARNT: tuple[Split, ...] = ("train", "val")
@@ -87,7 +88,15 @@ def find_seen(run: Path, member: FinishedTrial, source: Source, images: torch.Te
 
 def _own_images(member: FinishedTrial, split: Split, options: RunOptions, spatial: tuple[int, ...]) -> torch.Tensor:
     config = member.config
-    loaded = load_split(config.source, split, fold=config.fold, data_dir=options.data_dir, files=options.files)
+    loaded = load_split(
+        config.source,
+        split,
+        # A file with masks may have no labels.
+        masks=reads_masks(member.dataset.task),
+        fold=config.fold,
+        data_dir=options.data_dir,
+        files=options.files,
+    )
     images = channels_first(loaded.images, dimensions=member.dataset.dimensions)
     # As the external ones were brought to their size; a border of the mean is not there yet.
     mode: Resize = "bilinear" if config.resolution or config.resize == "pad_mean" else config.resize

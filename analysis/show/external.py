@@ -1,23 +1,15 @@
-"""The report of an external test: what is said, which tables and curves."""
+"""What reports of external tests of classes and of masks share: the answer, notes, tables of scores and data."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from raypatch.analysis.answer.sentences import Statement
-from raypatch.analysis.report_parts import Report
 from raypatch.analysis.seen import LEARNT, Seen
-from raypatch.analysis.show.plots.clinical import draw_rates
-from raypatch.analysis.show.plots.draw import draw_reliability
-from raypatch.analysis.show.plots.figure import Plot
-from raypatch.analysis.show.plots.style import style_of
-from raypatch.analysis.show.sections import Section
 from raypatch.analysis.show.tables.table import Row, Table, text_cells
-from raypatch.analysis.statistics.curves.thresholds import RATES
 from raypatch.analysis.statistics.stacks import Stack
 from raypatch.analysis.wording import UNDEFINED, interval, points, score_with_interval
 from raypatch.data.balance import count_classes, count_patients
@@ -28,6 +20,12 @@ from raypatch.words import agree, counted, first_of
 INTERNAL, EXTERNAL = "internal", "external"
 NAN = float("nan")
 
+SCORE_COLUMNS = ("Internal", "External", "Difference", "95 %")
+METHOD_OF_INTERVALS = (
+    "Means over seeds. Intervals are of 95 %, by resampled images (patients where known) and the spread of seeds;"
+    " the difference is unpaired, since the images are others."
+)
+
 
 @dataclass(frozen=True)
 class Compared:
@@ -36,8 +34,10 @@ class Compared:
     frames: scores and patients (a row per metric), areas, operating, curves, reliability (with
     `data`, internal or external); everything, as scores, where some external images were learnt from.
     external: all external images with a label; in `stacks` those that were learnt from are left out.
-    unlabelled: external images that no label is known of. mixed: patients of each data whose images
-    have several labels. seen: external images that repeat the run's own.
+    seen: external images that repeat the run's own. Of classes alone: unlabelled, external images
+    that no label is known of; mixed, patients of each data whose images have several labels.
+
+    Of masks, frames are scores, everything, classes and members; classes are without the background.
     """
 
     run: str
@@ -50,10 +50,30 @@ class Compared:
     external: Stack
     stacks: Mapping[str, Stack]
     frames: Mapping[str, pd.DataFrame]
-    unlabelled: int
-    mixed: Mapping[str, int]
-    sensitivity: float | None
     seen: Seen
+    unlabelled: int = 0
+    mixed: Mapping[str, int] = field(default_factory=dict)
+    sensitivity: float | None = None
+
+    @property
+    def title(self) -> str:
+        """What the report is called."""
+        return f"{self.run} on {self.source}"
+
+    @property
+    def lead(self) -> str:
+        """Who is tested."""
+        models = counted(len(self.members), "trained model")
+        return (
+            f"raypatch, external test of {models} ({', '.join(self.members)}), chosen by validation on {self.dataset}."
+        )
+
+    def images(self, name: str) -> tuple[int, ...]:
+        """Return how many images of a data are of each class, or show it in their mask."""
+        stack = self.stacks[name]
+        # Of masks the label counts pixels.
+        labels = (stack.label > 0).astype(np.int64) if stack.probability.ndim == 4 else stack.label
+        return count_classes(labels, len(self.classes))
 
     @property
     def learnt(self) -> int:
@@ -69,38 +89,17 @@ class Compared:
         return int(np.isin(self.external.index, self.seen.rows(*splits)).sum())
 
 
-def compose_external(compared: Compared) -> Report:
-    """Return the report."""
-    models = counted(len(compared.members), "trained model")
-    main = scores_table(compared, "scores", "Scores on internal and external data")
-    tables = [data_table(compared), areas_table(compared), operating_table(compared)]
-    first = [main]
+def score_tables(compared: Compared, note: str = "") -> list[Table]:
+    """Return the main table and, where some external images were learnt from, that with them."""
+    tables = [scores_table(compared, "scores", "Scores on internal and external data", note)]
     if "everything" in compared.frames:
         title = "Scores with the external images that repeat train or val"
-        first.append(scores_table(compared, "everything", title))
-    if "patients" in compared.frames:
-        first.append(scores_table(compared, "patients", "Scores per patient"))
-    return Report(
-        title=f"{compared.run} on {compared.source}",
-        lead=(
-            f"raypatch, external test of {models} ({', '.join(compared.members)}),"
-            f" chosen by validation on {compared.dataset}."
-        ),
-        statements=(_statement(compared),),
-        notes=tuple(_notes(compared)),
-        sections=(
-            Section("scores", "Scores", tuple(first)),
-            Section("data", "The data", (tables[0], seen_table(compared.seen))),
-            Section("classes", "Classes and decisions", tuple(tables[1:]), tuple(_curves(compared))),
-            Section("calibration", "Calibration", (), (_reliability_plot(compared),)),
-        ),
-        method=tuple(_method(compared)),
-        # Under a name of its own, as in every report.
-        main=replace(main, name="main"),
-    )
+        tables.append(scores_table(compared, "everything", title, note))
+    return tables
 
 
-def _statement(compared: Compared) -> Statement:
+def state_drop(compared: Compared) -> Statement:
+    """Say whether the score that the answer is about drops on the external data."""
     (metric,) = [metric for metric in compared.metrics if metric.name == compared.default_metric]
     everything = len(compared.external.label)
     if compared.known == everything:
@@ -127,24 +126,19 @@ def _statement(compared: Compared) -> Statement:
     return Statement(compared.source, f"{verdict[0].upper()}{verdict[1:]}", support)
 
 
-def _notes(compared: Compared) -> Iterator[str]:
-    yield from _notes_on_seen(compared)
-    if compared.unlabelled:
-        images, has = counted(compared.unlabelled, "external image"), agree(compared.unlabelled, "has", "have")
-        yield f"{images} {has} no label: predicted, and left out of every score."
-    counts = count_classes(compared.stacks[EXTERNAL].label, len(compared.classes))
-    absent = [name for name, count in zip(compared.classes, counts, strict=False) if not count]
-    if absent:
-        yield f"No external image of {', '.join(absent)}: what needs all classes, such as the AUC, is not defined."
-    for name, mixed in compared.mixed.items():
-        if mixed:
-            patients, has = counted(mixed, f"{name} patient"), agree(mixed, "has", "have")
-            yield f"{patients} {has} images of several labels, and no score of their own."
+def absent_classes(compared: Compared) -> list[str]:
+    """Return the classes that no external image has."""
+    counts = compared.images(EXTERNAL)
+    return [name for name, count in zip(compared.classes, counts, strict=False) if not count]
+
+
+def note_on_seeds(compared: Compared) -> Iterator[str]:
+    """Say where there is one seed only."""
     if len(compared.members) == 1:
         yield "One seed only: intervals speak of other images, not of other trainings."
 
 
-def _notes_on_seen(compared: Compared) -> Iterator[str]:
+def notes_on_seen(compared: Compared) -> Iterator[str]:
     """Say where the data is none of another source."""
     seen, everything = compared.seen, len(compared.external.label)
     if seen.unknown:
@@ -172,51 +166,39 @@ def _notes_on_seen(compared: Compared) -> Iterator[str]:
         )
 
 
-def _method(compared: Compared) -> Iterator[str]:
-    yield (
-        "The models, their thresholds and all choices come from the internal training and validation splits; nothing"
-        " is fitted to the external data. Classes are matched by name."
-    )
-    yield (
-        "Means over seeds. Intervals are of 95 %, by resampled images (patients where known) and the spread of seeds;"
-        " the difference is unpaired, since the images are others."
-    )
-    rule = "Youden's" if compared.sensitivity is None else f"a sensitivity of {100 * compared.sensitivity:g} %"
-    yield f"Thresholds: {rule} on the internal validation split, each seed its own."
-
-
-def scores_table(compared: Compared, name: str, title: str) -> Table:
+def scores_table(compared: Compared, name: str, title: str, note: str = "") -> Table:
     """Return every metric on both data with the difference."""
     data = compared.frames[name]
-    headings = {metric.name: metric.label for metric in compared.metrics}
-    rows: list[Row] = []
-    for row in data.to_dict("records"):
-        shown = [_shown(row, INTERNAL), _shown(row, EXTERNAL)]
-        gap = row.get("difference", NAN)
-        bounds = interval(row.get("difference_low", NAN), row.get("difference_high", NAN))
-        rows.append(text_cells([headings[row["metric"]], *shown, points(gap), bounds]))
     return Table(
         name=name,
         title=title,
-        columns=("", "Internal", "External", "Difference", "95 %"),
-        blocks=(tuple(rows),),
-        note="Percent, mean over seeds with 95 % interval; difference: external minus internal, in points."
-        " Of calibration error and Brier score less is better.",
+        columns=("", *SCORE_COLUMNS),
+        blocks=(tuple(score_rows(compared, data)),),
+        note=f"Percent, mean over seeds with 95 % interval; difference: external minus internal, in points.{note}",
         data=data,
     )
 
 
-def _shown(row: Mapping[Any, Any], name: str) -> str:
-    if name not in row:
+def score_rows(compared: Compared, data: pd.DataFrame, *labels: str) -> Iterator[Row]:
+    """Yield a row of SCORE_COLUMNS for each metric, after the labels and its name."""
+    headings = {metric.name: metric.label for metric in compared.metrics}
+    for row in data.to_dict("records"):
+        both = [shown(row, INTERNAL), shown(row, EXTERNAL)]
+        gap = row.get("difference", NAN)
+        bounds = interval(row.get("difference_low", NAN), row.get("difference_high", NAN))
+        yield text_cells([*labels, headings[row["metric"]], *both, points(gap), bounds])
+
+
+def shown(row: Mapping[Any, Any], name: str) -> str:
+    """A score of a row with its interval, in percent; a dash where there is none."""
+    if pd.isna(row.get(name, NAN)):
         return UNDEFINED
     return score_with_interval(row[name], NAN, row[f"{name}_low"], row[f"{name}_high"])
 
 
 def data_table(compared: Compared) -> Table:
     """Return the images of each class in both data, and of how many patients they are."""
-    counts = {}
-    for name, stack in compared.stacks.items():
-        counts[name] = count_classes(stack.label, len(compared.classes))
+    counts = {name: compared.images(name) for name in compared.stacks}
     rows, numbers = [], []
     for place, label in enumerate(compared.classes):
         cells: list[object] = [label]
@@ -254,75 +236,4 @@ def seen_table(seen: Seen) -> Table:
         blocks=(tuple(rows),),
         note="Near-duplicates as `raypatch data check` finds them, at the size that the model sees.",
         data=counts,
-    )
-
-
-def areas_table(compared: Compared) -> Table:
-    """Return the AUC of every class on both data."""
-    areas = compared.frames["areas"]
-    blocks = []
-    for label, block in areas.groupby("class", sort=False):
-        rows = []
-        for row in block.to_dict("records"):
-            counted = f"{row['positives']} of {row['images']}"
-            rows.append(text_cells([label, row["data"], counted, _shown(row, "auc"), _shown(row, "ap"), row["how"]]))
-        blocks.append(tuple(rows))
-    return Table(
-        name="areas",
-        title="AUC of every class against the others",
-        columns=("Class", "Data", "Images", "AUC", "Average precision", "Interval of the AUC"),
-        blocks=tuple(blocks),
-        labels=2,
-        note="Percent, mean over seeds, with 95 % interval.",
-        data=areas,
-    )
-
-
-def operating_table(compared: Compared) -> Table:
-    """Return the rates on both data at the thresholds that the internal validation chose."""
-    operating = compared.frames["operating"]
-    blocks = []
-    for label, block in operating.groupby("class", sort=False):
-        rows = []
-        for row in block.to_dict("records"):
-            threshold = UNDEFINED if pd.isna(row["threshold"]) else f"{row['threshold']:.3f}"
-            rows.append(text_cells([label, row["data"], threshold, *(_shown(row, rate) for rate in RATES)]))
-        blocks.append(tuple(rows))
-    return Table(
-        name="thresholds",
-        title="Decisions at the threshold of the internal validation",
-        columns=("Class", "Data", "Threshold", "Sensitivity", "Specificity", "PPV", "NPV"),
-        blocks=tuple(blocks),
-        labels=2,
-        note="Percent, with 95 % interval. PPV and NPV hold for the share of the class in these data.",
-        data=operating,
-    )
-
-
-def _curves(compared: Compared) -> Iterator[Plot]:
-    curves = compared.frames["curves"].dropna(subset="mean")
-    for kind, title in (("roc", "ROC curves"), ("pr", "Precision and recall")):
-        data = curves[curves["kind"] == kind]
-        if len(data):
-            # A panel for each class, and in it a line for each data.
-            yield Plot(
-                name=f"curves_{kind}",
-                title=title,
-                caption="Mean over seeds with 95 % intervals at each point, a panel for each class.",
-                data=data.assign(panel=data["class"], **{"class": data["data"]}),
-                draw=partial(draw_rates, kind=kind),
-            )
-
-
-def _reliability_plot(compared: Compared) -> Plot:
-    data = compared.frames["reliability"]
-    places = [INTERNAL, EXTERNAL]
-    lines = tuple((name, *style_of(place)) for place, name in enumerate(places))
-    return Plot(
-        name="reliability",
-        title="Can the confidence be trusted?",
-        caption="Accuracy by confidence, all seeds, in 15 bins. On the dashed line confidence is right.",
-        data=data.assign(panel="reliability", level_rank=data["data"].map(places.index)),
-        draw=draw_reliability,
-        lines=lines,
     )

@@ -1,6 +1,6 @@
 """Some test images of each dataset with the outlines of truth and prediction, a picture for each level."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,15 +31,29 @@ def mask_galleries(findings: Findings) -> Iterator[Gallery]:
             continue
         row = series.iloc[0].to_dict()
         name = ", ".join(filter(None, (str(row["dataset_label"]), question.name_setting(row))))
-        first = next(iter(by_level.values()))
-        yield Gallery(
+        yield make_mask_gallery(
+            by_level,
             name=f"masks_{file_stem(name)}",
             title=f"Masks: {name}",
             caption="Test images spread evenly over the split, the same for every level, the hardest first. Green: the"
             " truth; orange: the prediction of the seed that is the middle one by Dice on validation. Beneath: the Dice"
             " of the image, in percent.",
-            strips=tuple(_strip(by_level, index) for index in _hardest_first(by_level, first)),
         )
+
+
+def make_mask_gallery(
+    by_level: Mapping[str, Examples], *, name: str, title: str, caption: str, names: Sequence[str] | None = None
+) -> Gallery:
+    """Return a strip for each image of the first level, a picture for each level, the hardest image first.
+
+    names: what images are called, by their index; their number where nobody says.
+    """
+    first = next(iter(by_level.values()))
+    strips = []
+    for index in _hardest_first(by_level, first):
+        heading = names[index] if names is not None else f"Image {index}"
+        strips.append(_strip(by_level, index, heading))
+    return Gallery(name=name, title=title, caption=caption, strips=tuple(strips))
 
 
 def _examples_by_level(series: pd.DataFrame) -> dict[str, Examples]:
@@ -57,7 +71,7 @@ def _examples_by_level(series: pd.DataFrame) -> dict[str, Examples]:
     return found
 
 
-def _hardest_first(by_level: dict[str, Examples], first: Examples) -> list[int]:
+def _hardest_first(by_level: Mapping[str, Examples], first: Examples) -> list[int]:
     """The indices of the images, by their mean Dice over the levels."""
     means = {}
     for index in first.index.tolist():
@@ -81,7 +95,7 @@ def _dice(examples: Examples, place: int) -> float:
     return float(dice_of_images(*SEGMENTATION.count(predicted, truth, classes))[0])
 
 
-def _strip(by_level: dict[str, Examples], index: int) -> Strip:
+def _strip(by_level: Mapping[str, Examples], index: int, heading: str) -> Strip:
     pictures: list[Picture] = []
     for level, examples in by_level.items():
         place = _place_of(examples, index)
@@ -93,7 +107,7 @@ def _strip(by_level: dict[str, Examples], index: int) -> Strip:
         pixels = _draw_classes(pixels, examples.truth[place], TRUTH)
         pixels = _draw_classes(pixels, examples.predicted[place], PREDICTION)
         pictures.append(Picture(f"{level}: {percent(_dice(examples, place))}", pixels))
-    return Strip(f"Image {index}", tuple(pictures))
+    return Strip(heading, tuple(pictures))
 
 
 def _draw_classes(

@@ -4,6 +4,7 @@ Heavy imports wait until a command needs them, inside its function: --help answe
 """
 
 import errno
+import functools
 import sys
 from typing import Annotated
 
@@ -14,6 +15,8 @@ from raypatch.cli.commands import data, explaining, folders, models, results, sh
 from raypatch.cli.pipes import to_nowhere
 from raypatch.cli.plain_text import fit_terminal
 from raypatch.machine.environment import prepare_environment
+from raypatch.storage.progress import ProgressLines
+from raypatch.storage.reading import tell_reading
 
 WRONG_INPUT = 2
 
@@ -58,6 +61,7 @@ def main() -> None:
     """Entry point: a user's mistake is one message and exit code 2, never a traceback."""
     prepare_environment()
     fit_terminal()
+    tell_reading(_lines)
     try:
         app()
     except (ValueError, LookupError, OSError, RuntimeError) as error:
@@ -71,6 +75,11 @@ def main() -> None:
             sys.stdout.flush()
         except BrokenPipeError:  # who read it has gone, as `head` does
             to_nowhere(sys.stdout)
+
+
+def _lines() -> ProgressLines:
+    # To stderr: what a command answers may be read by a script.
+    return ProgressLines(functools.partial(print, file=sys.stderr, flush=True))
 
 
 def _explain_place(error: OSError) -> str | None:

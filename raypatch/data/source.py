@@ -26,6 +26,7 @@ from raypatch.data.layout.npz import (
 )
 from raypatch.machine.environment import home
 from raypatch.storage.own_files import OWN_FILE, locate_own_file
+from raypatch.storage.reading import file_digest
 
 Found = TypeVar("Found")
 
@@ -260,8 +261,7 @@ def by_hand(info: DatasetInfo, path: Path) -> str:
 
 def md5_of(path: Path) -> str:
     """Return the MD5 of a file, by which medmnist names the official ones."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    return file_digest(path, hashlib.md5(usedforsecurity=False))
 
 
 def _once(compute: Callable[[Path], Found], path: Path) -> Found:

@@ -12,6 +12,7 @@ from raypatch.predict.choose import (
 )
 from raypatch.predict.export import export_trial, load_exported, timm_loads
 from raypatch.predict.images import Prediction, image_table, patient_table, predict, predict_member
+from raypatch.predict.mask_truth import read_mask_truth
 from raypatch.predict.masks import PredictedMasks, has_masks, predict_masks, write_masks
 from raypatch.predict.source import UNKNOWN, Source, match_truth, open_source
 from raypatch.predict.weights import load_model
@@ -37,6 +38,7 @@ __all__ = [
     "predict",
     "predict_masks",
     "predict_member",
+    "read_mask_truth",
     "seeds_of",
     "timm_loads",
     "write_masks",

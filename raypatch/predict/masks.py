@@ -39,7 +39,7 @@ class PredictedMasks:
     """names, masks: of each image, class numbers (H, W) in the geometry of its file. files: None for an .npz.
 
     dice: of each image, where the source has masks. classes: the background first. members: the ids
-    of the trials that predicted.
+    of the trials that predicted. patients: who is on each image, where the source knows.
     """
 
     names: tuple[str, ...]
@@ -48,17 +48,24 @@ class PredictedMasks:
     classes: tuple[str, ...]
     dice: NDArray[np.float64] | None
     members: tuple[str, ...]
+    patients: NDArray[np.str_] | None = None
 
     def table(self) -> str:
-        """Return a CSV with a row per image: name, the share of its pixels of each class, and Dice if it is known."""
+        """Return a CSV with a row per image: name, the share of its pixels of each class, Dice and patient if known."""
+        shares = []
+        for mask in self.masks:
+            shares.append(np.bincount(mask.ravel(), minlength=len(self.classes)) / mask.size)
+        columns: dict[str, Sequence[str]] = {"name": self.names}
+        for name, share in zip(self.classes, np.transpose(shares).tolist(), strict=True):
+            columns[f"share({name})"] = list(map(repr, share))
+        if self.dice is not None:
+            columns["dice"] = list(map(repr, self.dice.tolist()))
+        if self.patients is not None:
+            columns["patient"] = self.patients.tolist()
         lines = io.StringIO()
         writer = csv.writer(lines, lineterminator="\n")
-        headings = ["name", *(f"share({name})" for name in self.classes)]
-        writer.writerow([*headings, "dice"] if self.dice is not None else headings)
-        for place, (name, mask) in enumerate(zip(self.names, self.masks, strict=True)):
-            shares = np.bincount(mask.ravel(), minlength=len(self.classes)) / mask.size
-            row = [name, *map(repr, shares.tolist())]
-            writer.writerow([*row, repr(float(self.dice[place]))] if self.dice is not None else row)
+        writer.writerow(columns)
+        writer.writerows(zip(*columns.values(), strict=True))
         return lines.getvalue()
 
 
@@ -101,7 +108,7 @@ def predict_masks(
     if truth is not None:
         dice = dice_of_images(*task.count(np.stack(masks), truth, len(facts.classes) - 1))
     trial_ids = tuple(member.result.trial_id for member in members)
-    return PredictedMasks(source.names, masks, files, facts.classes, dice, trial_ids)
+    return PredictedMasks(source.names, masks, files, facts.classes, dice, trial_ids, source.patients)
 
 
 def _size_of(source: Source, facts: DatasetFacts, seen: int) -> tuple[int, NDArray[np.uint8] | None]:

@@ -17,7 +17,7 @@ from raypatch.data.inputs.reading import read_listed
 from raypatch.data.inputs.scan import ImageFiles, format_of, is_hidden
 from raypatch.data.layout.archive import Archive, DataError
 from raypatch.data.layout.labels import read_texts
-from raypatch.data.layout.npz import read_new_images
+from raypatch.data.layout.npz import count_new_images
 from raypatch.data.own import is_source
 from raypatch.data.pack import PackOptions
 from raypatch.data.pack.sources.kinds import list_source
@@ -162,8 +162,7 @@ def _listed_truth(items: Sequence[Item], columns: tuple[str, ...]) -> Truth | No
 
 
 def _open_npz(path: Path, split: Split) -> Source:
-    key, images = read_new_images(path, split)
-    count = len(images)
+    key, count = count_new_images(path, split)
     with Archive(path) as archive:
         ids = read_texts(archive, [f"{key}_ids"], [count])
         patients = read_texts(archive, [f"{key}_patients"], [count])
@@ -198,8 +197,8 @@ def match_truth(truth: Truth, facts: DatasetFacts, rename: Mapping[str, str] | N
     Classes are matched by name, whatever their case; rename: what a class of the source is called
     in the model. Raises ValueError naming the classes that do not match.
     """
-    rename = {_plain(theirs): ours for theirs, ours in (rename or {}).items()}
-    ours = {_plain(name): place for place, name in enumerate(facts.classes)}
+    rename = {plain_name(theirs): ours for theirs, ours in (rename or {}).items()}
+    ours = {plain_name(name): place for place, name in enumerate(facts.classes)}
     several = truth.labels.ndim == 2
     if several != (facts.task == "multilabel"):
         raise ValueError(
@@ -208,7 +207,7 @@ def match_truth(truth: Truth, facts: DatasetFacts, rename: Mapping[str, str] | N
         )
     places, unmatched = [], []
     for number, name in enumerate(truth.classes):
-        wanted = _plain(rename.get(_plain(name), name))
+        wanted = plain_name(rename.get(plain_name(name), name))
         occurs = several or bool((truth.labels == number).any())
         if wanted not in ours and occurs:
             unmatched.append(name)
@@ -226,5 +225,6 @@ def match_truth(truth: Truth, facts: DatasetFacts, rename: Mapping[str, str] | N
     return lookup[truth.labels]
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """The name of a class as names are compared: whatever its case and its spaces."""
     return " ".join(name.casefold().split())

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from raypatch.storage.reading import file_digest
+
 OWN_FILE = re.compile(r"file:(?P<stem>[A-Za-z0-9_.-]{1,64})@(?P<digest>[0-9a-f]{12})")
 """How an own dataset or weights stand in a config."""
 
@@ -26,8 +28,7 @@ def own_file_id(path: Path) -> str:
     Raises ValueError when the file cannot be read.
     """
     try:
-        with path.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()[:12]
+        digest = file_digest(path, hashlib.sha256())[:12]
     except OSError as error:
         raise ValueError(f"cannot read {path}: {error.strerror}") from error
     return f"file:{plain_stem(path.stem)}@{digest}"

@@ -13,6 +13,7 @@ from raypatch.data.own import is_source
 from raypatch.data.source import describe
 from raypatch.factors import Factor, factor_of_axis, factor_of_field
 from raypatch.storage.own_files import OWN_FILE, OWN_SET, OWN_SUFFIXES, own_file_id
+from raypatch.storage.progress import ProgressLines
 from raypatch.study import FACTS, Study, WhenRule, as_list, typed_value
 from raypatch.study.fit import check_fit, require_one_length
 from raypatch.study.resolutions import files_in_folder, name_set
@@ -223,7 +224,7 @@ class StudyPoints:
         """The .npz of own images that are no .npz yet."""
         if source not in self._sources:
             # It loads torch, which a study of named datasets does not need.
-            from raypatch.data.pack import ProgressLines, packed
+            from raypatch.data.pack import packed
 
             # To stderr: what a command answers may be read by a script.
             say = functools.partial(print, file=sys.stderr, flush=True)

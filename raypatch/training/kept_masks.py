@@ -26,7 +26,7 @@ def keep_examples(
 
     index: by which number each image of the split is known.
     """
-    places = np.unique(np.linspace(0, len(test) - 1, EXAMPLES).round().astype(np.int64))
+    places = spread_over(len(test))
     images, truth = test.images[places], test.labels[places]
     edge = truth.shape[1]
     probability = pixel_probabilities(prepared, images, edge, task)
@@ -40,6 +40,11 @@ def keep_examples(
             predicted=task.predicted_masks(probability),
         ),
     )
+
+
+def spread_over(count: int) -> NDArray[np.int64]:
+    """Return which of `count` images are shown: EXAMPLES of them, or all, spread evenly."""
+    return np.unique(np.linspace(0, count - 1, EXAMPLES).round().astype(np.int64))
 
 
 def keep_pixels(

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from raypatch.analysis.answer.scores.mask_ensembles import have_pixels, score_mean_masks
+from raypatch.analysis.answer.scores.mask_ensembles import have_pixels, score_mean_masks, trial_paths
 from raypatch.analysis.frames.load import load_trials
 from raypatch.analysis.report import prepare_report, write_report
 from raypatch.analysis.show.mask_gallery import mask_galleries
@@ -55,7 +55,7 @@ def test_the_page_answers_which_level_what_it_gains_costs_and_whether_it_is_real
 def test_the_default_ensemble_is_the_mean_probability_of_each_pixel(run: Path) -> None:
     trials = load_trials(run)
     members = trials[trials["seed"] == 0]
-    assert have_pixels(members)
+    assert have_pixels(trial_paths(members))
     scores = score_mean_masks(members, TASK)
     pixels = [read_pixels(Path(folder) / "masks.npz", "test") for folder in members["folder"]]
     # Whole numbers: shares of 255 would not be equal where two classes are.

@@ -8,7 +8,6 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from raypatch.analysis.external import Asked, evaluate_external
 from raypatch.config import RunOptions
 from raypatch.data.inputs.shape import fit, unfit
 from raypatch.data.layout.npz import inspect_npz
@@ -147,11 +146,9 @@ def test_an_exported_model_gives_logits_of_pixels(made: tuple[Path, Path, Path],
     assert torch.equal(logits, load_model(member)(images))
 
 
-def test_other_data_are_not_evaluated_but_predicted(made: tuple[Path, Path, Path]) -> None:
+def test_masks_are_no_classes(made: tuple[Path, Path, Path]) -> None:
     with pytest.raises(ValueError, match="has segmentations: predict_masks predicts by these"):
         predict(made[0], made[1], dataset=None, levels=None, split="test", device="cpu")
-    with pytest.raises(ValueError, match="has segmentations: other data are tested on classes alone"):
-        evaluate_external(made[0], Asked(made[1]))
 
 
 @pytest.mark.parametrize("edges", [(20, 30), (30, 20), (16, 16), (7, 50)])

@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from raypatch.analysis.answer.scores.cells import Question
-from raypatch.analysis.answer.scores.mask_ensembles import have_pixels, score_mean_masks
+from raypatch.analysis.answer.scores.mask_ensembles import have_pixels, score_mean_masks, trial_paths
 from raypatch.analysis.answer.scores.summary import summarize
 from raypatch.analysis.frames.columns import score_column
 from raypatch.analysis.statistics.ensembles import Combination, Rule, combine, fit_combination
@@ -73,7 +73,7 @@ def score_ensembles(
         task = find_task(group["task"].iloc[0])
         own = dict(zip(by, key, strict=True))
         if not isinstance(task, ClassTask):
-            if "mean" in rules and have_pixels(group):
+            if "mean" in rules and have_pixels(trial_paths(group)):
                 equal = np.full(len(group), 1 / len(group))
                 rows.append({"rule": "mean"} | _members(group, equal) | score_mean_masks(group, task) | own)
             continue

@@ -46,7 +46,7 @@ def shown_progress() -> Iterator[Callable[[str, int, int], None]]:
         TimeRemainingColumn,
     )
 
-    from raypatch.data.pack import ProgressLines
+    from raypatch.storage.progress import ProgressLines
 
     console = Console(stderr=True)
     if not console.is_terminal:

@@ -5,7 +5,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Self
 
 import numpy as np
 from numpy.lib import format as npy
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from raypatch.data.catalog import SPLITS
 from raypatch.storage.impostors import explain_impostor
+from raypatch.storage.reading import Told
 
 _BROKEN = (OSError, EOFError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error)
 _Header = tuple[tuple[int, ...], bool, np.dtype[Any]]
@@ -106,12 +107,15 @@ class Archive:
             )
         return shape, by_columns, dtype
 
+    def _told(self, stream: IO[bytes], key: str) -> Told:
+        return Told(stream, f"{key} of {self._path.name}", self._zip.getinfo(f"{key}.npy").file_size)
+
     def array(self, key: str) -> NDArray[Any]:
         """A whole array."""
         self._header(key)
         try:
             with self._zip.open(f"{key}.npy") as stream:
-                values: NDArray[Any] = npy.read_array(stream, allow_pickle=False)
+                values: NDArray[Any] = npy.read_array(self._told(stream, key), allow_pickle=False)
         except _BROKEN as error:
             raise self.error(
                 key,
@@ -130,7 +134,8 @@ class Archive:
             return
         row_bytes = int(np.prod(shape[1:])) * dtype.itemsize
         try:
-            with self._zip.open(f"{key}.npy") as stream:
+            with self._zip.open(f"{key}.npy") as member:
+                stream = self._told(member, key)
                 # Only to come to the first value: what it says is known from above.
                 _read_header(stream)
                 for start in range(0, shape[0], rows):

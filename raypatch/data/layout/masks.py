@@ -67,19 +67,31 @@ def read_mask_names(archive: Archive, shapes: Mapping[Split, tuple[int, ...]]) -
     count = len(names) or highest + 1
     absent = np.setdiff1d(np.arange(1, count), train)
     if len(absent):
-        only = " (a mask of 0 and 255 is (masks > 0).astype('uint8'))" if highest == 255 else ""
         raise archive.error(
             "train_masks",
-            f"has no pixel of class {absent[0]}; number the classes 0 to K-1 and have each in train{only}",
+            f"has no pixel of class {absent[0]}; number the classes 0 to K-1 and have each in train{_way_out(train)}",
         )
     for split in SPLITS:
-        beyond = present[split][present[split] >= count]
-        if len(beyond):
-            raise archive.error(
-                f"{split}_masks", f"holds class {beyond[0]}, out of range: there are classes 0 to {count - 1}"
-            )
-    if names:
-        return names
+        check_range(archive, split, present[split], count)
+    return names or default_mask_names(count)
+
+
+def check_range(archive: Archive, split: Split, present: NDArray[np.integer], count: int) -> None:
+    """See that the class numbers that occur in a split's masks are all below `count`. Raises DataError."""
+    beyond = present[present >= count]
+    if len(beyond):
+        raise archive.error(
+            f"{split}_masks",
+            f"holds class {beyond[0]}, out of range: there are classes 0 to {count - 1}{_way_out(present)}",
+        )
+
+
+def _way_out(present: NDArray[np.integer]) -> str:
+    return " (a mask of 0 and 255 is (masks > 0).astype('uint8'))" if present.max() == 255 else ""
+
+
+def default_mask_names(count: int) -> tuple[str, ...]:
+    """The names of `count` classes of masks, the background among them, where nobody gave any."""
     if count == 2:
         return BACKGROUND, "foreground"
     return (BACKGROUND, *(f"class {number}" for number in range(1, count)))

@@ -3,7 +3,7 @@
 Keys {train,val,test}_{images,labels}; optional in an own file: `class_names` (strings),
 `mirror_safe` (one bool), `task` (one string), {train,val,test}_patients (who is on each image;
 `_groups` means the same) and {train,val,test}_ids (what each image is called). Beside labels, or in
-their place: {train,val,test}_masks, with `mask_names` (see `raypatch.data.layout.masks`).
+their place: {train,val,test}_masks, with `mask_names` (see `raypatch.data.layout.labels.masks`).
 """
 
 from collections.abc import Sequence
@@ -30,6 +30,7 @@ from raypatch.data.layout.masks import has_only_masks, read_mask_names, read_mas
 
 __all__ = [
     "DataError",
+    "count_new_images",
     "inspect_masks",
     "inspect_npz",
     "read_fold_rows",
@@ -190,18 +191,27 @@ def read_new_images(path: Path, split: Split) -> tuple[str, NDArray[np.uint8]]:
     DataError when there are none of these.
     """
     with Archive(path) as archive:
-        keys = archive.keys()
-        if f"{split}_images" in keys:
-            key, name = f"{split}_images", str(split)
-        elif "images" in keys:
-            key, name = "images", "images"
-        elif len(keys) == 1 and not keys[0].endswith("_images"):
-            key, name = keys[0], "images"
-        else:
-            others = [other for other in SPLITS if f"{other}_images" in keys]
-            way_out = "name them so"
-            if others:
-                way_out = f"it has those of {', '.join(others)}: choose with --split"
-            raise DataError(f"{path} holds no {split}_images and no images; {way_out}")
+        key, name = _find_new_images(archive, path, split)
         check_images(archive, key)
         return name, np.ascontiguousarray(archive.array(key))
+
+
+def count_new_images(path: Path, split: Split) -> tuple[str, int]:
+    """Return what `read_new_images` would call the images, and how many there are, without reading them."""
+    with Archive(path) as archive:
+        key, name = _find_new_images(archive, path, split)
+        return name, check_images(archive, key)[0]
+
+
+def _find_new_images(archive: Archive, path: Path, split: Split) -> tuple[str, str]:
+    """The array of `read_new_images`, and what to call its images."""
+    keys = archive.keys()
+    if f"{split}_images" in keys:
+        return f"{split}_images", str(split)
+    if "images" in keys:
+        return "images", "images"
+    if len(keys) == 1 and not keys[0].endswith("_images"):
+        return keys[0], "images"
+    others = [other for other in SPLITS if f"{other}_images" in keys]
+    way_out = f"it has those of {', '.join(others)}: choose with --split" if others else "name them so"
+    raise DataError(f"{path} holds no {split}_images and no images; {way_out}")

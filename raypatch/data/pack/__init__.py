@@ -3,7 +3,6 @@
 from raypatch.data.pack.cache import packed
 from raypatch.data.pack.options import PackOptions, parse_intensity
 from raypatch.data.pack.packing import pack
-from raypatch.data.pack.progress import ProgressLines
 from raypatch.data.pack.table import parse_columns
 
-__all__ = ["PackOptions", "ProgressLines", "pack", "packed", "parse_columns", "parse_intensity"]
+__all__ = ["PackOptions", "pack", "packed", "parse_columns", "parse_intensity"]

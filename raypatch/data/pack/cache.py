@@ -14,6 +14,7 @@ from raypatch.data.pack.sources.kinds import list_source
 from raypatch.data.pack.sources.listing import Item, Say
 from raypatch.machine.environment import home
 from raypatch.storage.files import LockedError
+from raypatch.storage.reading import file_digest
 
 PACKING = 1
 """How sources are packed; another number where the same source would give other pixels."""
@@ -35,7 +36,7 @@ def packed(
     listing = list_source(source, options)
     folder = home() / ".cache" / "raypatch" / "packed"
     stem = re.sub(r"[^A-Za-z0-9_.-]", "_", source.resolve().stem)[:40]
-    out = folder / f"{stem}-{_digest(listing.items, options)}.npz"
+    out = folder / f"{stem}-{_digest(listing.items, options, on_progress)}.npz"
     if out.exists():
         say(f"{source} is packed already: {out}")
         return out
@@ -48,11 +49,12 @@ def packed(
     return out
 
 
-def _digest(items: Sequence[Item], options: PackOptions) -> str:
+def _digest(items: Sequence[Item], options: PackOptions, on_progress: OnProgress) -> str:
     """Of all that decides the packed file."""
     digest = hashlib.blake2b(f"{PACKING} {options.as_text()}".encode(), digest_size=8)
     read: set[Path] = set()
-    for item in items:
+    for number, item in enumerate(items):
+        on_progress("compared with what is packed already", number, len(items))
         said = (item.image.name, item.image.row, item.label, item.patient, item.split)
         digest.update(json.dumps(said).encode())
         for file in (*item.image.files, *(item.mask.files if item.mask else ())):
@@ -65,7 +67,6 @@ def _digest(items: Sequence[Item], options: PackOptions) -> str:
 
 def _content(file: Path) -> bytes:
     try:
-        with file.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").digest()
+        return bytes.fromhex(file_digest(file, hashlib.sha256()))
     except OSError as error:
         raise DataError(f"cannot read {file}: {error.strerror}") from error

@@ -1,8 +1,8 @@
-"""Progress of a packing in lines, where no bar can be drawn: in logs, and while a study resolves its data."""
+"""Progress in lines, where no bar can be drawn: in logs, and while a study resolves its data or a file is read."""
 
 import time
+from collections.abc import Callable
 
-from raypatch.data.pack.sources.listing import Say
 from raypatch.words import duration
 
 
@@ -12,7 +12,7 @@ class ProgressLines:
     every: seconds between two lines.
     """
 
-    def __init__(self, say: Say, every: float = 5.0) -> None:
+    def __init__(self, say: Callable[[str], object], every: float = 5.0) -> None:
         self._say = say
         self._every = every
         self._began: dict[str, tuple[float, int]] = {}

@@ -1,6 +1,7 @@
 """Progress in lines: how far, and how long it will take."""
 
-from raypatch.data.pack import ProgressLines, progress
+from raypatch.storage import progress
+from raypatch.storage.progress import ProgressLines
 
 
 def test_a_line_says_how_far_it_is_and_how_long_it_takes(monkeypatch):
