@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -48,7 +49,7 @@ def test_training_with_checkpointing_gives_the_same_result(tmp_path: Path, monke
 @pytest.fixture(autouse=True)
 def _idle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """An idle machine on which nothing was timed before."""
-    monkeypatch.setattr("os.getloadavg", lambda: (0.0, 0.0, 0.0))
+    monkeypatch.setattr(calibration, "taken_cores", lambda: 0.0)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     calibration_file._cache_of.cache_clear()
     yield
@@ -56,21 +57,33 @@ def _idle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def test_a_calibration_beside_other_work_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.getloadavg", lambda: (99.0, 0.0, 0.0))
+    monkeypatch.setattr(calibration, "taken_cores", lambda: 0.6)
     config, options = tiny_trial(make_images(tmp_path / "a.npz"))
     said: list[str] = []
     calibrate([config], options, said.append)
-    assert "load 99.0" in said[0]
+    assert "other work runs here and takes 0.6 of" in said[0]
     assert "are not kept" in said[0]
     assert known_seconds(config, options) is None
-    monkeypatch.setattr("os.getloadavg", lambda: (0.25, 0.0, 0.0))
+    monkeypatch.setattr(calibration, "taken_cores", lambda: 0.2)
     calibrate([config], options, said.append)
     assert said[2:] == [said[1]], "what other work falsified is timed again"
     assert known_seconds(config, options) is not None
-    monkeypatch.setattr("os.getloadavg", lambda: (99.0, 0.0, 0.0))
+    monkeypatch.setattr(calibration, "taken_cores", lambda: 0.6)
     calibrate([config], options, said.append)
     assert len(said) == 4, "nothing is timed then, so nothing is falsified"
     assert re.fullmatch(r"kinds of trials timed before: 1, up to \d+s ago, at a load of up to 0\.2; .*", said[3])
+
+
+def test_the_least_of_some_calls_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    taken = iter([0.01, 0.09, 0.02, 0.3, 9.0, 0.001])
+
+    def call() -> None:
+        clock[0] += next(taken)
+
+    assert timing.least_seconds(call, warm_up=1, repeats=5) == pytest.approx(0.02)
+    assert next(taken) == 0.001, "a call that other work made long is the last"
 
 
 def test_plan_calibrates_once_and_orders_the_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -105,7 +105,7 @@ def test_the_plan_measures_and_states_stacks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ratio: float, size: int
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr("os.getloadavg", lambda: (0.0, 0.0, 0.0))
+    monkeypatch.setattr(calibration, "taken_cores", lambda: 0.0)
     calibration_file._cache_of.cache_clear()
     data = make_images(tmp_path / "a.npz")
     study = resolve_trials(tiny_study(data, patch_size=[8], seed=[0, 1, 2]))

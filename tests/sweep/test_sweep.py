@@ -320,19 +320,47 @@ def test_room_is_checked_before_anything_starts(tmp_path: Path, data: Path, monk
     assert not list((tmp_path / "run").rglob("*.json"))
 
 
-def test_cores_are_shared_as_measured(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("alone", "together", "cpus", "words"),
+    [
+        # Least seconds of a step by round. One of them may be falsified by other work that begins or ends.
+        ([1.2, 1.2], [1.0, 1.0], 1, "measured at 1.67 times"),
+        ([1.9, 1.9], [1.0, 1.0], 2, "one trial at a time on 2 cores: a core for each was measured at 1.05 times"),
+        ([1.9, 1.9], [112.0, 1.0], 2, "at 1.05 times"),
+        ([9.0, 1.2], [1.0, 1.0], 1, "at 1.67 times"),
+        ([1.0, 1.0], [56.0, 64.0], 1, "no faster on all cores than on one"),
+    ],
+)
+def test_cores_are_shared_as_measured(
+    data: Path, monkeypatch: pytest.MonkeyPatch, alone: list[float], together: list[float], cpus: int, words: str
+) -> None:
     from raypatch.sweep.cost import placement
 
     resolved = resolve_trials(tiny_study(data))
-    trials, files = resolved.trials, resolved.files
-    options = OPTIONS.model_copy(update={"files": files})
+    options = OPTIONS.model_copy(update={"files": resolved.files})
+    left = {1: iter(alone), 2: iter(together)}
+    monkeypatch.setattr(placement, "taken_cores", lambda: 0.1)
+    monkeypatch.setattr(placement, "step_seconds", lambda config, options, threads: next(left[threads]))
     said: list[str] = []
-    for alone, cpus, slots in ((1.2, 1, 2), (1.9, 2, 1)):
-        seconds = {1: alone, 2: 1.0}
-        monkeypatch.setattr(placement, "step_seconds", lambda config, options, threads, s=seconds: s[threads])
-        placed = placement.place_on_cores(trials, options, placement.Room(cores=2), said.append)
-        assert (placed.cpus, placed.slots) == (cpus, slots)
-    assert len(said) == 2
+    placed = placement.place_on_cores(resolved.trials, options, placement.Room(cores=2), said.append)
+    assert (placed.cpus, placed.slots) == (cpus, 2 // cpus)
+    (line,) = said
+    assert words in line
+
+
+def test_beside_other_work_each_trial_has_a_core_and_nothing_is_measured(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from raypatch.sweep.cost import placement
+
+    resolved = resolve_trials(tiny_study(data))
+    options = OPTIONS.model_copy(update={"files": resolved.files})
+    monkeypatch.setattr(placement, "taken_cores", lambda: 0.6)
+    monkeypatch.delattr(placement, "step_seconds")
+    said: list[str] = []
+    placed = placement.place_on_cores(resolved.trials, options, placement.Room(cores=2), said.append)
+    assert (placed.cpus, placed.slots) == (1, 2)
+    assert said[0].startswith("2 trials side by side: other work runs here and takes 0.6 of")
 
 
 def test_a_step_is_really_measured(data: Path) -> None:

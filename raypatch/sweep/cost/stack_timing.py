@@ -1,6 +1,5 @@
 """A step of several models as one, timed against steps of one alone."""
 
-import statistics
 import time
 from collections.abc import Callable, Sequence
 
@@ -113,11 +112,11 @@ def _optimizer(prepared: PreparedModel, config: TrialConfig) -> torch.optim.Opti
 
 
 def _in_turn(one: Callable[[], object], other: Callable[[], object], *, warm_up: int) -> tuple[float, float]:
-    """Return the middle seconds of two calls that take turns, after some that do not count."""
+    """Return the least seconds of two calls that take turns, after some that do not count."""
     seconds: tuple[list[float], list[float]] = ([], [])
     for _ in range(warm_up + TIMED_STEPS):
         for call, taken in zip((one, other), seconds, strict=True):
             started = time.perf_counter()
             call()
             taken.append(time.perf_counter() - started)
-    return statistics.median(seconds[0][warm_up:]), statistics.median(seconds[1][warm_up:])
+    return min(seconds[0][warm_up:]), min(seconds[1][warm_up:])
