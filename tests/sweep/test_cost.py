@@ -8,17 +8,18 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from torch import Tensor
 
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.data.catalog import DatasetInfo
-from raypatch.machine.runtime import resolve_device, resolve_precision
+from raypatch.machine.runtime import on_threads, resolve_device, resolve_precision
 from raypatch.models import memory
 from raypatch.models.flops import model_facts, trial_facts
 from raypatch.results import SweepPaths
 from raypatch.study import Study
 from raypatch.study.resolve import StudyTrials, resolve_search, resolve_trials
-from raypatch.sweep.cost import calibration, calibration_file, estimate, step_timing, timing
+from raypatch.sweep.cost import calibration, calibration_file, estimate, stack_timing, step_timing, timing
 from raypatch.sweep.cost.calibration import calibrate
 from raypatch.sweep.cost.calibration_file import Calibration
 from raypatch.sweep.cost.estimate import PlanRow, plan_cost
@@ -49,7 +50,8 @@ def test_training_with_checkpointing_gives_the_same_result(tmp_path: Path, monke
 @pytest.fixture(autouse=True)
 def _idle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """An idle machine on which nothing was timed before."""
-    monkeypatch.setattr(calibration, "taken_cores", lambda: 0.0)
+    for module in (calibration, stack_timing):
+        monkeypatch.setattr(module, "taken_cores", lambda: 0.0)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     calibration_file._cache_of.cache_clear()
     yield
@@ -62,7 +64,7 @@ def test_a_calibration_beside_other_work_says_so(tmp_path: Path, monkeypatch: py
     said: list[str] = []
     calibrate([config], options, said.append)
     assert "other work runs here and takes 0.6 of" in said[0]
-    assert "are not kept" in said[0]
+    assert "is not kept" in said[0]
     assert known_seconds(config, options) is None
     monkeypatch.setattr(calibration, "taken_cores", lambda: 0.2)
     calibrate([config], options, said.append)
@@ -72,6 +74,26 @@ def test_a_calibration_beside_other_work_says_so(tmp_path: Path, monkeypatch: py
     calibrate([config], options, said.append)
     assert len(said) == 4, "nothing is timed then, so nothing is falsified"
     assert re.fullmatch(r"kinds of trials timed before: 1, up to \d+s ago, at a load of up to 0\.2; .*", said[3])
+
+
+@pytest.mark.parametrize(("cores", "taken", "threads"), [(2, 0.6, 1), (2, 1.9, 1), (64, 0.6, 63), (4, 0.1, 4)])
+def test_beside_other_work_steps_are_timed_on_the_free_cores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int, taken: float, threads: int
+) -> None:
+    used: list[int] = []
+
+    def time_trial(*_: object, **__: object) -> Timing:
+        used.append(torch.get_num_threads())
+        return Timing(step=1.0, evaluation=1.0)
+
+    monkeypatch.setattr(calibration, "time_trial", time_trial)
+    monkeypatch.setattr(calibration, "taken_cores", lambda: taken)
+    monkeypatch.setattr(calibration, "available_cores", lambda: cores)
+    config, options = tiny_trial(make_images(tmp_path / "a.npz"))
+    with on_threads(cores):
+        calibrate([config], options.model_copy(update={"threads": None}), bool)
+        assert torch.get_num_threads() == cores, "what a notebook does next is its own"
+    assert used == [threads]
 
 
 def test_the_least_of_some_calls_counts(monkeypatch: pytest.MonkeyPatch) -> None:

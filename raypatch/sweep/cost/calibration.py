@@ -8,7 +8,8 @@ import torch
 
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.data.resize import held_size
-from raypatch.machine.cores import describe_other_work, is_busy, taken_cores
+from raypatch.machine.cores import available_cores, describe_other_work, is_busy, taken_cores
+from raypatch.machine.runtime import on_threads
 from raypatch.methods import feature_method, find_method
 from raypatch.models.build import architecture_key
 from raypatch.sweep.cost.calibration_file import Calibration, keep_calibration, known_calibration, start_calibration
@@ -16,7 +17,7 @@ from raypatch.sweep.cost.scaling import Timed, step_gflops
 from raypatch.sweep.cost.step_timing import time_trial
 from raypatch.sweep.cost.timing import Timing
 from raypatch.tasks.seen import describe_seen
-from raypatch.words import duration
+from raypatch.words import counted, duration
 
 LONGEST_CALIBRATION = 20.0
 """Seconds that a plan may time for. A kind that is not expected to fit into what is left of them is scaled."""
@@ -50,10 +51,12 @@ def calibrate(
         return calibration
     taken = taken_cores()
     falsified = is_busy(taken)
+    threads = torch.get_num_threads()
     if falsified:
-        say(
-            f"{describe_other_work(taken)}: times may be too long and are not kept; plan again when the machine is idle"
-        )
+        # One more would wait for the other work, again and again.
+        threads = max(1, min(threads, int(available_cores() - taken)))
+        timed_there = f"what is timed, on {counted(threads, 'core')}, may take too long and is not kept"
+        say(f"{describe_other_work(taken)}: {timed_there}; plan again when the machine is idle")
     left = {kind: config for kind, config in kinds.items() if kind not in known}
     until = time.perf_counter() + LONGEST_CALIBRATION
     for kind, config in _in_order(left, options):
@@ -61,17 +64,15 @@ def calibrate(
         if expected is not None and expected >= until - time.perf_counter():
             continue
         say(f"timing {kind}")
-        timing = time_trial(config, options, passing=timed.passing(config))
+        with on_threads(threads):
+            timing = time_trial(config, options, passing=timed.passing(config))
         timings[kind] = timing.model_copy(update={"taken": time.time(), "load": taken})
         timed.add(config, timings[kind])
         del left[kind]
         # Each is kept at once, since the user may break off.
         if not falsified:
             keep_calibration(calibration, options)
-    for kind, config in left.items():
-        scaled = timed.scale(config)
-        assert scaled is not None, "the first of each method is timed"
-        timings[kind] = scaled
+    timings |= _scale(left, timed)
     if left:
         more = "" if falsified else ", and the next one for as long again"
         say(
@@ -83,12 +84,21 @@ def calibrate(
     return calibration
 
 
+def _scale(kinds: Mapping[str, TrialConfig], timed: Timed) -> dict[str, Timing]:
+    """The timings of kinds that there was no time for."""
+    timings = {}
+    for kind, config in kinds.items():
+        scaled = timed.scale(config)
+        assert scaled is not None, "the first of each method is timed"
+        timings[kind] = scaled
+    return timings
+
+
 def keep_timing(kind: str, timing: Timing, options: RunOptions) -> None:
-    """Write the timing of one kind beside those that are known of this device; not where other work falsifies it."""
+    """Write the timing of one kind beside those that are known of this device."""
     known = known_calibration(options)
-    if known is None or kind not in known.timings or is_busy(taken_cores()):
-        return
-    keep_calibration(known.model_copy(update={"timings": known.timings | {kind: timing}}), options)
+    if known is not None and kind in known.timings:
+        keep_calibration(known.model_copy(update={"timings": known.timings | {kind: timing}}), options)
 
 
 def _in_order(kinds: Mapping[str, TrialConfig], options: RunOptions) -> list[tuple[str, TrialConfig]]:

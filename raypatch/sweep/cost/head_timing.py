@@ -10,7 +10,7 @@ from raypatch.config import RunOptions, TrialConfig
 from raypatch.data.resize import held_size
 from raypatch.features.extract import freeze
 from raypatch.features.head import PreparedHead, place_head
-from raypatch.machine.runtime import on_one_thread, resolve_device, resolve_precision
+from raypatch.machine.runtime import on_threads, resolve_device, resolve_precision
 from raypatch.methods import feature_method, group_key
 from raypatch.models.build import BuiltModel
 from raypatch.models.families import find_family
@@ -125,5 +125,6 @@ def _step_seconds(config: TrialConfig, head: torch.nn.Module, size: int, shape: 
     stack = Stack(heads, optimizers, config, task.loss)
     features = torch.randn(size, config.batch_size, *shape, device=device)
     labels = torch.zeros(size, config.batch_size, dtype=torch.int64, device=device)
-    with on_one_thread():
+    # As small heads train, see `training.stacked`.
+    with on_threads(1):
         return least_seconds(lambda: stack.step(features, labels).tolist(), warm_up=2, repeats=TIMED_STEPS)

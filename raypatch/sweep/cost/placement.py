@@ -4,11 +4,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import torch
-
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.machine.cores import describe_other_work, is_busy, taken_cores
-from raypatch.machine.runtime import resolve_device, resolve_precision
+from raypatch.machine.runtime import on_threads, resolve_device, resolve_precision
 from raypatch.models.flops import trial_facts
 from raypatch.models.memory import CONTEXT_BYTES, is_recorded, peak_bytes
 from raypatch.sweep.cost.step_timing import time_trial
@@ -180,12 +178,8 @@ def typical_trial(trials: Sequence[TrialConfig], options: RunOptions) -> TrialCo
 
 def step_seconds(config: TrialConfig, options: RunOptions, *, threads: int) -> float:
     """Least seconds of one training step on so many threads of a CPU."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with on_threads(threads):
         return time_trial(config, options).step
-    finally:
-        torch.set_num_threads(before)
 
 
 def check_cores(cpus_per_trial: int | None, cores: int, where: str) -> None:
