@@ -2,9 +2,9 @@
 
 import json
 import re
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -96,16 +96,24 @@ def test_beside_other_work_steps_are_timed_on_the_free_cores(
     assert used == [threads]
 
 
-def test_the_least_of_some_calls_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = [0.0]
-    monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+def test_the_least_of_some_calls_counts() -> None:
+    now = [0.0]
     taken = iter([0.01, 0.09, 0.02, 0.3, 9.0, 0.001])
 
     def call() -> None:
-        clock[0] += next(taken)
+        now[0] += next(taken)
 
-    assert timing.least_seconds(call, warm_up=1, repeats=5) == pytest.approx(0.02)
+    found = timing.least_seconds(call, warm_up=1, repeats=5, clock=lambda: now[0])
+    assert found == pytest.approx(0.02)
     assert next(taken) == 0.001, "a call that other work made long is the last"
+
+
+def test_what_one_thread_waits_for_does_not_count() -> None:
+    with on_threads(1):
+        assert timing.clock_of(torch.device("cpu")) is time.thread_time
+        assert timing.clock_of(torch.device("cuda")) is time.perf_counter
+    with on_threads(2):
+        assert timing.clock_of(torch.device("cpu")) is time.perf_counter
 
 
 def test_plan_calibrates_once_and_orders_the_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from raypatch.models.flops import count_outputs, trial_facts
 from raypatch.models.heads import BODY_FIELDS, feature_kind, feature_shape
 from raypatch.models.neighbours import NearestNeighbours
 from raypatch.models.prepared import evaluation_batch, place_model, prepare_model
-from raypatch.sweep.cost.timing import TIMED_STEPS, Timing, least_seconds, timed_images
+from raypatch.sweep.cost.timing import TIMED_STEPS, Timing, clock_of, least_seconds, timed_images
 from raypatch.tasks import Task, find_task
 from raypatch.tasks.seen import describe_seen
 from raypatch.training.evaluate import score_logits
@@ -58,7 +58,7 @@ def time_head(config: TrialConfig, options: RunOptions, *, passing: float | None
     else:
         labels[::2] = 1
     score = functools.partial(_score, head, features, labels, task)
-    scoring = larger * least_seconds(score, warm_up=1, repeats=3)
+    scoring = larger * least_seconds(score, warm_up=1, repeats=3, clock=clock_of(head.device))
     if not list(head.model.parameters()):
         return Timing(step=0.0, evaluation=passing, scoring=scoring)
     alone = _step_seconds(config, head.model, 1, shape, outputs)
@@ -95,7 +95,7 @@ def _time_pass(config: TrialConfig, options: RunOptions) -> float:
         for batch in images.split(frozen.batch_size(images)):
             frozen.features(batch).cpu()
 
-    return least_seconds(extract, warm_up=1, repeats=3) / count
+    return least_seconds(extract, warm_up=1, repeats=3, clock=clock_of(prepared.device)) / count
 
 
 def _make_head(config: TrialConfig, options: RunOptions) -> PreparedHead:
@@ -127,4 +127,5 @@ def _step_seconds(config: TrialConfig, head: torch.nn.Module, size: int, shape: 
     labels = torch.zeros(size, config.batch_size, dtype=torch.int64, device=device)
     # As small heads train, see `training.stacked`.
     with on_threads(1):
-        return least_seconds(lambda: stack.step(features, labels).tolist(), warm_up=2, repeats=TIMED_STEPS)
+        clock = clock_of(device)
+        return least_seconds(lambda: stack.step(features, labels).tolist(), warm_up=2, repeats=TIMED_STEPS, clock=clock)

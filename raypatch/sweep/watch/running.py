@@ -141,7 +141,8 @@ class RunningSweep:
         if not ratios:
             return None
         usual = statistics.median(ratios.values())
-        trials = [expected * usual * self._share_that_runs() for expected in self.to_draw]
+        share = self._share_that_runs()
+        trials = [expected * usual * share for expected in self.to_draw]
         # Other threads ask too, while trials come and go: hence the copies here and below.
         for trial_id, config in list(self.configs.items()):
             if trial_id in self.results:
