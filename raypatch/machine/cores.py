@@ -1,9 +1,22 @@
-"""How many processor cores this process may use: the one answer for every part that asks."""
+"""How many processor cores this process may use, and how many of them other work takes: the one answer for all."""
 
+import hashlib
 import os
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 CGROUPS, OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+
+BUSY_CORES = 0.25
+"""Cores that other work takes from which on this machine counts as busy, however many it has: a step on all cores waits
+for the slowest of its threads."""
+
+LOOKS = 3
+"""How often is looked for other work at most: what takes less than a tenth of a second counts as none."""
+
+LOOK_SECONDS = 0.1
 
 
 def available_cores() -> int:
@@ -21,6 +34,51 @@ def available_cores() -> int:
     if quota is not None:
         limits.append(int(quota))
     return max(1, min(limits))
+
+
+def taken_cores() -> float:
+    """Return how many of the available cores other work takes now, from 0 to all of them.
+
+    It is measured, for LOOK_SECONDS up to LOOKS times: each core has a thread that computes, and what these had to wait
+    is added up. The load average lags a minute behind, counts what this process itself did, and misses one busy core.
+    """
+    taken = float(available_cores())
+    for _ in range(LOOKS):
+        # What other work takes for a moment alone falsifies nothing.
+        taken = min(taken, _taken_for_a_moment())
+        if not is_busy(taken):
+            break
+    return taken
+
+
+def is_busy(taken: float) -> bool:
+    """Whether other work takes so much that it falsifies what is timed here."""
+    return taken > BUSY_CORES
+
+
+def describe_other_work(taken: float) -> str:
+    """Say how many cores other work takes."""
+    return f"other work runs here and takes {taken:.1f} of {available_cores()} cores"
+
+
+def _taken_for_a_moment() -> float:
+    cores = available_cores()
+    # Python lets go of its lock while it hashes as much as this.
+    block = bytes(2**24)
+    start = threading.Barrier(cores)
+    with ThreadPoolExecutor(cores) as pool:
+        waits = [pool.submit(_share_of_waiting, start, block) for _ in range(cores)]
+        return sum(wait.result() for wait in waits)
+
+
+def _share_of_waiting(start: threading.Barrier, block: bytes) -> float:
+    """The share of LOOK_SECONDS in which a thread that only computes got no core."""
+    start.wait()
+    began, computed = time.perf_counter(), time.thread_time()
+    while time.perf_counter() - began < LOOK_SECONDS:
+        hashlib.sha256(block)
+    passed, computed = time.perf_counter() - began, time.thread_time() - computed
+    return max(0.0, 1 - computed / passed)
 
 
 def _cores_by_affinity() -> int:

@@ -67,10 +67,10 @@ def forbid_tf32() -> None:
 
 
 @contextlib.contextmanager
-def on_one_thread() -> Iterator[None]:
-    """Run torch's products on one thread of the CPU: small ones take longer to be divided than to be done."""
+def on_threads(count: int) -> Iterator[None]:
+    """Run torch's products on so many threads of the CPU."""
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(count)
     try:
         yield
     finally:

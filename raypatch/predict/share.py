@@ -94,7 +94,7 @@ def upload(folder: Path, name: str, environment: Mapping[str, str] = os.environ)
     if not token:
         raise ValueError("--upload needs a token of the Hugging Face hub that may write: set HF_TOKEN")
     # What the hub refuses is one too. Whose class it is hangs on the release of huggingface_hub.
-    no_answer = errors.HTTPError  # type: ignore[attr-defined]
+    no_answer = errors.HTTPError  # type: ignore[attr-defined]  # imported there, not exported
     hub = HfApi(endpoint=environment.get("HF_ENDPOINT") or None, token=token)
     try:
         hub.create_repo(name, private=True, exist_ok=True)

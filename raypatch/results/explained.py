@@ -80,8 +80,11 @@ def read_rows(path: Path, kind: type[Row]) -> list[Row]:
     try:
         with path.open(encoding="utf-8", newline="") as stream:
             for line in csv.DictReader(stream):
-                # A field's type also reads its text.
-                rows.append(kind(**{column.name: column.type(line[column.name]) for column in columns}))  # type: ignore[operator]
+                values = {}
+                for column in columns:
+                    # A field's type also reads its text.
+                    values[column.name] = column.type(line[column.name])  # type: ignore[operator]  # no name of a type
+                rows.append(kind(**values))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DamagedFileError(f"{path} cannot be read ({error}); run `raypatch explain` again") from error
     return rows

@@ -46,3 +46,28 @@ def test_quota_and_slurm_make_it_fewer_but_never_none(monkeypatch, quota, slurm,
     monkeypatch.setattr(cores, "_cores_by_affinity", lambda: 4)
     monkeypatch.setenv("SLURM_CPUS_PER_TASK", slurm)
     assert available_cores() == expected
+
+
+def test_what_threads_that_compute_wait_for_is_what_other_work_takes(monkeypatch):
+    shares = iter([0.0, 0.4])
+    monkeypatch.setattr(cores, "available_cores", lambda: 2)
+    monkeypatch.setattr(cores, "_share_of_waiting", lambda start, block: (start.wait(), next(shares))[1])
+    assert cores._taken_for_a_moment() == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize(
+    ("looks", "taken", "busy"),
+    [([1.0, 0.1], 0.1, False), ([0.0], 0.0, False), ([0.6, 0.5, 0.7], 0.5, True)],
+)
+def test_only_other_work_that_lasts_counts(monkeypatch, looks, taken, busy):
+    left = iter(looks)
+    monkeypatch.setattr(cores, "available_cores", lambda: 2)
+    monkeypatch.setattr(cores, "_taken_for_a_moment", lambda: next(left))
+    assert cores.taken_cores() == taken
+    assert cores.is_busy(taken) == busy
+    assert next(left, None) is None, "as many looks as it takes and no more"
+
+
+def test_looking_for_other_work_is_real(monkeypatch):
+    monkeypatch.setattr(cores, "LOOK_SECONDS", 0.0)
+    assert 0 <= cores.taken_cores() <= available_cores()

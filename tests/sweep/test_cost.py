@@ -2,16 +2,18 @@
 
 import json
 import re
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from torch import Tensor
 
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.data.catalog import DatasetInfo
-from raypatch.machine.runtime import resolve_device, resolve_precision
+from raypatch.machine.runtime import on_threads, resolve_device, resolve_precision
 from raypatch.models import memory
 from raypatch.models.flops import model_facts, trial_facts
 from raypatch.results import SweepPaths
@@ -20,7 +22,7 @@ from raypatch.study.resolve import StudyTrials, resolve_search, resolve_trials
 from raypatch.sweep.cost import estimate
 from raypatch.sweep.cost.estimate import PlanRow, plan_cost
 from raypatch.sweep.cost.plan_table import as_json, as_table
-from raypatch.sweep.cost.seconds import calibration, calibration_file, step_timing, timing
+from raypatch.sweep.cost.seconds import calibration, calibration_file, stack_timing, step_timing, timing
 from raypatch.sweep.cost.seconds.calibration import calibrate
 from raypatch.sweep.cost.seconds.calibration_file import Calibration
 from raypatch.sweep.cost.seconds.scaling import Timed
@@ -49,7 +51,8 @@ def test_training_with_checkpointing_gives_the_same_result(tmp_path: Path, monke
 @pytest.fixture(autouse=True)
 def _idle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """An idle machine on which nothing was timed before."""
-    monkeypatch.setattr("os.getloadavg", lambda: (0.0, 0.0, 0.0))
+    for module in (calibration, stack_timing):
+        monkeypatch.setattr(module, "taken_cores", lambda: 0.0)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     calibration_file._cache_of.cache_clear()
     yield
@@ -57,21 +60,61 @@ def _idle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def test_a_calibration_beside_other_work_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.getloadavg", lambda: (99.0, 0.0, 0.0))
+    monkeypatch.setattr(calibration, "taken_cores", lambda: 0.6)
     config, options = tiny_trial(make_images(tmp_path / "a.npz"))
     said: list[str] = []
     calibrate([config], options, said.append)
-    assert "load 99.0" in said[0]
-    assert "are not kept" in said[0]
+    assert "other work runs here and takes 0.6 of" in said[0]
+    assert "is not kept" in said[0]
     assert known_seconds(config, options) is None
-    monkeypatch.setattr("os.getloadavg", lambda: (0.25, 0.0, 0.0))
+    monkeypatch.setattr(calibration, "taken_cores", lambda: 0.2)
     calibrate([config], options, said.append)
     assert said[2:] == [said[1]], "what other work falsified is timed again"
     assert known_seconds(config, options) is not None
-    monkeypatch.setattr("os.getloadavg", lambda: (99.0, 0.0, 0.0))
+    monkeypatch.setattr(calibration, "taken_cores", lambda: 0.6)
     calibrate([config], options, said.append)
     assert len(said) == 4, "nothing is timed then, so nothing is falsified"
     assert re.fullmatch(r"kinds of trials timed before: 1, up to \d+s ago, at a load of up to 0\.2; .*", said[3])
+
+
+@pytest.mark.parametrize(("cores", "taken", "threads"), [(2, 0.6, 1), (2, 1.9, 1), (64, 0.6, 63), (4, 0.1, 4)])
+def test_beside_other_work_steps_are_timed_on_the_free_cores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int, taken: float, threads: int
+) -> None:
+    used: list[int] = []
+
+    def time_trial(*_: object, **__: object) -> Timing:
+        used.append(torch.get_num_threads())
+        return Timing(step=1.0, evaluation=1.0)
+
+    monkeypatch.setattr(calibration, "time_trial", time_trial)
+    monkeypatch.setattr(calibration, "taken_cores", lambda: taken)
+    monkeypatch.setattr(calibration, "available_cores", lambda: cores)
+    config, options = tiny_trial(make_images(tmp_path / "a.npz"))
+    with on_threads(cores):
+        calibrate([config], options.model_copy(update={"threads": None}), bool)
+        assert torch.get_num_threads() == cores, "what a notebook does next is its own"
+    assert used == [threads]
+
+
+def test_the_least_of_some_calls_counts() -> None:
+    now = [0.0]
+    taken = iter([0.01, 0.09, 0.02, 0.3, 9.0, 0.001])
+
+    def call() -> None:
+        now[0] += next(taken)
+
+    found = timing.least_seconds(call, warm_up=1, repeats=5, clock=lambda: now[0])
+    assert found == pytest.approx(0.02)
+    assert next(taken) == 0.001, "a call that other work made long is the last"
+
+
+def test_what_one_thread_waits_for_does_not_count() -> None:
+    with on_threads(1):
+        assert timing.clock_of(torch.device("cpu")) is time.thread_time
+        assert timing.clock_of(torch.device("cuda")) is time.perf_counter
+    with on_threads(2):
+        assert timing.clock_of(torch.device("cpu")) is time.perf_counter
 
 
 def test_plan_calibrates_once_and_orders_the_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -106,7 +106,8 @@ def test_the_plan_measures_and_states_stacks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ratio: float, size: int
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr("os.getloadavg", lambda: (0.0, 0.0, 0.0))
+    monkeypatch.setattr(calibration, "taken_cores", lambda: 0.0)
+    monkeypatch.setattr(stack_timing, "taken_cores", lambda: 0.0)
     calibration_file._cache_of.cache_clear()
     data = make_images(tmp_path / "a.npz")
     study = resolve_trials(tiny_study(data, patch_size=[8], seed=[0, 1, 2]))
@@ -145,6 +146,9 @@ def test_where_a_model_gains_nothing_its_larger_kinds_are_not_timed(
     monkeypatch.setattr(stack_timing, "stacked_ratio", lambda config, _: ratios[config.patch_size])
     monkeypatch.setattr(stack_timing, "keep_timing", lambda *_: None)
     said: list[str] = []
+    monkeypatch.setattr(stack_timing, "taken_cores", lambda: 0.6)
+    assert stack_timing.time_stacks(made, trials, options, said.append) == made, "other work would falsify it"
+    monkeypatch.setattr(stack_timing, "taken_cores", lambda: 0.0)
     found = stack_timing.time_stacks(made, trials, options, said.append).timings
     assert [found[kind].stacked for kind in kinds] == pytest.approx([0.3, 0.05, 0.19])
     assert len(said) == 2

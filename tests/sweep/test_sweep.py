@@ -198,6 +198,9 @@ def test_status_reads_the_files_alone(tmp_path: Path, data: Path, capsys: pytest
     assert "1/2 done, 1 stopped" in capsys.readouterr().out
 
 
+ALONE = {"done": 0, "side_by_side": 1}
+
+
 def test_eta_follows_what_was_measured() -> None:
     configs = [TrialConfig(dataset="derma", patch_size=p, epochs=2) for p in (4, 7)]
     first, second = (config.trial_id() for config in configs)
@@ -223,6 +226,55 @@ def test_eta_counts_what_trials_take_besides_their_epochs(monkeypatch: pytest.Mo
     clock[0] = 24.0  # and 1 s to test it
     progress.finished(TrialResult(trial_id=first, status="ok", epochs=2))
     assert progress.eta_seconds() == pytest.approx(2 * (3 + 20 + 1))
+
+
+def test_a_kind_that_was_timed_wrongly_spoils_the_time_left_of_no_other() -> None:
+    configs = [TrialConfig(dataset="derma", patch_size=p, seed=s, epochs=2) for p in (28, 14, 7, 4) for s in (0, 1)]
+    names = [config.trial_id() for config in configs]
+    # Other work made the first kind look a hundred times as long as the others, which then take what was expected.
+    progress = RunningSweep(configs, dict(zip(names, (1000, 1000, 10, 10, 20, 20, 40, 40), strict=True)), **ALONE)
+    for name, seconds in zip(names[0:6:2], (5.0, 5.0, 10.0), strict=True):
+        progress.started(name)
+        for epoch in (1, 2):
+            progress.epoch(name, epoch_row(epoch, seconds=seconds))
+        progress.finished(TrialResult(trial_id=name, status="ok", epochs=2))
+    assert progress.eta_seconds() == pytest.approx(10 + 10 + 20 + 2 * 40)
+
+
+def test_the_last_trial_is_not_divided() -> None:
+    configs = [TrialConfig(dataset="derma", seed=seed, epochs=2) for seed in (0, 1)]
+    first, second = (config.trial_id() for config in configs)
+    progress = RunningSweep(configs, {first: 10.0, second: 10.0}, done=0, side_by_side=2)
+    progress.started(first)
+    progress.started(second)
+    progress.epoch(first, epoch_row(1, seconds=5.0))
+    assert progress.eta_seconds() == pytest.approx(10)
+    progress.finished(TrialResult(trial_id=first, status="ok", epochs=2))
+    progress.epoch(second, epoch_row(1, seconds=5.0))
+    assert progress.eta_seconds() == pytest.approx(5), "one trial is left, and has no use for two places"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        # One kind tells nothing of the others; two that agree do; two that do not tell that neither was timed well.
+        ([60.0], ["perhaps"]),
+        ([60.0, 30.0], ["perhaps", "about"]),
+        ([60.0, 600.0], ["perhaps", "perhaps"]),
+        ([60.0, 600.0, 10.0], ["perhaps", "perhaps", "about"]),
+    ],
+)
+def test_a_time_left_that_rests_on_little_says_so(seconds: list[float], words: list[str]) -> None:
+    configs = [TrialConfig(dataset="derma", patch_size=p, epochs=2) for p in (4, 7, 14)]
+    names = [config.trial_id() for config in configs]
+    progress = RunningSweep(configs, dict(zip(names, (100.0, 50.0, 10.0), strict=True)), **ALONE)
+    assert progress.time_left() is None
+    said = []
+    for name, each in zip(names, seconds, strict=False):
+        progress.started(name)
+        progress.epoch(name, epoch_row(1, seconds=each))
+        said.append((progress.time_left() or "").split()[0])
+    assert said == words
 
 
 def test_durations_are_for_people() -> None:
@@ -320,19 +372,66 @@ def test_room_is_checked_before_anything_starts(tmp_path: Path, data: Path, monk
     assert not list((tmp_path / "run").rglob("*.json"))
 
 
-def test_cores_are_shared_as_measured(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("alone", "together", "cpus", "words"),
+    [
+        # Least seconds of a step by round. One of them may be falsified by other work that begins or ends.
+        ([1.2, 1.2], [1.0, 1.0], 1, "measured at 1.67 times"),
+        ([1.9, 1.9], [1.0, 1.0], 2, "one trial at a time on 2 cores: a core for each was measured at 1.05 times"),
+        ([1.9, 1.9], [112.0, 1.0], 2, "at 1.05 times"),
+        ([9.0, 1.2], [1.0, 1.0], 1, "at 1.67 times"),
+        ([1.0, 1.0], [56.0, 64.0], 1, "no faster on all cores than on one"),
+    ],
+)
+def test_cores_are_shared_as_measured(
+    data: Path, monkeypatch: pytest.MonkeyPatch, alone: list[float], together: list[float], cpus: int, words: str
+) -> None:
     from raypatch.sweep.cost import placement
 
     resolved = resolve_trials(tiny_study(data))
-    trials, files = resolved.trials, resolved.files
-    options = OPTIONS.model_copy(update={"files": files})
+    options = OPTIONS.model_copy(update={"files": resolved.files})
+    left = {1: iter(alone), 2: iter(together)}
+    monkeypatch.setattr(placement, "taken_cores", lambda: 0.1)
+    monkeypatch.setattr(placement, "step_seconds", lambda config, options, threads: next(left[threads]))
     said: list[str] = []
-    for alone, cpus, slots in ((1.2, 1, 2), (1.9, 2, 1)):
-        seconds = {1: alone, 2: 1.0}
-        monkeypatch.setattr(placement, "step_seconds", lambda config, options, threads, s=seconds: s[threads])
-        placed = placement.place_on_cores(trials, options, placement.Room(cores=2), said.append)
-        assert (placed.cpus, placed.slots) == (cpus, slots)
-    assert len(said) == 2
+    placed = placement.place_on_cores(resolved.trials, options, placement.Room(cores=2), said.append)
+    assert (placed.cpus, placed.slots) == (cpus, 2 // cpus)
+    (line,) = said
+    assert words in line
+
+
+def test_beside_other_work_each_trial_has_a_core_and_nothing_is_measured(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from raypatch.sweep.cost import placement
+
+    resolved = resolve_trials(tiny_study(data))
+    options = OPTIONS.model_copy(update={"files": resolved.files})
+    monkeypatch.setattr(placement, "taken_cores", lambda: 0.6)
+    monkeypatch.delattr(placement, "step_seconds")
+    said: list[str] = []
+    placed = placement.place_on_cores(resolved.trials, options, placement.Room(cores=2), said.append)
+    assert (placed.cpus, placed.slots) == (1, 2)
+    assert said[0].startswith("2 trials side by side: other work runs here and takes 0.6 of")
+
+
+@pytest.mark.parametrize(("threads", "forced", "told"), [(None, None, 1), (1, None, 0), (None, 1, 0)])
+def test_in_this_process_other_work_is_told_of_where_threads_wait_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int | None, forced: int | None, told: int
+) -> None:
+    from raypatch.sweep.executors import local
+    from raypatch.sweep.session import Session
+    from raypatch.sweep.stop import StopRequest
+
+    said: list[str] = []
+    options, execution = RunOptions(device="cpu", threads=threads), LOCAL.model_copy(update={"cpus_per_trial": forced})
+    paths = SweepPaths(tmp_path)
+    monkeypatch.setattr(local, "taken_cores", lambda: 0.6)
+    monkeypatch.setattr("raypatch.sweep.executors.machine.available_cores", lambda: 2)
+    session = Session(paths, options, execution, StopRequest(paths.stop), say=said.append)
+    placed = local.LocalExecutor(session).place([])
+    assert (placed.cpus, placed.slots) == (forced or 2, 1)
+    assert sum("--cpus-per-trial 1 may be faster" in line for line in said) == len(said) == told
 
 
 def test_a_step_is_really_measured(data: Path) -> None:

@@ -42,7 +42,7 @@ def with_groups(command: Callable[..., None]) -> Callable[..., None]:
             given[name] = kind(**values)
         command(**given)
 
-    call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what inspect reads
     call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return call
 

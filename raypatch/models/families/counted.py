@@ -125,7 +125,7 @@ class CountedFamily:
 
     def use_checkpointing(self, model: nn.Module) -> None:
         """Only models that have timm's method for it say in `activations` that they can."""
-        model.set_grad_checkpointing(True)  # type: ignore[operator]
+        model.set_grad_checkpointing(True)  # type: ignore[operator]  # torch has attributes be tensors or modules
 
     def pooled(self, model: nn.Module, images: Tensor) -> Tensor:
         """Return what the head is given."""

@@ -88,6 +88,6 @@ def _products_per_pair(module: nn.Module) -> int:
     """
     if not hasattr(module, "fused_attn"):
         return 0
-    width = int(module.num_heads * module.head_dim)  # type: ignore[operator]
+    width = int(module.num_heads * module.head_dim)  # type: ignore[operator]  # torch has attributes be tensors or modules
     # Differential attention has two maps, each of heads half as wide as the values that it weighs.
     return 6 * width if hasattr(module, "lambda_init") else 2 * width

@@ -8,6 +8,7 @@ size, timm resamples them.
 import copy
 import functools
 from collections.abc import Mapping
+from typing import Any
 
 import timm
 import torch
@@ -70,7 +71,7 @@ class TimmImage(CountedFamily):
 
     def head_name(self, model: nn.Module) -> str:
         """The layer that timm itself replaces for other classes."""
-        name = model.pretrained_cfg["classifier"]  # type: ignore[index]
+        name = _as_timms(model).pretrained_cfg["classifier"]
         assert isinstance(name, str), "see check_fields"
         return name
 
@@ -91,7 +92,7 @@ class TimmImage(CountedFamily):
         if found == wanted or (len(wanted) == 5 and found == (*wanted[:2], *wanted[3:])):
             return ""
         if any(part in name for part in BOUND_TO_SIZE):
-            architecture = str(model.pretrained_cfg["architecture"])  # type: ignore[index]
+            architecture = str(_as_timms(model).pretrained_cfg["architecture"])
             native = construct_empty(architecture).state_dict()
             if name in native and found == tuple(native[name].shape):
                 return ""
@@ -135,7 +136,7 @@ class TimmImage(CountedFamily):
 
     def tokens(self, model: nn.Module, images: Tensor) -> Tensor | None:
         """Return what a transformer that keeps a row of tokens makes of them; None for maps."""
-        features = model.forward_features(images)  # type: ignore[operator]
+        features = _as_timms(model).forward_features(images)
         if not isinstance(features, Tensor) or features.ndim != 3:
             return None
         prefix = int(getattr(model, "num_prefix_tokens", 0))
@@ -143,7 +144,7 @@ class TimmImage(CountedFamily):
 
     def feature_map(self, model: nn.Module, images: Tensor) -> Tensor | None:
         """Return the map before the pool; a transformer's tokens on their grid where that is square."""
-        features = model.forward_features(images)  # type: ignore[operator]
+        features = _as_timms(model).forward_features(images)
         if not isinstance(features, Tensor):
             return None
         if features.ndim == 3:
@@ -165,7 +166,7 @@ class TimmImage(CountedFamily):
         """Return the end of the last stage as timm names it; of a transformer the last block's first norm."""
         tokens = self.attention_tokens(model)
         if tokens is not None:
-            last = len(model.blocks) - 1  # type: ignore[arg-type]
+            last = len(_as_timms(model).blocks) - 1
             return token_layer(model, f"blocks.{last}.norm1", tokens.before, dimensions)
         stages = getattr(model, "feature_info", None)
         name = stages[-1]["module"] if isinstance(stages, list) and stages else ""
@@ -198,6 +199,11 @@ def _require_dilatable(model: str, stride: int) -> None:
             f"model {model} has no output_stride={stride}; leave it out, or use a CNN that can be dilated, such as"
             " resnet50, convnext_tiny or efficientnet_lite0"
         ) from error
+
+
+def _as_timms(model: nn.Module) -> Any:
+    """The same model, with what timm adds to a module: to types, all that a module has are tensors and modules."""
+    return model
 
 
 def _as_it_is(output: Tensor) -> Tensor:

@@ -4,10 +4,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import torch
-
 from raypatch.config import RunOptions, TrialConfig
-from raypatch.machine.runtime import resolve_device, resolve_precision
+from raypatch.machine.cores import describe_other_work, is_busy, taken_cores
+from raypatch.machine.runtime import on_threads, resolve_device, resolve_precision
 from raypatch.models.flops import trial_facts
 from raypatch.models.memory import CONTEXT_BYTES, is_recorded, peak_bytes
 from raypatch.sweep.cost.seconds.step_timing import time_trial
@@ -17,6 +16,9 @@ MEASURABLE_GFLOPS = 200.0
 
 WORTHWHILE = 1.1
 """How much faster side by side must be measured to be chosen."""
+
+ROUNDS = 2
+"""How often both ways are measured."""
 
 SHARES = (0.25, 0.5, 1.0)
 """Shares of a GPU that are given out, so that what runs together fills a card without a rest."""
@@ -131,18 +133,33 @@ def _measure_best_cores(
 ) -> int:
     """Choose between one trial on all cores and one on each core.
 
-    A step of a typical trial is measured both ways.
+    A step of a typical trial is measured both ways, in turn. Not beside other work: there a step on all cores waits
+    again and again for the thread whose core is taken, which makes it up to a hundred times slower. Side by side is
+    right then, and nearly as good where the other work ends soon.
     """
     typical = typical_trial(trials, options) if cores > 1 and len(trials) > 1 else None
     if typical is None:
         return cores
-    together = step_seconds(typical, options, threads=cores)
-    alone = step_seconds(typical, options, threads=1)
+    side_by_side = f"{cores} trials side by side"
+    taken = taken_cores()
+    if is_busy(taken):
+        say(f"{side_by_side}: {describe_other_work(taken)}; a step on all cores would wait for it")
+        return 1
+    together = alone = math.inf
+    for _ in range(ROUNDS):
+        # Other work that begins meanwhile can only add to either.
+        together = min(together, step_seconds(typical, options, threads=cores))
+        alone = min(alone, step_seconds(typical, options, threads=1))
+    if together >= alone:
+        say(f"{side_by_side}: a step was measured to be no faster on all cores than on one")
+        return 1
     gain = cores * together / alone
-    side_by_side = gain > WORTHWHILE
-    choice = f"{cores} trials side by side" if side_by_side else f"one trial at a time on {cores} cores"
-    say(f"{choice}: a core for each was measured at {gain:.2f} times the speed of all cores for one")
-    return 1 if side_by_side else cores
+    measured = f"a core for each was measured at {gain:.2f} times the speed of all cores for one"
+    if gain > WORTHWHILE:
+        say(f"{side_by_side}: {measured}")
+        return 1
+    say(f"one trial at a time on {cores} cores: {measured}")
+    return cores
 
 
 def typical_trial(trials: Sequence[TrialConfig], options: RunOptions) -> TrialConfig | None:
@@ -160,13 +177,9 @@ def typical_trial(trials: Sequence[TrialConfig], options: RunOptions) -> TrialCo
 
 
 def step_seconds(config: TrialConfig, options: RunOptions, *, threads: int) -> float:
-    """Median seconds of one training step on so many threads of a CPU."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    """Least seconds of one training step on so many threads of a CPU."""
+    with on_threads(threads):
         return time_trial(config, options).step
-    finally:
-        torch.set_num_threads(before)
 
 
 def check_cores(cpus_per_trial: int | None, cores: int, where: str) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from raypatch.config import RunOptions, TrialConfig
+from raypatch.machine.cores import describe_other_work, is_busy, taken_cores
 from raypatch.results import EpochRow, TrialResult
 from raypatch.sweep.cost.placement import Placement
 from raypatch.sweep.executors.machine import check_machine, place_here, room_here
@@ -29,8 +30,17 @@ class LocalExecutor:
         room = room_here(self.session)
         if room.card_bytes is None:
             # One at a time has all cores: there is nothing to measure.
+            if room.cores > 1 and not (room.cpus or self.session.options.threads):
+                self._tell_of_other_work()
             return Placement(room.cpus or room.cores, 0.0, slots=1)
         return replace(place_here(self.session, trials), slots=1)
+
+    def _tell_of_other_work(self) -> None:
+        """Say it where steps on all cores will wait for other work. They stay on all, as rounding depends on that."""
+        taken = taken_cores()
+        if is_busy(taken):
+            warning = describe_other_work(taken)
+            self.session.say(f"{warning}; a step on all cores waits for it: --cpus-per-trial 1 may be faster")
 
     def run(self, work: Work) -> None:
         threads = self.session.options.threads or work.placement.cpus

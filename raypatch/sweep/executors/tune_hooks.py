@@ -157,7 +157,7 @@ class GiveUp(FIFOScheduler):
     """
 
     def __init__(self, judge: Judge) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # Ray gives it no types
         self._judge = judge
 
     def __getstate__(self) -> dict[str, Any]:

@@ -107,7 +107,7 @@ def _ray_trial_of(config: dict[str, Any]) -> None:
     ray_trial(config["spec"])
 
 
-class RaypatchTrial(wrap_function(_ray_trial_of)):  # type: ignore[misc]
+class RaypatchTrial(wrap_function(_ray_trial_of)):  # type: ignore[misc]  # a class that Ray makes
     """The actor of a trial. Ray's dashboard lists it by the name it has when it starts."""
 
     @classmethod

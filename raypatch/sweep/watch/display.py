@@ -24,9 +24,9 @@ class LineDisplay(RunningSweep):
     def finished(self, result: TrialResult) -> None:
         super().finished(result)
         done, total = self.already_done + len(self.results), self.total
-        eta = self.eta_seconds()
+        left = self.time_left()
         text = self.describe(result)
-        tail = f", about {duration(eta)} left" if eta and done < total else ""
+        tail = f", {left} left" if left is not None and done < total else ""
         # Python keeps what goes to a pipe back until there is a block of it.
         print(f"[{done}/{total}] {text}{tail}", flush=True)
 
@@ -68,11 +68,11 @@ class LiveDisplay(RunningSweep):
     def render(self) -> RenderableType:
         """The display as it is now."""
         done, total = self.already_done + len(self.results), self.total
-        eta = self.eta_seconds()
+        left = self.time_left()
         text = f"{done}/{total} done, {self.failed} failed, {len(self.running)} running, {self.left} left"
         counts = Text(text)
         counts.append(f"  {duration(time.monotonic() - self.began)} elapsed")
-        counts.append(f", about {duration(eta)} to go" if eta is not None else ", measuring")
+        counts.append(", measuring" if left is None else f", {left} to go")
         notes = [Text(f"best of {topic} so far: {text}") for topic, text in self.notes.items()]
         bar = ProgressBar(total=max(1, total), completed=done, width=None)
         return Group(counts, bar, self._running_trials(), *notes)

@@ -1,17 +1,35 @@
 """A sweep while it runs: what is over, running and to come, and how long it will take."""
 
+import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from raypatch.config import TrialConfig
 from raypatch.results import EpochRow, TrialResult
 from raypatch.sweep.watch.wording import describe_result
 from raypatch.trial_fields.length import share_done, share_of_row
+from raypatch.words import duration
+
+AGREEING = 2.0
+"""How far apart what was measured over what was expected may be, among kinds of trials, for these to be trusted."""
 
 
 def nothing(config: TrialConfig) -> str:
     """Say nothing of a trial but its id."""
     return ""
+
+
+@dataclass
+class _Spent:
+    """Seconds of the epochs of some trials: measured, and as they were expected."""
+
+    measured: float = 0.0
+    expected: float = 0.0
+
+    @property
+    def ratio(self) -> float:
+        return self.measured / self.expected
 
 
 class RunningSweep:
@@ -41,8 +59,8 @@ class RunningSweep:
         self.running: dict[str, EpochRow | None] = {}
         self.results: dict[str, TrialResult] = {}
         self.began = time.monotonic()
-        self._measured = 0.0
-        self._expected = 0.0
+        # By kind: trials of which the same seconds are expected.
+        self._spent: dict[float, _Spent] = {}
         # By trial: when it was last heard of, and its seconds in this session that were no epoch.
         self._heard: dict[str, float] = {}
         self._besides: dict[str, float] = {}
@@ -54,9 +72,11 @@ class RunningSweep:
 
     def epoch(self, trial_id: str, row: EpochRow) -> None:
         self.running[trial_id] = row
-        self._measured += row.seconds
         self._note_besides(trial_id, row.seconds)
-        self._expected += self.seconds[trial_id] * share_of_row(self.configs[trial_id], row.epoch, row.step)
+        expected = self.seconds[trial_id]
+        spent = self._spent.setdefault(expected, _Spent())
+        spent.measured += row.seconds
+        spent.expected += expected * share_of_row(self.configs[trial_id], row.epoch, row.step)
 
     def finished(self, result: TrialResult) -> None:
         self.running.pop(result.trial_id, None)
@@ -111,25 +131,50 @@ class RunningSweep:
         }
 
     def eta_seconds(self) -> float | None:
-        """Seconds until the end: the expected ones of epochs, times measured / expected so far, and
+        """Seconds until the end: the expected ones of epochs, corrected by what was measured, and
         for each trial to come what trials took besides: their start, and the test at their end.
 
-        None before the first epoch.
+        A kind of trials is corrected by its own epochs; one without any by the median of the others, which no kind
+        that was timed wrongly moves much. None before the first epoch.
         """
-        if not self._expected:
+        ratios = self._ratios()
+        if not ratios:
             return None
-        expected = sum(self.to_draw) * self._share_that_runs()
+        usual = statistics.median(ratios.values())
+        share = self._share_that_runs()
+        trials = [expected * usual * share for expected in self.to_draw]
         # Other threads ask too, while trials come and go: hence the copies here and below.
         for trial_id, config in list(self.configs.items()):
             if trial_id in self.results:
                 continue
             row = self.running.get(trial_id)
             done = share_done(config, row.epoch, row.step) if row else 0.0
-            expected += self.seconds[trial_id] * (1 - done)
+            expected = self.seconds[trial_id]
+            trials.append(expected * ratios.get(expected, usual) * (1 - done))
         side_by_side = max(1, min(self.side_by_side, self.total))
         besides = list(self._besides.values())
         around = self.left * sum(besides) / len(besides) if besides else 0.0
-        return (expected * self._measured / self._expected + around) / side_by_side
+        # No trial is divided: the last one runs alone.
+        return max((sum(trials) + around) / side_by_side, *trials, 0.0)
+
+    def time_left(self) -> str | None:
+        """The time until the end in words, `about 3m 05s`; None before the first epoch.
+
+        `perhaps` where kinds of trials are to come of which nothing was measured, and those that were measured are one
+        alone or were not timed well: each took another multiple of what was expected, as where other work ran beside.
+        """
+        seconds = self.eta_seconds()
+        if seconds is None:
+            return None
+        ratios = self._ratios()
+        left = {self.seconds[trial_id] for trial_id in list(self.configs) if trial_id not in self.results}
+        is_known = left.union(self.to_draw) <= ratios.keys()
+        agree = len(ratios) > 1 and max(ratios.values()) <= AGREEING * min(ratios.values())
+        return f"{'about' if is_known or agree else 'perhaps'} {duration(seconds)}"
+
+    def _ratios(self) -> dict[float, float]:
+        """By kind of trials its measured seconds over the expected ones."""
+        return {expected: spent.ratio for expected, spent in list(self._spent.items()) if spent.expected}
 
     def _note_besides(self, trial_id: str, epoch_seconds: float) -> None:
         """Count what passed since the trial was last heard of, without its epoch."""

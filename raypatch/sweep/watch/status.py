@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Literal
+from typing import Literal, get_args
 
 from rich.console import Console
 
@@ -86,7 +86,7 @@ class SweepStatus:
 
     def as_json(self) -> str:
         """For scripts: everything, counts first."""
-        counts = {state: self.count(state) for state in State.__args__}  # type: ignore[attr-defined]
+        counts = {state: self.count(state) for state in get_args(State)}
         return json.dumps({"counts": counts, **asdict(self)}, indent=1, default=_as_fields)
 
 

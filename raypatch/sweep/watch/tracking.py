@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 # First of all, because it makes the settings that ray reads when it is imported.
@@ -64,7 +65,7 @@ class Tracker(Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         for view in self._views(trial).values():
-            self._tell(lambda view=view: self._inner.log_trial_start(view))  # type: ignore[misc]
+            self._tell(partial(self._inner.log_trial_start, view))
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -74,7 +75,7 @@ class Tracker(Callback):
             return
         views = self._views(trial)
         for trial_id, epoch in last_epochs.items():
-            self._tell(lambda view=views[trial_id], epoch=epoch: self._tell_epochs(view, epoch))  # type: ignore[misc]
+            self._tell(partial(self._tell_epochs, views[trial_id], epoch))
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         for trial_id, view in self._views(trial).items():

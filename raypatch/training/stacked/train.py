@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from raypatch.data.batches.resident import ResidentSplit
-from raypatch.machine.runtime import on_one_thread, peak_memory
+from raypatch.machine.runtime import on_threads, peak_memory
 from raypatch.results import EpochRow, append_epoch
 from raypatch.training.checkpoints.checkpoint import Progress
 from raypatch.training.evaluate import find_alarm, score_logits
@@ -58,7 +58,8 @@ def _train_until(members: Sequence[Member], epoch: int) -> list[tuple[Member, Tr
     loss = make_loss(first.config, first.task, first.train.labels.to(first.prepared.device))
     heads = [member.head for member in members]
     stack = Stack(heads, [member.optimizer for member in members], first.config, loss)
-    with on_one_thread() if stack.is_small else contextlib.nullcontext():
+    # Small products take longer to be divided than to be done.
+    with on_threads(1) if stack.is_small else contextlib.nullcontext():
         return _train_stack(stack, members, epoch)
 
 

@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -80,7 +81,7 @@ def train_models(trials: Sequence[Trial], set_training_mode: SetTrainingMode) ->
     for member in members:
         trial = member.trial
         try:
-            yield trial, train_epochs(trial, lambda trial=trial: set_training_mode(trial))  # type: ignore[misc]
+            yield trial, train_epochs(trial, partial(set_training_mode, trial))
         except TrialError as error:
             yield trial, error
 

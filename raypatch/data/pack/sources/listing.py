@@ -13,13 +13,14 @@ Say = Callable[[str], object]
 
 MASK_FOLDERS = ("masks", "mask", "labels", "segmentations", "segmentation", "annotations", "labelstr")
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "imagestr")
-_SPLIT_WORDS: dict[str, Split] = {}
-for _split, _words in {
+_WORDS: dict[Split, str] = {
     "train": "train training tr trn",
     "val": "val valid validation dev",
     "test": "test testing ts tst",
-}.items():
-    _SPLIT_WORDS |= dict.fromkeys(_words.split(), _split)  # type: ignore[arg-type]
+}
+_SPLIT_WORDS: dict[str, Split] = {}
+for _split, _words in _WORDS.items():
+    _SPLIT_WORDS |= dict.fromkeys(_words.split(), _split)
 
 
 @dataclass(frozen=True)

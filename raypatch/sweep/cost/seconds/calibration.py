@@ -1,6 +1,5 @@
 """Seconds of a step and of an evaluation here, for each kind in a study: known, timed, or scaled."""
 
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -9,7 +8,8 @@ import torch
 
 from raypatch.config import RunOptions, TrialConfig
 from raypatch.data.batches.resize import held_size
-from raypatch.machine.cores import available_cores
+from raypatch.machine.cores import available_cores, describe_other_work, is_busy, taken_cores
+from raypatch.machine.runtime import on_threads
 from raypatch.methods import feature_method, find_method
 from raypatch.models.build import architecture_key
 from raypatch.sweep.cost.seconds.calibration_file import (
@@ -22,13 +22,10 @@ from raypatch.sweep.cost.seconds.scaling import Timed, step_gflops
 from raypatch.sweep.cost.seconds.step_timing import time_trial
 from raypatch.sweep.cost.seconds.timing import Timing
 from raypatch.tasks.seen import describe_seen
-from raypatch.words import duration
+from raypatch.words import counted, duration
 
 LONGEST_CALIBRATION = 20.0
 """Seconds that a plan may time for. A kind that is not expected to fit into what is left of them is scaled."""
-
-BUSY_LOAD = 0.5
-"""Processes per core that wanted to run in the last minute; from here on timings are not trusted."""
 
 
 def calibrate(
@@ -51,17 +48,20 @@ def calibrate(
     known = [kind for kind in kinds if kind in timings and not timings[kind].scaled]
     for kind in known:
         timed.add(kinds[kind], timings[kind])
-    load = os.getloadavg()[0]
-    is_busy = load > BUSY_LOAD * available_cores()
     if known:
         say(_describe_known([timings[kind] for kind in known]))
-    if is_busy and len(known) < len(kinds):
-        say(
-            f"other work runs here (load {load:.1f} on {available_cores()} cores): times may be too long and are not"
-            " kept; plan again when the machine is idle"
-        )
     if options.threads:
         torch.set_num_threads(options.threads)
+    if len(known) == len(kinds):
+        return calibration
+    taken = taken_cores()
+    falsified = is_busy(taken)
+    threads = torch.get_num_threads()
+    if falsified:
+        # One more would wait for the other work, again and again.
+        threads = max(1, min(threads, int(available_cores() - taken)))
+        timed_there = f"what is timed, on {counted(threads, 'core')}, may take too long and is not kept"
+        say(f"{describe_other_work(taken)}: {timed_there}; plan again when the machine is idle")
     left = {kind: config for kind, config in kinds.items() if kind not in known}
     until = time.perf_counter() + LONGEST_CALIBRATION
     for kind, config in _in_order(left, options):
@@ -69,35 +69,41 @@ def calibrate(
         if expected is not None and expected >= until - time.perf_counter():
             continue
         say(f"timing {kind}")
-        timing = time_trial(config, options, passing=timed.passing(config))
-        timings[kind] = timing.model_copy(update={"taken": time.time(), "load": load})
+        with on_threads(threads):
+            timing = time_trial(config, options, passing=timed.passing(config))
+        timings[kind] = timing.model_copy(update={"taken": time.time(), "load": taken})
         timed.add(config, timings[kind])
         del left[kind]
         # Each is kept at once, since the user may break off.
-        if not is_busy:
+        if not falsified:
             keep_calibration(calibration, options)
-    for kind, config in left.items():
-        scaled = timed.scale(config)
-        assert scaled is not None, "the first of each method is timed"
-        timings[kind] = scaled
+    timings |= _scale(left, timed)
     if left:
-        more = "" if is_busy else ", and the next one for as long again"
+        more = "" if falsified else ", and the next one for as long again"
         say(
             f"{len(left)} of {len(kinds)} kinds of steps are not timed but scaled, by arithmetic, from those that are:"
             f" a plan times for about {LONGEST_CALIBRATION:g} seconds{more}"
         )
-        if not is_busy:
+        if not falsified:
             keep_calibration(calibration, options)
     return calibration
 
 
+def _scale(kinds: Mapping[str, TrialConfig], timed: Timed) -> dict[str, Timing]:
+    """The timings of kinds that there was no time for."""
+    timings = {}
+    for kind, config in kinds.items():
+        scaled = timed.scale(config)
+        assert scaled is not None, "the first of each method is timed"
+        timings[kind] = scaled
+    return timings
+
+
 def keep_timing(kind: str, timing: Timing, options: RunOptions) -> None:
-    """Write the timing of one kind beside those that are known of this device; not where other work falsifies it."""
+    """Write the timing of one kind beside those that are known of this device."""
     known = known_calibration(options)
-    is_busy = os.getloadavg()[0] > BUSY_LOAD * available_cores()
-    if known is None or kind not in known.timings or is_busy:
-        return
-    keep_calibration(known.model_copy(update={"timings": known.timings | {kind: timing}}), options)
+    if known is not None and kind in known.timings:
+        keep_calibration(known.model_copy(update={"timings": known.timings | {kind: timing}}), options)
 
 
 def _in_order(kinds: Mapping[str, TrialConfig], options: RunOptions) -> list[tuple[str, TrialConfig]]:
@@ -117,7 +123,7 @@ def _in_order(kinds: Mapping[str, TrialConfig], options: RunOptions) -> list[tup
 
 
 def _describe_known(timings: Sequence[Timing]) -> str:
-    """Say how old the known timings are, and beside how much other work they were taken."""
+    """Say how old the known timings are, and how many cores other work took then."""
     taken = [timing.taken for timing in timings if timing.taken is not None]
     loads = [timing.load for timing in timings if timing.load is not None]
     if len(taken) < len(timings):

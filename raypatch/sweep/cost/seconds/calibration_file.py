@@ -15,7 +15,7 @@ from raypatch.config import RunOptions
 from raypatch.machine.environment import cache_folder
 from raypatch.machine.runtime import provenance, resolve_device
 from raypatch.storage.files import write_atomically
-from raypatch.sweep.cost.seconds.timing import Timing, median_seconds
+from raypatch.sweep.cost.seconds.timing import Timing, least_seconds
 from raypatch.training.checkpoints.checkpoint import Progress, save_tensors
 
 
@@ -68,7 +68,7 @@ def _time_disk() -> float:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "weights"
         tensors = {"weights": weights}
-        seconds = median_seconds(lambda: save_tensors(path, tensors, Progress()), warm_up=0, repeats=3)
+        seconds = least_seconds(lambda: save_tensors(path, tensors, Progress()), warm_up=0, repeats=3)
     return weights.nbytes / seconds
 
 

@@ -10,7 +10,7 @@ from raypatch.config import RunOptions, TrialConfig
 from raypatch.data.batches.resize import held_size
 from raypatch.features.extract import freeze
 from raypatch.features.head import PreparedHead, place_head
-from raypatch.machine.runtime import on_one_thread, resolve_device, resolve_precision
+from raypatch.machine.runtime import on_threads, resolve_device, resolve_precision
 from raypatch.methods import feature_method, group_key
 from raypatch.models.build import BuiltModel
 from raypatch.models.families import find_family
@@ -18,7 +18,7 @@ from raypatch.models.flops import count_outputs, trial_facts
 from raypatch.models.heads import BODY_FIELDS, feature_kind, feature_shape
 from raypatch.models.neighbours import NearestNeighbours
 from raypatch.models.prepared import evaluation_batch, place_model, prepare_model
-from raypatch.sweep.cost.seconds.timing import TIMED_STEPS, Timing, median_seconds, timed_images
+from raypatch.sweep.cost.seconds.timing import TIMED_STEPS, Timing, clock_of, least_seconds, timed_images
 from raypatch.tasks import Task, find_task
 from raypatch.tasks.seen import describe_seen
 from raypatch.training.evaluate import score_logits
@@ -58,7 +58,7 @@ def time_head(config: TrialConfig, options: RunOptions, *, passing: float | None
     else:
         labels[::2] = 1
     score = functools.partial(_score, head, features, labels, task)
-    scoring = larger * median_seconds(score, warm_up=1, repeats=3)
+    scoring = larger * least_seconds(score, warm_up=1, repeats=3, clock=clock_of(head.device))
     if not list(head.model.parameters()):
         return Timing(step=0.0, evaluation=passing, scoring=scoring)
     alone = _step_seconds(config, head.model, 1, shape, outputs)
@@ -95,7 +95,7 @@ def _time_pass(config: TrialConfig, options: RunOptions) -> float:
         for batch in images.split(frozen.batch_size(images)):
             frozen.features(batch).cpu()
 
-    return median_seconds(extract, warm_up=1, repeats=3) / count
+    return least_seconds(extract, warm_up=1, repeats=3, clock=clock_of(prepared.device)) / count
 
 
 def _make_head(config: TrialConfig, options: RunOptions) -> PreparedHead:
@@ -125,5 +125,7 @@ def _step_seconds(config: TrialConfig, head: torch.nn.Module, size: int, shape: 
     stack = Stack(heads, optimizers, config, task.loss)
     features = torch.randn(size, config.batch_size, *shape, device=device)
     labels = torch.zeros(size, config.batch_size, dtype=torch.int64, device=device)
-    with on_one_thread():
-        return median_seconds(lambda: stack.step(features, labels).tolist(), warm_up=2, repeats=TIMED_STEPS)
+    # As small heads train, see `training.stacked`.
+    with on_threads(1):
+        clock = clock_of(device)
+        return least_seconds(lambda: stack.step(features, labels).tolist(), warm_up=2, repeats=TIMED_STEPS, clock=clock)

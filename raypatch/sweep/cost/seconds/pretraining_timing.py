@@ -13,7 +13,7 @@ from raypatch.models.prepared import prepare_model
 from raypatch.objectives import find_objective
 from raypatch.objectives.schedules import Moment
 from raypatch.objectives.step import PretrainingStep
-from raypatch.sweep.cost.seconds.timing import TIMED_STEPS, Timing, median_seconds, timed_images
+from raypatch.sweep.cost.seconds.timing import TIMED_STEPS, Timing, clock_of, least_seconds, timed_images
 from raypatch.training.optim import make_optimizer
 from raypatch.trial_fields.length import training_length
 from raypatch.trial_fields.objective import views_as_images
@@ -43,6 +43,7 @@ def time_pretraining(config: TrialConfig, options: RunOptions) -> Timing:
         return found.cpu()
 
     # A GPU works on after the call has returned: .item() and .cpu() wait for it.
-    seconds = median_seconds(lambda: step(images, drawn, moment).item(), warm_up=1, repeats=TIMED_STEPS)
-    evaluation = median_seconds(features, warm_up=1, repeats=3) / batch_size
+    clock = clock_of(prepared.device)
+    seconds = least_seconds(lambda: step(images, drawn, moment).item(), warm_up=1, repeats=TIMED_STEPS, clock=clock)
+    evaluation = least_seconds(features, warm_up=1, repeats=3, clock=clock) / batch_size
     return Timing(step=seconds * config.batch_size / batch_size, evaluation=evaluation)

@@ -1,6 +1,5 @@
 """A step of several models as one, timed against steps of one alone."""
 
-import statistics
 import time
 from collections.abc import Callable, Sequence
 
@@ -10,6 +9,7 @@ from raypatch.config import RunOptions, TrialConfig
 from raypatch.data.batches.augment import draw_parameters
 from raypatch.data.batches.resize import held_size
 from raypatch.data.source import describe
+from raypatch.machine.cores import is_busy, taken_cores
 from raypatch.methods import find_method
 from raypatch.models.attention import choose_attention
 from raypatch.models.prepared import PreparedModel, prepare_model
@@ -36,13 +36,16 @@ def time_stacks(
     """Add to a calibration how long a step takes in a stack, of each kind of trial that has company; keep it.
 
     A stack saves what a step takes however small its arithmetic is: where a model gained nothing, its larger kinds are
-    taken to gain nothing too. What is left after LONGEST_CALIBRATION, or takes long, stays untimed.
+    taken to gain nothing too. What is left after LONGEST_CALIBRATION, or takes long, stays untimed; so do all beside
+    other work, which hits a stack more or less than a model alone.
     """
     if options.stack == "off":
         return calibration
     timings = dict(calibration.timings)
     started = time.perf_counter()
     kinds = {step_kind(config, options): config for config in could_stack(trials)}
+    if all(timings[kind].stacked is not None for kind in kinds) or is_busy(taken_cores()):
+        return calibration
     forced = options.model_copy(update={"stack": STACKED})
     without_gain: set[str] = set()
     for kind in sorted(kinds, key=lambda kind: timings[kind].step):
@@ -113,11 +116,11 @@ def _optimizer(prepared: PreparedModel, config: TrialConfig) -> torch.optim.Opti
 
 
 def _in_turn(one: Callable[[], object], other: Callable[[], object], *, warm_up: int) -> tuple[float, float]:
-    """Return the middle seconds of two calls that take turns, after some that do not count."""
+    """Return the least seconds of two calls that take turns, after some that do not count."""
     seconds: tuple[list[float], list[float]] = ([], [])
     for _ in range(warm_up + TIMED_STEPS):
         for call, taken in zip((one, other), seconds, strict=True):
             started = time.perf_counter()
             call()
             taken.append(time.perf_counter() - started)
-    return statistics.median(seconds[0][warm_up:]), statistics.median(seconds[1][warm_up:])
+    return min(seconds[0][warm_up:]), min(seconds[1][warm_up:])

@@ -12,7 +12,7 @@ from raypatch.models.memory import fit_memory
 from raypatch.models.prepared import evaluation_batch, prepare_model
 from raypatch.sweep.cost.seconds.head_timing import time_head
 from raypatch.sweep.cost.seconds.pretraining_timing import time_pretraining
-from raypatch.sweep.cost.seconds.timing import TIMED_STEPS, Timing, median_seconds, timed_images
+from raypatch.sweep.cost.seconds.timing import TIMED_STEPS, Timing, clock_of, least_seconds, timed_images
 from raypatch.tasks import find_task
 from raypatch.tasks.seen import describe_seen
 from raypatch.training.optim import make_optimizer
@@ -43,7 +43,8 @@ def time_trial(config: TrialConfig, options: RunOptions, *, passing: float | Non
     noise = torch.randint(0, 256, (count, info.channels, *held), dtype=torch.uint8)
     images = noise.to(prepared.device)
     # A GPU works on after the call has returned: .cpu() here and .item() below wait for it.
-    evaluation = median_seconds(lambda: prepared.logits(images).cpu(), warm_up=1, repeats=3) / count
+    clock = clock_of(prepared.device)
+    evaluation = least_seconds(lambda: prepared.logits(images).cpu(), warm_up=1, repeats=3, clock=clock) / count
 
     task = find_task(config.task or info.task)
     labels = task.blank_labels(batch_size, task.outputs(info.classes)).to(prepared.device)
@@ -66,7 +67,7 @@ def time_trial(config: TrialConfig, options: RunOptions, *, passing: float | Non
     batch = images[:batch_size], labels, parameters
     # The first steps on a GPU are slower: a CUDA graph is recorded then.
     warm_up = WARM_UP_STEPS + 2 if prepared.device.type == "cuda" else 1
-    seconds = median_seconds(lambda: step(*batch).item(), warm_up=warm_up, repeats=TIMED_STEPS)
+    seconds = least_seconds(lambda: step(*batch).item(), warm_up=warm_up, repeats=TIMED_STEPS, clock=clock)
     return Timing(step=seconds * config.batch_size / batch_size, evaluation=evaluation)
 
 

@@ -1,9 +1,9 @@
 """What is timed of a trial, and how."""
 
-import statistics
 import time
 from collections.abc import Callable
 
+import torch
 from pydantic import BaseModel, ConfigDict
 
 from raypatch.config import RunOptions
@@ -24,8 +24,8 @@ class Timing(BaseModel):
     the backbone. together: seconds of a step of each of `head_timing.TOGETHER` heads that train together, None
     where they cannot. stacked: of a step of each of `stack_timing.STACKED` trials whose models train as one, as alone
     where they cannot; None where that was not timed. scoring: of evaluating the head on the validation images.
-    scaled: from another kind's timing, by their arithmetic. taken: when, seconds since 1970; load: processes that
-    wanted to run then. None in what earlier versions kept.
+    scaled: from another kind's timing, by their arithmetic. taken: when, seconds since 1970; load: cores that other
+    work took then, see `machine.cores`. None in what earlier versions kept.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -48,13 +48,26 @@ def timed_images(images: int, gflops: float, options: RunOptions) -> int:
     return min(images, max(2, int(TIMED_GFLOPS / gflops)))
 
 
-def median_seconds(call: Callable[[], object], *, warm_up: int, repeats: int) -> float:
-    """Return the middle of the seconds of some calls, after some that do not count."""
+Clock = Callable[[], float]
+
+
+def clock_of(device: torch.device) -> Clock:
+    """Return what seconds of work on a device are read from.
+
+    Where one thread of the CPU does it all, these are the seconds that it computed: beside other work it waits for as
+    long again. Several threads wait for one another, and for a GPU, so that only the clock on the wall tells.
+    """
+    is_alone = device.type == "cpu" and torch.get_num_threads() == 1
+    return time.thread_time if is_alone else time.perf_counter
+
+
+def least_seconds(call: Callable[[], object], *, warm_up: int, repeats: int, clock: Clock = time.perf_counter) -> float:
+    """Return the least seconds of some calls, after some that do not count: other work can only add to them."""
     seconds: list[float] = []
     for _ in range(warm_up + repeats):
-        started = time.perf_counter()
+        started = clock()
         call()
-        seconds.append(time.perf_counter() - started)
+        seconds.append(clock() - started)
         if len(seconds) > warm_up and sum(seconds) > LONGEST_TIMING:
             break
-    return statistics.median(seconds[warm_up:])
+    return min(seconds[warm_up:])
