@@ -7,6 +7,7 @@ from raypatch.features.head import feature_store
 from raypatch.features.store import FeatureStore
 from raypatch.machine.runtime import Precision, resolve_device, resolve_precision
 from raypatch.methods import FeatureMethod, feature_method
+from raypatch.models.attention import choose_attention
 from raypatch.models.build import BuiltModel, construct_finished
 from raypatch.models.families import find_family
 from raypatch.models.heads import bare_model, head_of
@@ -44,7 +45,11 @@ def prepare_member(member: FinishedTrial, device_name: str) -> tuple[PreparedMod
     means, deviations = find_family(member.config.model).normalisation(member.config)
     precision = resolve_precision(member.result.precision, device)
     model, head = load_parts(member)
-    return place_model(member.config, BuiltModel(model, means, deviations), member.model, device, precision), head
+    prepared = place_model(member.config, BuiltModel(model, means, deviations), member.model, device, precision)
+    if head is None:
+        # As in its training, for the same rounding.
+        choose_attention(prepared, member.config.batch_size)
+    return prepared, head
 
 
 def load_parts(member: FinishedTrial) -> tuple[nn.Module, nn.Module | None]:

@@ -9,6 +9,7 @@ import pytest
 import timm
 import torch
 
+import raypatch.models.attention
 from raypatch.analysis.answer.findings import conclude
 from raypatch.analysis.answer.scores.cells import ask
 from raypatch.analysis.answer.scores.ensembles import level_ensembles
@@ -66,6 +67,18 @@ def test_best_model_gives_the_stored_probabilities(finished: tuple[Path, Path], 
     run, data = finished
     text, (used,), _ = predict(run, data, dataset=None, levels=None, split=split, device="cpu")  # type: ignore[arg-type]
     assert np.array_equal(_table(text)[1], _stored(find_trials(run), used, split))
+
+
+@pytest.mark.parametrize("faster", ["plain", "fused"])
+def test_rounded_attention_is_computed_as_in_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, faster: str
+) -> None:
+    seconds = {"fused": 1.0, "plain": 2.0, faster: 0.1}
+    monkeypatch.setattr(raypatch.models.attention, "_known_seconds", lambda *_: seconds)
+    data = make_images(tmp_path / "own.npz", size=32)
+    _run_on(data, tmp_path / "run", precision="bfloat16", image_size=32, batch_size=16)
+    text, (used,), _ = predict(tmp_path / "run", data, dataset=None, levels=None, split="test", device="cpu")
+    assert np.array_equal(_table(text)[1], _stored(find_trials(tmp_path / "run"), used))
 
 
 def test_ensemble_is_the_mean_of_its_members(finished: tuple[Path, Path]) -> None:
