@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from raypatch.analysis.answer.sentences import Statement
-from raypatch.analysis.seen import LEARNT, Seen
+from raypatch.analysis.external.seen import LEARNT, Seen
 from raypatch.analysis.show.tables.table import Row, Table, text_cells
 from raypatch.analysis.statistics.stacks import Stack
 from raypatch.analysis.wording import UNDEFINED, interval, points, score_with_interval

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from sklearn import metrics as reference
 
-from raypatch.analysis.external import Asked, evaluate_external
+from raypatch.analysis.external.evaluate import Asked, evaluate_external
 from raypatch.config import RunOptions
 from raypatch.predict import find_trials, predict
 from raypatch.results import read_predictions

@@ -34,7 +34,7 @@ def evaluate(
     json_: cli_options.Json = False,
 ) -> None:
     """Test a run's best model, all its seeds, on data of another source: scores beside the internal ones, the drop."""
-    from raypatch.analysis.external import Asked, evaluate_external
+    from raypatch.analysis.external.evaluate import Asked, evaluate_external
     from raypatch.data.pack import parse_columns
 
     asked = Asked(

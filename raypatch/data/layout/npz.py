@@ -3,7 +3,7 @@
 Keys {train,val,test}_{images,labels}; optional in an own file: `class_names` (strings),
 `mirror_safe` (one bool), `task` (one string), {train,val,test}_patients (who is on each image;
 `_groups` means the same) and {train,val,test}_ids (what each image is called). Beside labels, or in
-their place: {train,val,test}_masks, with `mask_names` (see `raypatch.data.layout.labels.masks`).
+their place: {train,val,test}_masks, with `mask_names` (see `raypatch.data.layout.masks`).
 """
 
 from collections.abc import Sequence

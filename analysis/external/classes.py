@@ -9,9 +9,9 @@ import pandas as pd
 
 from raypatch.analysis.answer.clinical import examine_stacks
 from raypatch.analysis.answer.evidence import pooled_reliability
-from raypatch.analysis.external_scores import Asked, Tested, compare_scores, internal_stack, without_learnt
+from raypatch.analysis.external.scores import Asked, Tested, compare_scores, internal_stack, without_learnt
+from raypatch.analysis.external.seen import Seen, find_seen
 from raypatch.analysis.report_parts import Report
-from raypatch.analysis.seen import Seen, find_seen
 from raypatch.analysis.show.external import EXTERNAL, INTERNAL, Compared
 from raypatch.analysis.show.external_classes import compose_external_classes
 from raypatch.analysis.statistics.diagnostics import CALIBRATION

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from raypatch.analysis.answer.scores.mask_ensembles import have_pixels, mean_masks
-from raypatch.analysis.external_scores import Asked, Tested, compare_scores, internal_stack, without_learnt
-from raypatch.analysis.seen import find_seen
+from raypatch.analysis.external.scores import Asked, Tested, compare_scores, internal_stack, without_learnt
+from raypatch.analysis.external.seen import find_seen
 from raypatch.analysis.show.external import EXTERNAL, INTERNAL, Compared
 from raypatch.analysis.show.external_masks import compose_external_masks
 from raypatch.analysis.show.gallery import Gallery

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from raypatch.analysis.external import Asked, evaluate_external
+from raypatch.analysis.external.evaluate import Asked, evaluate_external
 from raypatch.analysis.written import Written
 from raypatch.cli import main as cli
 from raypatch.config import RunOptions

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from raypatch.analysis.external.seen import LEARNT, Seen
 from raypatch.analysis.report_parts import Report
-from raypatch.analysis.seen import LEARNT, Seen
 from raypatch.analysis.show.external import EXTERNAL, INTERNAL
 from raypatch.analysis.statistics.draws import Draws, measure_level
 from raypatch.analysis.statistics.inference import LevelScores, mean_difference, score_interval

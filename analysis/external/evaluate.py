@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from raypatch.analysis.external_classes import evaluate_classes
-from raypatch.analysis.external_masks import evaluate_masks
-from raypatch.analysis.external_scores import Asked
+from raypatch.analysis.external.classes import evaluate_classes
+from raypatch.analysis.external.masks import evaluate_masks
+from raypatch.analysis.external.scores import Asked
 from raypatch.analysis.report import write_files
 from raypatch.analysis.report_parts import report_latex, report_markdown
 from raypatch.analysis.show.page.page import render_page
