@@ -79,6 +79,7 @@ class PlainViT:
         for module in model.modules():
             # scaled_dot_product_attention always, whatever $TIMM_FUSED_ATTN says: memory counts on it.
             if hasattr(module, "fused_attn"):
+                # To a type checker attributes of modules are tensors or modules.
                 module.fused_attn = True  # type: ignore[assignment]
         if dimensions == 2:
             model.patch_embed.proj = as_patch_convolution(model.patch_embed.proj)
