@@ -22,8 +22,8 @@ def stage_plots(findings: Findings) -> Iterator[Plot]:
         name="pretraining",
         title="Trainings without labels",
         caption=(
-            f"Loss (left) and validation {metric.label} of nearest neighbours in the teacher's features (right), by"
-            " epoch. The score is a curve to look at; the last weights are kept."
+            f"Loss (left) and validation {metric.label} in percent of nearest neighbours in the teacher's features"
+            " (right), by epoch. The score is a curve to look at; the last weights are kept."
         ),
         data=data,
         draw=draw_pretraining,
@@ -32,9 +32,10 @@ def stage_plots(findings: Findings) -> Iterator[Plot]:
 
 
 def draw_pretraining(axes: Axes, data: pd.DataFrame) -> None:
-    """Loss on the left axis, score on the right one."""
-    for place, (name, side) in enumerate((("loss", axes), ("score", axes.twinx())), start=1):
+    """Loss on the left axis, score in percent on the right one."""
+    sides = ((axes, data["loss"]), (axes.twinx(), 100 * data["score"]))
+    for place, (side, values) in enumerate(sides, start=1):
         colour, marker = style_of(place)
-        side.plot(data["epoch"], data[name], color=colour, marker=marker, markersize=3)
+        side.plot(data["epoch"], values, color=colour, marker=marker, markersize=3)
         side.tick_params(axis="y", colors=colour)
     axes.set_xlabel("epoch")

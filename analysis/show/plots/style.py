@@ -66,6 +66,6 @@ def plain_numbers(axis: Axis) -> None:
     axis.set_minor_locator(NullLocator())
 
 
-def wrap_title(title: str, width: int = 46) -> str:
+def wrap_title(title: str, width: int = 40) -> str:
     """Return a panel's title in lines that fit above it."""
     return textwrap.fill(title, width)

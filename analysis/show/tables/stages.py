@@ -62,7 +62,7 @@ def stage_frame(results: Results, metric: str) -> pd.DataFrame:
     """Return a row per evaluation of each pretraining: panel, trial_id, epoch, loss, score and what it watched."""
     rows = []
     for stage in results.stages:
-        panel = ", ".join([stage.config.dataset_label, *filter(None, _words(stage))])
+        panel = _title(stage)
         for row in stage_rows(stage):
             rows.append(
                 {
@@ -83,6 +83,13 @@ def stage_rows(stage: Stage) -> list[EpochRow]:
         return read_epochs(TrialPaths(stage.folder).epochs)
     except ValueError:
         return []
+
+
+def _title(stage: Stage) -> str:
+    """What a panel shows: dataset, model, patch size, and the weights that it began with."""
+    model, patch_size, weights = _words(stage)
+    patches = f", patch size {patch_size}" if stage.config.patch_size is not None else ""
+    return f"{stage.config.dataset_label}, {model}{patches}, from {weights}"
 
 
 def _words(stage: Stage) -> list[str]:
