@@ -30,9 +30,10 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# analysis/ and search_spaces/ are mapped into the package when it is built, so types are checked on a build.
+# analysis/ and search_spaces/ are mapped into the package when it is built, so types are checked on a build: of nothing
+# that an older build left in build/lib.
 types: $(VENV)/.installed
-	rm -rf build/types
+	rm -rf build/lib build/types
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --target build/types .
 	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p raypatch
 

@@ -25,12 +25,13 @@ class PatchConvolution(nn.Conv2d):
 
 def as_patch_convolution(flat: nn.Conv2d) -> PatchConvolution:
     """The same convolution, with the same weights, as one that may be a product."""
+    edge = flat.kernel_size[0]
     # On no device: it draws no weights, which would move all later draws.
     patches = PatchConvolution(
         flat.in_channels,
         flat.out_channels,
-        flat.kernel_size,
-        flat.stride,
+        kernel_size=edge,
+        stride=edge,
         bias=flat.bias is not None,
         device="meta",
     )
