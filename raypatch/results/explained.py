@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 
 from raypatch.results.records import DamagedFileError
 from raypatch.storage.files import write_atomically
@@ -75,19 +76,12 @@ def write_rows(path: Path, kind: type[Row], rows: Sequence[Row]) -> None:
 
 def read_rows(path: Path, kind: type[Row]) -> list[Row]:
     """Read a table of rows of one kind. Raises DamagedFileError."""
-    columns = dataclasses.fields(kind)
-    rows = []
+    row: TypeAdapter[Row] = TypeAdapter(kind)
     try:
         with path.open(encoding="utf-8", newline="") as stream:
-            for line in csv.DictReader(stream):
-                values = {}
-                for column in columns:
-                    # A field's type also reads its text.
-                    values[column.name] = column.type(line[column.name])  # type: ignore[operator]  # no name of a type
-                rows.append(kind(**values))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+            return [row.validate_python(line) for line in csv.DictReader(stream)]
+    except (OSError, ValueError, csv.Error) as error:
         raise DamagedFileError(f"{path} cannot be read ({error}); run `raypatch explain` again") from error
-    return rows
 
 
 @dataclass(frozen=True)

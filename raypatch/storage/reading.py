@@ -14,7 +14,12 @@ OnProgress = Callable[[str, int, int], object]
 _PIECE = 1 << 20
 """Bytes that are read at once for a digest: a megabyte, in which progress is counted."""
 
-_new_listener: Callable[[], OnProgress] = lambda: lambda *_: None  # noqa: E731  one that hears nothing
+
+def _nobody() -> OnProgress:
+    return lambda *_: None
+
+
+_new_listener: Callable[[], OnProgress] = _nobody
 
 
 def tell_reading(new_listener: Callable[[], OnProgress]) -> None:
