@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from raypatch.results.records import DamagedFileError
 from raypatch.storage.files import write_atomically
@@ -80,6 +80,10 @@ def read_rows(path: Path, kind: type[Row]) -> list[Row]:
     try:
         with path.open(encoding="utf-8", newline="") as stream:
             return [row.validate_python(line) for line in csv.DictReader(stream)]
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        problem = f"{first['loc'][0]}: {first['msg']}"
+        raise DamagedFileError(f"{path} cannot be read ({problem}); run `raypatch explain` again") from error
     except (OSError, ValueError, csv.Error) as error:
         raise DamagedFileError(f"{path} cannot be read ({error}); run `raypatch explain` again") from error
 
