@@ -1,8 +1,10 @@
 """Fixtures that several test modules share."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
+import matplotlib
 import pytest
 import torch
 
@@ -13,6 +15,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if "gpu" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep what is measured on this machine out of the developer's own cache, and that out of the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        # To list the fonts takes matplotlib seconds: that list stays where it is.
+        patch.setenv("MPLCONFIGDIR", matplotlib.get_cachedir())
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 def _real_data_folder() -> Path | None:
