@@ -3,8 +3,11 @@
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from raypatch.training.steps.rounded import RoundedWeight, RoundedWeights
+
+_Group = dict[str, Any]
 
 LEAST_NUMBERS = 2**16
 """Numbers of a weight from which on it is updated by itself; of smaller ones the calls cost more than the memory."""
@@ -27,19 +30,23 @@ class CachedUpdate:
     def __init__(self, rounded: RoundedWeights, optimizer: torch.optim.Optimizer) -> None:
         self._rounded, self._optimizer = rounded, optimizer
         group_of = {each: group for group in optimizer.param_groups for each in group["params"]}
-        self._large: dict[RoundedWeight, dict[str, Any]] = {}
+        self._large: dict[RoundedWeight, _Group] = {}
         for weight in rounded.trained:
             if weight.master in group_of and weight.master.numel() >= LEAST_NUMBERS:
                 self._large[weight] = group_of[weight.master]
         # In float32, of one weight after the other, so that it stays in the cache.
         self._gradient = torch.empty(max((weight.master.numel() for weight in self._large), default=0))
+        self._one = torch.ones(())
 
     def step(self) -> None:
-        """Move every weight that has a gradient: of a large one its copy's, of others their own too."""
+        """Move every weight that has a gradient: of a large one its copy's, of others their own too.
+
+        No master has one afterwards.
+        """
         # In the model's order: the first layers' gradients came last, and may still be in the cache.
         alone = dict.fromkeys(weight for weight in self._large if self._can_move_alone(weight))
         self._rounded.add_gradients(but=alone)
-        self._optimizer.step()
+        self._move_rest()
         for weight in alone:
             self._move(weight)
 
@@ -49,21 +56,47 @@ class CachedUpdate:
         return has_state and weight.copy.grad is not None and weight.master.grad is None
 
     @torch.no_grad()
+    def _move_rest(self) -> None:
+        """Take the step of the weights whose gradients lie in themselves."""
+        rest: list[tuple[_Group, list[Tensor], list[Tensor]]] = []
+        for group in self._optimizer.param_groups:
+            masters = [master for master in group["params"] if master.grad is not None]
+            if masters:
+                rest.append((group, masters, [master.grad for master in masters]))
+        if all(master in self._optimizer.state for _, masters, _ in rest for master in masters):
+            # Without what torch's own step and zero_grad do around this, which takes longer than the step itself.
+            for group, masters, gradients in rest:
+                self._adamw(group, masters, gradients)
+                for master in masters:
+                    master.grad = None
+        else:
+            self._optimizer.step()
+            self._optimizer.zero_grad(set_to_none=True)
+
+    @torch.no_grad()
     def _move(self, weight: RoundedWeight) -> None:
         assert weight.copy.grad is not None, "see _can_move_alone"
-        master, group, state = weight.master, self._large[weight], self._optimizer.state[weight.master]
-        gradient = self._gradient[: master.numel()].view_as(master)
+        gradient = self._gradient[: weight.master.numel()].view_as(weight.master)
         gradient.copy_(weight.copy.grad)
+        self._adamw(self._large[weight], [weight.master], [gradient])
+        weight.round()
+        # Memory that the first step took: it will not be asked for again.
+        weight.gradient = None
+
+    def _adamw(self, group: _Group, masters: list[Tensor], gradients: list[Tensor]) -> None:
+        """A step of weights that have states."""
+        states = [self._optimizer.state[master] for master in masters]
+        for state in states:
+            # As torch's own step: they are counted before, from 1.
+            state["step"] += self._one
         move = torch._fused_adamw_ if group["decoupled_weight_decay"] else torch._fused_adam_
-        # As torch's own step: they are counted before, from 1.
-        state["step"] += 1
         move(
-            [master],
-            [gradient],
-            [state["exp_avg"]],
-            [state["exp_avg_sq"]],
+            masters,
+            gradients,
+            [state["exp_avg"] for state in states],
+            [state["exp_avg_sq"] for state in states],
             [],
-            [state["step"]],
+            [state["step"] for state in states],
             amsgrad=False,
             beta1=group["betas"][0],
             beta2=group["betas"][1],
@@ -72,4 +105,3 @@ class CachedUpdate:
             eps=group["eps"],
             maximize=False,
         )
-        weight.round()
