@@ -132,6 +132,11 @@ class RunOptions(BaseModel):
         description="Trials that differ in the seed alone and fine-tune as one model of stacked weights, at most:"
         " a number, off, or auto, where `raypatch plan` has measured that it is faster.",
     )
+    compile: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="Let torch compile the training pass, for which it takes up to half a minute and a C++ compiler:"
+        " on, off, or auto, long trainings in bfloat16 on a CPU.",
+    )
     card_share: float = Field(
         1.0,
         gt=0,

@@ -20,5 +20,5 @@ def test_every_part_runs_on_a_cpu(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in out.read_text("utf-8").splitlines()]
     parts = {line["part"] for line in lines}
     measured = {"recorded against eager", "bfloat16 against float32", "resume", "against the customary loop"}
-    assert measured | {"largest volume", "whole grid", "real trial", "end"} <= parts
+    assert measured | {"largest volume", "compiled against eager", "whole grid", "real trial", "end"} <= parts
     assert not [line for line in lines if line["ok"] is False]

@@ -30,14 +30,17 @@ class Case:
     prepared: PreparedModel
     batches: list[Batch]
 
-    def step(self, *, recorded: bool | None = None, micro_batch: int | None = None) -> TrainingStep:
+    def step(
+        self, *, recorded: bool | None = None, compiled: bool = False, micro_batch: int | None = None
+    ) -> TrainingStep:
         """The step of this case's model."""
         prepared = self.prepared
         prepared.model.train()
         optimizer = make_optimizer(prepared.model, self.config, prepared.head)
         loss = find_task("multiclass").loss
         micro_batch = micro_batch or self.config.batch_size
-        return TrainingStep(prepared, optimizer, loss, self.config, micro_batch=micro_batch, fixed_buffers=recorded)
+        how = {"fixed_buffers": recorded, "compiled": compiled}
+        return TrainingStep(prepared, optimizer, loss, self.config, micro_batch=micro_batch, **how)
 
     def twin(self, *, precision: Precision | None = None) -> "Case":
         """The same weights once more, perhaps in another precision."""

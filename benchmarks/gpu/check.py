@@ -29,7 +29,7 @@ from correctness import (  # noqa: E402
     rounded_against_exact,
 )
 from report import Report  # noqa: E402
-from speed import against_customary, largest_volume, whole_grid  # noqa: E402
+from speed import against_customary, compiled_against_eager, largest_volume, whole_grid  # noqa: E402
 from trials import real_trials  # noqa: E402
 
 PARTS: tuple[Callable[[Report], None], ...] = (
@@ -43,6 +43,7 @@ PARTS: tuple[Callable[[Report], None], ...] = (
     largest_volume,
     whole_grid,
     real_trials,
+    compiled_against_eager,
 )
 
 

@@ -30,7 +30,7 @@ def against_customary(report: Report) -> None:
     model = "test_vit" if report.tiny else "vit_small_patch16_224"
     for case in ("2d-14", "3d-14") if report.tiny else CASES["cuda"].split(","):
         clean(report.device)
-        pair = Pair(case, model, 8, 2 if report.tiny else 10, report.device)
+        pair = Pair(case, model, 8, 2 if report.tiny else 10, report.device, compiled=False)
         row = compare(pair, ROUNDS)
         shown = {
             name: row[name] for name in ("case", "precision", "images_per_second", "train_ratio", "evaluate_ratio")
@@ -56,6 +56,23 @@ def largest_volume(report: Report) -> None:
     share = None if peak is None else flops / peak
     ok = None if share is None or report.tiny else share >= 0.4
     report.line("largest volume", ok, ms=1e3 * statistics.median(seconds[1:]), tflops=flops / 1e12, of_peak=share)
+
+
+def compiled_against_eager(report: Report) -> None:
+    """Many tokens, of which no step is recorded: what compiling gains a step, what it takes to start, and its loss."""
+    clean(report.device)
+    case = make_case(report, 3, 4 if report.tiny else 2, batches=4)
+    eager, compiled = case.step(recorded=False), case.twin().step(recorded=False, compiled=True)
+    losses: dict[str, list[float]] = {"eager": [], "compiled": []}
+    seconds: dict[str, list[float]] = {"eager": [], "compiled": []}
+    for batch in case.batches:
+        for name, step in (("eager", eager), ("compiled", compiled)):
+            started = time.perf_counter()
+            losses[name].append(step(*batch).item())
+            seconds[name].append(time.perf_counter() - started)
+    ok = all(abs(one - other) <= 0.02 * abs(one) for one, other in zip(*losses.values(), strict=True))
+    ms = {name: 1e3 * statistics.median(each[1:]) for name, each in seconds.items()}
+    report.line("compiled against eager", ok, ms=ms, start=seconds["compiled"][0], losses=losses)
 
 
 def whole_grid(report: Report) -> None:

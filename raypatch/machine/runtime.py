@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 import raypatch
+from raypatch.machine.attention_kernels import attention_kernels
 
 Precision = Literal["bfloat16", "float32"]
 Purpose = Literal["head", "order", "augmentation", "dropout", "views", "drop path"]
@@ -147,7 +148,7 @@ def provenance() -> dict[str, str]:
         found["driver"] = _driver_version()
         found["float32 products"] = str(torch.backends.cuda.matmul.fp32_precision)
         found["float32 convolutions"] = str(torch.backends.cudnn.conv.fp32_precision)  # type: ignore[attr-defined]  # made at import
-        found["attention"] = " ".join(_attention_kernels())
+        found["attention"] = " ".join(attention_kernels())
     commit = _git_commit()
     if commit:
         found["commit"] = commit
@@ -158,17 +159,6 @@ def _driver_version() -> str:
     """Version of NVIDIA's kernel module; empty where it does not tell."""
     module = Path("/sys/module/nvidia/version")
     return module.read_text().strip() if module.exists() else ""
-
-
-def _attention_kernels() -> list[str]:
-    """The kernels of scaled_dot_product_attention that torch may take, its first choice unknown."""
-    allowed = {
-        "cudnn": torch.backends.cuda.cudnn_sdp_enabled(),
-        "flash": torch.backends.cuda.flash_sdp_enabled(),
-        "efficient": torch.backends.cuda.mem_efficient_sdp_enabled(),
-        "math": torch.backends.cuda.math_sdp_enabled(),
-    }
-    return [name for name, on in allowed.items() if on]
 
 
 @functools.cache

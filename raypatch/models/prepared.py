@@ -13,6 +13,7 @@ from raypatch.config import RunOptions, TrialConfig
 from raypatch.data.batches.augment import augment, augment_masks, normalize, to_float
 from raypatch.data.batches.resize import pad_centred, resize_images
 from raypatch.data.catalog import DatasetInfo
+from raypatch.machine.attention_kernels import use_flash_attention_3
 from raypatch.machine.runtime import Precision, forbid_tf32, resolve_device, resolve_precision
 from raypatch.models.build import BuiltModel, build_model
 from raypatch.models.families import Family, find_family
@@ -160,6 +161,8 @@ def place_model(
     """Bring a built model to a device."""
     if precision == "float32":
         forbid_tf32()
+    elif device.type == "cuda":
+        use_flash_attention_3(device)
     return PreparedModel(
         model=built.model.to(device),
         family=find_family(config.model),

@@ -25,6 +25,7 @@ from raypatch.training.evaluate import evaluate
 from raypatch.training.loss import balanced_order, make_loss
 from raypatch.training.optim import learning_rates, make_optimizer, set_learning_rates
 from raypatch.training.progress import advance, is_over
+from raypatch.training.steps.compiled import is_compiled
 from raypatch.training.steps.step import TrainingStep
 from raypatch.trial_fields.length import Length, training_length
 
@@ -75,7 +76,7 @@ def train_epochs(trial: Trial, set_training_mode: Callable[[], None]) -> Progres
     progress = resume(paths, model, optimizer, length)
     if progress.epoch == 0:
         choose_attention(prepared, config.batch_size)
-    step = make_step(trial, optimizer)
+    step = make_step(trial, optimizer, length)
     logger.info(
         "%s on %s in %s, from epoch %d",
         paths.folder.name,
@@ -131,7 +132,7 @@ def load_best(trial: Trial) -> None:
     trial.prepared.model.load_state_dict(best[0])
 
 
-def make_step(trial: Trial, optimizer: torch.optim.Optimizer) -> TrainingStep:
+def make_step(trial: Trial, optimizer: torch.optim.Optimizer, length: Length) -> TrainingStep:
     """The step of a trial, with its loss, in as many passes as its memory asks for."""
     config, prepared = trial.config, trial.prepared
     options = trial.options
@@ -139,7 +140,8 @@ def make_step(trial: Trial, optimizer: torch.optim.Optimizer) -> TrainingStep:
     # Class weights go by the images that are trained on.
     labels = trial.train.labels.to(prepared.device)
     loss = make_loss(config, trial.task, labels)
-    return TrainingStep(prepared, optimizer, loss, config, micro_batch=micro_batch)
+    compiled = is_compiled(config, options, prepared.device, prepared.precision, length.steps)
+    return TrainingStep(prepared, optimizer, loss, config, micro_batch=micro_batch, compiled=compiled)
 
 
 @dataclass(frozen=True)

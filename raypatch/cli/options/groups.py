@@ -36,6 +36,9 @@ MicroBatch = Annotated[str, typer.Option(help="Images per forward pass: auto or 
 Stack = Annotated[
     str, typer.Option(help="Seeds that fine-tune as one model of stacked weights, at most: auto, off or a number.")
 ]
+Compile = Annotated[
+    Literal["auto", "on", "off"], typer.Option(help="Compile the training pass; auto: long trainings on a CPU.")
+]
 RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Run failed trials again.")]
 TimeLimit = Annotated[
     str | None,
@@ -126,6 +129,7 @@ class Place:
         bool, typer.Option("--keep-masks", help="Of a segmentation keep every pixel's probability, for ensembles.")
     ] = False
     stack: Stack = "auto"
+    compile: Compile = "auto"
 
     def settings(self) -> dict[str, Any]:
         """As raypatch.run takes them."""
@@ -217,6 +221,7 @@ class Changes:
     dashboard: Annotated[bool | None, typer.Option(help="Other than last time.")] = None
     track: Annotated[Tracker | None, typer.Option(help="Other than last time.")] = None
     stack: Annotated[str | None, typer.Option(help="Other than last time.")] = None
+    compile: Annotated[Literal["auto", "on", "off"] | None, typer.Option(help="Other than last time.")] = None
 
     def settings(self) -> dict[str, Any]:
         """As raypatch.resume takes them."""

@@ -32,6 +32,7 @@ from raypatch.tasks import ClassTask, find_task
 from raypatch.tasks.metrics import LOSS
 from raypatch.tasks.protocols import UndefinedMetricWarning
 from raypatch.tasks.seen import describe_seen
+from raypatch.training.steps.compiled import compiler_name, find_compiler
 
 
 def check_before_start(
@@ -51,6 +52,8 @@ def check_before_start(
             f"--device {options.device}: Ray gives each trial its card; set CUDA_VISIBLE_DEVICES={index} and leave"
             " --device out, or use --executor local"
         )
+    if options.compile == "on":
+        check_compiler(resolve_device(options.device))
     models = one_per_model(trials)
     datasets = {config.source: None for config in models}
     for dataset in datasets:
@@ -67,6 +70,17 @@ def check_before_start(
     for name in dict.fromkeys(config.model for config in models if config.weights != "random"):
         if choice := choice_of_tag(name):
             say(choice)
+
+
+def check_compiler(device: torch.device) -> None:
+    """See that torch can compile for this device. Raises ValueError."""
+    if device.type == "cpu" and find_compiler() is None:
+        raise ValueError(
+            f"--compile on needs a C++ compiler, and there is no {compiler_name()} here: install one, such as the"
+            " package g++, name it in $CXX, or leave --compile out"
+        )
+    if device.type == "cuda" and importlib.util.find_spec("triton") is None:
+        raise ValueError("--compile on needs triton on a GPU, which comes with torch for CUDA; or leave --compile out")
 
 
 def check_selection(config: TrialConfig, info: DatasetInfo, options: RunOptions) -> None:

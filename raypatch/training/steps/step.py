@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import logging
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -12,6 +13,7 @@ from raypatch.models.memory import is_recorded
 from raypatch.models.prepared import PreparedModel
 from raypatch.training.loss import Loss
 from raypatch.training.steps.cached_update import CachedUpdate, can_update_in_cache
+from raypatch.training.steps.compiled import CompiledModel
 from raypatch.training.steps.recorded import OUT_OF_MEMORY, RecordedStep
 from raypatch.training.steps.rounded import RoundedWeights
 
@@ -31,7 +33,8 @@ class TrainingStep:
     loss: what is minimised. micro_batch: images of one forward pass. fixed_buffers: take full
     batches from buffers of fixed addresses; on a CUDA device, where this is the default for short steps
     (`is_recorded`), such a step is recorded once as a CUDA graph and replayed (the optimizer must be
-    capturable), elsewhere it runs as it is.
+    capturable), elsewhere it runs as it is. compiled: compile the full passes; a step that is recorded
+    has no use for it.
     """
 
     def __init__(
@@ -43,6 +46,7 @@ class TrainingStep:
         *,
         micro_batch: int,
         fixed_buffers: bool | None = None,
+        compiled: bool = False,
     ) -> None:
         self.prepared = prepared
         self.optimizer = optimizer
@@ -61,6 +65,7 @@ class TrainingStep:
         # -1: never record.
         self._warm_up_left = WARM_UP_STEPS if record else -1
         self._recorded: RecordedStep | None = None
+        self._compiled = CompiledModel(prepared.model) if compiled and not record else None
 
     def __call__(
         self,
@@ -154,20 +159,25 @@ class TrainingStep:
     def _pass(self, inputs: torch.Tensor, labels: torch.Tensor, *, share: float) -> torch.Tensor:
         """Forward and backward of a micro-batch, which is a share of the batch; return its share of the loss."""
         with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self._rounded is not None):
-            logits = self.prepared.model(inputs)
+            logits = self._model_for(inputs)(inputs)
         loss = self.loss(logits, labels) * share
         # Of a stack there is a loss for each trial, which hangs on that trial's weights alone.
         torch.autograd.backward(loss.sum())
         return loss.detach()
 
+    def _model_for(self, inputs: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+        """What computes the logits of a micro-batch."""
+        is_full = len(inputs) == min(self.micro_batch, self.batch_size)
+        return self._compiled if self._compiled is not None and is_full else self.prepared.model
+
     def _update(self) -> None:
         if self._cached_update is not None:
             self._cached_update.step()
-        else:
-            if self._rounded is not None:
-                self._rounded.add_gradients()
-            if self.clip_norm is not None:
-                parameters = [group["params"] for group in self.optimizer.param_groups]
-                nn.utils.clip_grad_norm_(itertools.chain(*parameters), self.clip_norm)
-            self.optimizer.step()
+            return
+        if self._rounded is not None:
+            self._rounded.add_gradients()
+        if self.clip_norm is not None:
+            parameters = [group["params"] for group in self.optimizer.param_groups]
+            nn.utils.clip_grad_norm_(itertools.chain(*parameters), self.clip_norm)
+        self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
