@@ -50,7 +50,7 @@ def has_bfloat16(device: torch.device) -> bool:
     """
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    return bool({"avx512_bf16", "amx_bf16"} & _cpu_flags())
+    return bool({"avx512_bf16", "amx_bf16"} & cpu_flags())
 
 
 def resolve_precision(asked: str, device: torch.device) -> Precision:
@@ -175,7 +175,8 @@ def _cpu_info() -> dict[str, str]:
     return facts
 
 
-def _cpu_flags() -> set[str]:
+def cpu_flags() -> set[str]:
+    """Instructions that this processor has, by Linux's names; empty elsewhere."""
     return set(_cpu_info().get("flags", "").split())
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn import attention
 
+import raypatch.machine.attention_kernels
 from raypatch.machine.attention_kernels import attention_kernels, use_flash_attention_3
 
 CARD = torch.device("cuda", 0)
@@ -17,11 +18,22 @@ class _Torch:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, capability: tuple[int, int], installed: bool) -> None:
         self.current: str | None = None
         self.error: Exception | None = None
+        self.refused: Exception | None = None
         self.asked: list[str] = []
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: object() if installed else None)
         monkeypatch.setattr(attention, "current_flash_attention_impl", lambda: self.current)
         monkeypatch.setattr(attention, "activate_flash_attention_impl", self._activate)
+        monkeypatch.setattr(attention, "restore_flash_attention_impl", lambda: self._set(None))
+        monkeypatch.setattr(raypatch.machine.attention_kernels, "_try_flash", self._try)
+        use_flash_attention_3.cache_clear()
+
+    def _set(self, name: str | None) -> None:
+        self.current = name
+
+    def _try(self, device: torch.device) -> None:
+        if self.refused is not None:
+            raise self.refused
 
     def _activate(self, name: str) -> None:
         self.asked.append(name)
@@ -55,6 +67,19 @@ def test_a_package_of_another_torch_is_named_and_left(
     machine.error = ImportError("undefined symbol")
     use_flash_attention_3(CARD)
     assert "FlashAttention 3 is installed and cannot be used: undefined symbol" in caplog.text
+
+
+def test_kernels_that_cannot_train_are_taken_back_and_said_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    machine = _Torch(monkeypatch, capability=(9, 0), installed=True)
+    machine.refused = RuntimeError("query dtype must be float8")
+    use_flash_attention_3(CARD)
+    use_flash_attention_3(CARD)
+    assert machine.current is None
+    assert [record.getMessage() for record in caplog.records] == [
+        "FlashAttention 3 is installed and cannot be used: query dtype must be float8"
+    ]
 
 
 def test_an_older_torch_has_no_choice(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch._functorch.config
 from torch import nn
+from torch._dynamo.backends.common import aot_autograd
 from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
 import raypatch
@@ -44,7 +45,7 @@ class _Calls(nn.Module):
 def _settings_of_the_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Bring back what compiling sets for good."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/nowhere")
-    with torch._functorch.config.patch(enable_autograd_cache=True):
+    with torch._functorch.config.patch(enable_autograd_cache=True, force_non_lazy_backward_lowering=False):
         yield
 
 
@@ -90,6 +91,8 @@ def test_the_compiler_is_that_of_the_environment(monkeypatch: pytest.MonkeyPatch
     assert find_compiler() == str(own)
     monkeypatch.setenv("CXX", "no-such-compiler")
     assert find_compiler() is None
+    monkeypatch.setenv("CXX", " ")
+    assert find_compiler() in (shutil.which("g++"), shutil.which("clang++"))
 
 
 def test_on_without_a_compiler_is_refused_before_anything_starts(
@@ -102,8 +105,11 @@ def test_on_without_a_compiler_is_refused_before_anything_starts(
     assert not list(tmp_path.glob("runs/*/trials"))
 
 
-def test_outputs_and_gradients_are_the_models(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_outputs_and_gradients_are_the_models(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """Traced and run without a C++ compiler, which takes a moment."""
+    caplog.set_level("INFO", "raypatch")
     _trace_alone(monkeypatch)
     model = _Calls()
     plain = copy.deepcopy(model)
@@ -115,6 +121,23 @@ def test_outputs_and_gradients_are_the_models(monkeypatch: pytest.MonkeyPatch) -
         outputs.sum().backward()
         expected.sum().backward()
         assert torch.equal(model.layer.weight.grad, plain.layer.weight.grad)  # type: ignore[arg-type]
+    said = [record.getMessage() for record in caplog.records if record.name.startswith("raypatch")]
+    assert said == ["the training pass is compiled"]
+
+
+def test_a_backward_pass_that_cannot_be_compiled_costs_nothing_either(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(graph: object, inputs: object) -> object:
+        raise RuntimeError("no space left")
+
+    backend = aot_autograd(fw_compiler=lambda graph, inputs: graph, bw_compiler=refuse)
+    compile_with = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda model, **settings: compile_with(model, backend=backend))
+    model = _Calls()
+    CompiledModel(model)(ONE_SHAPE).sum().backward()
+    assert "was not compiled and runs as it is" in caplog.text
+    assert model.layer.weight.grad is not None
 
 
 def test_code_is_kept_in_a_folder_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,7 +148,7 @@ def test_code_is_kept_in_a_folder_of_ones_own(monkeypatch: pytest.MonkeyPatch) -
             # Torch writes its choice down when timm is imported.
             monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", before)
         CompiledModel(_Calls())
-        assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(cache_folder() / "compiled")
+        assert Path(os.environ["TORCHINDUCTOR_CACHE_DIR"]).parent == cache_folder() / "compiled"
     assert not torch._functorch.config.enable_autograd_cache
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/chosen")
     CompiledModel(_Calls())
@@ -175,6 +198,19 @@ def test_a_last_batch_of_another_size_runs_as_it_is(monkeypatch: pytest.MonkeyPa
     assert shapes == [4] * 6
 
 
+def test_without_a_home_code_lies_in_no_working_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    CompiledModel(_Calls())
+    chosen = Path(os.environ["TORCHINDUCTOR_CACHE_DIR"])
+    assert chosen.is_absolute()
+    assert tmp_path not in chosen.parents
+    # Others must not be able to write there.
+    assert chosen.stat().st_mode & 0o077 == 0
+    chosen.rmdir()
+
+
 @pytest.mark.slow  # 45 s: three times a C++ compiler
 @pytest.mark.skipif(find_compiler() is None, reason="no C++ compiler")
 def test_a_compiled_trial_goes_on_after_a_stop_with_the_same_bits(
@@ -183,9 +219,11 @@ def test_a_compiled_trial_goes_on_after_a_stop_with_the_same_bits(
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "code"))
     config, options = tiny_trial(make_images(tmp_path / "a.npz"), precision="bfloat16")
     eager = _run(tmp_path / "eager", config, options)
+    headers = _headers()
     options = options.model_copy(update={"compile": "on"})
     straight = _run(tmp_path / "straight", config, options)
     assert list((tmp_path / "code").rglob("*.so"))
+    assert _headers() == headers
     steps = iter(range(100))
     with pytest.raises(Interrupted):
         _run(tmp_path / "stopped", config, options, should_stop=lambda: next(steps) > 4)
@@ -200,6 +238,11 @@ def test_a_compiled_trial_goes_on_after_a_stop_with_the_same_bits(
 def _run(folder: Path, config: TrialConfig, options: RunOptions, **how: object) -> TrialResult:
     folder.mkdir(exist_ok=True)
     return train_trial(config, TrialPaths(folder), options, **how)  # type: ignore[arg-type]
+
+
+def _headers() -> set[Path]:
+    """What torch would leave where others can write."""
+    return set(Path(default_cache_dir()).rglob("*.gch"))
 
 
 def _trace_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,7 +37,7 @@ Stack = Annotated[
     str, typer.Option(help="Seeds that fine-tune as one model of stacked weights, at most: auto, off or a number.")
 ]
 Compile = Annotated[
-    Literal["auto", "on", "off"], typer.Option(help="Compile the training pass; auto: long trainings on a CPU.")
+    Literal["auto", "on", "off"], typer.Option(help="Compile the training pass; auto: long ones in bfloat16 on a CPU.")
 ]
 RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Run failed trials again.")]
 TimeLimit = Annotated[

@@ -22,7 +22,7 @@ from raypatch.data.fetch import fetch, verify
 from raypatch.data.source import data_folder, describe, load_labels, load_split
 from raypatch.features.cost import shared_bytes
 from raypatch.machine.runtime import resolve_device
-from raypatch.methods import check_fields, feature_method
+from raypatch.methods import check_fields, feature_method, find_method
 from raypatch.models.build import check_model, model_key
 from raypatch.models.families.timm_names import choice_of_tag
 from raypatch.models.flops import count_outputs, trial_facts
@@ -52,7 +52,7 @@ def check_before_start(
             f"--device {options.device}: Ray gives each trial its card; set CUDA_VISIBLE_DEVICES={index} and leave"
             " --device out, or use --executor local"
         )
-    if options.compile == "on":
+    if options.compile == "on" and any(find_method(config.method).trains_backbone for config in trials):
         check_compiler(resolve_device(options.device))
     models = one_per_model(trials)
     datasets = {config.source: None for config in models}
