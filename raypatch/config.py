@@ -134,7 +134,7 @@ class RunOptions(BaseModel):
     )
     compile: Literal["auto", "on", "off"] = Field(
         "auto",
-        description="Let torch compile the training pass, for which it takes up to half a minute and a C++ compiler:"
+        description="Let torch compile the training pass, for which it takes up to a minute and a C++ compiler:"
         " on, off, or auto, long trainings in bfloat16 on a CPU.",
     )
     card_share: float = Field(

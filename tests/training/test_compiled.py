@@ -211,7 +211,7 @@ def test_without_a_home_code_lies_in_no_working_folder(monkeypatch: pytest.Monke
     chosen.rmdir()
 
 
-@pytest.mark.slow  # 45 s: three times a C++ compiler
+@pytest.mark.slow  # 60 s: three times a C++ compiler
 @pytest.mark.skipif(find_compiler() is None, reason="no C++ compiler")
 def test_a_compiled_trial_goes_on_after_a_stop_with_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -20,8 +20,8 @@ from raypatch.methods import find_method
 logger = logging.getLogger(__name__)
 
 LEAST_STEPS = 30_000
-"""Steps of a training from which on `auto` compiles. On two CPU cores ViT-S needed 13 to 28 s to start, and gained 2 to
-8 ms a step of 8 images (docs/LOG.md): here it has paid twice at the least."""
+"""Steps of a training from which on `auto` compiles. On two CPU cores ViT-S needed up to 50 s to start, and gained 2 to
+8 ms a step of 8 images (docs/LOG.md): here it has paid."""
 
 
 def is_compiled(
