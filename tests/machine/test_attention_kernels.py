@@ -17,8 +17,7 @@ class _Torch:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, capability: tuple[int, int], installed: bool) -> None:
         self.current: str | None = None
-        self.error: Exception | None = None
-        self.refused: Exception | None = None
+        self.errors: dict[str, Exception] = {}
         self.asked: list[str] = []
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: object() if installed else None)
@@ -32,13 +31,13 @@ class _Torch:
         self.current = name
 
     def _try(self, device: torch.device) -> None:
-        if self.refused is not None:
-            raise self.refused
+        if "trying" in self.errors:
+            raise self.errors["trying"]
 
     def _activate(self, name: str) -> None:
         self.asked.append(name)
-        if self.error is not None:
-            raise self.error
+        if "activating" in self.errors:
+            raise self.errors["activating"]
         self.current = name
 
 
@@ -60,26 +59,24 @@ def test_others_keep_what_torch_brings(
     assert machine.asked == []
 
 
-def test_a_package_of_another_torch_is_named_and_left(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("at", "error"),
+    [
+        # A package that was built for another torch; kernels that are for inference in 8 bits alone.
+        ("activating", ImportError("undefined symbol")),
+        ("trying", RuntimeError("query dtype must be float8")),
+    ],
+)
+def test_what_cannot_be_used_is_taken_back_and_said_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, at: str, error: Exception
 ) -> None:
     machine = _Torch(monkeypatch, capability=(9, 0), installed=True)
-    machine.error = ImportError("undefined symbol")
-    use_flash_attention_3(CARD)
-    assert "FlashAttention 3 is installed and cannot be used: undefined symbol" in caplog.text
-
-
-def test_kernels_that_cannot_train_are_taken_back_and_said_once(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    machine = _Torch(monkeypatch, capability=(9, 0), installed=True)
-    machine.refused = RuntimeError("query dtype must be float8")
+    machine.errors[at] = error
     use_flash_attention_3(CARD)
     use_flash_attention_3(CARD)
     assert machine.current is None
-    assert [record.getMessage() for record in caplog.records] == [
-        "FlashAttention 3 is installed and cannot be used: query dtype must be float8"
-    ]
+    said = [record.getMessage() for record in caplog.records]
+    assert said == [f"FlashAttention 3 is installed and cannot be used: {error}"]
 
 
 def test_an_older_torch_has_no_choice(monkeypatch: pytest.MonkeyPatch) -> None:

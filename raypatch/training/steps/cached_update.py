@@ -58,20 +58,20 @@ class CachedUpdate:
     @torch.no_grad()
     def _move_rest(self) -> None:
         """Take the step of the weights whose gradients lie in themselves."""
-        rest: list[tuple[_Group, list[Tensor], list[Tensor]]] = []
-        for group in self._optimizer.param_groups:
-            masters = [master for master in group["params"] if master.grad is not None]
-            if masters:
-                rest.append((group, masters, [master.grad for master in masters]))
-        if all(master in self._optimizer.state for _, masters, _ in rest for master in masters):
-            # Without what torch's own step and zero_grad do around this, which takes longer than the step itself.
-            for group, masters, gradients in rest:
-                self._adamw(group, masters, gradients)
-                for master in masters:
-                    master.grad = None
-        else:
+        rest = [
+            (group, [master for master in group["params"] if master.grad is not None])
+            for group in self._optimizer.param_groups
+        ]
+        if not all(master in self._optimizer.state for _, masters in rest for master in masters):
             self._optimizer.step()
             self._optimizer.zero_grad(set_to_none=True)
+            return
+        # Without what torch's own step and zero_grad do around this, which takes longer than the step itself.
+        for group, masters in rest:
+            if masters:
+                self._adamw(group, masters, [master.grad for master in masters])
+            for master in masters:
+                master.grad = None
 
     @torch.no_grad()
     def _move(self, weight: RoundedWeight) -> None:

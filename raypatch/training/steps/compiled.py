@@ -92,8 +92,9 @@ class CompiledModel:
             logger.debug("what torch says of it:", exc_info=True)
             self._compiled = self._model
             outputs = self._model(inputs)
-        if self._is_new and self._compiled is not self._model:
-            logger.info("the training pass is compiled")
+        else:
+            if self._is_new:
+                logger.info("the training pass is compiled")
         self._is_new = False
         return outputs
 
